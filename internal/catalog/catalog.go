@@ -1,0 +1,132 @@
+// Package catalog holds the immutable snapshot of all resources as the data plane needs them:
+// plain, serialisable structs with every default filled in and every reference resolved.
+//
+// A Catalog is built once (by package manifest, from YAML files or cluster objects), checked there,
+// and never changed afterwards; a change makes a new Catalog that replaces the old one behind an
+// atomic pointer. Nothing here knows Kubernetes, NATS or HTTP.
+//
+// May import: the standard library only.
+package catalog
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"time"
+)
+
+// Key names a resource of one kind: unique within a catalog.
+type Key struct {
+	Namespace string `json:"namespace"`
+	Name      string `json:"name"`
+}
+
+// String returns "namespace/name".
+func (k Key) String() string { return k.Namespace + "/" + k.Name }
+
+// Catalog is everything that the data plane needs to know.
+type Catalog struct {
+	APIs     []API     `json:"apis,omitempty"`
+	Queues   []Queue   `json:"queues,omitempty"`
+	Mappings []Mapping `json:"mappings,omitempty"`
+}
+
+// API is a set of routes with a throttle over all of them.
+type API struct {
+	Key
+	Throttle *Throttle `json:"throttle,omitempty"` // nil: none
+	Routes   []Route   `json:"routes"`
+}
+
+// Throttle is a token bucket: Rate tokens a second, at most Burst at once.
+type Throttle struct {
+	Rate  float64 `json:"rate"`
+	Burst int     `json:"burst"`
+}
+
+// Route says what happens to a request. Exactly one of Queue and Function is set.
+type Route struct {
+	Name         string          `json:"name"`
+	Method       string          `json:"method"`
+	Path         string          `json:"path"` // a net/http.ServeMux path pattern, such as /orders/{id}
+	Throttle     *Throttle       `json:"throttle,omitempty"`
+	MaxBodyBytes int64           `json:"maxBodyBytes"`
+	Schema       json.RawMessage `json:"schema,omitempty"` // JSON Schema 2020-12 of the body
+	Queue        *QueueTarget    `json:"queue,omitempty"`
+	Function     *FunctionTarget `json:"function,omitempty"`
+}
+
+// QueueTarget makes a route a buffered write.
+type QueueTarget struct {
+	Queue       Key    `json:"queue"`
+	OrderingKey string `json:"orderingKey,omitempty"` // JSON Pointer (RFC 6901) into the body
+}
+
+// FunctionTarget makes a route a synchronous call.
+type FunctionTarget struct {
+	Function Function      `json:"function"`
+	Timeout  time.Duration `json:"timeout"`
+}
+
+// Function is where an HTTP function answers.
+type Function struct {
+	Name string `json:"name"` // the Knative Service's name, or the host of a bare URL: for people
+	URL  string `json:"url"`
+}
+
+// Queue is a durable buffer and its dead-letter queue.
+type Queue struct {
+	Key
+	Ordering         string        `json:"ordering"` // "none"
+	MaxAge           time.Duration `json:"maxAge"`
+	MaxBytes         int64         `json:"maxBytes"`
+	DeadLetterMaxAge time.Duration `json:"deadLetterMaxAge"`
+}
+
+// Mapping is an event source mapping: it moves records from one queue to one function.
+type Mapping struct {
+	Key
+	Queue          Key           `json:"queue"`
+	Function       Function      `json:"function"`
+	Batch          Batch         `json:"batch"`
+	MaxConcurrency int           `json:"maxConcurrency"`
+	Timeout        time.Duration `json:"timeout"` // of one function call
+	Retry          Retry         `json:"retry"`
+	BisectOnError  bool          `json:"bisectOnError"`
+}
+
+// Batch bounds one function call. A batch is complete at the first bound that is met.
+type Batch struct {
+	MaxRecords int           `json:"maxRecords"`
+	MaxBytes   int64         `json:"maxBytes"` // sum of the records' bodies
+	Window     time.Duration `json:"window"`   // how long the first record waits for company; 0: not at all
+}
+
+// Retry is the policy for counted failures; a throttled call never counts.
+type Retry struct {
+	MaxAttempts    int           `json:"maxAttempts"`
+	InitialBackoff time.Duration `json:"initialBackoff"`
+	MaxBackoff     time.Duration `json:"maxBackoff"`
+	MaxAge         time.Duration `json:"maxAge"` // a failed record older than this is dead-lettered
+}
+
+// Revision is a short hash of the content: equal catalogs have equal revisions.
+func (c *Catalog) Revision() string {
+	b, err := json.Marshal(c)
+	if err != nil {
+		panic(fmt.Sprintf("catalog: plain structs always marshal: %v", err))
+	}
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:6])
+}
+
+// QueueByKey returns the queue k.
+func (c *Catalog) QueueByKey(k Key) (Queue, bool) {
+	for _, q := range c.Queues {
+		if q.Key == k {
+			return q, true
+		}
+	}
+	return Queue{}, false
+}
