@@ -1,0 +1,189 @@
+package v1alpha1
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+const (
+	// MaxBufferedBodyBytes bounds the body of a buffered write: a message of the stream holds 1 MiB at
+	// most, of which the record's own headers and the block's frame need their share.
+	MaxBufferedBodyBytes = 768 << 10
+	// MaxFunctionBodyBytes bounds the body of a synchronous call, as Amazon API Gateway does: the
+	// gateway holds it in memory to validate it.
+	MaxFunctionBodyBytes = 10 << 20
+	// MaxRoutes bounds one API.
+	MaxRoutes = 1000
+	// MaxSchemaBytes bounds one route's schema.
+	MaxSchemaBytes = 256 << 10
+)
+
+// ReservedPaths are the gateway's own.
+func ReservedPaths() []string { return []string{"/healthz", "/readyz"} }
+
+// methods a route can match; CONNECT and TRACE are not for APIs.
+func methods() []string {
+	return []string{
+		http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut,
+		http.MethodPatch, http.MethodDelete, http.MethodOptions,
+	}
+}
+
+// bodyMethods are those whose requests carry something to store or to check.
+func bodyMethods() []string {
+	return []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete}
+}
+
+// Validate returns every mistake in a, with its field and the fix. It expects a defaulted API.
+func (a *API) Validate() field.ErrorList {
+	spec := field.NewPath("spec")
+	errs := validateMeta(&a.ObjectMeta)
+	errs = append(errs, validateThrottle(a.Spec.Throttle, spec.Child("throttle"))...)
+
+	routes := spec.Child("routes")
+	switch n := len(a.Spec.Routes); {
+	case n == 0:
+		errs = append(errs, field.Required(routes, "add at least one route"))
+	case n > MaxRoutes:
+		return append(errs, field.TooMany(routes, n, MaxRoutes))
+	}
+	names := map[string]bool{}
+	for i := range a.Spec.Routes {
+		r, p := &a.Spec.Routes[i], routes.Index(i)
+		errs = append(errs, r.validate(p)...)
+		if r.Name != "" && names[r.Name] {
+			errs = append(errs, field.Duplicate(p.Child("name"), r.Name))
+		}
+		names[r.Name] = true
+	}
+	return errs
+}
+
+func (r *Route) validate(p *field.Path) field.ErrorList {
+	errs := validateName(r.Name, p.Child("name"))
+	errs = append(errs, r.Match.validate(p.Child("match"))...)
+	errs = append(errs, validateThrottle(r.Throttle, p.Child("throttle"))...)
+	errs = append(errs, r.validateTarget(p)...)
+
+	hasBody := slices.Contains(bodyMethods(), r.Match.Method)
+	known := slices.Contains(methods(), r.Match.Method)
+	if r.Schema != nil {
+		if known && !hasBody {
+			errs = append(errs, field.Forbidden(p.Child("schema"), fmt.Sprintf(
+				"a %s request has no body to check: remove the schema, or use %s",
+				r.Match.Method, strings.Join(bodyMethods(), ", "))))
+		}
+		errs = append(errs, validateSchema(r.Schema, p.Child("schema"))...)
+	}
+	if r.Queue != nil && known && !hasBody {
+		errs = append(errs, field.NotSupported(p.Child("match", "method"), r.Match.Method, bodyMethods()))
+	}
+	return errs
+}
+
+func (r *Route) validateTarget(p *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	switch {
+	case r.Queue == nil && r.Function == nil:
+		errs = append(errs, field.Required(p, "say where the requests go: queue or function"))
+	case r.Queue != nil && r.Function != nil:
+		errs = append(errs, field.Forbidden(p.Child("function"), "queue is set too: keep one of queue and function"))
+	}
+	if r.Queue != nil {
+		errs = append(errs, validateName(r.Queue.Name, p.Child("queue", "name"))...)
+		if e := validateBytes(r.MaxBodyBytes, 1, MaxBufferedBodyBytes, p.Child("maxBodyBytes")); e != nil {
+			e[0].Detail += ": a message of the queue's stream holds at most 1Mi; send larger bodies to a function"
+			errs = append(errs, e...)
+		}
+	} else {
+		errs = append(errs, validateBytes(r.MaxBodyBytes, 1, MaxFunctionBodyBytes, p.Child("maxBodyBytes"))...)
+	}
+	if r.Function != nil {
+		errs = append(errs, validateFunction(&r.Function.FunctionReference, p.Child("function"))...)
+		errs = append(errs, validateDuration(r.Function.Timeout, MinTimeout, MaxTimeout, p.Child("function", "timeout"))...)
+	}
+	return errs
+}
+
+func (m *RouteMatch) validate(p *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if m.Method == "" {
+		errs = append(errs, field.Required(p.Child("method"), "say one of "+strings.Join(methods(), ", ")))
+	} else if !slices.Contains(methods(), m.Method) {
+		errs = append(errs, field.NotSupported(p.Child("method"), m.Method, methods()))
+	}
+	if err := checkPattern(m.Path); err != nil {
+		errs = append(errs, field.Invalid(p.Child("path"), m.Path, err.Error()))
+	}
+	return errs
+}
+
+// checkPattern asks ServeMux itself, because the gateway matches with it.
+func checkPattern(path string) (err error) {
+	switch {
+	case !strings.HasPrefix(path, "/"):
+		return errors.New("must start with '/' (no method, no host), such as /orders/{id}")
+	case strings.ContainsAny(path, " \t\r\n?#"):
+		return errors.New("must be a path alone: no spaces, query or fragment")
+	case slices.Contains(ReservedPaths(), path):
+		return errors.New("is the gateway's own; choose another path")
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			// "parsing "GET /a/{": at offset 7: bad wildcard segment": people wrote the path alone.
+			msg := fmt.Sprint(r)
+			if _, after, ok := strings.Cut(msg, ": at offset "); ok {
+				if _, reason, ok := strings.Cut(after, ": "); ok {
+					msg = reason
+				}
+			}
+			err = fmt.Errorf("must be a net/http.ServeMux pattern such as /orders/{id}: %s", msg)
+		}
+	}()
+	http.NewServeMux().Handle(http.MethodGet+" "+path, http.NotFoundHandler())
+	return nil
+}
+
+func validateSchema(schema *runtime.RawExtension, p *field.Path) field.ErrorList {
+	if len(schema.Raw) > MaxSchemaBytes {
+		return field.ErrorList{field.TooLong(p, "", MaxSchemaBytes)}
+	}
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(schema.Raw))
+	if err != nil {
+		return field.ErrorList{field.Invalid(p, string(schema.Raw), "must be a JSON Schema object: "+err.Error())}
+	}
+	if _, ok := doc.(map[string]any); !ok {
+		return field.ErrorList{field.Invalid(p, doc, "must be a JSON Schema object, such as {type: object}")}
+	}
+	const id = "urn:weir:route-schema"
+	c := jsonschema.NewCompiler()
+	c.DefaultDraft(jsonschema.Draft2020)
+	c.UseLoader(noRemoteSchemas{})
+	if err = c.AddResource(id, doc); err == nil {
+		_, err = c.Compile(id)
+	}
+	if err != nil {
+		// Without the Go type and the made-up id, which would say nothing to the schema's author.
+		msg := strings.ReplaceAll(err.Error(), id, "")
+		return field.ErrorList{field.Invalid(p, field.OmitValueType{}, "must be a valid JSON Schema: "+oneLine(msg))}
+	}
+	return nil
+}
+
+// noRemoteSchemas keeps the gateway from fetching what a schema points to: a request's check must not
+// depend on somebody else's web server.
+type noRemoteSchemas struct{}
+
+func (noRemoteSchemas) Load(url string) (any, error) {
+	return nil, fmt.Errorf("schemas of other places are not loaded (%s): put the schema under $defs and refer to it as #/$defs/NAME", url)
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -1,0 +1,51 @@
+package v1alpha1
+
+import (
+	"math"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
+)
+
+const (
+	// maxBatchRecords and maxBatchWindow are AWS Lambda's.
+	maxBatchRecords = 10000
+	maxBatchWindow  = 5 * time.Minute
+	minBatchBytes   = 1 << 10
+	// maxBatchBytes bounds what the dispatcher holds in memory for one call.
+	maxBatchBytes  = 32 << 20
+	maxAttempts    = 1000
+	minBackoff     = time.Millisecond
+	maxBackoff     = 24 * time.Hour
+	maxConcurrency = math.MaxInt32
+)
+
+// Validate returns every mistake in m, with its field and the fix. It expects a defaulted
+// EventSourceMapping.
+func (m *EventSourceMapping) Validate() field.ErrorList {
+	s, spec := &m.Spec, field.NewPath("spec")
+	errs := validateMeta(&m.ObjectMeta)
+	errs = append(errs, validateName(s.Queue, spec.Child("queue"))...)
+	errs = append(errs, validateFunction(&s.Function, spec.Child("function"))...)
+
+	batch := spec.Child("batch")
+	errs = append(errs, validateCount(s.Batch.MaxRecords, 1, maxBatchRecords, batch.Child("maxRecords"))...)
+	errs = append(errs, validateBytes(s.Batch.MaxBytes, minBatchBytes, maxBatchBytes, batch.Child("maxBytes"))...)
+	errs = append(errs, validateDuration(s.Batch.Window, 0, maxBatchWindow, batch.Child("window"))...)
+
+	errs = append(errs, validateCount(s.MaxConcurrency, 1, maxConcurrency, spec.Child("maxConcurrency"))...)
+	errs = append(errs, validateDuration(s.Timeout, MinTimeout, MaxTimeout, spec.Child("timeout"))...)
+	return append(errs, s.Retry.validate(spec.Child("retry"))...)
+}
+
+func (r *Retry) validate(p *field.Path) field.ErrorList {
+	errs := validateCount(r.MaxAttempts, 1, maxAttempts, p.Child("maxAttempts"))
+	errs = append(errs, validateDuration(r.InitialBackoff, minBackoff, maxBackoff, p.Child("initialBackoff"))...)
+	errs = append(errs, validateDuration(r.MaxBackoff, minBackoff, maxBackoff, p.Child("maxBackoff"))...)
+	errs = append(errs, validateDuration(r.MaxAge, minBackoff, maxQueueAge, p.Child("maxAge"))...)
+	if len(errs) == 0 && r.InitialBackoff != nil && r.MaxBackoff != nil && r.MaxBackoff.Duration < r.InitialBackoff.Duration {
+		errs = append(errs, field.Invalid(p.Child("maxBackoff"), r.MaxBackoff.Duration.String(),
+			"must not be below initialBackoff, which is "+short(r.InitialBackoff.Duration)))
+	}
+	return errs
+}

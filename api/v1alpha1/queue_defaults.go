@@ -1,0 +1,22 @@
+package v1alpha1
+
+import "time"
+
+const (
+	// DefaultQueueMaxAge is four days, as Amazon SQS keeps messages.
+	DefaultQueueMaxAge = 96 * time.Hour
+	// DefaultQueueMaxBytes bounds a queue on disk.
+	DefaultQueueMaxBytes = 10 << 30
+	// DefaultDeadLetterMaxAge is two weeks: people must have time to look.
+	DefaultDeadLetterMaxAge = 336 * time.Hour
+)
+
+// Default fills in what the user left out. It is idempotent.
+func (q *Queue) Default() {
+	if q.Spec.Ordering == "" {
+		q.Spec.Ordering = OrderingNone
+	}
+	defaultDuration(&q.Spec.MaxAge, DefaultQueueMaxAge)
+	defaultQuantity(&q.Spec.MaxBytes, DefaultQueueMaxBytes)
+	defaultDuration(&q.Spec.DeadLetter.MaxAge, DefaultDeadLetterMaxAge)
+}

@@ -1,0 +1,29 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// GroupVersion is weir.dev/v1alpha1.
+var GroupVersion = schema.GroupVersion{Group: "weir.dev", Version: "v1alpha1"}
+
+var (
+	// The names below are those that Kubernetes tooling expects.
+
+	// SchemeBuilder collects what AddToScheme adds.
+	SchemeBuilder = runtime.NewSchemeBuilder(addKnownTypes)
+	// AddToScheme makes a scheme (and with it a Kubernetes client) know the types of this package.
+	AddToScheme = SchemeBuilder.AddToScheme
+)
+
+func addKnownTypes(s *runtime.Scheme) error {
+	s.AddKnownTypes(GroupVersion,
+		&API{}, &APIList{},
+		&Queue{}, &QueueList{},
+		&EventSourceMapping{}, &EventSourceMappingList{},
+	)
+	metav1.AddToGroupVersion(s, GroupVersion)
+	return nil
+}
