@@ -1,0 +1,219 @@
+package function
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"strings"
+)
+
+// DefaultMaxBodyBytes bounds the body of a call unless [MaxBodyBytes] says otherwise.
+const DefaultMaxBodyBytes = 16 << 20
+
+// BatchFunc processes the events of one call. It returns the ids of the events that failed while
+// the others are done with; or an error if none is. After an error failed counts for nothing.
+type BatchFunc func(ctx context.Context, events []Event) (failed []string, err error)
+
+// Option changes a handler of [Batch].
+type Option func(*batchHandler)
+
+// MaxBodyBytes bounds a call's body; a larger one is answered with 413.
+func MaxBodyBytes(n int64) Option { return func(h *batchHandler) { h.maxBody = n } }
+
+// Logger is where errors are logged in full, since answers don't carry them. Default: slog.Default().
+func Logger(log *slog.Logger) Option { return func(h *batchHandler) { h.log = log } }
+
+// Batch makes an http.Handler of fn. It takes a POST of a CloudEvents JSON batch, of one event in
+// the JSON format or of one event in binary mode, and answers as the package comment says.
+//
+// A single event that fn names as failed is answered with 500, not 200 with batchItemFailures: it
+// means the same to Weir's dispatcher and also to senders that know nothing of batches, such as a
+// Knative trigger.
+func Batch(fn BatchFunc, options ...Option) http.Handler {
+	h := &batchHandler{fn: fn, maxBody: DefaultMaxBodyBytes, log: slog.Default()}
+	for _, o := range options {
+		o(h)
+	}
+	return h
+}
+
+type batchHandler struct {
+	fn      BatchFunc
+	maxBody int64
+	log     *slog.Logger
+}
+
+func (h *batchHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	events, single, err := h.read(w, r)
+	if err != nil {
+		if p := ProblemOf(err); p.Status == http.StatusMethodNotAllowed {
+			w.Header().Set("Allow", http.MethodPost)
+		}
+		h.refuse(w, r, err, len(events))
+		return
+	}
+	if len(events) == 0 {
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	failed, err := h.fn(r.Context(), events)
+	if err == nil {
+		err = checkFailed(failed, events)
+	}
+	if err == nil && single && len(failed) > 0 {
+		err = WithDetail(errors.New("the event failed"), "The function could not process the event; its log says why.")
+	}
+	if err != nil {
+		h.refuse(w, r, err, len(events))
+		return
+	}
+	if len(failed) == 0 {
+		w.WriteHeader(http.StatusOK)
+		return
+	}
+	writeFailures(w, failed)
+}
+
+// read returns the call's events; single is true unless they came as a batch.
+func (h *batchHandler) read(w http.ResponseWriter, r *http.Request) (events []Event, single bool, err error) {
+	if r.Method != http.MethodPost {
+		return nil, false, Problem{
+			Type: ProblemMethod, Title: "Method not allowed", Status: http.StatusMethodNotAllowed,
+			Detail: "A function call is a POST of CloudEvents.",
+		}
+	}
+	media, err := mediaType(r.Header)
+	if err != nil {
+		return nil, false, err
+	}
+	body, err := h.body(w, r)
+	if err != nil {
+		return nil, false, err
+	}
+	if media == contentTypeBatch {
+		if events, err = ParseBatch(body); err != nil {
+			return nil, false, badRequest(err)
+		}
+		return events, false, nil
+	}
+	var e Event
+	if media == contentTypeEvent {
+		e, err = parseStructured(body)
+	} else {
+		e, err = parseBinary(r.Header, body)
+	}
+	if err != nil {
+		return nil, true, badRequest(err)
+	}
+	return []Event{e}, true, nil
+}
+
+// mediaType returns the content type without its parameters, and refuses what cannot be events.
+func mediaType(h http.Header) (string, error) {
+	contentType := h.Get("Content-Type")
+	if contentType == contentTypeBatch {
+		return contentType, nil
+	}
+	media, params, err := mime.ParseMediaType(contentType)
+	isEvents := strings.HasPrefix(media, "application/cloudevents")
+	charset := strings.ToLower(params["charset"])
+	switch {
+	case isEvents && (err != nil || media != contentTypeBatch && media != contentTypeEvent):
+	case isEvents && charset != "" && charset != "utf-8":
+	case !isEvents && h.Get("Ce-Specversion") == "":
+	default:
+		return media, nil
+	}
+	return "", Problem{
+		Type: ProblemMediaType, Title: "Not CloudEvents", Status: http.StatusUnsupportedMediaType,
+		Detail: "Send " + contentTypeBatch + ", " + contentTypeEvent + " (UTF-8), or one event in binary mode with ce-* headers.",
+	}
+}
+
+func (h *batchHandler) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	const trusted = 1 << 20 // a Content-Length is believed up to here before bytes have come
+	var buf bytes.Buffer
+	if n := min(r.ContentLength, h.maxBody, trusted); n > 0 {
+		buf.Grow(int(n) + bytes.MinRead)
+	}
+	_, err := buf.ReadFrom(http.MaxBytesReader(w, r.Body, h.maxBody))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		return nil, Problem{
+			Type: ProblemTooLarge, Title: "Body too large", Status: http.StatusRequestEntityTooLarge,
+			Detail: fmt.Sprintf("The function takes %d bytes at most; lower the mapping's batch.maxBytes.", h.maxBody),
+		}
+	case err != nil:
+		return nil, Problem{
+			Type: ProblemBadRequest, Title: "Body cut short", Status: http.StatusBadRequest,
+			Detail: "The body ended before its end.",
+		}
+	}
+	return buf.Bytes(), nil
+}
+
+func badRequest(err error) error {
+	return Problem{
+		Type: ProblemBadRequest, Title: "Malformed events", Status: http.StatusBadRequest, Detail: err.Error(),
+	}
+}
+
+// refuse answers err and logs it, but for what happens all the time while a backend is away.
+func (h *batchHandler) refuse(w http.ResponseWriter, r *http.Request, err error, events int) {
+	p := ProblemOf(err)
+	level := slog.LevelError
+	if p.Status != http.StatusInternalServerError {
+		level = slog.LevelWarn
+	}
+	h.log.LogAttrs(context.WithoutCancel(r.Context()), level, "function call refused",
+		slog.Int("status", p.Status), slog.Int("events", events), slog.Any("error", err))
+	p.Write(w)
+}
+
+// checkFailed makes an id that isn't the batch's loud: were it sent, the record that failed would
+// be settled as done.
+func checkFailed(failed []string, events []Event) error {
+	if len(failed) == 0 {
+		return nil
+	}
+	known := make(map[string]struct{}, len(events))
+	for i := range events {
+		known[events[i].ID] = struct{}{}
+	}
+	for _, id := range failed {
+		if _, ok := known[id]; !ok {
+			return fmt.Errorf("the function named %q as failed, which is not among the batch's %d events", id, len(events))
+		}
+	}
+	return nil
+}
+
+// batchResponse is AWS's shape of a partial batch response ("Reporting batch item failures").
+type batchResponse struct {
+	BatchItemFailures []batchItemFailure `json:"batchItemFailures"`
+}
+
+type batchItemFailure struct {
+	ItemIdentifier string `json:"itemIdentifier"`
+}
+
+func writeFailures(w http.ResponseWriter, failed []string) {
+	res := batchResponse{BatchItemFailures: make([]batchItemFailure, 0, len(failed))}
+	for _, id := range failed {
+		res.BatchItemFailures = append(res.BatchItemFailures, batchItemFailure{ItemIdentifier: id})
+	}
+	body, err := json.Marshal(res)
+	if err != nil {
+		panic(fmt.Sprintf("function: plain structs always marshal: %v", err))
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(http.StatusOK)
+	_, _ = io.Copy(w, bytes.NewReader(body)) // the caller has gone: nobody is left to tell
+}

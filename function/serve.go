@@ -1,0 +1,67 @@
+package function
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+const (
+	defaultPort       = "8080"
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = 2 * time.Minute // longer than the dispatcher's, so that the caller closes first
+	maxHeaderBytes    = 64 << 10
+	// drainTimeout bounds what is in flight after SIGTERM: the default timeout of a mapping's call.
+	drainTimeout = 60 * time.Second
+)
+
+// Serve runs h as Knative's container runtime contract wants it: on the port in the environment
+// variable PORT (8080 without it), with GET /healthz answering 200. It returns when ctx has ended
+// or SIGTERM or SIGINT has come, and what was in flight by then is finished, or cut after 60 s.
+func Serve(ctx context.Context, getenv func(string) string, h http.Handler) error {
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	port := getenv("PORT")
+	if port == "" {
+		port = defaultPort
+	}
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort("", port))
+	if err != nil {
+		return fmt.Errorf("listening on PORT %s: %w", port, err)
+	}
+	return serve(ctx, ln, h)
+}
+
+func serve(ctx context.Context, ln net.Listener, h http.Handler) error {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusOK) })
+	mux.Handle("/", h)
+	srv := &http.Server{
+		Handler:           mux,
+		ReadHeaderTimeout: readHeaderTimeout,
+		IdleTimeout:       idleTimeout,
+		MaxHeaderBytes:    maxHeaderBytes,
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(ln) }()
+
+	select {
+	case err := <-served:
+		return fmt.Errorf("serving: %w", err)
+	case <-ctx.Done():
+	}
+	// Calls in flight keep their own context: the end of intake is not the end of work.
+	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	defer cancel()
+	err := srv.Shutdown(drain)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("draining for %v: %w", drainTimeout, err), srv.Close())
+	}
+	<-served
+	return err
+}
