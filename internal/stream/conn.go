@@ -1,0 +1,183 @@
+// Package stream keeps records in NATS JetStream: topology, group commit, deliveries, retries at a
+// later time, dead letters, leases and the published catalog. It is the only importer of nats.go.
+//
+// Invariants: a write is reported done only after the stream's leader acknowledged it, which with
+// sync_interval "always" means that it was synced to disk; whatever the connection does, nothing here
+// waits longer than its documented bound; what is held for an answer is bounded.
+//
+// May import: record, catalog.
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Liveness of a connection. A server that hangs without closing its sockets is noticed after about
+// PingInterval × (maxPingsOut + 1): a gateway must answer 503 within a second.
+const (
+	DefaultPingInterval = 250 * time.Millisecond
+	maxPingsOut         = 2
+	reconnectWait       = 100 * time.Millisecond
+	dialTimeout         = 2 * time.Second
+)
+
+// ErrUnavailable means that NATS is away or did not confirm in time. Whether the write took place is
+// unknown: the same record may be written again under the same id.
+var ErrUnavailable = errors.New("stream: NATS is not available")
+
+// Config says how to reach NATS.
+type Config struct {
+	URL          string                                         // nats://…, several separated by commas; may hold credentials
+	InProcess    interface{ InProcessConn() (net.Conn, error) } // instead of URL: the server in this process
+	Name         string                                         // of this client, seen in the server's monitoring
+	PingInterval time.Duration                                  // 0: DefaultPingInterval
+	Log          *slog.Logger
+}
+
+// Conn is one connection to NATS. It reconnects by itself, for ever, until Close.
+type Conn struct {
+	nc  *nats.Conn
+	js  jetstream.JetStream
+	log *slog.Logger
+
+	mu     sync.Mutex
+	live   context.Context // of the present connected period; cancelled with ErrUnavailable at its end
+	cancel context.CancelCauseFunc
+	up     chan struct{} // closed while connected
+}
+
+// Connect opens a connection. NATS being away is no error: the connection is made as soon as it is there.
+func Connect(cfg Config) (*Conn, error) {
+	if cfg.PingInterval == 0 {
+		cfg.PingInterval = DefaultPingInterval
+	}
+	c := &Conn{log: cfg.Log, up: make(chan struct{})}
+	c.live, c.cancel = context.WithCancelCause(context.Background())
+	c.cancel(ErrUnavailable)
+	opts := []nats.Option{
+		nats.Name(cfg.Name),
+		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
+		nats.ReconnectWait(reconnectWait), nats.ReconnectJitter(reconnectWait, reconnectWait),
+		nats.ReconnectBufSize(-1), // a write while away must fail at once, not sit in memory
+		nats.Timeout(dialTimeout),
+		nats.PingInterval(cfg.PingInterval), nats.MaxPingsOutstanding(maxPingsOut),
+		nats.ConnectHandler(func(*nats.Conn) { c.connected() }),
+		nats.ReconnectHandler(func(*nats.Conn) { c.connected() }),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.disconnected(err) }),
+		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
+			c.log.Warn("NATS reported an error", "error", err)
+		}),
+	}
+	if cfg.InProcess != nil {
+		opts = append(opts, nats.InProcessServer(cfg.InProcess))
+	}
+	nc, err := nats.Connect(cfg.URL, opts...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to NATS: %w", err)
+	}
+	c.nc = nc
+	if c.js, err = jetstream.New(nc); err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("use JetStream: %w", err)
+	}
+	return c, nil
+}
+
+// Close ends the connection and everything that waits on it.
+func (c *Conn) Close() {
+	c.nc.Close()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cancel(ErrUnavailable)
+}
+
+// URL is where this client is connected now, credentials left out; empty while away.
+func (c *Conn) URL() string { return c.nc.ConnectedUrlRedacted() }
+
+// Live returns a context for the present connected period: it is cancelled with ErrUnavailable the
+// moment the connection is lost, and already cancelled while NATS is away.
+func (c *Conn) Live() context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.live
+}
+
+// WaitUp blocks until the connection is there or ctx ends.
+func (c *Conn) WaitUp(ctx context.Context) error {
+	c.mu.Lock()
+	up := c.up
+	c.mu.Unlock()
+	select {
+	case <-up:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Ready reports whether NATS can be used now.
+func (c *Conn) Ready() error {
+	if err := c.Live().Err(); err != nil {
+		return ErrUnavailable
+	}
+	return nil
+}
+
+func (c *Conn) connected() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.live.Err() == nil {
+		return
+	}
+	c.live, c.cancel = context.WithCancelCause(context.Background())
+	close(c.up)
+	c.log.Info("connected to NATS")
+}
+
+func (c *Conn) disconnected(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.live.Err() != nil {
+		return
+	}
+	c.cancel(ErrUnavailable)
+	c.up = make(chan struct{})
+	c.log.Warn("disconnected from NATS", "error", err)
+}
+
+// bound returns ctx limited to d and to the present connected period. The cause says which ended it.
+func (c *Conn) bound(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	live := c.Live()
+	ctx, cancelTimeout := context.WithTimeoutCause(ctx, d, ErrUnavailable)
+	ctx, cancel := context.WithCancelCause(ctx)
+	stop := context.AfterFunc(live, func() { cancel(ErrUnavailable) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
+		cancelTimeout()
+	}
+}
+
+// publish writes one message and waits for its acknowledgement, at most d. The id makes a repeated
+// publish of the same message harmless within the stream's duplicate window.
+func (c *Conn) publish(ctx context.Context, d time.Duration, m *nats.Msg, id string, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+	ctx, cancel := c.bound(ctx, d)
+	defer cancel()
+	if id != "" {
+		opts = append(opts, jetstream.WithMsgID(id))
+	}
+	ack, err := c.js.PublishMsg(ctx, m, opts...)
+	if err != nil {
+		return nil, publishError(ctx, err)
+	}
+	return ack, nil
+}

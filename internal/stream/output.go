@@ -1,0 +1,83 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/record"
+)
+
+// Headers of message schedules (nats-server, ADR-51).
+const (
+	headerSchedule       = "Nats-Schedule"
+	headerScheduleTarget = "Nats-Schedule-Target"
+)
+
+// The wait between attempts to publish what must not be lost.
+const (
+	publishBackoffMin = 50 * time.Millisecond
+	publishBackoffMax = 2 * time.Second
+)
+
+// Delay stores rs to be delivered at due, as late as half a second after it. It returns nil once they
+// are durable; until then it tries again, as long as ctx lasts and the connection is there. The caller
+// acknowledges the records' block only afterwards.
+func (c *Conn) Delay(ctx context.Context, k catalog.Key, due time.Time, rs []record.Record) error {
+	return c.store(ctx, rs, func(block []byte, id string) *nats.Msg {
+		return &nats.Msg{
+			Subject: atSubject(k, id), Data: block,
+			Header: nats.Header{
+				headerSchedule:       {"@at " + due.UTC().Format(time.RFC3339Nano)},
+				headerScheduleTarget: {dueSubject(k)},
+			},
+		}
+	})
+}
+
+// DeadLetter stores rs, each with its Failure, in the dead-letter queue, like Delay.
+func (c *Conn) DeadLetter(ctx context.Context, k catalog.Key, rs []record.Record) error {
+	return c.store(ctx, rs, func(block []byte, _ string) *nats.Msg {
+		return &nats.Msg{Subject: deadSubject(k), Data: block}
+	})
+}
+
+func (c *Conn) store(ctx context.Context, rs []record.Record, msg func(block []byte, id string) *nats.Msg) error {
+	blocks, err := record.Encode(rs, record.Zstd)
+	if err != nil {
+		return err
+	}
+	for _, b := range blocks {
+		id := uuid.NewString()
+		if err := c.publishUntil(ctx, msg(b, id), id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// publishUntil publishes m, again and again under the same id, until it is durable, ctx ends or the
+// connection is lost.
+func (c *Conn) publishUntil(ctx context.Context, m *nats.Msg, id string) error {
+	for wait := publishBackoffMin; ; wait = min(2*wait, publishBackoffMax) {
+		_, err := c.publish(ctx, commitTimeout, m, id)
+		if err == nil {
+			return nil
+		}
+		again := errors.Is(err, ErrUnavailable) || errors.Is(err, ErrQueueFull) || errors.Is(err, ErrBusy) || errors.Is(err, ErrNoQueue)
+		if !again || c.Ready() != nil || ctx.Err() != nil {
+			return fmt.Errorf("publish to %s: %w", m.Subject, err)
+		}
+		c.log.Warn("publishing again", "subject", m.Subject, "in", wait, "error", err)
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}

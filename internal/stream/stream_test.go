@@ -1,0 +1,333 @@
+package stream_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/localnats"
+	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/testkit"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func orders() catalog.Queue {
+	return catalog.Queue{
+		Key: catalog.Key{Namespace: "default", Name: "orders"}, MaxAge: time.Hour, MaxBytes: 64 << 20,
+		DeadLetterMaxAge: time.Hour,
+	}
+}
+
+func ensure(t *testing.T, c *stream.Conn, q catalog.Queue) {
+	t.Helper()
+	if err := c.EnsureQueue(t.Context(), q, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.EnsureLeases(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// writer returns a running writer that ends with the test.
+func writer(t *testing.T, c *stream.Conn, k catalog.Key) *stream.Writer {
+	t.Helper()
+	w := stream.NewWriter(c, k, record.Zstd)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = w.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return w
+}
+
+func newRecord(t testing.TB, body string) *record.Record {
+	t.Helper()
+	id, err := record.NewID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &record.Record{ID: id, Time: time.Now(), Source: "test", ContentType: "text/plain", Body: []byte(body)}
+}
+
+func open(t *testing.T, c *stream.Conn, k catalog.Key) *stream.Source {
+	t.Helper()
+	s, err := c.OpenSource(t.Context(), k)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+func next(t *testing.T, s *stream.Source) *stream.Delivery {
+	t.Helper()
+	select {
+	case d := <-s.Deliveries():
+		return d
+	case <-s.Done():
+		t.Fatal("the source ended:", s.Err())
+	case <-time.After(testkit.Patience):
+		t.Fatal("no delivery")
+	}
+	return nil
+}
+
+func TestWritersGroupAndSourceDeliversInOrder(t *testing.T) {
+	c := testkit.Conn(t, testkit.NATS(t))
+	q := orders()
+	ensure(t, c, q)
+	w := writer(t, c, q.Key)
+	const n = 500
+	var wg sync.WaitGroup
+	for i := range n {
+		wg.Go(func() {
+			if err := w.Append(t.Context(), newRecord(t, fmt.Sprint(i))); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	src := open(t, c, q.Key)
+	seen, blocks := map[string]bool{}, 0
+	for len(seen) < n {
+		d := next(t, src)
+		blocks++
+		for _, r := range d.Records {
+			if seen[string(r.Body)] {
+				t.Fatalf("record %s came twice", r.Body)
+			}
+			seen[string(r.Body)] = true
+		}
+		if err := d.Ack(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if blocks >= n/2 {
+		t.Errorf("%d records came in %d blocks: they were not grouped", n, blocks)
+	}
+	testkit.Eventually(t, "the queue is empty", func() bool {
+		s, err := c.Status(t.Context(), q.Key)
+		return err == nil && s.Empty()
+	})
+	if err := c.PurgeSettled(t.Context(), q.Key); err != nil {
+		t.Fatal(err)
+	}
+	if s, _ := c.Status(t.Context(), q.Key); s.QueueBytes != 0 {
+		t.Errorf("%d bytes are left after the purge", s.QueueBytes)
+	}
+}
+
+func TestUnsettledBlocksComeAgainAtOnceToTheNextSource(t *testing.T) {
+	c := testkit.Conn(t, testkit.NATS(t))
+	q := orders()
+	ensure(t, c, q)
+	w := writer(t, c, q.Key)
+	for i := range 3 {
+		if err := w.Append(t.Context(), newRecord(t, fmt.Sprint(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := open(t, c, q.Key)
+	if err := next(t, first).Ack(); err != nil {
+		t.Fatal(err)
+	}
+	next(t, first)
+	first.Close()
+	second := open(t, c, q.Key)
+	got := string(next(t, second).Records[0].Body) + string(next(t, second).Records[0].Body)
+	if got != "12" {
+		t.Errorf("the next source got %q, want 1 and 2", got)
+	}
+}
+
+func TestFullQueueIsSaidAndNothingIsDropped(t *testing.T) {
+	c := testkit.Conn(t, testkit.NATS(t))
+	q := orders()
+	q.MaxBytes = 64 << 10
+	ensure(t, c, q)
+	w := stream.NewWriter(c, q.Key, record.None)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = w.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	stored := 0
+	for {
+		err := w.Append(t.Context(), newRecord(t, string(make([]byte, 8<<10))))
+		if errors.Is(err, stream.ErrQueueFull) {
+			break
+		}
+		if err != nil || stored > 8 {
+			t.Fatal(stored, err)
+		}
+		stored++
+	}
+	src := open(t, c, q.Key)
+	for range stored {
+		next(t, src)
+	}
+}
+
+func TestMissingQueueIsSaid(t *testing.T) {
+	c := testkit.Conn(t, testkit.NATS(t))
+	w := writer(t, c, catalog.Key{Namespace: "default", Name: "nowhere"})
+	if err := w.Append(t.Context(), newRecord(t, "x")); !errors.Is(err, stream.ErrNoQueue) {
+		t.Errorf("got %v, want ErrNoQueue", err)
+	}
+}
+
+func TestDelayedRecordsComeWhenDue(t *testing.T) {
+	c := testkit.Conn(t, testkit.NATS(t))
+	q := orders()
+	ensure(t, c, q)
+	r := newRecord(t, "later")
+	r.Attempts, r.Failure = 1, &record.Failure{Time: time.Now(), Status: 500, Reason: "no"}
+	due := time.Now().Add(600 * time.Millisecond)
+	if err := c.Delay(t.Context(), q.Key, due, []record.Record{*r}); err != nil {
+		t.Fatal(err)
+	}
+	d := next(t, open(t, c, q.Key))
+	if time.Now().Before(due) {
+		t.Error("it came too early")
+	}
+	if !d.Retry || d.Records[0].Attempts != 1 || d.Records[0].Failure.Reason != "no" {
+		t.Errorf("came back as %+v", d.Records[0])
+	}
+	if err := d.Ack(); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "the retry stream is empty", func() bool {
+		s, err := c.Status(t.Context(), q.Key)
+		return err == nil && s.Retrying == 0
+	})
+}
+
+func TestWritesFailFastWithoutNATSAndWorkAgainAfterwards(t *testing.T) {
+	cfg := localnats.Config{Dir: t.TempDir(), Token: "secret"}
+	s := testkit.NATSIn(t, cfg)
+	cfg.Port = s.Port()
+	c := testkit.Conn(t, s)
+	q := orders()
+	ensure(t, c, q)
+	w := writer(t, c, q.Key)
+	s.Stop()
+	testkit.Eventually(t, "the loss is noticed", func() bool { return c.Ready() != nil })
+	start := time.Now()
+	if err := w.Append(t.Context(), newRecord(t, "x")); !errors.Is(err, stream.ErrUnavailable) {
+		t.Errorf("got %v, want ErrUnavailable", err)
+	}
+	if d := time.Since(start); d > time.Second {
+		t.Errorf("it took %s to say so", d)
+	}
+	testkit.NATSIn(t, cfg)
+	testkit.Eventually(t, "a write succeeds", func() bool { return w.Append(t.Context(), newRecord(t, "y")) == nil })
+}
+
+func TestLeaseHasOneOwner(t *testing.T) {
+	s := testkit.NATS(t)
+	a, b := testkit.Conn(t, s), testkit.Conn(t, s)
+	ensure(t, a, orders())
+	la, err := a.TryLease(t.Context(), "x", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.TryLease(t.Context(), "x", "b"); !errors.Is(err, stream.ErrLeaseHeld) {
+		t.Fatalf("b got %v, want ErrLeaseHeld", err)
+	}
+	la.Release()
+	if la.Context().Err() == nil {
+		t.Error("a released lease still counts")
+	}
+	lb, err := b.WaitLease(t.Context(), "x", "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lb.Release()
+	// The same owner's next process takes over at once.
+	lb2, err := b.TryLease(t.Context(), "x", "b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lb2.Release()
+}
+
+func TestRedriveMovesEverythingOnceAndResumes(t *testing.T) {
+	c := testkit.Conn(t, testkit.NATS(t))
+	q := orders()
+	ensure(t, c, q)
+	var rs []record.Record
+	for i := range 50 {
+		r := newRecord(t, fmt.Sprint(i))
+		r.Attempts, r.Failure = 5, &record.Failure{Time: time.Now(), Status: 422, Reason: "bad"}
+		rs = append(rs, *r)
+	}
+	for _, part := range [][]record.Record{rs[:20], rs[20:]} {
+		if err := c.DeadLetter(t.Context(), q.Key, part); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Stopped in the middle of the first block.
+	ctx, cancel := context.WithCancel(t.Context())
+	err := c.Redrive(ctx, q.Key, 100, func(moved int) {
+		if moved == 10 {
+			cancel()
+		}
+	})
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("got %v", err)
+	}
+	left := 0
+	for b, err := range c.DeadLetters(t.Context(), q.Key) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		left += len(b.Records)
+	}
+	if left != 40 {
+		t.Errorf("%d dead letters are left, want 40", left)
+	}
+	if err := c.Redrive(t.Context(), q.Key, 0, func(int) {}); err != nil {
+		t.Fatal(err)
+	}
+	src := open(t, c, q.Key)
+	seen := map[string]bool{}
+	for len(seen) < len(rs) {
+		for _, r := range next(t, src).Records {
+			if r.Attempts != 0 || r.Failure != nil {
+				t.Errorf("record %s came back with its failures", r.Body)
+			}
+			if seen[string(r.Body)] {
+				t.Errorf("record %s came twice", r.Body)
+			}
+			seen[string(r.Body)] = true
+		}
+	}
+	if n, err := c.PurgeDead(t.Context(), q.Key); n != 0 || err != nil {
+		t.Errorf("%d dead letters are left (%v)", n, err)
+	}
+}
+
+func TestCatalogReachesWatchers(t *testing.T) {
+	s := testkit.NATS(t)
+	c := testkit.Conn(t, s)
+	got := make(chan *catalog.Catalog, 4)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = c.WatchCatalog(ctx, func(cat *catalog.Catalog) { got <- cat }) }()
+	defer func() { cancel(); <-done }()
+	for _, name := range []string{"a", "b"} {
+		want := &catalog.Catalog{Queues: []catalog.Queue{{Key: catalog.Key{Namespace: "default", Name: name}}}}
+		if err := c.PublishCatalog(t.Context(), want, 1); err != nil {
+			t.Fatal(err)
+		}
+		if cat := <-got; cat.Revision() != want.Revision() {
+			t.Errorf("got %+v, want %+v", cat, want)
+		}
+	}
+}

@@ -1,0 +1,176 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weir-dev/weir/internal/catalog"
+)
+
+// A queue is three streams, so that each can have the retention that it needs:
+//
+//	WEIR_Q_ns_name  weir.q.ns.name          blocks as the gateway wrote them. Limits retention (removing
+//	                                        messages one by one costs a sync each), discard new when full,
+//	                                        purged below the acknowledgement floor.
+//	WEIR_R_ns_name  weir.r.ns.name.at.ID    blocks to be tried again at a later time (message schedules),
+//	                weir.r.ns.name.due      which the server moves here when their time has come. A stream
+//	                                        with schedules can't discard new, hence a stream of its own.
+//	WEIR_D_ns_name  weir.d.ns.name          dead letters.
+//
+// Names of resources are DNS labels: they hold no dot and no underscore, so these names are unambiguous.
+const (
+	consumerName    = "dispatcher"
+	duplicateWindow = 2 * time.Minute
+	apiTimeout      = 5 * time.Second
+
+	// ackWait is how long a delivered block may stay silent; a dispatcher that works on it says so
+	// every ackWait/3. A new owner does not wait for it: it resets the consumer.
+	ackWait = time.Minute
+	// maxAckPending bounds the blocks in dispatchers' hands. Under light load a block is one record.
+	maxAckPending = 16384
+)
+
+func queueStream(k catalog.Key) string  { return "WEIR_Q_" + k.Namespace + "_" + k.Name }
+func retryStream(k catalog.Key) string  { return "WEIR_R_" + k.Namespace + "_" + k.Name }
+func deadStream(k catalog.Key) string   { return "WEIR_D_" + k.Namespace + "_" + k.Name }
+func queueSubject(k catalog.Key) string { return "weir.q." + k.Namespace + "." + k.Name }
+func dueSubject(k catalog.Key) string   { return "weir.r." + k.Namespace + "." + k.Name + ".due" }
+func deadSubject(k catalog.Key) string  { return "weir.d." + k.Namespace + "." + k.Name }
+func atSubject(k catalog.Key, id string) string {
+	return "weir.r." + k.Namespace + "." + k.Name + ".at." + id
+}
+
+// EnsureQueue makes or updates the streams and consumers of q. replicas is 1 or 3 or 5.
+func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) error {
+	ctx, cancel := c.bound(ctx, apiTimeout)
+	defer cancel()
+	base := jetstream.StreamConfig{
+		Storage: jetstream.FileStorage, Replicas: replicas, Duplicates: duplicateWindow, AllowDirect: true,
+		Metadata: map[string]string{"weir.dev/queue": q.Key.String()},
+	}
+	main := base
+	main.Name, main.Subjects = queueStream(q.Key), []string{queueSubject(q.Key)}
+	main.Retention, main.Discard = jetstream.LimitsPolicy, jetstream.DiscardNew
+	main.MaxBytes, main.MaxAge = q.MaxBytes, q.MaxAge
+
+	retry := base
+	retry.Name, retry.Subjects = retryStream(q.Key), []string{dueSubject(q.Key), atSubject(q.Key, "*")}
+	retry.Retention, retry.MaxAge = jetstream.WorkQueuePolicy, q.MaxAge
+	retry.AllowMsgSchedules, retry.AllowRollup = true, true
+
+	dead := base
+	dead.Name, dead.Subjects = deadStream(q.Key), []string{deadSubject(q.Key)}
+	dead.Retention, dead.Discard = jetstream.LimitsPolicy, jetstream.DiscardNew
+	dead.MaxBytes, dead.MaxAge = q.MaxBytes, q.DeadLetterMaxAge
+
+	for _, sc := range []jetstream.StreamConfig{main, retry, dead} {
+		if _, err := c.js.CreateOrUpdateStream(ctx, sc); err != nil {
+			return fmt.Errorf("queue %s: stream %s: %w", q.Key, sc.Name, err)
+		}
+	}
+	return c.ensureConsumers(ctx, q.Key)
+}
+
+// ensureConsumers makes the consumers of a queue whose streams exist; one that was deleted by hand is
+// made again when a dispatcher next opens the queue.
+func (c *Conn) ensureConsumers(ctx context.Context, k catalog.Key) error {
+	for stream, subject := range map[string]string{queueStream(k): queueSubject(k), retryStream(k): dueSubject(k)} {
+		_, err := c.js.CreateOrUpdateConsumer(ctx, stream, jetstream.ConsumerConfig{
+			Durable: consumerName, FilterSubject: subject, AckPolicy: jetstream.AckExplicitPolicy,
+			AckWait: ackWait, MaxAckPending: maxAckPending, MaxDeliver: -1, // we own the dead-letter queue
+		})
+		if errors.Is(err, jetstream.ErrStreamNotFound) {
+			return fmt.Errorf("%w: %s", ErrNoQueue, k)
+		}
+		if err != nil {
+			return fmt.Errorf("queue %s: consumer of %s: %w", k, stream, err)
+		}
+	}
+	return nil
+}
+
+// QueueStatus is what a queue holds, in stream messages (blocks) and bytes on disk.
+type QueueStatus struct {
+	Pending    uint64 // blocks that no dispatcher has taken yet
+	InFlight   int    // blocks in dispatchers' hands
+	Retrying   uint64 // blocks that wait for a later attempt, or are due
+	Dead       uint64 // blocks of dead letters
+	QueueBytes uint64
+	RetryBytes uint64
+	DeadBytes  uint64
+}
+
+// Empty reports whether nothing is left to be delivered.
+func (s QueueStatus) Empty() bool { return s.Pending == 0 && s.InFlight == 0 && s.Retrying == 0 }
+
+// Status asks the leaders of the queue's streams and consumers.
+func (c *Conn) Status(ctx context.Context, k catalog.Key) (QueueStatus, error) {
+	ctx, cancel := c.bound(ctx, apiTimeout)
+	defer cancel()
+	var s QueueStatus
+	consumer, err := c.js.Consumer(ctx, queueStream(k), consumerName)
+	if err != nil {
+		return s, fmt.Errorf("queue %s: %w", k, err)
+	}
+	info := consumer.CachedInfo() // fetched by the call above
+	s.Pending, s.InFlight = info.NumPending, info.NumAckPending
+	for name, into := range map[string]func(jetstream.StreamState){
+		queueStream(k): func(st jetstream.StreamState) { s.QueueBytes = st.Bytes },
+		retryStream(k): func(st jetstream.StreamState) { s.Retrying, s.RetryBytes = st.Msgs, st.Bytes },
+		deadStream(k):  func(st jetstream.StreamState) { s.Dead, s.DeadBytes = st.Msgs, st.Bytes },
+	} {
+		st, err := c.js.Stream(ctx, name)
+		if err != nil {
+			return s, fmt.Errorf("queue %s: %w", k, err)
+		}
+		into(st.CachedInfo().State)
+	}
+	return s, nil
+}
+
+// Queues lists the queues that exist.
+func (c *Conn) Queues(ctx context.Context) ([]catalog.Key, error) {
+	ctx, cancel := c.bound(ctx, apiTimeout)
+	defer cancel()
+	var out []catalog.Key
+	names := c.js.StreamNames(ctx)
+	for n := range names.Name() {
+		if rest, ok := strings.CutPrefix(n, "WEIR_Q_"); ok {
+			if ns, name, ok := strings.Cut(rest, "_"); ok {
+				out = append(out, catalog.Key{Namespace: ns, Name: name})
+			}
+		}
+	}
+	if err := names.Err(); err != nil {
+		return nil, fmt.Errorf("list streams: %w", err)
+	}
+	return out, nil
+}
+
+// PurgeSettled removes what is below the acknowledgement floor. It costs one operation however many
+// messages there are. The floor is the last settled message before the first unsettled one.
+func (c *Conn) PurgeSettled(ctx context.Context, k catalog.Key) error {
+	ctx, cancel := c.bound(ctx, apiTimeout)
+	defer cancel()
+	consumer, err := c.js.Consumer(ctx, queueStream(k), consumerName)
+	if err != nil {
+		return fmt.Errorf("queue %s: %w", k, err)
+	}
+	st, err := c.js.Stream(ctx, queueStream(k))
+	if err != nil {
+		return fmt.Errorf("queue %s: %w", k, err)
+	}
+	floor := consumer.CachedInfo().AckFloor.Stream
+	if s := st.CachedInfo().State; s.Msgs == 0 || floor < s.FirstSeq {
+		return nil
+	}
+	if err := st.Purge(ctx, jetstream.WithPurgeSequence(floor+1)); err != nil {
+		return fmt.Errorf("queue %s: purge: %w", k, err)
+	}
+	return nil
+}

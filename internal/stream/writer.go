@@ -1,0 +1,173 @@
+package stream
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/record"
+)
+
+// Writer commits records to one queue in groups, as databases do: records that arrive while one write
+// is in flight form the next stream message. There is no timer: an idle writer writes a group of one at
+// once, a busy one writes hundreds. See docs/decisions/0001-group-commit.md.
+type Writer struct {
+	conn  *Conn
+	queue catalog.Key
+	codec record.Codec
+	log   *slog.Logger
+	work  chan struct{} // capacity 1: there may be something to write
+
+	mu     sync.Mutex
+	closed bool
+	open   *group          // takes records; never nil
+	sealed []*group        // complete, not yet written, oldest first
+	bytes  int             // payload in open and sealed
+	spare  *record.Builder // memory for the next group
+}
+
+// Bounds of a writer. What is past maxWaitingBytes gets ErrBusy.
+const (
+	maxWaitingBytes = 64 << 20
+	// commitTimeout bounds a write while the connection is alive: a slow disk, a leader election.
+	commitTimeout = 5 * time.Second
+)
+
+// group is the records of one stream message and those who wait for it.
+type group struct {
+	b    *record.Builder // the writer's again once done is closed
+	done chan struct{}   // closed after err is set
+	err  error
+}
+
+// NewWriter returns a writer for queue k. Run must run for Append to make progress.
+func NewWriter(c *Conn, k catalog.Key, codec record.Codec) *Writer {
+	return &Writer{
+		conn: c, queue: k, codec: codec, log: c.log.With("queue", k.String()),
+		work: make(chan struct{}, 1), open: &group{b: new(record.Builder), done: make(chan struct{})},
+	}
+}
+
+// Append stores a copy of r and returns nil once it is durable. On ErrQueueFull, ErrBusy, ErrNoQueue
+// and record.ErrTooLarge nothing was stored; on ErrUnavailable and when ctx ends it is unknown.
+func (w *Writer) Append(ctx context.Context, r *record.Record) error {
+	if err := w.conn.Ready(); err != nil {
+		return err
+	}
+	g, err := w.join(r)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-g.done:
+		return g.err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (w *Writer) join(r *record.Record) (*group, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed {
+		return nil, ErrClosed
+	}
+	if w.bytes+r.Size() > maxWaitingBytes {
+		return nil, ErrBusy
+	}
+	if !w.open.b.Fits(r) {
+		w.sealed = append(w.sealed, w.open)
+		w.open = w.newGroup()
+	}
+	before := w.open.b.Bytes()
+	if err := w.open.b.Append(r); err != nil {
+		return nil, err
+	}
+	w.bytes += w.open.b.Bytes() - before
+	select {
+	case w.work <- struct{}{}:
+	default: // the writer already knows
+	}
+	return w.open, nil
+}
+
+// Run writes groups until ctx is cancelled; then it refuses new records, writes what waits, and returns.
+func (w *Writer) Run(ctx context.Context) error {
+	// One write is in flight at a time: two gained nothing in the measurements, and order is kept.
+	var block []byte
+	for {
+		select {
+		case <-w.work:
+		case <-ctx.Done():
+			w.mu.Lock()
+			w.closed = true
+			w.mu.Unlock()
+			for g := w.take(); g != nil; g = w.take() {
+				block = w.commit(g, block)
+			}
+			return nil
+		}
+		for g := w.take(); g != nil; g = w.take() {
+			block = w.commit(g, block)
+		}
+	}
+}
+
+// take removes the oldest group that holds records.
+func (w *Writer) take() *group {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var g *group
+	switch {
+	case len(w.sealed) > 0:
+		g = w.sealed[0]
+		w.sealed[0] = nil
+		w.sealed = w.sealed[1:]
+	case w.open.b.Len() > 0:
+		g = w.open
+		w.open = w.newGroup()
+	default:
+		return nil
+	}
+	w.bytes -= g.b.Bytes()
+	return g
+}
+
+// newGroup returns an empty group. The caller holds mu.
+func (w *Writer) newGroup() *group {
+	b := w.spare
+	w.spare = nil
+	if b == nil {
+		b = new(record.Builder)
+	}
+	return &group{b: b, done: make(chan struct{})}
+}
+
+// commit writes g and tells those who wait. It returns block's memory for reuse.
+func (w *Writer) commit(g *group, block []byte) []byte {
+	block = g.b.AppendBlock(block[:0], w.codec)
+	g.b.Reset()
+	w.mu.Lock()
+	w.spare, g.b = g.b, nil
+	w.mu.Unlock()
+	g.err = w.write(block)
+	close(g.done)
+	return block
+}
+
+func (w *Writer) write(block []byte) error {
+	// Not the context of any one request: a group outlives those of its clients that went away.
+	_, err := w.conn.publish(context.Background(), commitTimeout,
+		&nats.Msg{Subject: queueSubject(w.queue), Data: block}, uuid.NewString())
+	if err != nil {
+		w.log.Warn("a group of records was not confirmed", "error", err)
+		return fmt.Errorf("write to queue %s: %w", w.queue, err)
+	}
+	return nil
+}
