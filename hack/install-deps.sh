@@ -1,0 +1,195 @@
+#!/usr/bin/env bash
+# Installs what `make run` and `make test` need beside Go and git: the
+# PostgreSQL server programs, psql and PgBouncer. Says nothing when nothing is
+# missing. It never creates or starts a system PostgreSQL cluster or a system
+# PgBouncer: Weir runs private instances from the programs alone
+# (internal/localdb, which looks for them in the same places).
+set -euo pipefail
+
+readonly GO_MAJOR=1 GO_MINOR=26
+
+say() { printf 'install-deps: %s\n' "$*"; }
+die() {
+  printf 'install-deps: %s\n' "$*" >&2
+  exit 1
+}
+
+# have_program NAME FOLDER...: NAME in PATH or in one of the folders.
+have_program() {
+  local name=$1 folder
+  shift
+  if command -v "$name" >/dev/null 2>&1; then
+    return 0
+  fi
+  for folder in "$@"; do
+    if [[ -x "$folder/$name" ]]; then
+      return 0
+    fi
+  done
+  return 1
+}
+
+# An unmatched pattern must vanish, not stay as a literal path with a star.
+shopt -s nullglob
+postgres_folders() {
+  printf '%s\n' /usr/lib/postgresql/*/bin \
+    /opt/homebrew/opt/postgresql@*/bin /usr/local/opt/postgresql@*/bin \
+    /usr/pgsql-*/bin
+}
+
+# Prints the missing parts, one a line: server, client, pgbouncer.
+missing_parts() {
+  local folders=() folder
+  while IFS= read -r folder; do
+    if [[ -n "$folder" ]]; then
+      folders+=("$folder")
+    fi
+  done < <(postgres_folders)
+  # ${folders[@]+…}: bash 3.2, which macOS ships, calls an empty array unbound.
+  if ! have_program postgres ${folders[@]+"${folders[@]}"} ||
+    ! have_program initdb ${folders[@]+"${folders[@]}"}; then
+    echo server
+  fi
+  if ! have_program psql ${folders[@]+"${folders[@]}"}; then
+    echo client
+  fi
+  if ! have_program pgbouncer /usr/sbin /opt/homebrew/bin /opt/homebrew/opt/pgbouncer/bin \
+    /usr/local/bin /usr/local/opt/pgbouncer/bin; then
+    echo pgbouncer
+  fi
+}
+
+check_go() {
+  local version major minor
+  if ! command -v go >/dev/null 2>&1; then
+    die "Go is not in PATH; install Go $GO_MAJOR.$GO_MINOR or newer from https://go.dev/dl/"
+  fi
+  # Asked outside the module: inside, an old go would fetch go.mod's toolchain
+  # or fail with its own words.
+  version=$(cd / && go env GOVERSION)
+  if [[ ! "$version" =~ go([0-9]+)\.([0-9]+) ]]; then
+    say "cannot read the Go version from '$version'; going on"
+    return
+  fi
+  major=${BASH_REMATCH[1]}
+  minor=${BASH_REMATCH[2]}
+  if ((major < GO_MAJOR || (major == GO_MAJOR && minor < GO_MINOR))); then
+    die "Go $GO_MAJOR.$GO_MINOR or newer is needed, this is $version; see https://go.dev/dl/"
+  fi
+}
+
+undo=()
+clean_up() {
+  local file
+  for file in ${undo[@]+"${undo[@]}"}; do
+    ${sudo[@]+"${sudo[@]}"} rm -f -- "$file"
+  done
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+sudo=()
+as_root() { ${sudo[@]+"${sudo[@]}"} "$@"; }
+
+# write_temporary FILE MODE: stdin into FILE, removed again at the end.
+write_temporary() {
+  undo+=("$1")
+  as_root mkdir -p "$(dirname "$1")"
+  as_root tee "$1" >/dev/null
+  as_root chmod "$2" "$1"
+}
+
+install_debian() {
+  local packages=() part
+  for part in "$@"; do
+    case $part in
+    server) packages+=(postgresql) ;;
+    client) packages+=(postgresql-client) ;;
+    pgbouncer) packages+=(pgbouncer) ;;
+    esac
+  done
+  if [[ $(id -u) -ne 0 ]]; then
+    if ! command -v sudo >/dev/null 2>&1; then
+      die "missing: $*. Not root, and there is no sudo; run as root: apt-get install ${packages[*]}"
+    fi
+    sudo=(sudo)
+  fi
+  say "missing: $*; installing ${packages[*]} with apt-get"
+
+  # postgresql's install script makes a cluster and starts it, pgbouncer's
+  # starts its service; both belong to the system and neither is wanted.
+  if [[ ! -e /etc/postgresql-common/createcluster.d/weir.conf ]]; then
+    write_temporary /etc/postgresql-common/createcluster.d/weir.conf 0644 <<'CONF'
+# Temporary, by Weir's hack/install-deps.sh.
+create_main_cluster = false
+CONF
+  fi
+  if [[ ! -e /usr/sbin/policy-rc.d ]]; then
+    write_temporary /usr/sbin/policy-rc.d 0755 <<'POLICY'
+#!/bin/sh
+# Temporary, by Weir's hack/install-deps.sh: start no service on installation.
+exit 101
+POLICY
+  fi
+
+  say "apt-get update"
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq update </dev/null ||
+    say "apt-get update failed; going on with the package lists that are there"
+  say "apt-get install ${packages[*]}"
+  as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l \
+    apt-get -qq -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 \
+    install --no-install-recommends "${packages[@]}" </dev/null
+}
+
+install_macos() {
+  local packages=() part
+  if ! command -v brew >/dev/null 2>&1; then
+    die "missing: $*. Install Homebrew (https://brew.sh), then: brew install postgresql@16 pgbouncer"
+  fi
+  for part in "$@"; do
+    case $part in
+    server | client)
+      # One formula has both; brew does not mind it named once only.
+      if [[ " ${packages[*]-} " != *" postgresql@16 "* ]]; then
+        packages+=(postgresql@16)
+      fi
+      ;;
+    pgbouncer) packages+=(pgbouncer) ;;
+    esac
+  done
+  say "missing: $*; brew install ${packages[*]}"
+  brew install "${packages[@]}"
+}
+
+main() {
+  local missing=() part
+  check_go
+  while IFS= read -r part; do
+    missing+=("$part")
+  done < <(missing_parts)
+  if ((${#missing[@]} == 0)); then
+    return
+  fi
+
+  if [[ $(uname -s) == Darwin ]]; then
+    install_macos "${missing[@]}"
+  elif [[ -e /etc/debian_version ]] && command -v apt-get >/dev/null 2>&1; then
+    install_debian "${missing[@]}"
+  else
+    die "missing: ${missing[*]}. Only Debian, Ubuntu and macOS are installed for; on this system" \
+      "install the PostgreSQL server (14 or newer: postgres, initdb), psql and PgBouncer yourself," \
+      "with the programs in PATH, and run this again"
+  fi
+
+  missing=()
+  while IFS= read -r part; do
+    missing+=("$part")
+  done < <(missing_parts)
+  if ((${#missing[@]} > 0)); then
+    die "still missing after the installation: ${missing[*]}"
+  fi
+  say "done"
+}
+
+main "$@"

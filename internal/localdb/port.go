@@ -1,0 +1,52 @@
+package localdb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"strconv"
+)
+
+const (
+	loopback = "127.0.0.1"
+
+	// Ports are taken below the range from which systems give ports to
+	// outgoing connections (32768 on Linux, 49152 on macOS): a server that is
+	// stopped for a test finds its port free again.
+	firstPort, lastPort = 20000, 32000
+	portAttempts        = 50
+)
+
+// choosePort returns the fixed port, else the last one if it is free, else
+// any free one but other.
+func choosePort(ctx context.Context, fixed, last, other int) (int, error) {
+	if fixed != 0 {
+		if !portFree(ctx, fixed) {
+			return 0, fmt.Errorf("localdb: port %d on %s is taken: choose another, or 0 for a free one", fixed, loopback)
+		}
+		return fixed, nil
+	}
+	if last != 0 && last != other && portFree(ctx, last) {
+		return last, nil
+	}
+	for range portAttempts {
+		//nolint:gosec // no secret: any port will do
+		port := firstPort + rand.IntN(lastPort-firstPort)
+		if port != other && portFree(ctx, port) {
+			return port, nil
+		}
+	}
+	return 0, errors.New("localdb: found no free port on " + loopback)
+}
+
+// portFree reports whether one can listen on the port now. Somebody else may
+// be quicker; startPostgres and startPgBouncer try again then.
+func portFree(ctx context.Context, port int) bool {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(loopback, strconv.Itoa(port)))
+	if err != nil {
+		return false
+	}
+	return listener.Close() == nil
+}

@@ -1,0 +1,219 @@
+package localdb
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+)
+
+// process is a server that was started, with the goroutine that waits for it.
+type process struct {
+	name  string
+	cmd   *exec.Cmd
+	log   *os.File
+	start int64 // where in log this run begins
+
+	// wanted is true from readiness until a stop: an end in between is a loss.
+	wanted atomic.Bool
+	lost   func(error)
+
+	done chan struct{} // closed when the process has ended; err is set then
+	err  error
+}
+
+// command is what to run.
+type command struct {
+	name  string // for people
+	path  string
+	args  []string
+	death syscall.Signal // what the process gets when this one is killed
+	lost  func(error)    // told of an end that nobody asked for
+}
+
+// start starts the process with its output in log, which it takes over.
+func (f *folder) start(ctx context.Context, c command, log *os.File) (*process, error) {
+	start, err := log.Seek(0, io.SeekEnd)
+	if err != nil {
+		_ = log.Close()
+		return nil, fmt.Errorf("localdb: find the end of %s: %w", log.Name(), err)
+	}
+	// Not bound to ctx: it ends the start, not the server.
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), c.path, c.args...)
+	cmd.Dir = f.home
+	cmd.Env = serverEnvironment(f.home)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = f.account.attributes(c.death)
+	p := &process{name: c.name, cmd: cmd, log: log, start: start, lost: c.lost, done: make(chan struct{})}
+
+	// The kernel sends the death signal when the thread that forked ends, not
+	// when the process does. So this goroutine keeps its thread until the
+	// server has ended, and takes it along.
+	started := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err != nil {
+			close(p.done)
+			return
+		}
+		p.err = cmd.Wait()
+		if p.wanted.Load() {
+			p.lost(fmt.Errorf("localdb: %s ended by itself (%s); its last lines:\n%s", p.name, cmd.ProcessState, p.tail()))
+		}
+		_ = log.Close() // only read from here on; see tail
+		close(p.done)
+	}()
+	if err := <-started; err != nil {
+		<-p.done
+		_ = log.Close()
+		return nil, fmt.Errorf("localdb: start %s: %w", c.path, err)
+	}
+	return p, nil
+}
+
+// attributes are those of every child: the account, a process group of its
+// own (a terminal's Ctrl-C reaches the starter only, which stops in order),
+// and the death signal where there is one.
+func (a account) attributes(death syscall.Signal) *syscall.SysProcAttr {
+	attributes := &syscall.SysProcAttr{Credential: a.credential, Setpgid: true}
+	setDeathSignal(attributes, death)
+	return attributes
+}
+
+// serverEnvironment leaves out PGDATA, PGPORT and the like, which would
+// override what the servers are told here.
+func serverEnvironment(home string) []string {
+	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home, "LC_ALL=C", "TZ=UTC"}
+}
+
+// pid is the process id, 0 when it is not running. p may be nil.
+func (p *process) pid() int {
+	if p == nil || p.ended() {
+		return 0
+	}
+	return p.cmd.Process.Pid
+}
+
+// ended reports whether the process is gone. p may be nil.
+func (p *process) ended() bool {
+	if p == nil {
+		return true
+	}
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// stop sends the signals one after the other, each when the one before has
+// had its grace or ctx is over, then kills. The last signal has its grace
+// even when ctx is over: callers clean up with contexts that are. It returns
+// when the process has ended, with an error if that took a kill.
+func (p *process) stop(ctx context.Context, grace time.Duration, signals ...syscall.Signal) error {
+	p.wanted.Store(false)
+	for i, signal := range signals {
+		_ = p.cmd.Process.Signal(signal) // an error says that it has ended
+		bound := ctx
+		if i == len(signals)-1 {
+			bound = context.WithoutCancel(ctx)
+		}
+		bound, cancel := context.WithTimeout(bound, grace)
+		select {
+		case <-p.done:
+			cancel()
+			return nil
+		case <-bound.Done():
+			cancel()
+		}
+	}
+	_ = p.cmd.Process.Kill()
+	<-p.done
+	return &killedError{name: p.name, log: p.log.Name()}
+}
+
+// poll calls ready until it returns nil, the process ends or ctx is over.
+func (p *process) poll(ctx context.Context, ready func(context.Context) error) error {
+	ticker := time.NewTicker(pollInterval)
+	defer ticker.Stop()
+	for {
+		err := ready(ctx)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-p.done:
+			return &exitError{name: p.name, state: p.cmd.ProcessState.String(), tail: p.tail()}
+		case <-ctx.Done():
+			return fmt.Errorf("localdb: %s does not answer: %w (%w); its last lines:\n%s", p.name, context.Cause(ctx), err, p.tail())
+		case <-ticker.C:
+		}
+	}
+}
+
+// exitError says that a server ended while it was starting.
+type exitError struct {
+	name, state, tail string
+}
+
+func (e *exitError) Error() string {
+	return fmt.Sprintf("localdb: %s ended while starting (%s); its last lines:\n%s", e.name, e.state, e.tail)
+}
+
+// killedError says that a server did not stop when asked.
+type killedError struct {
+	name, log string
+}
+
+func (e *killedError) Error() string {
+	return fmt.Sprintf("localdb: %s did not stop when asked and was killed; see %s", e.name, e.log)
+}
+
+// tail returns the last lines of the log since this start.
+func (p *process) tail() string {
+	const limit = 4 << 10
+	file, err := os.Open(p.log.Name()) // a descriptor of its own: log may be closed
+	if err != nil {
+		return "(" + err.Error() + ")"
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return "(" + err.Error() + ")"
+	}
+	from := max(p.start, info.Size()-limit)
+	content, err := io.ReadAll(io.NewSectionReader(file, from, limit))
+	if err != nil {
+		return "(" + err.Error() + ")"
+	}
+	return strings.TrimSpace(string(content))
+}
+
+// run runs a short program to its end and returns its error with its output.
+// It is killed with everything it started when ctx is over or this process is
+// killed.
+func (f *folder) run(ctx context.Context, stdin, path string, args ...string) error {
+	// Pdeathsig is tied to the thread; see start.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Dir = f.home
+	cmd.Env = serverEnvironment(f.home)
+	cmd.Stdin = strings.NewReader(stdin)
+	cmd.SysProcAttr = f.account.attributes(syscall.SIGKILL)
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = connectTimeout
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("localdb: %s: %w; it said:\n%s", path, err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}
