@@ -163,7 +163,8 @@ func validateSchema(schema *runtime.RawExtension, p *field.Path) field.ErrorList
 	if _, ok := doc.(map[string]any); !ok {
 		return field.ErrorList{field.Invalid(p, doc, "must be a JSON Schema object, such as {type: object}")}
 	}
-	const id = "urn:weir:route-schema"
+	// Hierarchical, so that a relative $ref is another place and not this one.
+	const base, id = "weir:///", "weir:///schema"
 	c := jsonschema.NewCompiler()
 	c.DefaultDraft(jsonschema.Draft2020)
 	c.UseLoader(noRemoteSchemas{})
@@ -171,8 +172,8 @@ func validateSchema(schema *runtime.RawExtension, p *field.Path) field.ErrorList
 		_, err = c.Compile(id)
 	}
 	if err != nil {
-		// Without the Go type and the made-up id, which would say nothing to the schema's author.
-		msg := strings.ReplaceAll(err.Error(), id, "")
+		// Without the made-up place, which would say nothing to the schema's author.
+		msg := strings.ReplaceAll(strings.ReplaceAll(err.Error(), id, ""), base, "")
 		return field.ErrorList{field.Invalid(p, field.OmitValueType{}, "must be a valid JSON Schema: "+oneLine(msg))}
 	}
 	return nil
@@ -182,8 +183,8 @@ func validateSchema(schema *runtime.RawExtension, p *field.Path) field.ErrorList
 // depend on somebody else's web server.
 type noRemoteSchemas struct{}
 
-func (noRemoteSchemas) Load(url string) (any, error) {
-	return nil, fmt.Errorf("schemas of other places are not loaded (%s): put the schema under $defs and refer to it as #/$defs/NAME", url)
+func (noRemoteSchemas) Load(string) (any, error) {
+	return nil, errors.New("schemas of other places are not loaded: put the schema under $defs and refer to it as #/$defs/NAME")
 }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -59,8 +59,7 @@ type Route struct {
 
 // QueueTarget makes a route a buffered write.
 type QueueTarget struct {
-	Queue       Key    `json:"queue"`
-	OrderingKey string `json:"orderingKey,omitempty"` // JSON Pointer (RFC 6901) into the body
+	Queue Key `json:"queue"`
 }
 
 // FunctionTarget makes a route a synchronous call.

@@ -1,0 +1,395 @@
+package manifest
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/internal/catalog"
+)
+
+// defaultNamespace is that of an object which names none.
+const defaultNamespace = "default"
+
+// Compile fills in defaults (in objs themselves), validates, and resolves all references into a
+// catalog. Mistakes come as [Errors], all of them at once.
+func Compile(objs *Objects, opts Options) (*Bundle, error) {
+	bundle, errs := compile(objs, opts)
+	if len(errs) > 0 {
+		return nil, errs.sorted()
+	}
+	return bundle, nil
+}
+
+// compile returns Errors rather than an error, so that LoadDir can put those of the files before them.
+func compile(objs *Objects, opts Options) (*Bundle, Errors) {
+	c := &compiler{
+		opts:     opts.withDefaults(),
+		objs:     objs,
+		ctx:      knativeContext(),
+		services: map[catalog.Key]*knativeService{},
+		queues:   map[catalog.Key]catalog.Queue{},
+	}
+	// What is referred to comes before what refers to it.
+	for _, r := range objs.Services {
+		c.service(r)
+	}
+	for _, r := range objs.Queues {
+		c.queue(r)
+	}
+	c.apis()
+	c.mappings()
+	if len(c.errs) > 0 {
+		return nil, c.errs
+	}
+	return c.bundle(), nil
+}
+
+type compiler struct {
+	opts Options
+	objs *Objects
+	ctx  context.Context //nolint:containedctx // it carries Knative's configuration, and nothing is cancelled
+	errs Errors
+
+	services map[catalog.Key]*knativeService
+	queues   map[catalog.Key]catalog.Queue
+	out      catalog.Catalog
+}
+
+// subject is the object that is being checked.
+type subject struct {
+	kind   string
+	key    catalog.Key
+	source Source
+}
+
+func (s *subject) String() string { return strings.TrimSpace(s.kind + " " + s.key.Name) }
+
+func (c *compiler) fail(s *subject, path, format string, args ...any) {
+	if s.source.reported(path) {
+		return
+	}
+	c.errs = append(c.errs, &Error{
+		File: s.source.File, Line: s.source.line(path), Object: s.String(), Field: path, Msg: fmt.Sprintf(format, args...),
+	})
+}
+
+func (c *compiler) invalid(s *subject, errs field.ErrorList) {
+	for _, e := range errs {
+		c.fail(s, e.Field, "%s", e.ErrorBody())
+	}
+}
+
+// twice reports an object whose key is taken.
+func (c *compiler) twice(s *subject, first *Source) {
+	c.fail(s, "metadata.name", "is the name of another %s too%s: rename one or remove it", s.kind, at(first, "metadata.name"))
+}
+
+func (c *compiler) service(r Resource[servingv1.Service]) {
+	svc := r.Object
+	if svc.Namespace == "" {
+		svc.Namespace = defaultNamespace
+	}
+	s := &subject{kindService, catalog.Key{Namespace: svc.Namespace, Name: svc.Name}, r.Source}
+	problems := checkService(c.ctx, svc)
+	for _, p := range problems {
+		c.fail(s, p.path, "%s", p.msg)
+	}
+	if first, ok := c.services[s.key]; ok {
+		c.twice(s, &first.source)
+		return
+	}
+	ks := describeService(s.key, svc)
+	ks.source, ks.refused = r.Source, len(problems) > 0
+	c.services[s.key] = ks
+}
+
+func (c *compiler) queue(r Resource[v1alpha1.Queue]) {
+	q := r.Object
+	if q.Namespace == "" {
+		q.Namespace = defaultNamespace
+	}
+	q.Default()
+	s := &subject{kindQueue, catalog.Key{Namespace: q.Namespace, Name: q.Name}, r.Source}
+	c.invalid(s, q.Validate())
+	if _, ok := c.queues[s.key]; ok {
+		for _, other := range c.objs.Queues {
+			if other.Object.Name == q.Name && other.Object.Namespace == q.Namespace {
+				c.twice(s, &other.Source)
+				return
+			}
+		}
+	}
+	c.queues[s.key] = catalog.Queue{
+		Key:              s.key,
+		Ordering:         string(q.Spec.Ordering),
+		MaxAge:           q.Spec.MaxAge.Duration,
+		MaxBytes:         q.Spec.MaxBytes.Value(),
+		DeadLetterMaxAge: q.Spec.DeadLetter.MaxAge.Duration,
+	}
+}
+
+func (c *compiler) apis() {
+	seen := map[catalog.Key]*Source{}
+	table := newRouteTable()
+	for _, r := range c.objs.APIs {
+		a := r.Object
+		if a.Namespace == "" {
+			a.Namespace = defaultNamespace
+		}
+		a.Default()
+		s := &subject{kindAPI, catalog.Key{Namespace: a.Namespace, Name: a.Name}, r.Source}
+		c.invalid(s, a.Validate())
+		if first, ok := seen[s.key]; ok {
+			// Its routes would collide with their own doubles: one message is enough.
+			c.twice(s, first)
+			continue
+		}
+		seen[s.key] = &s.source
+		api := catalog.API{Key: s.key, Throttle: throttle(a.Spec.Throttle)}
+		for i := range a.Spec.Routes {
+			route := &a.Spec.Routes[i]
+			path := fmt.Sprintf("spec.routes[%d]", i)
+			c.collision(s, path, route, table)
+			api.Routes = append(api.Routes, c.route(s, path, route))
+		}
+		c.out.APIs = append(c.out.APIs, api)
+	}
+}
+
+func (c *compiler) collision(s *subject, path string, r *v1alpha1.Route, table *routeTable) {
+	m := &r.Match
+	if slices.Contains(v1alpha1.ReservedPaths(), m.Path) {
+		return // Validate has said so
+	}
+	where := fmt.Sprintf("route %s of %s%s", r.Name, s, at(&s.source, path))
+	if collision := table.add(m.Method, m.Path, where); collision != "" {
+		c.fail(s, path+".match", "%s %s %s; change the method or the path of one", m.Method, m.Path, collision)
+	}
+}
+
+func (c *compiler) route(s *subject, path string, r *v1alpha1.Route) catalog.Route {
+	out := catalog.Route{
+		Name:         r.Name,
+		Method:       r.Match.Method,
+		Path:         r.Match.Path,
+		Throttle:     throttle(r.Throttle),
+		MaxBodyBytes: r.MaxBodyBytes.Value(),
+	}
+	if r.Schema != nil {
+		out.Schema = json.RawMessage(r.Schema.Raw)
+	}
+	if r.Queue != nil {
+		key := catalog.Key{Namespace: s.key.Namespace, Name: r.Queue.Name}
+		c.needQueue(s, path+".queue.name", key)
+		out.Queue = &catalog.QueueTarget{Queue: key}
+	}
+	if r.Function != nil {
+		fn, svc := c.function(s, path+".function", &r.Function.FunctionReference)
+		c.checkTimeout(s, path+".function.timeout", r.Function.Timeout.Duration, svc)
+		out.Function = &catalog.FunctionTarget{Function: fn, Timeout: r.Function.Timeout.Duration}
+	}
+	return out
+}
+
+func (c *compiler) mappings() {
+	seen := map[catalog.Key]*Source{}
+	drained := map[catalog.Key]*subject{}
+	for _, r := range c.objs.Mappings {
+		m := r.Object
+		if m.Namespace == "" {
+			m.Namespace = defaultNamespace
+		}
+		m.Default()
+		s := &subject{kindMapping, catalog.Key{Namespace: m.Namespace, Name: m.Name}, r.Source}
+		c.invalid(s, m.Validate())
+		if first, ok := seen[s.key]; ok {
+			c.twice(s, first)
+			continue
+		}
+		seen[s.key] = &s.source
+
+		queue := catalog.Key{Namespace: m.Namespace, Name: m.Spec.Queue}
+		c.needQueue(s, "spec.queue", queue)
+		if first, ok := drained[queue]; ok && m.Spec.Queue != "" {
+			c.fail(s, "spec.queue", "queue %s is already drained by %s%s: one mapping drains a queue; remove one, or give it a queue of its own",
+				queue.Name, first, at(&first.source, "spec.queue"))
+		} else {
+			drained[queue] = s
+		}
+		c.out.Mappings = append(c.out.Mappings, c.mapping(s, m, queue))
+	}
+}
+
+func (c *compiler) mapping(s *subject, m *v1alpha1.EventSourceMapping, queue catalog.Key) catalog.Mapping {
+	spec := &m.Spec
+	fn, svc := c.function(s, "spec.function", &spec.Function)
+	c.checkTimeout(s, "spec.timeout", spec.Timeout.Duration, svc)
+	if q, ok := c.queues[queue]; ok && spec.Retry.MaxAge.Duration > q.MaxAge {
+		c.fail(s, "spec.retry.maxAge", "%s is longer than the maxAge of queue %s, %s: records would leave the queue before they could be dead-lettered; set it to at most %s, or raise the queue's",
+			short(spec.Retry.MaxAge.Duration), queue.Name, short(q.MaxAge), short(q.MaxAge))
+	}
+	return catalog.Mapping{
+		Key:      s.key,
+		Queue:    queue,
+		Function: fn,
+		Batch: catalog.Batch{
+			MaxRecords: int(*spec.Batch.MaxRecords),
+			MaxBytes:   spec.Batch.MaxBytes.Value(),
+			Window:     spec.Batch.Window.Duration,
+		},
+		MaxConcurrency: c.maxConcurrency(s, spec, svc),
+		Timeout:        spec.Timeout.Duration,
+		Retry: catalog.Retry{
+			MaxAttempts:    int(*spec.Retry.MaxAttempts),
+			InitialBackoff: spec.Retry.InitialBackoff.Duration,
+			MaxBackoff:     spec.Retry.MaxBackoff.Duration,
+			MaxAge:         spec.Retry.MaxAge.Duration,
+		},
+		BisectOnError: spec.BisectOnError,
+	}
+}
+
+// maxConcurrency is the mapping's own, or containerConcurrency × max-scale of its Service: as many calls
+// as the Service takes at once. More than that would only be throttled there.
+func (c *compiler) maxConcurrency(s *subject, spec *v1alpha1.EventSourceMappingSpec, svc *knativeService) int {
+	const path = "spec.maxConcurrency"
+	var capacity int64
+	if svc != nil {
+		capacity = int64(svc.ContainerConcurrency) * int64(svc.MaxScale)
+	}
+	if spec.MaxConcurrency != nil {
+		if n := int64(*spec.MaxConcurrency); capacity > 0 && n > capacity {
+			c.fail(s, path, "%d calls are more than %s takes at once, containerConcurrency %d × max-scale %d = %d: set it to at most %d, leave it out, or raise max-scale",
+				n, svc.where("spec.template"), svc.ContainerConcurrency, svc.MaxScale, capacity, capacity)
+		}
+		return int(*spec.MaxConcurrency)
+	}
+	switch {
+	case spec.Function.URL != "":
+		c.fail(s, path, "is missing: a function given by url has no Service to take the cap from; say how many calls may run at once, such as maxConcurrency: 10")
+	case svc == nil || svc.refused: // that is reported; what the Service would say is not known
+	case svc.ContainerConcurrency == 0:
+		c.fail(s, path, "is missing, and %s has no containerConcurrency to take it from: set one of them", svc.where("spec.template.spec"))
+	case svc.MaxScale == 0:
+		c.fail(s, path, "is missing, and %s has no annotation autoscaling.knative.dev/max-scale to take it from: set one of them",
+			svc.where("spec.template"))
+	case capacity > maxDerivedConcurrency:
+		c.fail(s, path, "is missing, and containerConcurrency %d × max-scale %d of %s is more than %d: say how many calls may run at once",
+			svc.ContainerConcurrency, svc.MaxScale, svc.where("spec.template"), maxDerivedConcurrency)
+	}
+	return int(capacity)
+}
+
+// maxDerivedConcurrency: a cap above it was not meant as one.
+const maxDerivedConcurrency = 100_000
+
+// function resolves a reference; svc is nil for a url and for a Service that there is not.
+func (c *compiler) function(s *subject, path string, f *v1alpha1.FunctionReference) (catalog.Function, *knativeService) {
+	if f.URL != "" {
+		fn := catalog.Function{Name: f.URL, URL: f.URL}
+		if u, err := url.Parse(f.URL); err == nil && u.Host != "" {
+			fn.Name = u.Host
+		}
+		return fn, nil
+	}
+	key := catalog.Key{Namespace: s.key.Namespace, Name: f.Name}
+	svc, ok := c.services[key]
+	if !ok {
+		c.missing(s, path+".name", "Knative Service", key, sameNamespace(c.services, key))
+	}
+	return catalog.Function{Name: f.Name, URL: c.opts.FunctionURL(key)}, svc
+}
+
+func (c *compiler) needQueue(s *subject, path string, key catalog.Key) {
+	if _, ok := c.queues[key]; !ok {
+		c.missing(s, path, "Queue", key, sameNamespace(c.queues, key))
+	}
+}
+
+// missing reports a reference to nothing, unless it is empty (Validate says so) or the object may be in
+// a document that could not be read.
+func (c *compiler) missing(s *subject, path, kind string, key catalog.Key, known []string) {
+	if key.Name == "" || c.objs.unreadable {
+		return
+	}
+	hint := didYouMean(key.Name, known)
+	if hint == "" {
+		hint = "; add it, or name another"
+	}
+	c.fail(s, path, "there is no %s %q in namespace %s%s", kind, key.Name, key.Namespace, hint)
+}
+
+func (c *compiler) checkTimeout(s *subject, path string, timeout time.Duration, svc *knativeService) {
+	if svc == nil {
+		return
+	}
+	if l, ok := svc.shortest(); ok && timeout > l.value {
+		c.fail(s, path, "%s is longer than %s of %s, %s: Knative would end the call first; set it to at most %s, or raise %s",
+			short(timeout), l.field, svc.where("spec.template.spec."+l.field), short(l.value), short(l.value), l.field)
+	}
+}
+
+func (c *compiler) bundle() *Bundle {
+	for _, k := range sortedByKey(c.queues) {
+		c.out.Queues = append(c.out.Queues, c.queues[k])
+	}
+	slices.SortFunc(c.out.APIs, func(a, b catalog.API) int { return compareKeys(a.Key, b.Key) })
+	slices.SortFunc(c.out.Mappings, func(a, b catalog.Mapping) int { return compareKeys(a.Key, b.Key) })
+	b := &Bundle{Catalog: &c.out}
+	for _, k := range sortedByKey(c.services) {
+		b.Services = append(b.Services, c.services[k].Service)
+	}
+	return b
+}
+
+func throttle(t *v1alpha1.Throttle) *catalog.Throttle {
+	if t == nil {
+		return nil
+	}
+	return &catalog.Throttle{Rate: t.Rate.AsApproximateFloat64(), Burst: int(t.Burst)}
+}
+
+func sameNamespace[V any](m map[catalog.Key]V, key catalog.Key) []string {
+	var names []string
+	for k := range m {
+		if k.Namespace == key.Namespace {
+			names = append(names, k.Name)
+		}
+	}
+	return names
+}
+
+func sortedByKey[V any](m map[catalog.Key]V) []catalog.Key {
+	keys := make([]catalog.Key, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, compareKeys)
+	return keys
+}
+
+func compareKeys(a, b catalog.Key) int {
+	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+}
+
+// short writes 6h, where time.Duration writes 6h0m0s.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}

@@ -1,0 +1,78 @@
+package manifest
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+
+	k8syaml "sigs.k8s.io/yaml"
+)
+
+// FuzzParse: no input makes the package panic, every mistake has a message on one line, and what is
+// accepted is accepted again after its objects were written and read.
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(good))
+	for _, pattern := range []string{"../../deploy/k8s/orders/*.yaml", "testdata/many-mistakes/*.yaml"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, file := range files {
+			data, err := os.ReadFile(file)
+			if err != nil {
+				f.Fatal(err)
+			}
+			f.Add(data)
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		objs, errs := Parse("a.yaml", data)
+		for _, e := range errs {
+			if e.Msg == "" || e.Line < 0 {
+				t.Errorf("a mistake without a message: %+v", e)
+			}
+		}
+		b, err := Compile(objs, Options{})
+		if err != nil || len(errs) > 0 {
+			return
+		}
+		again, errs := Parse("b.yaml", write(t, objs))
+		if len(errs) > 0 {
+			t.Fatalf("what was accepted is refused when it is written and read again: %v", errs)
+		}
+		b2, err := Compile(again, Options{})
+		if err != nil {
+			t.Fatalf("what was accepted is refused when it is written and read again: %v", err)
+		}
+		if b.Catalog.Revision() != b2.Catalog.Revision() {
+			t.Fatalf("the catalog changed:\n%+v\n%+v", b.Catalog, b2.Catalog)
+		}
+	})
+}
+
+func write(t *testing.T, objs *Objects) []byte {
+	t.Helper()
+	var buf bytes.Buffer
+	put := func(o any) {
+		out, err := k8syaml.Marshal(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		buf.WriteString("---\n")
+		buf.Write(out)
+	}
+	for _, r := range objs.APIs {
+		put(r.Object)
+	}
+	for _, r := range objs.Queues {
+		put(r.Object)
+	}
+	for _, r := range objs.Mappings {
+		put(r.Object)
+	}
+	for _, r := range objs.Services {
+		put(r.Object)
+	}
+	return buf.Bytes()
+}

@@ -1,0 +1,145 @@
+// Package manifest turns a user's resources into the data plane's catalog: Weir's own kinds and the
+// Knative Services of the functions, from a folder of YAML files (weir local) or, later, from a cluster.
+//
+// The work has two halves. [Parse] reads bytes into objects and knows about files and lines. [Compile]
+// fills defaults, validates, resolves references and checks what depends on more than one object; it
+// knows nothing of files beyond the [Source] that each object carries for its messages, so that a
+// controller can call it with cluster objects.
+//
+// Invariants: a folder's mistakes are reported all at once ([Errors]), each with file, line, field and
+// the fix; a catalog is given only when there are none; nothing of the user's is read half (unknown
+// fields and wrong types are mistakes); input is bounded and never makes the package panic (FuzzParse).
+//
+// It is the only importer of knative.dev/serving and knative.dev/pkg: what is a valid Service is decided
+// by Knative's own code. It may import api/v1alpha1 and internal/catalog.
+package manifest
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/weir-dev/weir/internal/catalog"
+)
+
+const (
+	// MaxFileBytes bounds one YAML file.
+	MaxFileBytes = 4 << 20
+	// MaxFiles bounds a folder.
+	MaxFiles = 1000
+	// MaxDocuments bounds the documents of one file.
+	MaxDocuments = 1000
+)
+
+// Options of a compilation.
+type Options struct {
+	// FunctionURL gives the URL at which a Knative Service answers.
+	// Default: http://NAME.NAMESPACE.svc.cluster.local
+	FunctionURL func(catalog.Key) string
+}
+
+func (o Options) withDefaults() Options {
+	if o.FunctionURL == nil {
+		o.FunctionURL = func(k catalog.Key) string {
+			return fmt.Sprintf("http://%s.%s.svc.cluster.local", k.Name, k.Namespace)
+		}
+	}
+	return o
+}
+
+// Bundle is what a set of resources means.
+type Bundle struct {
+	Catalog  *catalog.Catalog
+	Services []Service // sorted by key
+}
+
+// Service is what the local runner needs to know of a Knative Service.
+type Service struct {
+	catalog.Key
+	Image string
+	// Env has the container's variables with a value or a secret's key. Those from config maps and pod
+	// fields mean nothing outside a cluster and are left out.
+	Env                  []EnvVar
+	SecretMounts         []SecretMount
+	ContainerConcurrency int           // calls at once in one instance; 0: unlimited
+	MaxScale             int           // instances; 0: unlimited
+	Timeout              time.Duration // of one call
+}
+
+// EnvVar is a Value, or the key SecretKey of the Secret SecretName.
+type EnvVar struct {
+	Name       string
+	Value      string
+	SecretName string
+	SecretKey  string
+}
+
+// SecretMount is a folder of the container in which each file is a key of the Secret.
+type SecretMount struct {
+	Path       string
+	SecretName string
+}
+
+// LoadDir reads the *.yaml and *.yml files of dir (not of its subfolders) except kustomization.yaml and
+// compiles them. Mistakes in the files come as [Errors]; other errors are those of reading the folder.
+func LoadDir(dir string, opts Options) (*Bundle, error) {
+	files, err := yamlFiles(dir)
+	if err != nil {
+		return nil, err
+	}
+	var objs Objects
+	var errs Errors
+	for _, name := range files {
+		data, err := readFile(filepath.Join(dir, name))
+		if err != nil {
+			return nil, err
+		}
+		o, e := Parse(name, data)
+		objs.add(o)
+		errs = append(errs, e...)
+	}
+	bundle, e := compile(&objs, opts)
+	if errs = append(errs, e...); len(errs) > 0 {
+		return nil, errs.sorted()
+	}
+	return bundle, nil
+}
+
+func yamlFiles(dir string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("reading the resources' folder: %w", err)
+	}
+	var files []string
+	for _, e := range entries {
+		ext := filepath.Ext(e.Name())
+		if e.IsDir() || (ext != ".yaml" && ext != ".yml") || slices.Contains([]string{"kustomization.yaml", "kustomization.yml"}, e.Name()) {
+			continue
+		}
+		files = append(files, e.Name())
+	}
+	switch n := len(files); {
+	case n == 0:
+		return nil, fmt.Errorf("no *.yaml file in %s: give the folder that holds your resources (its subfolders are not read)", dir)
+	case n > MaxFiles:
+		return nil, fmt.Errorf("%s has %d YAML files; at most %d are read: put several resources into one file, separated by ---", dir, n, MaxFiles)
+	}
+	return files, nil
+}
+
+// readFile reads one byte more than the limit, so that Parse can see and say that a file is too large.
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path) //nolint:gosec // the folder is the user's own choice
+	if err != nil {
+		return nil, fmt.Errorf("reading the resources' folder: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // only read from
+	data, err := io.ReadAll(io.LimitReader(f, MaxFileBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	return data, nil
+}

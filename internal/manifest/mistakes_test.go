@@ -1,0 +1,571 @@
+package manifest
+
+import (
+	"strings"
+	"testing"
+)
+
+// TestMistakes breaks the good file in one place a case, and holds the message word by word: file, line,
+// field and the fix are what users see of this package.
+func TestMistakes(t *testing.T) {
+	tests := []struct {
+		name     string
+		old, new string // what is replaced in good
+		want     string // every error, exactly
+	}{
+		{
+			"unknown field",
+			"    queue: {name: orders}",
+			"    queue: {name: orders}\n    throtle: {rate: 1, burst: 1}",
+			`a.yaml:11: API shop: spec.routes[0].throtle: unknown field; did you mean "throttle"?`,
+		},
+		{
+			"unknown field of a small object",
+			"queue: {name: orders}",
+			"queue: {name: orders, colour: red}",
+			`a.yaml:10: API shop: spec.routes[0].queue.colour: unknown field; known here: name`,
+		},
+		{
+			"ordering key of a route",
+			"queue: {name: orders}",
+			"queue: {name: orders, orderingKey: /customer}",
+			`a.yaml:10: API shop: spec.routes[0].queue.orderingKey: unknown field; known here: name`,
+		},
+		{
+			"unknown field of a Knative Service",
+			"      timeoutSeconds: 30",
+			"      timeoutSecond: 30",
+			`a.yaml:37: Service writer: spec.template.spec.timeoutSecond: unknown field; did you mean "timeoutSeconds"?`,
+		},
+		{
+			"duplicate key",
+			"kind: Queue",
+			"kind: Queue\nkind: Queue",
+			`a.yaml:17: key "kind" is given twice: remove one`,
+		},
+		{
+			"list instead of mapping",
+			"    match: {method: POST, path: /orders}",
+			"    match: [POST, /orders]",
+			`a.yaml:8: API shop: spec.routes[0].match: must be a mapping (field: value), not a list`,
+		},
+		{
+			"number instead of text",
+			"metadata: {name: shop}",
+			"metadata: {name: 5}",
+			`a.yaml:3: API: metadata.name: must be text: put it in quotes, not 5`,
+		},
+		{
+			"duration without unit",
+			"  timeout: 30s",
+			"  timeout: 30",
+			`a.yaml:26: EventSourceMapping orders: spec.timeout: must be a duration with its unit, such as "500ms", "30s" or "5m", not 30`,
+		},
+		{
+			"duration with a wrong unit",
+			"  timeout: 30s",
+			"  timeout: 30 sec",
+			`a.yaml:26: EventSourceMapping orders: spec.timeout: must be a duration with its unit, such as "500ms", "30s" or "5m", not "30 sec"`,
+		},
+		{
+			"quantity with a wrong suffix",
+			"spec: {maxAge: 24h}",
+			"spec: {maxBytes: 10GB}",
+			`a.yaml:18: Queue orders: spec.maxBytes: must be a number, if you like with a suffix: 262144, "256Ki", "4Mi", not "10GB"`,
+		},
+		{
+			"text instead of number",
+			"burst: 50",
+			"burst: many",
+			`a.yaml:5: API shop: spec.throttle.burst: must be a whole number, not "many"`,
+		},
+		{
+			"fraction instead of whole number",
+			"burst: 50",
+			"burst: 1.5",
+			`a.yaml:5: API shop: spec.throttle.burst: must be a whole number, not 1.5`,
+		},
+		{
+			"missing kind",
+			"kind: Queue\n",
+			"",
+			`a.yaml:15: kind: is missing: every document says apiVersion and kind, such as apiVersion: weir.dev/v1alpha1, kind: API`,
+		},
+		{
+			"missing apiVersion and kind",
+			"apiVersion: weir.dev/v1alpha1\nkind: Queue\n",
+			"",
+			`a.yaml:15: apiVersion: is missing: every document says apiVersion and kind, such as apiVersion: weir.dev/v1alpha1, kind: API
+a.yaml:15: kind: is missing: every document says apiVersion and kind, such as apiVersion: weir.dev/v1alpha1, kind: API`,
+		},
+		{
+			"not a mapping",
+			"apiVersion: weir.dev/v1alpha1\nkind: Queue\nmetadata: {name: orders}\nspec: {maxAge: 24h}\n",
+			"just text\n",
+			`a.yaml:15: must be a resource with apiVersion, kind, metadata and spec, not "just text"`,
+		},
+		{
+			"not YAML",
+			"metadata: {name: orders}\nspec: {maxAge: 24h}",
+			"metadata: {name: orders\nspec: {maxAge: 24h}",
+			`a.yaml:17: is not valid YAML: did not find expected ',' or '}'`,
+		},
+		{
+			"unknown kind",
+			"kind: Queue",
+			"kind: Queu",
+			`a.yaml:16: Queu orders: kind: unknown kind "Queu" in weir.dev/v1alpha1; there are API, Queue, EventSourceMapping; did you mean "Queue"?`,
+		},
+		{
+			"kind of a later version",
+			"kind: Queue",
+			"kind: Topic",
+			`a.yaml:16: Topic orders: kind: unknown kind "Topic" in weir.dev/v1alpha1; there are API, Queue, EventSourceMapping`,
+		},
+		{
+			"unknown version",
+			"apiVersion: weir.dev/v1alpha1\nkind: Queue",
+			"apiVersion: weir.dev/v1\nkind: Queue",
+			`a.yaml:15: Queue orders: apiVersion: unknown version "weir.dev/v1"; write weir.dev/v1alpha1`,
+		},
+		{
+			"misspelt group",
+			"apiVersion: weir.dev/v1alpha1\nkind: Queue",
+			"apiVersion: wier.dev/v1alpha1\nkind: Queue",
+			`a.yaml:15: Queue orders: apiVersion: "wier.dev/v1alpha1" is not Weir's; for Weir's API, Queue, EventSourceMapping write weir.dev/v1alpha1`,
+		},
+		{
+			"old Knative version",
+			"apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: writer}",
+			"apiVersion: serving.knative.dev/v1alpha1\nkind: Service\nmetadata: {name: writer}",
+			`a.yaml:28: Service writer: apiVersion: unknown version "serving.knative.dev/v1alpha1"; write serving.knative.dev/v1`,
+		},
+		{
+			"list of objects",
+			"apiVersion: weir.dev/v1alpha1\nkind: Queue\n",
+			"apiVersion: v1\nkind: List\n",
+			`a.yaml:16: List orders: kind: lists are not read: put each item into a document of its own, separated by ---`,
+		},
+		{
+			"missing name",
+			"metadata: {name: shop}",
+			"metadata: {}",
+			`a.yaml:3: API: metadata.name: Required value: give it a name of lower-case letters, digits and '-'`,
+		},
+		{
+			"name with a dot",
+			"metadata: {name: shop}",
+			"metadata: {name: my.shop}",
+			`a.yaml:3: API my.shop: metadata.name: Invalid value: "my.shop": must be a DNS-1123 label: at most 63 lower-case letters, digits and '-', no dots, a letter or digit first and last`,
+		},
+		{
+			"namespace with a dot",
+			"metadata: {name: shop}",
+			"metadata: {name: shop, namespace: a.b}",
+			`a.yaml:3: API shop: metadata.namespace: Invalid value: "a.b": must be a DNS-1123 label: at most 63 lower-case letters, digits and '-', no dots, a letter or digit first and last
+a.yaml:10: API shop: spec.routes[0].queue.name: there is no Queue "orders" in namespace a.b; add it, or name another
+a.yaml:13: API shop: spec.routes[1].function.name: there is no Knative Service "reader" in namespace a.b; add it, or name another`,
+		},
+		{
+			"no routes",
+			"  routes:\n  - name: create\n    match: {method: POST, path: /orders}\n    schema: {type: object}\n    queue: {name: orders}\n  - name: get\n    match: {method: GET, path: \"/orders/{id}\"}\n    function: {name: reader, timeout: 20s}\n",
+			"  routes: []\n",
+			`a.yaml:6: API shop: spec.routes: Required value: add at least one route`,
+		},
+		{
+			"rate of zero",
+			"rate: 100",
+			"rate: 0",
+			`a.yaml:5: API shop: spec.throttle.rate: Invalid value: "0": must be greater than 0 requests a second; remove throttle for no limit`,
+		},
+		{
+			"burst of zero",
+			"burst: 50",
+			"burst: 0",
+			`a.yaml:5: API shop: spec.throttle.burst: Invalid value: 0: must be at least 1: a bucket of none lets nothing through`,
+		},
+		{
+			"route name twice",
+			"  - name: get",
+			"  - name: create",
+			`a.yaml:11: API shop: spec.routes[1].name: Duplicate value: "create"`,
+		},
+		{
+			"unknown method",
+			"method: GET",
+			"method: FETCH",
+			`a.yaml:12: API shop: spec.routes[1].match.method: Unsupported value: "FETCH": supported values: "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"`,
+		},
+		{
+			"method in small letters",
+			"method: GET",
+			"method: get",
+			`a.yaml:12: API shop: spec.routes[1].match.method: Unsupported value: "get": supported values: "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"`,
+		},
+		{
+			"relative path",
+			"path: /orders}",
+			"path: orders}",
+			`a.yaml:8: API shop: spec.routes[0].match.path: Invalid value: "orders": must start with '/' (no method, no host), such as /orders/{id}`,
+		},
+		{
+			"path with a host",
+			"path: /orders}",
+			"path: example.com/orders}",
+			`a.yaml:8: API shop: spec.routes[0].match.path: Invalid value: "example.com/orders": must start with '/' (no method, no host), such as /orders/{id}`,
+		},
+		{
+			"path with a query",
+			"path: /orders}",
+			"path: \"/orders?a=b\"}",
+			`a.yaml:8: API shop: spec.routes[0].match.path: Invalid value: "/orders?a=b": must be a path alone: no spaces, query or fragment`,
+		},
+		{
+			"path pattern",
+			"/orders/{id}",
+			"/orders/{id",
+			`a.yaml:12: API shop: spec.routes[1].match.path: Invalid value: "/orders/{id": must be a net/http.ServeMux pattern such as /orders/{id}: bad wildcard segment (must end with '}')`,
+		},
+		{
+			"unclean path",
+			"path: /orders}",
+			"path: /a//b}",
+			`a.yaml:8: API shop: spec.routes[0].match.path: Invalid value: "/a//b": must be a net/http.ServeMux pattern such as /orders/{id}: non-CONNECT pattern with unclean path can never match`,
+		},
+		{
+			"reserved path",
+			"path: /orders}",
+			"path: /healthz}",
+			`a.yaml:8: API shop: spec.routes[0].match.path: Invalid value: "/healthz": is the gateway's own; choose another path`,
+		},
+		{
+			"no target",
+			"    queue: {name: orders}\n",
+			"",
+			`a.yaml:7: API shop: spec.routes[0]: Required value: say where the requests go: queue or function`,
+		},
+		{
+			"two targets",
+			"    queue: {name: orders}",
+			"    queue: {name: orders}\n    function: {name: reader, timeout: 1s}",
+			`a.yaml:11: API shop: spec.routes[0].function: Forbidden: queue is set too: keep one of queue and function`,
+		},
+		{
+			"buffered GET",
+			"method: POST",
+			"method: GET",
+			`a.yaml:8: API shop: spec.routes[0].match.method: Unsupported value: "GET": supported values: "POST", "PUT", "PATCH", "DELETE"
+a.yaml:9: API shop: spec.routes[0].schema: Forbidden: a GET request has no body to check: remove the schema, or use POST, PUT, PATCH, DELETE`,
+		},
+		{
+			"schema without a body",
+			"    function: {name: reader, timeout: 20s}",
+			"    function: {name: reader, timeout: 20s}\n    schema: {type: object}",
+			`a.yaml:14: API shop: spec.routes[1].schema: Forbidden: a GET request has no body to check: remove the schema, or use POST, PUT, PATCH, DELETE`,
+		},
+		{
+			"schema that is none",
+			"schema: {type: object}",
+			"schema: {type: objekt}",
+			`a.yaml:9: API shop: spec.routes[0].schema: Invalid value: must be a valid JSON Schema: "#" is not valid against metaschema: jsonschema validation failed with 'https://json-schema.org/draft/2020-12/schema#' - at '': 'allOf' failed - at '/type': 'anyOf' failed - at '/type': value must be one of 'array', 'boolean', 'integer', 'null', 'number', 'object', 'string' - at '/type': got string, want array`,
+		},
+		{
+			"schema that is no object",
+			"schema: {type: object}",
+			"schema: [object]",
+			`a.yaml:9: API shop: spec.routes[0].schema: Invalid value: ["object"]: must be a JSON Schema object, such as {type: object}`,
+		},
+		{
+			"schema elsewhere",
+			"schema: {type: object}",
+			"schema: {$ref: \"https://example.com/s.json\"}",
+			`a.yaml:9: API shop: spec.routes[0].schema: Invalid value: must be a valid JSON Schema: failing loading "https://example.com/s.json": schemas of other places are not loaded: put the schema under $defs and refer to it as #/$defs/NAME`,
+		},
+		{
+			"schema in a file",
+			"schema: {type: object}",
+			"schema: {$ref: other.json}",
+			`a.yaml:9: API shop: spec.routes[0].schema: Invalid value: must be a valid JSON Schema: failing loading "other.json": schemas of other places are not loaded: put the schema under $defs and refer to it as #/$defs/NAME`,
+		},
+		{
+			"schema with a bad pattern",
+			"schema: {type: object}",
+			"schema: {pattern: \"(\"}",
+			"a.yaml:9: API shop: spec.routes[0].schema: Invalid value: must be a valid JSON Schema: \"#\" is not valid against metaschema: jsonschema validation failed with 'https://json-schema.org/draft/2020-12/schema#' - at '': 'allOf' failed - at '/pattern': '(' is not valid regex: error parsing regexp: missing closing ): `(`",
+		},
+		{
+			"large body, buffered",
+			"    queue: {name: orders}",
+			"    queue: {name: orders}\n    maxBodyBytes: 1Mi",
+			`a.yaml:11: API shop: spec.routes[0].maxBodyBytes: Invalid value: "1Mi": must be a whole number of bytes between 1 and 768Ki: a message of the queue's stream holds at most 1Mi; send larger bodies to a function`,
+		},
+		{
+			"large body, function",
+			"    function: {name: reader, timeout: 20s}",
+			"    function: {name: reader, timeout: 20s}\n    maxBodyBytes: 11Mi",
+			`a.yaml:14: API shop: spec.routes[1].maxBodyBytes: Invalid value: "11Mi": must be a whole number of bytes between 1 and 10Mi`,
+		},
+		{
+			"body of half a byte",
+			"    queue: {name: orders}",
+			"    queue: {name: orders}\n    maxBodyBytes: 500m",
+			`a.yaml:11: API shop: spec.routes[0].maxBodyBytes: Invalid value: "500m": must be a whole number of bytes between 1 and 768Ki: a message of the queue's stream holds at most 1Mi; send larger bodies to a function`,
+		},
+		{
+			"function by name and url",
+			"{name: reader, timeout: 20s}",
+			"{name: reader, url: \"http://x\"}",
+			`a.yaml:13: API shop: spec.routes[1].function.url: Invalid value: "http://x": name is set too: keep one of name and url`,
+		},
+		{
+			"function by neither",
+			"{name: reader, timeout: 20s}",
+			"{timeout: 20s}",
+			`a.yaml:13: API shop: spec.routes[1].function: Required value: say name (a Knative Service of this namespace) or url`,
+		},
+		{
+			"function by a bad url",
+			"{name: reader, timeout: 20s}",
+			"{url: \"ftp://x\"}",
+			`a.yaml:13: API shop: spec.routes[1].function.url: Invalid value: "ftp://x": must be an absolute http or https URL without user and fragment, such as http://billing.internal:8080/orders`,
+		},
+		{
+			"timeout of zero",
+			"timeout: 20s",
+			"timeout: 0s",
+			`a.yaml:13: API shop: spec.routes[1].function.timeout: Invalid value: "0s": must be between 100ms and 15m`,
+		},
+		{
+			"ordered queue",
+			"spec: {maxAge: 24h}",
+			"spec: {ordering: key}",
+			`a.yaml:18: Queue orders: spec.ordering: Invalid value: "key": ordered queues are not supported yet; use ordering: none`,
+		},
+		{
+			"unknown ordering",
+			"spec: {maxAge: 24h}",
+			"spec: {ordering: fifo}",
+			`a.yaml:18: Queue orders: spec.ordering: Unsupported value: "fifo": supported values: "none"`,
+		},
+		{
+			"short maxAge",
+			"spec: {maxAge: 24h}",
+			"spec: {maxAge: 10s}",
+			`a.yaml:18: Queue orders: spec.maxAge: Invalid value: "10s": must be between 1m and 8760h
+a.yaml:23: EventSourceMapping orders: spec.retry.maxAge: 6h is longer than the maxAge of queue orders, 10s: records would leave the queue before they could be dead-lettered; set it to at most 10s, or raise the queue's`,
+		},
+		{
+			"small queue",
+			"spec: {maxAge: 24h}",
+			"spec: {maxBytes: 1Ki}",
+			`a.yaml:18: Queue orders: spec.maxBytes: Invalid value: "1Ki": must be a whole number of bytes between 8Mi and 64Ti`,
+		},
+		{
+			"negative dead-letter age",
+			"spec: {maxAge: 24h}",
+			"spec: {deadLetter: {maxAge: -1h}}",
+			`a.yaml:18: Queue orders: spec.deadLetter.maxAge: Invalid value: "-1h0m0s": must be between 1m and 8760h`,
+		},
+		{
+			"batch of zero",
+			"  timeout: 30s",
+			"  timeout: 30s\n  batch: {maxRecords: 0, maxBytes: 0, window: 1h}",
+			`a.yaml:27: EventSourceMapping orders: spec.batch.maxBytes: Invalid value: "0": must be a whole number of bytes between 1Ki and 32Mi
+a.yaml:27: EventSourceMapping orders: spec.batch.maxRecords: Invalid value: 0: must be between 1 and 10000
+a.yaml:27: EventSourceMapping orders: spec.batch.window: Invalid value: "1h0m0s": must be between 0s and 5m`,
+		},
+		{
+			"retry bounds",
+			"  timeout: 30s",
+			"  timeout: 30s\n  retry: {maxAttempts: 0, initialBackoff: 0s}",
+			`a.yaml:27: EventSourceMapping orders: spec.retry.initialBackoff: Invalid value: "0s": must be between 1ms and 24h
+a.yaml:27: EventSourceMapping orders: spec.retry.maxAttempts: Invalid value: 0: must be between 1 and 1000`,
+		},
+		{
+			"backoff upside down",
+			"  timeout: 30s",
+			"  timeout: 30s\n  retry: {initialBackoff: 10m}",
+			`a.yaml:27: EventSourceMapping orders: spec.retry.maxBackoff: Invalid value: "5m0s": must not be below initialBackoff, which is 10m`,
+		},
+		{
+			"retry longer than the queue keeps",
+			"  timeout: 30s",
+			"  timeout: 30s\n  retry: {maxAge: 48h}",
+			`a.yaml:27: EventSourceMapping orders: spec.retry.maxAge: 48h is longer than the maxAge of queue orders, 24h: records would leave the queue before they could be dead-lettered; set it to at most 24h, or raise the queue's`,
+		},
+		{
+			"no such queue of a route",
+			"    queue: {name: orders}",
+			"    queue: {name: oders}",
+			`a.yaml:10: API shop: spec.routes[0].queue.name: there is no Queue "oders" in namespace default; did you mean "orders"?`,
+		},
+		{
+			"no such queue of a mapping",
+			"  queue: orders\n",
+			"  queue: deliveries\n",
+			`a.yaml:24: EventSourceMapping orders: spec.queue: there is no Queue "deliveries" in namespace default; add it, or name another`,
+		},
+		{
+			"no such function of a route",
+			"{name: reader, timeout: 20s}",
+			"{name: raeder, timeout: 20s}",
+			`a.yaml:13: API shop: spec.routes[1].function.name: there is no Knative Service "raeder" in namespace default; did you mean "reader"?`,
+		},
+		{
+			"no such function of a mapping",
+			"{name: writer}\n  timeout",
+			"{name: accounting}\n  timeout",
+			`a.yaml:25: EventSourceMapping orders: spec.function.name: there is no Knative Service "accounting" in namespace default; add it, or name another`,
+		},
+		{
+			"reference across namespaces",
+			"kind: Queue\nmetadata: {name: orders}",
+			"kind: Queue\nmetadata: {name: orders, namespace: other}",
+			`a.yaml:10: API shop: spec.routes[0].queue.name: there is no Queue "orders" in namespace default; add it, or name another
+a.yaml:24: EventSourceMapping orders: spec.queue: there is no Queue "orders" in namespace default; add it, or name another`,
+		},
+		{
+			"defined twice",
+			"apiVersion: weir.dev/v1alpha1\nkind: Queue",
+			"apiVersion: weir.dev/v1alpha1\nkind: Queue\nmetadata: {name: orders}\n---\napiVersion: weir.dev/v1alpha1\nkind: Queue",
+			`a.yaml:21: Queue orders: metadata.name: is the name of another Queue too (a.yaml:17): rename one or remove it`,
+		},
+		{
+			"service defined twice",
+			"metadata: {name: reader}",
+			"metadata: {name: writer}",
+			`a.yaml:13: API shop: spec.routes[1].function.name: there is no Knative Service "reader" in namespace default; add it, or name another
+a.yaml:43: Service writer: metadata.name: is the name of another Service too (a.yaml:30): rename one or remove it`,
+		},
+		{
+			"route timeout beyond the Service's default",
+			"timeout: 20s",
+			"timeout: 6m",
+			`a.yaml:13: API shop: spec.routes[1].function.timeout: 6m is longer than timeoutSeconds of Service reader (a.yaml:46), 5m: Knative would end the call first; set it to at most 5m, or raise timeoutSeconds`,
+		},
+		{
+			"mapping timeout beyond the Service's",
+			"  timeout: 30s",
+			"  timeout: 31s",
+			`a.yaml:26: EventSourceMapping orders: spec.timeout: 31s is longer than timeoutSeconds of Service writer (a.yaml:37), 30s: Knative would end the call first; set it to at most 30s, or raise timeoutSeconds`,
+		},
+		{
+			"timeout beyond responseStartTimeoutSeconds",
+			"      timeoutSeconds: 30",
+			"      timeoutSeconds: 30\n      responseStartTimeoutSeconds: 10",
+			`a.yaml:26: EventSourceMapping orders: spec.timeout: 30s is longer than responseStartTimeoutSeconds of Service writer (a.yaml:38), 10s: Knative would end the call first; set it to at most 10s, or raise responseStartTimeoutSeconds`,
+		},
+		{
+			"same method and path",
+			"{method: GET, path: \"/orders/{id}\"}",
+			"{method: POST, path: /orders}",
+			`a.yaml:12: API shop: spec.routes[1].match: POST /orders has the method and path of route create of API shop (a.yaml:7); change the method or the path of one`,
+		},
+		{
+			"overlapping paths",
+			"  - name: get\n",
+			"  - name: overlap\n    match: {method: GET, path: \"/{kind}/7\"}\n    function: {name: reader}\n  - name: get\n",
+			`a.yaml:15: API shop: spec.routes[2].match: GET /orders/{id} collides with route overlap of API shop (a.yaml:11): GET /orders/{id} and GET /{kind}/7 both match some paths, like "/orders/7". But neither is more specific than the other. GET /orders/{id} matches "/orders/id", but GET /{kind}/7 doesn't. GET /{kind}/7 matches "/kind/7", but GET /orders/{id} doesn't; change the method or the path of one`,
+		},
+		{
+			"HEAD over a reserved path",
+			"{method: GET, path: \"/orders/{id}\"}",
+			"{method: HEAD, path: \"/{page}\"}",
+			`a.yaml:12: API shop: spec.routes[1].match: HEAD /{page} collides with the gateway's own /healthz: HEAD /{page} matches fewer methods than GET /healthz, but has a more general path pattern; change the method or the path of one`,
+		},
+		{
+			"no concurrency for a url",
+			"{name: writer}\n  timeout",
+			"{url: \"http://localhost:9000/\"}\n  timeout",
+			`a.yaml:23: EventSourceMapping orders: spec.maxConcurrency: is missing: a function given by url has no Service to take the cap from; say how many calls may run at once, such as maxConcurrency: 10`,
+		},
+		{
+			"no containerConcurrency",
+			"      containerConcurrency: 2\n",
+			"",
+			`a.yaml:23: EventSourceMapping orders: spec.maxConcurrency: is missing, and Service writer (a.yaml:35) has no containerConcurrency to take it from: set one of them`,
+		},
+		{
+			"no max-scale",
+			"{autoscaling.knative.dev/max-scale: \"5\"}",
+			"{}",
+			`a.yaml:23: EventSourceMapping orders: spec.maxConcurrency: is missing, and Service writer (a.yaml:32) has no annotation autoscaling.knative.dev/max-scale to take it from: set one of them`,
+		},
+		{
+			"max-scale of zero",
+			"max-scale: \"5\"",
+			"max-scale: \"0\"",
+			`a.yaml:23: EventSourceMapping orders: spec.maxConcurrency: is missing, and Service writer (a.yaml:32) has no annotation autoscaling.knative.dev/max-scale to take it from: set one of them`,
+		},
+		{
+			"concurrency beyond the Service's",
+			"  timeout: 30s",
+			"  timeout: 30s\n  maxConcurrency: 11",
+			`a.yaml:27: EventSourceMapping orders: spec.maxConcurrency: 11 calls are more than Service writer (a.yaml:33) takes at once, containerConcurrency 2 × max-scale 5 = 10: set it to at most 10, leave it out, or raise max-scale`,
+		},
+		{
+			"concurrency of zero",
+			"  timeout: 30s",
+			"  timeout: 30s\n  maxConcurrency: 0",
+			`a.yaml:27: EventSourceMapping orders: spec.maxConcurrency: Invalid value: 0: must be between 1 and 2147483647`,
+		},
+		{
+			"two mappings on a queue",
+			"---\napiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: writer}",
+			"---\napiVersion: weir.dev/v1alpha1\nkind: EventSourceMapping\nmetadata: {name: again}\nspec: {queue: orders, function: {name: writer}, timeout: 5s}\n---\napiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: writer}",
+			`a.yaml:31: EventSourceMapping again: spec.queue: queue orders is already drained by EventSourceMapping orders (a.yaml:24): one mapping drains a queue; remove one, or give it a queue of its own`,
+		},
+		{
+			"Knative: no image",
+			"      - image: example.com/writer",
+			"      - name: x",
+			`a.yaml:39: Service writer: spec.template.spec.containers[0].image: Knative refuses it: missing field(s)`,
+		},
+		{
+			"Knative: max-scale is no number",
+			"max-scale: \"5\"",
+			"max-scale: five",
+			`a.yaml:34: Service writer: spec.template.metadata.annotations.autoscaling.knative.dev/max-scale: Knative refuses it: invalid value: five`,
+		},
+		{
+			"Knative: annotation in the wrong place",
+			"metadata: {name: writer}",
+			"metadata: {name: writer, annotations: {autoscaling.knative.dev/max-scale: \"1\"}}",
+			`a.yaml:30: Service writer: metadata.annotations: Knative refuses it: invalid key name "autoscaling.knative.dev/max-scale": autoscaling annotations must be put under "spec.template.metadata.annotations" to work`,
+		},
+		{
+			"Knative: timeout too long",
+			"timeoutSeconds: 30",
+			"timeoutSeconds: 3600",
+			`a.yaml:37: Service writer: spec.template.spec.timeoutSeconds: Knative refuses it: expected 0 <= 3600 <= 600`,
+		},
+		{
+			"Knative: bad name",
+			"metadata: {name: reader}",
+			"metadata: {name: reader.x}",
+			`a.yaml:13: API shop: spec.routes[1].function.name: there is no Knative Service "reader" in namespace default; did you mean "reader.x"?
+a.yaml:43: Service reader.x: metadata.name: Knative refuses it: not a DNS 1035 label: [a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')]`,
+		},
+		{
+			"Knative: host path",
+			"      - image: example.com/writer",
+			"      - image: example.com/writer\n      hostNetwork: true",
+			`a.yaml:40: Service writer: spec.template.spec.hostNetwork: Knative refuses it: must not set the field(s)`,
+		},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			broken := strings.Replace(good, tt.old, tt.new, 1)
+			if broken == good {
+				t.Fatalf("%q is not in the good file", tt.old)
+			}
+			_, err := load(map[string]string{"a.yaml": broken}, Options{})
+			if err == nil {
+				t.Fatal("no mistake found")
+			}
+			if got := err.Error(); got != tt.want {
+				t.Errorf("got\n%s\nwant\n%s", got, tt.want)
+			}
+		})
+	}
+}

@@ -1,0 +1,300 @@
+package manifest
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+
+	"go.yaml.in/yaml/v2"
+	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
+	k8sjson "sigs.k8s.io/json"
+	k8syaml "sigs.k8s.io/yaml"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
+)
+
+const (
+	weirAPIVersion    = "weir.dev/v1alpha1"
+	knativeAPIVersion = "serving.knative.dev/v1"
+
+	kindAPI     = "API"
+	kindQueue   = "Queue"
+	kindMapping = "EventSourceMapping"
+	kindService = "Service"
+)
+
+func weirKinds() []string { return []string{kindAPI, kindQueue, kindMapping} }
+
+// Objects are the resources that Weir reads, as the user wrote them: not defaulted, not validated.
+type Objects struct {
+	APIs     []Resource[v1alpha1.API]
+	Queues   []Resource[v1alpha1.Queue]
+	Mappings []Resource[v1alpha1.EventSourceMapping]
+	Services []Resource[servingv1.Service]
+
+	// unreadable says that some document could not be read at all: what is missing may be in there.
+	unreadable bool
+}
+
+// Resource is an object and where it comes from.
+type Resource[T any] struct {
+	Object *T
+	Source Source // zero for an object of a cluster
+}
+
+// Source is where an object was written.
+type Source struct {
+	File string
+
+	offset int   // lines of the file before the document
+	root   *node // lines of the document
+	broken []string
+}
+
+// line returns the line of the file at which the field at path, or the nearest thing above it, stands.
+func (s *Source) line(path string) int {
+	if s.File == "" {
+		return 0
+	}
+	return s.offset + max(1, s.root.lineAt(path))
+}
+
+// reported says whether the shape of path, or of something above it, has been found wrong already: what
+// was decoded there is not what the user wrote, and a second message would only confuse.
+func (s *Source) reported(path string) bool {
+	for _, b := range s.broken {
+		if rest, ok := strings.CutPrefix(path, b); ok && (rest == "" || rest[0] == '.' || rest[0] == '[') {
+			return true
+		}
+	}
+	return false
+}
+
+func (o *Objects) add(more *Objects) {
+	o.APIs = append(o.APIs, more.APIs...)
+	o.Queues = append(o.Queues, more.Queues...)
+	o.Mappings = append(o.Mappings, more.Mappings...)
+	o.Services = append(o.Services, more.Services...)
+	o.unreadable = o.unreadable || more.unreadable
+}
+
+// Parse reads one YAML (or JSON) file of any number of documents. It returns the objects that it could
+// read, even in part, beside every mistake in the shape of the file. Kubernetes' own kinds (ConfigMap,
+// Secret, …) are for the cluster and left alone.
+func Parse(file string, data []byte) (*Objects, Errors) {
+	p := &parser{file: file}
+	switch docs := splitDocuments(data); {
+	case len(data) > MaxFileBytes:
+		p.unreadable(0, fmt.Sprintf("is larger than %d MiB: split the file", MaxFileBytes>>20))
+	case len(docs) > MaxDocuments:
+		p.unreadable(0, fmt.Sprintf("has %d documents; at most %d are read from one file: split it", len(docs), MaxDocuments))
+	default:
+		for _, d := range docs {
+			p.document(d)
+		}
+	}
+	return &p.objs, p.errs.sorted()
+}
+
+type parser struct {
+	file string
+	objs Objects
+	errs Errors
+}
+
+func (p *parser) fail(line int, object, field, msg string) {
+	p.errs = append(p.errs, &Error{File: p.file, Line: line, Object: object, Field: field, Msg: msg})
+}
+
+func (p *parser) unreadable(line int, msg string) {
+	p.objs.unreadable = true
+	p.fail(line, "", "", msg)
+}
+
+type document struct {
+	text   []byte
+	offset int // lines before it
+}
+
+// splitDocuments cuts at YAML's document markers, so that a broken document does not hide the mistakes
+// of those behind it. A line that starts with a marker is one everywhere, even within a block of text.
+func splitDocuments(data []byte) []document {
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	var docs []document
+	start, startLine, line := 0, 0, 0
+	cut := func(end int) {
+		if text := data[start:end]; !blank(text) {
+			docs = append(docs, document{text, startLine})
+		}
+	}
+	for pos := 0; pos < len(data); line++ {
+		end := len(data)
+		if i := bytes.IndexByte(data[pos:], '\n'); i >= 0 {
+			end = pos + i + 1
+		}
+		switch l := data[pos:end]; {
+		case isMarker(l, "---"):
+			cut(pos)
+			start, startLine = pos, line
+		case isMarker(l, "..."):
+			cut(pos)
+			start, startLine = end, line+1
+		}
+		pos = end
+	}
+	cut(len(data))
+	return docs
+}
+
+func isMarker(line []byte, marker string) bool {
+	rest, ok := bytes.CutPrefix(line, []byte(marker))
+	return ok && (len(rest) == 0 || bytes.ContainsRune([]byte(" \t\r\n"), rune(rest[0])))
+}
+
+// blank says whether a document has nothing but markers, directives and comments.
+func blank(text []byte) bool {
+	for l := range bytes.Lines(text) {
+		if isMarker(l, "---") {
+			l = l[len("---"):]
+		}
+		l = bytes.TrimSpace(l)
+		if len(l) > 0 && l[0] != '#' && l[0] != '%' {
+			return false
+		}
+	}
+	return true
+}
+
+func (p *parser) document(d document) {
+	value, ok := p.value(d)
+	if !ok || value == nil {
+		return
+	}
+	src := Source{File: p.file, offset: d.offset}
+	root := new(node)
+	if err := yaml.Unmarshal(d.text, root); err == nil {
+		src.root = root
+	}
+	m, ok := value.(map[string]any)
+	if !ok {
+		p.unreadable(src.line(""), fmt.Sprintf("must be a resource with apiVersion, kind, metadata and spec, not %s", describe(value)))
+		return
+	}
+	p.object(m, src)
+}
+
+// value reads a document as JSON, in the way of kubectl, and reports what is not YAML and the keys that
+// are given twice.
+func (p *parser) value(d document) (any, bool) {
+	raw, err := k8syaml.YAMLToJSONStrict(d.text)
+	if te := (*yaml.TypeError)(nil); errors.As(err, &te) {
+		for _, msg := range te.Errors {
+			line, msg := cutLine(msg)
+			if key, ok := strings.CutSuffix(msg, " already set in map"); ok {
+				msg = key + " is given twice: remove one"
+			}
+			p.fail(d.offset+max(1, line), "", "", msg)
+		}
+		raw, err = k8syaml.YAMLToJSON(d.text)
+	}
+	var value any
+	if err == nil {
+		dec := json.NewDecoder(bytes.NewReader(raw))
+		dec.UseNumber()
+		err = dec.Decode(&value)
+	}
+	if err != nil {
+		line, msg := cutLine(strings.TrimPrefix(err.Error(), "yaml: "))
+		p.unreadable(d.offset+max(1, line), "is not valid YAML: "+msg)
+		return nil, false
+	}
+	return value, true
+}
+
+func (p *parser) object(m map[string]any, src Source) {
+	apiVersion, okV := text(m, "apiVersion")
+	kind, okK := text(m, "kind")
+	if !okV || !okK {
+		p.objs.unreadable = true
+		for name, ok := range map[string]bool{"apiVersion": okV, "kind": okK} {
+			if !ok {
+				p.fail(src.line(name), "", name, fmt.Sprintf("is missing: every document says apiVersion and kind, such as apiVersion: %s, kind: %s", weirAPIVersion, kindAPI))
+			}
+		}
+		return
+	}
+	object := kind
+	if meta, ok := m["metadata"].(map[string]any); ok {
+		if name, ok := text(meta, "name"); ok {
+			object += " " + name
+		}
+	}
+	switch {
+	case apiVersion == weirAPIVersion && kind == kindAPI:
+		decode(p, m, src, object, &p.objs.APIs)
+	case apiVersion == weirAPIVersion && kind == kindQueue:
+		decode(p, m, src, object, &p.objs.Queues)
+	case apiVersion == weirAPIVersion && kind == kindMapping:
+		decode(p, m, src, object, &p.objs.Mappings)
+	case apiVersion == knativeAPIVersion && kind == kindService:
+		decode(p, m, src, object, &p.objs.Services)
+	default:
+		p.other(apiVersion, kind, object, src)
+	}
+}
+
+// other refuses what is meant for Weir but misspelt; everything else is for the cluster.
+func (p *parser) other(apiVersion, kind, object string, src Source) {
+	group, version, _ := strings.Cut(apiVersion, "/")
+	if version == "" {
+		group = "" // v1
+	}
+	weir, knative := v1alpha1.GroupVersion.Group, servingv1.SchemeGroupVersion.Group
+	switch {
+	case apiVersion == weirAPIVersion:
+		p.fail(src.line("kind"), object, "kind", fmt.Sprintf("unknown kind %q in %s; there are %s%s",
+			kind, weirAPIVersion, strings.Join(weirKinds(), ", "), didYouMean(kind, weirKinds())))
+	case group == weir:
+		p.fail(src.line("apiVersion"), object, "apiVersion", fmt.Sprintf("unknown version %q; write %s", apiVersion, weirAPIVersion))
+	case group == knative && kind == kindService:
+		p.fail(src.line("apiVersion"), object, "apiVersion", fmt.Sprintf("unknown version %q; write %s", apiVersion, knativeAPIVersion))
+	case kind == "List":
+		p.fail(src.line("kind"), object, "kind", "lists are not read: put each item into a document of its own, separated by ---")
+	case kind == kindAPI || kind == kindQueue || kind == kindMapping || nearest(group, []string{weir}) != "":
+		p.fail(src.line("apiVersion"), object, "apiVersion", fmt.Sprintf("%q is not Weir's; for Weir's %s write %s",
+			apiVersion, strings.Join(weirKinds(), ", "), weirAPIVersion))
+	case kind == kindService && group != "" && nearest(group, []string{knative}) != "":
+		p.fail(src.line("apiVersion"), object, "apiVersion", fmt.Sprintf("%q is not Knative's; for a Knative Service write %s", apiVersion, knativeAPIVersion))
+	default:
+		return
+	}
+	p.objs.unreadable = true
+}
+
+// decode appends what can be read of m to into, and reports the rest.
+func decode[T any](p *parser, m map[string]any, src Source, object string, into *[]Resource[T]) {
+	clean, problems := strictly(m, reflect.TypeFor[T]())
+	for _, pr := range problems {
+		src.broken = append(src.broken, pr.path)
+		p.fail(src.line(pr.path), object, pr.path, pr.msg)
+	}
+	obj := new(T)
+	raw, err := json.Marshal(clean)
+	if err == nil {
+		err = k8sjson.UnmarshalCaseSensitivePreserveInts(raw, obj)
+	}
+	if err != nil {
+		p.objs.unreadable = true
+		p.fail(src.line(""), object, "", "cannot be read: "+err.Error())
+		return
+	}
+	*into = append(*into, Resource[T]{Object: obj, Source: src})
+}
+
+func text(m map[string]any, key string) (string, bool) {
+	s, ok := m[key].(string)
+	return s, ok && s != ""
+}

@@ -1,0 +1,62 @@
+package manifest
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
+)
+
+// routeTable finds routes that collide, by the rules that the gateway matches with: ServeMux's own.
+type routeTable struct {
+	mux    *http.ServeMux
+	routes map[string]string // pattern: where it was registered first, for people
+}
+
+// newRouteTable knows the gateway's own paths. The gateway registers them for GET, which is why a GET
+// route such as /{page} is no collision; that no route has exactly such a path is checked by API.Validate.
+func newRouteTable() *routeTable {
+	t := &routeTable{mux: http.NewServeMux(), routes: map[string]string{}}
+	for _, path := range v1alpha1.ReservedPaths() {
+		_ = t.add(http.MethodGet, path, "the gateway's own "+path)
+	}
+	return t
+}
+
+// add registers a route, or says which other route it collides with and why. A method or path that is
+// no pattern at all is not its concern.
+func (t *routeTable) add(method, path, where string) (collision string) {
+	pattern := method + " " + path
+	if first, ok := t.routes[pattern]; ok {
+		return fmt.Sprintf("has the method and path of %s", first)
+	}
+	defer func() {
+		if r := recover(); r != nil {
+			collision = t.explain(fmt.Sprint(r))
+		}
+	}()
+	t.mux.Handle(pattern, http.NotFoundHandler())
+	t.routes[pattern] = where
+	return ""
+}
+
+// explain puts the user's words into ServeMux's message, which is
+//
+//	pattern "A" (registered at file.go:1) conflicts with pattern "B" (registered at file.go:1):
+//	A matches the same requests as B
+//
+// and names lines of this program, not of the user's files.
+func (t *routeTable) explain(msg string) string {
+	head, reason, ok := strings.Cut(msg, "):\n")
+	if !ok {
+		return "" // not a pattern: API.Validate says so
+	}
+	_, other, _ := strings.Cut(head, `conflicts with pattern "`)
+	other, _, _ = strings.Cut(other, `" (registered at`)
+	where := t.routes[other]
+	if where == "" {
+		where = "another route"
+	}
+	return fmt.Sprintf("collides with %s: %s", where, strings.TrimSuffix(strings.Join(strings.Fields(reason), " "), "."))
+}
