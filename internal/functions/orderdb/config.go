@@ -1,0 +1,91 @@
+package orderdb
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+const (
+	// DefaultMaxConns is small on purpose: a function instance needs as many connections as it
+	// answers calls at once, and there are many instances.
+	DefaultMaxConns = 4
+	maxMaxConns     = 1000
+
+	connectTimeout  = 5 * time.Second
+	maxConnLifetime = 30 * time.Minute // after a rotation the old credentials are gone by then
+	maxConnIdleTime = 5 * time.Minute
+)
+
+// Config says how to reach the database.
+type Config struct {
+	URLFile  string // a file with the connection string, through PgBouncer
+	MaxConns int32  // connections of this instance, at most
+
+	StatementTimeout time.Duration // of one statement, held by the server
+	// CallTimeout bounds waiting for a connection, the statement and its answer. Longer than
+	// StatementTimeout, and shorter than the function's caller waits.
+	CallTimeout time.Duration
+
+	SecretTTL time.Duration // how long the connection string is kept; 0: secret.DefaultTTL
+	Log       *slog.Logger  // nil: slog.Default()
+}
+
+// ConfigFromEnv reads DATABASE_URL_FILE and DATABASE_MAX_CONNS. The timeouts are the caller's.
+func ConfigFromEnv(getenv func(string) string) (Config, error) {
+	cfg := Config{URLFile: getenv("DATABASE_URL_FILE"), MaxConns: DefaultMaxConns}
+	if cfg.URLFile == "" {
+		return Config{}, errors.New("DATABASE_URL_FILE is not set: it is the path of a file with the connection string, such as a mounted Secret's key")
+	}
+	if s := getenv("DATABASE_MAX_CONNS"); s != "" {
+		n, err := strconv.ParseInt(s, 10, 32)
+		if err != nil || n < 1 || n > maxMaxConns {
+			return Config{}, fmt.Errorf("DATABASE_MAX_CONNS is %q: use a number from 1 to %d, or leave it out for %d", s, maxMaxConns, DefaultMaxConns)
+		}
+		cfg.MaxConns = int32(n)
+	}
+	return cfg, nil
+}
+
+// Validate names the field that is wrong.
+func (c Config) Validate() error {
+	switch {
+	case c.URLFile == "":
+		return errors.New("orderdb: URLFile is empty")
+	case c.MaxConns < 1 || c.MaxConns > maxMaxConns:
+		return fmt.Errorf("orderdb: MaxConns is %d; use 1 to %d", c.MaxConns, maxMaxConns)
+	case c.StatementTimeout < time.Millisecond:
+		return fmt.Errorf("orderdb: StatementTimeout is %v; use at least 1ms", c.StatementTimeout)
+	case c.CallTimeout <= c.StatementTimeout:
+		return fmt.Errorf("orderdb: CallTimeout %v must be longer than StatementTimeout %v, or the server's answer to a slow statement is never seen", c.CallTimeout, c.StatementTimeout)
+	}
+	return nil
+}
+
+// parseURL reads a connection string. Unless it says otherwise (default_query_exec_mode=…) nothing
+// is prepared: PgBouncer knows prepared statements in transaction mode from 1.21 on, and Debian's is
+// 1.18. pgx's own default would prepare on one server and execute on another.
+func parseURL(s string) (*pgxpool.Config, error) {
+	cfg, err := pgxpool.ParseConfig(s)
+	if err != nil {
+		// pgx redacts the password as well as it can, which a malformed string may defeat.
+		return nil, errors.New("the database's connection string cannot be parsed; it must be like postgres://user:password@host:port/database")
+	}
+	plain, err := pgconn.ParseConfig(s)
+	if err != nil {
+		return nil, errors.New("the database's connection string cannot be parsed")
+	}
+	if _, chosen := plain.RuntimeParams["default_query_exec_mode"]; !chosen {
+		cfg.ConnConfig.DefaultQueryExecMode = pgx.QueryExecModeExec
+	}
+	if cfg.ConnConfig.ConnectTimeout == 0 {
+		cfg.ConnConfig.ConnectTimeout = connectTimeout
+	}
+	return cfg, nil
+}

@@ -1,0 +1,16 @@
+// Package orderdb is how the sample functions reach their database: a pool of connections to
+// PgBouncer in transaction mode, the schema's migrations, and an answer to the one question that an
+// error poses to a function: is the database away, or is it the records?
+//
+// Invariants:
+//   - Nothing here blocks or fails at start because the database is away.
+//   - Nothing relies on the state of a session: behind PgBouncer two statements may meet two servers.
+//   - A statement is bounded by statement_timeout, on the server, sent along with it in one round
+//     trip. A context's deadline would close the connection and leave the server working, which is
+//     one connection more than the pool allows. The deadline is there all the same, some seconds
+//     later, for a network or a PgBouncer that doesn't answer.
+//   - A caller that goes away doesn't end a statement in flight, for the same reason.
+//   - The connection string is read from a file, kept, and read again for new connections.
+//
+// May import: pgx, goose, internal/secret.
+package orderdb
