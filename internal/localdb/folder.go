@@ -90,7 +90,7 @@ func openFolder(ctx context.Context, config Config) (_ *folder, err error) {
 
 // makePrivate makes dir with mode 0700, its parents with 0755.
 func makePrivate(dir string) error {
-	//nolint:gosec // parents must let the server account through; dir itself is 0700
+	// The parents let the server account through; dir itself is private.
 	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil {
 		return fmt.Errorf("localdb: make the parent of %s: %w", dir, err)
 	}

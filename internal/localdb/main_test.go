@@ -25,9 +25,9 @@ func TestMain(m *testing.M) {
 func victim(dir string) int {
 	db, err := localdb.Start(context.Background(), localdb.Config{Dir: dir, Fast: true})
 	if err != nil {
-		fmt.Println("error", err)
+		fmt.Fprintln(os.Stdout, "error", err)
 		return 1
 	}
-	fmt.Println("started", db.PostgresPID(), db.PgBouncerPID())
+	fmt.Fprintln(os.Stdout, "started", db.PostgresPID(), db.PgBouncerPID())
 	select {}
 }

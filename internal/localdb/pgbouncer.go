@@ -121,8 +121,7 @@ func (db *DB) stopPgBouncer(ctx context.Context) error {
 	// the same before and after 1.23. Clients that keep their transactions open
 	// are cut by the kill, which loses nothing: PgBouncer keeps nothing.
 	err := p.stop(ctx, pgbouncerGrace, syscall.SIGINT)
-	var killed *killedError
-	if errors.As(err, &killed) {
+	if _, killed := errors.AsType[*killedError](err); killed {
 		err = nil
 	}
 	return errors.Join(err, os.Remove(db.folder.path("pgbouncer.pid")))

@@ -1,0 +1,4 @@
+package localdb
+
+// CommandLine is for tests that watch processes.
+var CommandLine = commandLine
