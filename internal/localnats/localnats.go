@@ -34,10 +34,13 @@ type Server struct {
 	token string
 }
 
+// NewToken returns a secret to authenticate with.
+func NewToken() string { return rand.Text() }
+
 // Start runs a server and returns once it takes clients.
 func Start(cfg Config) (*Server, error) {
 	if cfg.Token == "" {
-		cfg.Token = rand.Text()
+		cfg.Token = NewToken()
 	}
 	if cfg.Port == 0 {
 		cfg.Port = server.RANDOM_PORT

@@ -23,13 +23,15 @@ import (
 //
 // A record of the payload:
 //
-//	flags              bit 0: Body is JSON; bit 1: a failure follows; bit 2: trace context follows
+//	flags              bit 0: Body is JSON; bit 1: a failure follows; bit 2: trace context follows;
+//	                   bit 3: the time of a redrive follows
 //	id                 16 bytes
 //	time               Unix nanoseconds, 8 bytes big endian
 //	attempts
 //	source, contentType                     each length, bytes
 //	[traceparent, tracestate]               flag bit 2
 //	[failure time (8 bytes), status, reason]  flag bit 1
+//	[redriven (8 bytes)]                    flag bit 3
 //	body               length, bytes
 //
 // TestBlockGolden holds the format: blocks written by an older version stay readable.
@@ -42,7 +44,7 @@ const (
 	MaxRecordBytes   = 896 << 10
 	MaxBlockBytes    = 1 << 20 // of the payload before compression: what a decoder allocates at most
 
-	recordOverhead  = 1 + 16 + 8 + 3 + 2 + 2 + 2 + 2 + 4
+	recordOverhead  = 1 + 16 + 8 + 8 + 3 + 2 + 2 + 2 + 2 + 4
 	failureOverhead = 8 + 3 + 2
 	maxHeader       = 3 + 1 + 2*binary.MaxVarintLen32 + 4
 )
@@ -61,6 +63,8 @@ const (
 	flagJSON = 1 << iota
 	flagFailure
 	flagTrace
+	flagRedriven
+	flagsKnown = 1<<iota - 1
 )
 
 // ErrCorrupt is wrapped by every error of Decode.
@@ -118,6 +122,9 @@ func (b *Builder) Append(r *Record) error {
 	if r.TraceParent != "" {
 		flags |= flagTrace
 	}
+	if !r.Redriven.IsZero() {
+		flags |= flagRedriven
+	}
 	p := append(b.payload, flags)
 	p = append(p, r.ID[:]...)
 	p = binary.BigEndian.AppendUint64(p, uint64(r.Time.UnixNano()))
@@ -132,6 +139,9 @@ func (b *Builder) Append(r *Record) error {
 		p = binary.BigEndian.AppendUint64(p, uint64(f.Time.UnixNano()))
 		p = binary.AppendUvarint(p, uint64(max(f.Status, 0)))
 		p = appendString(p, f.Reason[:min(len(f.Reason), MaxReasonBytes)])
+	}
+	if !r.Redriven.IsZero() {
+		p = binary.BigEndian.AppendUint64(p, uint64(r.Redriven.UnixNano()))
 	}
 	p = binary.AppendUvarint(p, uint64(len(r.Body)))
 	b.payload = append(p, r.Body...)
@@ -269,7 +279,7 @@ type decoder struct {
 func (d *decoder) record(r *Record) {
 	flags := d.fixed(1)[0]
 	copy(r.ID[:], d.fixed(16))
-	r.Time = time.Unix(0, int64(binary.BigEndian.Uint64(d.fixed(8)))).UTC()
+	r.Time = d.time()
 	r.Attempts = int(min(d.uvarint(), 1<<30))
 	d.source = d.shared(d.source)
 	d.contentType = d.shared(d.contentType)
@@ -279,16 +289,23 @@ func (d *decoder) record(r *Record) {
 	}
 	if flags&flagFailure != 0 {
 		r.Failure = &Failure{
-			Time:   time.Unix(0, int64(binary.BigEndian.Uint64(d.fixed(8)))).UTC(),
+			Time:   d.time(),
 			Status: int(min(d.uvarint(), 1<<30)),
 			Reason: string(d.bytes()),
 		}
 	}
 	r.JSON = flags&flagJSON != 0
-	if flags >= flagTrace<<1 {
+	if flags&flagRedriven != 0 {
+		r.Redriven = d.time()
+	}
+	if flags&^flagsKnown != 0 {
 		d.failed = true
 	}
 	r.Body = d.bytes()
+}
+
+func (d *decoder) time() time.Time {
+	return time.Unix(0, int64(binary.BigEndian.Uint64(d.fixed(8)))).UTC()
 }
 
 func (d *decoder) uvarint() uint64 {

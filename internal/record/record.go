@@ -55,7 +55,16 @@ type Record struct {
 	Attempts    int  // counted failures so far
 	JSON        bool // Body is known to be one valid JSON text
 	Body        []byte
-	Failure     *Failure // the last counted failure; nil before the first
+	Failure     *Failure  // the last counted failure; nil before the first
+	Redriven    time.Time // when it last left the dead-letter queue; zero: never
+}
+
+// Age is how long r has been tried: since it was accepted, or since it was last redriven.
+func (r *Record) Age(now time.Time) time.Duration {
+	if r.Redriven.After(r.Time) {
+		return now.Sub(r.Redriven)
+	}
+	return now.Sub(r.Time)
 }
 
 // Failure says why a record was put back or dead-lettered.

@@ -124,6 +124,13 @@ func (c *Conn) WaitUp(ctx context.Context) error {
 	}
 }
 
+// WaitUpFor is WaitUp for at most d; then it returns ErrUnavailable.
+func (c *Conn) WaitUpFor(ctx context.Context, d time.Duration) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, d, ErrUnavailable)
+	defer cancel()
+	return c.WaitUp(ctx)
+}
+
 // Ready reports whether NATS can be used now.
 func (c *Conn) Ready() error {
 	if err := c.Live().Err(); err != nil {

@@ -42,7 +42,7 @@ func writer(t *testing.T, c *stream.Conn, k catalog.Key) *stream.Writer {
 	w := stream.NewWriter(c, k, record.Zstd)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
-	go func() { defer close(done); _ = w.Run(ctx) }()
+	go func() { defer close(done); w.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-done })
 	return w
 }
@@ -155,7 +155,7 @@ func TestFullQueueIsSaidAndNothingIsDropped(t *testing.T) {
 	w := stream.NewWriter(c, q.Key, record.None)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); _ = w.Run(ctx) }()
+	go func() { defer close(done); w.Run(ctx) }()
 	defer func() { cancel(); <-done }()
 	stored := 0
 	for {

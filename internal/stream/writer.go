@@ -98,7 +98,7 @@ func (w *Writer) join(r *record.Record) (*group, error) {
 }
 
 // Run writes groups until ctx is cancelled; then it refuses new records, writes what waits, and returns.
-func (w *Writer) Run(ctx context.Context) error {
+func (w *Writer) Run(ctx context.Context) {
 	// One write is in flight at a time: two gained nothing in the measurements, and order is kept.
 	var block []byte
 	for {
@@ -111,7 +111,7 @@ func (w *Writer) Run(ctx context.Context) error {
 			for g := w.take(); g != nil; g = w.take() {
 				block = w.commit(g, block)
 			}
-			return nil
+			return
 		}
 		for g := w.take(); g != nil; g = w.take() {
 			block = w.commit(g, block)

@@ -1,0 +1,264 @@
+package main
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// connectTimeout bounds how long a command waits for NATS.
+const connectTimeout = 5 * time.Second
+
+type dlq struct {
+	natsURL   string
+	namespace string
+}
+
+func newDLQ() *cobra.Command {
+	d := &dlq{}
+	cmd := &cobra.Command{
+		Use:   "dlq",
+		Short: "Look into dead-letter queues, and bring dead letters back",
+	}
+	p := cmd.PersistentFlags()
+	p.StringVar(&d.natsURL, "nats", os.Getenv("WEIR_NATS_URL"), "URL of NATS (default $WEIR_NATS_URL)")
+	p.StringVarP(&d.namespace, "namespace", "n", "default", "namespace of the queue")
+	cmd.AddCommand(d.list(), d.show(), d.redrive(), d.purge())
+	return cmd
+}
+
+// with connects, runs f for the queue, and closes.
+func (d *dlq) with(cmd *cobra.Command, queue string, f func(c *stream.Conn, k catalog.Key) error) error {
+	if d.natsURL == "" {
+		return errors.New("where is NATS? set WEIR_NATS_URL (for a local run: source .weir/env) or give --nats")
+	}
+	level := slog.LevelError
+	c, err := stream.Connect(stream.Config{
+		URL: d.natsURL, Name: "weir-dlq",
+		Log: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level})),
+	})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.WaitUpFor(cmd.Context(), connectTimeout); err != nil {
+		return fmt.Errorf("NATS does not answer within %s: %w", connectTimeout, err)
+	}
+	err = f(c, catalog.Key{Namespace: d.namespace, Name: queue})
+	if errors.Is(err, stream.ErrNoQueue) {
+		return fmt.Errorf("there is no queue %s in namespace %s", queue, d.namespace)
+	}
+	return err
+}
+
+func (d *dlq) list() *cobra.Command {
+	var limit int
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "list QUEUE", Short: "List dead letters, oldest first", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return d.with(cmd, args[0], func(c *stream.Conn, k catalog.Key) error {
+				p := newPrinter(cmd.OutOrStdout(), asJSON)
+				n := 0
+				for b, err := range c.DeadLetters(cmd.Context(), k) {
+					if err != nil {
+						return err
+					}
+					if b.Err != nil {
+						cmd.PrintErrf("message %d can't be read: %v\n", b.Seq, b.Err)
+						continue
+					}
+					for i := range b.Records {
+						if n++; n <= limit {
+							p.row(&b.Records[i])
+						}
+					}
+				}
+				if err := p.flush(); err != nil {
+					return err
+				}
+				if n > limit {
+					cmd.PrintErrf("… and %d more (--limit)\n", n-limit)
+				}
+				if n == 0 {
+					cmd.PrintErrln("no dead letters")
+				}
+				return nil
+			})
+		},
+	}
+	cmd.Flags().IntVar(&limit, "limit", 50, "how many to print")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
+	return cmd
+}
+
+// letter is a dead letter as it is printed in JSON.
+type letter struct {
+	ID          string          `json:"id"`
+	Accepted    time.Time       `json:"accepted"`
+	Died        time.Time       `json:"died"`
+	Source      string          `json:"source"`
+	Attempts    int             `json:"attempts"`
+	Status      int             `json:"status"` // the function's last; 0: no answer
+	Reason      string          `json:"reason"`
+	ContentType string          `json:"contentType,omitempty"`
+	Bytes       int             `json:"bytes"`
+	Body        json.RawMessage `json:"body,omitempty"`       // JSON bodies, with show
+	BodyText    string          `json:"bodyText,omitempty"`   // other text
+	BodyBase64  string          `json:"bodyBase64,omitempty"` // anything else
+}
+
+func newLetter(r *record.Record) letter {
+	l := letter{
+		ID: r.ID.String(), Accepted: r.Time, Source: r.Source, Attempts: r.Attempts,
+		ContentType: r.ContentType, Bytes: len(r.Body),
+	}
+	if f := r.Failure; f != nil {
+		l.Died, l.Status, l.Reason = f.Time, f.Status, f.Reason
+	}
+	return l
+}
+
+type printer struct {
+	json *json.Encoder
+	tab  *tabwriter.Writer
+	err  error
+}
+
+func newPrinter(w io.Writer, asJSON bool) *printer {
+	if asJSON {
+		return &printer{json: json.NewEncoder(w)}
+	}
+	p := &printer{tab: tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)}
+	p.print("ID\tDIED\tATTEMPTS\tSTATUS\tBYTES\tREASON")
+	return p
+}
+
+func (p *printer) print(line string) {
+	if _, err := fmt.Fprintln(p.tab, line); err != nil && p.err == nil {
+		p.err = err
+	}
+}
+
+func (p *printer) row(r *record.Record) {
+	l := newLetter(r)
+	if p.json != nil {
+		p.err = errors.Join(p.err, p.json.Encode(l))
+		return
+	}
+	reason := []rune(strings.Join(strings.Fields(l.Reason), " "))
+	if len(reason) > 100 {
+		reason = append(reason[:99], '…')
+	}
+	p.print(fmt.Sprintf("%s\t%s\t%d\t%d\t%d\t%s", l.ID, l.Died.Local().Format(time.DateTime), l.Attempts, l.Status, l.Bytes, string(reason)))
+}
+
+func (p *printer) flush() error {
+	if p.tab != nil {
+		p.err = errors.Join(p.err, p.tab.Flush())
+	}
+	return p.err
+}
+
+func (d *dlq) show() *cobra.Command {
+	return &cobra.Command{
+		Use: "show QUEUE ID", Short: "Print one dead letter whole, as JSON", Args: cobra.ExactArgs(2),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			id, err := record.ParseID(args[1])
+			if err != nil {
+				return fmt.Errorf("%q is no record id: %w", args[1], err)
+			}
+			return d.with(cmd, args[0], func(c *stream.Conn, k catalog.Key) error {
+				for b, err := range c.DeadLetters(cmd.Context(), k) {
+					if err != nil {
+						return err
+					}
+					for i := range b.Records {
+						if r := &b.Records[i]; r.ID == id {
+							return printWhole(cmd.OutOrStdout(), r)
+						}
+					}
+				}
+				return fmt.Errorf("no dead letter %s in queue %s", id, k.Name)
+			})
+		},
+	}
+}
+
+func printWhole(w io.Writer, r *record.Record) error {
+	l := newLetter(r)
+	switch {
+	case json.Valid(r.Body):
+		l.Body = r.Body
+	case utf8.Valid(r.Body):
+		l.BodyText = string(r.Body)
+	default:
+		l.BodyBase64 = base64.StdEncoding.EncodeToString(r.Body)
+	}
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(l)
+}
+
+func (d *dlq) redrive() *cobra.Command {
+	var rate int
+	cmd := &cobra.Command{
+		Use: "redrive QUEUE", Short: "Move dead letters back into their queue, oldest first",
+		Long: `Move the dead letters that are there now back into their queue, oldest first.
+
+One redrive of a queue runs at a time. One that was interrupted is resumed by running it again.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if rate < 0 {
+				return errors.New("--rate must not be negative")
+			}
+			return d.with(cmd, args[0], func(c *stream.Conn, k catalog.Key) error {
+				moved := 0
+				err := c.Redrive(cmd.Context(), k, rate, func(n int) { moved = n })
+				cmd.PrintErrf("%d dead letters moved back to queue %s\n", moved, k.Name)
+				if errors.Is(err, stream.ErrLeaseHeld) {
+					return fmt.Errorf("another redrive of queue %s is running (one that was killed counts for %s more)", k.Name, stream.LeaseTTL)
+				}
+				return err
+			})
+		},
+	}
+	cmd.Flags().IntVar(&rate, "rate", 0, "records a second; 0: as fast as it goes")
+	return cmd
+}
+
+func (d *dlq) purge() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use: "purge QUEUE", Short: "Delete all dead letters of a queue, for ever", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !yes {
+				return errors.New("this deletes records for ever: say --yes")
+			}
+			return d.with(cmd, args[0], func(c *stream.Conn, k catalog.Key) error {
+				n, err := c.PurgeDead(cmd.Context(), k)
+				if err != nil {
+					return err
+				}
+				cmd.PrintErrf("%d dead letters deleted\n", n)
+				return nil
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "really")
+	return cmd
+}

@@ -1,0 +1,20 @@
+// Command weir runs everything on a laptop (`weir local`) and is the operator's tool (`weir dlq`).
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	root := newRoot()
+	if err := root.ExecuteContext(ctx); err != nil {
+		root.PrintErrln("weir:", err)
+		stop()
+		os.Exit(1)
+	}
+}

@@ -1,0 +1,93 @@
+// Package app is the composition root: it reads the environment, once, and puts the stages together.
+// Each service has a sub-package of its own, so that a binary links only what it runs
+// (internal/arch_test.go checks it).
+//
+// May import: every package below it.
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/telemetry"
+)
+
+// Config is what the environment says to a service of the data plane.
+type Config struct {
+	NATSURL  string       // WEIR_NATS_URL
+	Listen   string       // WEIR_LISTEN, default :8080
+	Instance string       // WEIR_INSTANCE: the name of this process in the cluster; default: the host's name
+	Codec    record.Codec // WEIR_COMPRESSION: zstd (default), s2 or none
+	Log      *slog.Logger // WEIR_LOG_LEVEL (default info), WEIR_LOG_FORMAT (json or text; default json)
+}
+
+// FromEnv reads Config. getenv is os.Getenv but in tests.
+func FromEnv(getenv func(string) string) (Config, error) {
+	or := func(name, fallback string) string {
+		if v := getenv(name); v != "" {
+			return v
+		}
+		return fallback
+	}
+	cfg := Config{NATSURL: getenv("WEIR_NATS_URL"), Listen: or("WEIR_LISTEN", ":8080"), Instance: getenv("WEIR_INSTANCE")}
+	if cfg.NATSURL == "" {
+		return Config{}, errors.New("WEIR_NATS_URL is not set: give it the address of NATS, such as nats://nats:4222")
+	}
+	var err error
+	if cfg.Instance == "" {
+		if cfg.Instance, err = os.Hostname(); err != nil {
+			return Config{}, fmt.Errorf("WEIR_INSTANCE is not set and the host has no name: %w", err)
+		}
+	}
+	if cfg.Codec, err = ParseCodec(or("WEIR_COMPRESSION", "zstd")); err != nil {
+		return Config{}, fmt.Errorf("WEIR_COMPRESSION: %w", err)
+	}
+	cfg.Log, err = telemetry.NewLogger(os.Stderr, or("WEIR_LOG_FORMAT", "json"), or("WEIR_LOG_LEVEL", "info"))
+	if err != nil {
+		return Config{}, fmt.Errorf("WEIR_LOG_FORMAT, WEIR_LOG_LEVEL: %w", err)
+	}
+	return cfg, nil
+}
+
+// ParseCodec reads the name of a compression.
+func ParseCodec(s string) (record.Codec, error) {
+	switch s {
+	case "zstd":
+		return record.Zstd, nil
+	case "s2":
+		return record.S2, nil
+	case "none":
+		return record.None, nil
+	}
+	return 0, fmt.Errorf("%q is no compression: use zstd, s2 or none", s)
+}
+
+// Main runs a service until SIGTERM or SIGINT and returns the process's exit code.
+func Main(service string, run func(context.Context, Config, *stream.Conn) error) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	cfg, err := FromEnv(os.Getenv)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "weir %s: %v\n", service, err)
+		return 2
+	}
+	cfg.Log = cfg.Log.With("service", service, "instance", cfg.Instance)
+	conn, err := stream.Connect(stream.Config{URL: cfg.NATSURL, Name: "weir-" + service + "-" + cfg.Instance, Log: cfg.Log})
+	if err == nil {
+		err = run(ctx, cfg, conn)
+		conn.Close()
+	}
+	if err != nil {
+		cfg.Log.Error("ended", "error", err)
+		return 1
+	}
+	cfg.Log.Info("ended")
+	return 0
+}

@@ -1,0 +1,17 @@
+package app
+
+import (
+	"context"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/lifecycle"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// WatchCatalog returns the part that hands the published catalog, and every later one, to use.
+func WatchCatalog(conn *stream.Conn, use func(*catalog.Catalog)) lifecycle.Part {
+	return lifecycle.Part{Name: "catalog", Run: func(ctx context.Context, ready func()) error {
+		ready()
+		return conn.WatchCatalog(ctx, use)
+	}}
+}

@@ -1,0 +1,32 @@
+// Package dispatcher puts the dispatcher service together.
+package dispatcher
+
+import (
+	"context"
+
+	"github.com/weir-dev/weir/internal/app"
+	"github.com/weir-dev/weir/internal/dispatcher"
+	"github.com/weir-dev/weir/internal/invoke"
+	"github.com/weir-dev/weir/internal/lifecycle"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// maxIdle is how many idle connections are kept to each function.
+const maxIdle = 256
+
+// Run works by the published catalog until ctx is cancelled, then drains.
+func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
+	client := invoke.NewClient(maxIdle)
+	defer client.Close()
+	d, err := dispatcher.New(dispatcher.Config{Conn: conn, Client: client, Owner: cfg.Instance, Log: cfg.Log})
+	if err != nil {
+		return err
+	}
+	return lifecycle.Run(ctx, cfg.Log, func() {},
+		lifecycle.Part{Name: "dispatcher", Run: func(ctx context.Context, ready func()) error {
+			ready() // it waits for a catalog, which the next part brings
+			return d.Run(ctx, func() {})
+		}},
+		app.WatchCatalog(conn, d.Use),
+	)
+}

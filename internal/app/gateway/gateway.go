@@ -1,0 +1,42 @@
+// Package gateway puts the gateway service together.
+package gateway
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"github.com/weir-dev/weir/internal/app"
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/gateway"
+	"github.com/weir-dev/weir/internal/invoke"
+	"github.com/weir-dev/weir/internal/lifecycle"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// maxIdle is how many idle connections are kept to each function.
+const maxIdle = 256
+
+// Run serves by the published catalog until ctx is cancelled, then drains.
+func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("listen on %s (WEIR_LISTEN): %w", cfg.Listen, err)
+	}
+	client := invoke.NewClient(maxIdle)
+	defer client.Close()
+	g, err := gateway.New(gateway.Config{Listener: l, Conn: conn, Client: client, Codec: cfg.Codec, Log: cfg.Log})
+	if err != nil {
+		return err
+	}
+	use := func(cat *catalog.Catalog) {
+		if err := g.Use(cat); err != nil {
+			cfg.Log.Error("the former catalog stays in use", "error", err)
+		}
+	}
+	return lifecycle.Run(ctx, cfg.Log, func() { cfg.Log.Info("listening", "address", l.Addr().String()) },
+		lifecycle.Part{Name: "gateway", Run: g.Run},
+		app.WatchCatalog(conn, use),
+	)
+}

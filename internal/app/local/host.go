@@ -1,0 +1,272 @@
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/weir-dev/weir/function"
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/functions/orderapi"
+	"github.com/weir-dev/weir/internal/functions/orderwriter"
+	"github.com/weir-dev/weir/internal/invoke"
+	"github.com/weir-dev/weir/internal/manifest"
+)
+
+// A host stands for Knative's queue-proxy and autoscaler: it admits containerConcurrency × max-scale
+// calls at once; what is more waits, at most maxQueueFactor times as many calls for at most admitTimeout
+// each, and then gets 503.
+const (
+	admitTimeout   = 500 * time.Millisecond
+	maxQueueFactor = 10 // as queue-proxy's queue depth
+	stopTimeout    = 10 * time.Second
+)
+
+// closer is a function's handler with what it holds open.
+type closer interface {
+	http.Handler
+	Close()
+}
+
+// builders make the sample functions, which run in this process. The name is the end of their image.
+func builders() map[string]func(ctx context.Context, getenv func(string) string, log *slog.Logger) (closer, error) {
+	return map[string]func(context.Context, func(string) string, *slog.Logger) (closer, error){
+		"services/functions/order-writer": func(ctx context.Context, getenv func(string) string, log *slog.Logger) (closer, error) {
+			cfg, err := orderwriter.ConfigFromEnv(getenv)
+			if err != nil {
+				return nil, err
+			}
+			cfg.Log = log
+			return orderwriter.New(ctx, cfg)
+		},
+		"services/functions/order-api": func(ctx context.Context, getenv func(string) string, log *slog.Logger) (closer, error) {
+			cfg, err := orderapi.ConfigFromEnv(getenv)
+			if err != nil {
+				return nil, err
+			}
+			cfg.Log = log
+			return orderapi.New(ctx, cfg)
+		},
+	}
+}
+
+// hosts are the function hosts of all Services.
+type hosts struct {
+	log  *slog.Logger
+	list []*host
+}
+
+type host struct {
+	key      catalog.Key
+	listener net.Listener
+	srv      *http.Server
+	fn       closer         // nil: the user's own process
+	client   *invoke.Client // to the user's own process
+}
+
+// url returns where the Service k is going to answer. It opens the port, because the catalog is
+// compiled before the functions are started.
+func (h *hosts) url(k catalog.Key) string {
+	i := slices.IndexFunc(h.list, func(x *host) bool { return x.key == k })
+	if i < 0 {
+		var lc net.ListenConfig
+		l, err := lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			h.log.Error("no port for a function", "function", k.Name, "error", err)
+			return "http://127.0.0.1:1" // nothing answers there; open fails next
+		}
+		h.list = append(h.list, &host{key: k, listener: l})
+		i = len(h.list) - 1
+	}
+	return "http://" + h.list[i].listener.Addr().String()
+}
+
+// open builds the functions of services.
+func (h *hosts) open(ctx context.Context, cfg Config, services []manifest.Service) error {
+	names := map[string]bool{}
+	var errs []error
+	for _, s := range services {
+		names[s.Name] = true
+		h.url(s.Key)
+		i := slices.IndexFunc(h.list, func(x *host) bool { return x.key == s.Key })
+		if i < 0 {
+			return fmt.Errorf("function %s: no free port on loopback", s.Name)
+		}
+		errs = append(errs, h.list[i].build(ctx, cfg, s))
+	}
+	for name := range cfg.Functions {
+		if !names[name] {
+			errs = append(errs, fmt.Errorf("--function %s=…: the folder has no Knative Service of that name", name))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (x *host) build(ctx context.Context, cfg Config, s manifest.Service) error {
+	log := cfg.Log.With("function", s.Name)
+	var handler http.Handler
+	if url := cfg.Functions[s.Name]; url != "" {
+		x.client = invoke.NewClient(maxIdle)
+		forward, err := x.client.Forward(url, notReached)
+		if err != nil {
+			return fmt.Errorf("--function %s=%s: %w", s.Name, url, err)
+		}
+		handler = forward
+		log.Info("calls go to your own process", "url", url)
+	} else {
+		for suffix, build := range builders() {
+			if strings.HasSuffix(s.Image, suffix) {
+				fn, err := build(ctx, environment(s, cfg.Secrets), log)
+				if err != nil {
+					return fmt.Errorf("function %s: %w", s.Name, err)
+				}
+				x.fn, handler = fn, fn
+			}
+		}
+	}
+	if handler == nil {
+		return fmt.Errorf("function %s: its image %s can't run in this process: start it yourself and say where with --function %s=http://127.0.0.1:PORT", s.Name, s.Image, s.Name)
+	}
+	if limit := s.ContainerConcurrency * s.MaxScale; limit > 0 {
+		handler = newAdmission(limit, handler)
+	}
+	x.srv = &http.Server{
+		Handler: withTimeout(handler, s.Timeout), ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
+	return nil
+}
+
+// run serves all hosts until ctx is cancelled.
+func (h *hosts) run(ctx context.Context, ready func()) error {
+	served := make(chan error, len(h.list))
+	for _, x := range h.list {
+		go func() { served <- x.srv.Serve(x.listener) }()
+	}
+	ready()
+	<-ctx.Done()
+	sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	var errs []error
+	for _, x := range h.list {
+		if err := x.srv.Shutdown(sctx); err != nil {
+			errs = append(errs, fmt.Errorf("function %s: %w", x.key.Name, errors.Join(err, x.srv.Close())))
+		}
+	}
+	for range h.list {
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// close frees what open opened. It is idempotent.
+func (h *hosts) close() {
+	for _, x := range h.list {
+		_ = x.listener.Close() // the server has closed it on the orderly way
+		if x.fn != nil {
+			x.fn.Close()
+		}
+		if x.client != nil {
+			x.client.Close()
+		}
+	}
+	h.list = nil
+}
+
+// environment returns the container's variables: secrets are read from the folder of secrets, and paths
+// below a mounted Secret lead there.
+func environment(s manifest.Service, secrets string) func(string) string {
+	env := make(map[string]string, len(s.Env))
+	for _, e := range s.Env {
+		switch {
+		case e.SecretName != "":
+			if b, err := os.ReadFile(filepath.Join(secrets, e.SecretName, e.SecretKey)); err == nil {
+				env[e.Name] = strings.TrimSpace(string(b))
+			}
+		default:
+			env[e.Name] = e.Value
+			for _, m := range s.SecretMounts {
+				if rest, ok := strings.CutPrefix(path.Clean(e.Value), path.Clean(m.Path)+"/"); ok {
+					env[e.Name] = filepath.Join(secrets, m.SecretName, filepath.FromSlash(rest))
+				}
+			}
+		}
+	}
+	return func(name string) string { return env[name] }
+}
+
+// admission bounds the calls in flight.
+type admission struct {
+	slots   chan struct{}
+	waiting chan struct{}
+	next    http.Handler
+}
+
+func newAdmission(limit int, next http.Handler) http.Handler {
+	return &admission{slots: make(chan struct{}, limit), waiting: make(chan struct{}, maxQueueFactor*limit), next: next}
+}
+
+func (a *admission) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	select {
+	case a.slots <- struct{}{}:
+	default:
+		if !a.wait(r.Context()) {
+			function.ProblemOf(function.NotNow(errors.New("all instances are busy"), time.Second)).Write(w)
+			return
+		}
+	}
+	defer func() { <-a.slots }()
+	a.next.ServeHTTP(w, r)
+}
+
+func (a *admission) wait(ctx context.Context) bool {
+	select {
+	case a.waiting <- struct{}{}:
+	default:
+		return false
+	}
+	defer func() { <-a.waiting }()
+	timer := time.NewTimer(admitTimeout)
+	defer timer.Stop()
+	select {
+	case a.slots <- struct{}{}:
+		return true
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// withTimeout ends the request's context as queue-proxy ends a request, after the Service's
+// timeoutSeconds.
+func withTimeout(next http.Handler, d time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), d)
+		defer cancel()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
+}
+
+// notReached answers for a process of the user's that gives no answer. A process that isn't there is no
+// failure of the records: 503.
+func notReached(w http.ResponseWriter, _ *http.Request, err error) {
+	p := function.Problem{Status: http.StatusBadGateway, Title: "The function broke the connection", Detail: err.Error()}
+	switch {
+	case errors.Is(err, invoke.ErrNotReached):
+		p = function.ProblemOf(function.NotNow(errors.New("the function's process does not answer; is it running?"), time.Second))
+	case errors.Is(err, invoke.ErrTimeout):
+		p = function.Problem{Status: http.StatusGatewayTimeout, Title: "The function did not answer in time", Detail: err.Error()}
+	}
+	p.Write(w)
+}

@@ -1,0 +1,174 @@
+// Package local runs everything in one process on loopback: `weir local`. It differs from a cluster in
+// three places only: NATS is dialled in-process, the catalog comes from a folder of the same YAML, and a
+// Knative Service is a function host on a loopback port. The data path is the same.
+package local
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strings"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/dispatcher"
+	"github.com/weir-dev/weir/internal/gateway"
+	"github.com/weir-dev/weir/internal/invoke"
+	"github.com/weir-dev/weir/internal/lifecycle"
+	"github.com/weir-dev/weir/internal/localnats"
+	"github.com/weir-dev/weir/internal/manifest"
+	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// Config is what `weir local` is told.
+type Config struct {
+	Folder    string            // of YAML
+	Listen    string            // of the gateway
+	Data      string            // folder of JetStream's files
+	Secrets   string            // folder: NAME/KEY is the key KEY of the Secret NAME; empty: none
+	Functions map[string]string // Knative Service → URL of the user's own process
+	EnvFile   string            // written when ready: WEIR_URL, WEIR_NATS_URL; empty: none
+	Codec     record.Codec
+	Log       *slog.Logger
+}
+
+const (
+	maxIdle = 256
+	// memoryLimit makes the garbage collector work harder before the process grows past it: it has to
+	// stay small on a laptop while a queue grows. GOMEMLIMIT overrides it.
+	memoryLimit = 200 << 20
+)
+
+// Run works until ctx is cancelled, then drains.
+func Run(ctx context.Context, cfg Config) (err error) {
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(memoryLimit)
+	}
+	hosts := &hosts{log: cfg.Log}
+	defer hosts.close()
+	bundle, err := manifest.LoadDir(cfg.Folder, manifest.Options{FunctionURL: hosts.url})
+	if err != nil {
+		return fmt.Errorf("folder %s:\n%w", cfg.Folder, err)
+	}
+	if err := hosts.open(ctx, cfg, bundle.Services); err != nil {
+		return err
+	}
+	var lc net.ListenConfig
+	l, err := lc.Listen(ctx, "tcp", cfg.Listen)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w: is another program there? choose another address with --listen", cfg.Listen, err)
+	}
+	defer func() { _ = l.Close() }() // the gateway has closed it on the orderly way
+
+	token, err := natsToken(cfg.Data)
+	if err != nil {
+		return err
+	}
+	nats, err := localnats.Start(localnats.Config{Dir: cfg.Data, Token: token})
+	if err != nil {
+		return err
+	}
+	defer nats.Stop()
+	client := invoke.NewClient(maxIdle)
+	defer client.Close()
+	front, err := stream.Connect(stream.Config{InProcess: nats, Name: "gateway", Log: cfg.Log.With("service", "gateway")})
+	if err != nil {
+		return err
+	}
+	defer front.Close()
+	back, err := stream.Connect(stream.Config{InProcess: nats, Name: "dispatcher", Log: cfg.Log.With("service", "dispatcher")})
+	if err != nil {
+		return err
+	}
+	defer back.Close()
+	if err := provision(ctx, back, bundle.Catalog); err != nil {
+		return err
+	}
+
+	g, err := gateway.New(gateway.Config{Listener: l, Conn: front, Client: client, Codec: cfg.Codec, Log: cfg.Log.With("service", "gateway")})
+	if err != nil {
+		return err
+	}
+	if err := g.Use(bundle.Catalog); err != nil {
+		return err
+	}
+	// The embedded server's data folder admits one process, so the owner's name needs no more than this:
+	// the next process takes the mappings over at once.
+	d, err := dispatcher.New(dispatcher.Config{Conn: back, Client: client, Owner: "local", Log: cfg.Log.With("service", "dispatcher")})
+	if err != nil {
+		return err
+	}
+	d.Use(bundle.Catalog)
+	ready := func() {
+		url := "http://" + l.Addr().String()
+		cfg.Log.Info("ready", "url", url, "nats", fmt.Sprintf("127.0.0.1:%d", nats.Port()))
+		if cfg.EnvFile == "" {
+			return
+		}
+		if werr := writeEnv(cfg.EnvFile, "WEIR_URL="+url+"\nWEIR_NATS_URL="+nats.URL()+"\n"); werr != nil {
+			cfg.Log.Error("the file of addresses could not be written", "error", werr)
+		}
+	}
+	return lifecycle.Run(ctx, cfg.Log, ready,
+		lifecycle.Part{Name: "functions", Run: hosts.run},
+		lifecycle.Part{Name: "dispatcher", Run: d.Run},
+		lifecycle.Part{Name: "gateway", Run: g.Run},
+	)
+}
+
+// provision makes the streams, as the controller does in a cluster.
+func provision(ctx context.Context, conn *stream.Conn, cat *catalog.Catalog) error {
+	if err := conn.WaitUp(ctx); err != nil {
+		return err
+	}
+	if err := conn.EnsureLeases(ctx, 1); err != nil {
+		return err
+	}
+	for _, q := range cat.Queues {
+		if err := conn.EnsureQueue(ctx, q, 1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// natsToken keeps the server's token beside its data, so that an address stays good over a restart.
+func natsToken(dir string) (string, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return "", fmt.Errorf("data folder: %w", err)
+	}
+	path := filepath.Join(dir, "token")
+	b, err := os.ReadFile(path)
+	if err == nil && len(strings.TrimSpace(string(b))) > 0 {
+		return strings.TrimSpace(string(b)), nil
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("NATS token: %w", err)
+	}
+	token := localnats.NewToken()
+	if err := writeEnv(path, token+"\n"); err != nil {
+		return "", fmt.Errorf("NATS token: %w", err)
+	}
+	return token, nil
+}
+
+// writeEnv writes a file that only its owner reads, whole or not at all.
+func writeEnv(path, content string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(content)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	return nil
+}

@@ -1,0 +1,162 @@
+// Package dispatcher is the event source mapping: it takes blocks from a queue, forms batches, calls the
+// function with at most maxConcurrency calls in flight in the whole cluster, and settles every record:
+// done, to be tried again later, or dead-lettered.
+//
+// Invariants: a block is acknowledged only after all its records are settled, and a record is settled
+// only after what became of it is durable elsewhere; throttled is never failed; one process at a time
+// works for a mapping (the lease), which is how the cap holds in the cluster.
+//
+// The data flows through the files in this order: dispatcher.go (which mappings run), mapping.go (the
+// lease), session.go (blocks in, batches out, acknowledgements), episode.go (calls and outcomes).
+//
+// May import: record, batch, catalog, stream, invoke.
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"reflect"
+	"sync"
+	"time"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/invoke"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// Config is what a dispatcher needs.
+type Config struct {
+	Conn   *stream.Conn
+	Client *invoke.Client
+	// Owner names this process among all dispatchers of the cluster. A process that starts under the
+	// name of one that is gone takes its mappings over at once.
+	Owner string
+	// DrainTimeout bounds how long calls in flight may go on after Run's context was cancelled.
+	// 0: DefaultDrainTimeout.
+	DrainTimeout time.Duration
+	Log          *slog.Logger
+}
+
+// DefaultDrainTimeout is below Kubernetes' usual grace period.
+const DefaultDrainTimeout = 25 * time.Second
+
+// Validate names the first field that is missing.
+func (c *Config) Validate() error {
+	switch {
+	case c.Conn == nil:
+		return errors.New("dispatcher: Conn is missing")
+	case c.Client == nil:
+		return errors.New("dispatcher: Client is missing")
+	case c.Owner == "":
+		return errors.New("dispatcher: Owner is missing: give each process a name of its own, such as its pod's")
+	case c.Log == nil:
+		return errors.New("dispatcher: Log is missing")
+	}
+	return nil
+}
+
+// Dispatcher runs the mappings of the present catalog.
+type Dispatcher struct {
+	cfg     Config
+	catalog chan *catalog.Catalog // capacity 1: the newest that Run has not seen
+
+	mu      sync.Mutex
+	running map[catalog.Key]*mapping
+}
+
+// New returns a dispatcher. It does nothing before Use and Run.
+func New(cfg Config) (*Dispatcher, error) {
+	if cfg.DrainTimeout == 0 {
+		cfg.DrainTimeout = DefaultDrainTimeout
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	return &Dispatcher{cfg: cfg, catalog: make(chan *catalog.Catalog, 1), running: map[catalog.Key]*mapping{}}, nil
+}
+
+// Use makes cat the catalog to work by. It never blocks; only the newest catalog counts.
+func (d *Dispatcher) Use(cat *catalog.Catalog) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	select {
+	case <-d.catalog:
+	default:
+	}
+	d.catalog <- cat
+}
+
+// Run works until ctx is cancelled, then drains: no new calls, the ones in flight may finish. It calls
+// ready when the first catalog is in use.
+func (d *Dispatcher) Run(ctx context.Context, ready func()) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for {
+		select {
+		case cat := <-d.catalog:
+			d.apply(ctx, &wg, cat)
+			ready()
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// apply starts, replaces and stops mappings. A mapping that changed starts anew once its former self has
+// drained; one that did not is left alone.
+func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog.Catalog) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	wanted := make(map[catalog.Key]catalog.Mapping, len(cat.Mappings))
+	for _, m := range cat.Mappings {
+		wanted[m.Key] = m
+	}
+	former := map[catalog.Key]*mapping{}
+	for k, m := range d.running {
+		if spec, ok := wanted[k]; ok && reflect.DeepEqual(spec, m.spec) {
+			delete(wanted, k)
+			continue
+		}
+		m.stop()
+		former[k] = m
+		delete(d.running, k)
+	}
+	for k, spec := range wanted {
+		m := newMapping(ctx, d.cfg, spec)
+		d.running[k] = m
+		wg.Go(func() {
+			defer close(m.done)
+			if f := former[k]; f != nil {
+				<-f.done
+			}
+			m.run()
+		})
+	}
+}
+
+// Stats counts the records of one mapping since it started here. At every moment
+// Taken = Done + Retried + Dead + InHand + Returned.
+type Stats struct {
+	Taken    int // came from the queue, first deliveries and retries alike
+	Done     int // the function took them
+	Retried  int // put back for a later attempt
+	Dead     int // dead-lettered
+	InHand   int // not settled yet
+	Returned int // left unsettled at the end of a session: they are delivered again
+
+	Calls     int // function calls that ended
+	Throttled int // of them "not now"
+	Failed    int // of them with an attempt counted
+}
+
+// Stats returns the counts of mapping k; ok is false when it doesn't run here.
+func (d *Dispatcher) Stats(k catalog.Key) (s Stats, ok bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	m, ok := d.running[k]
+	if !ok {
+		return Stats{}, false
+	}
+	return m.stats(), true
+}

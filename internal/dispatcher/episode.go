@@ -1,0 +1,181 @@
+package dispatcher
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/invoke"
+	"github.com/weir-dev/weir/internal/record"
+)
+
+// fate is what became of a record in an episode.
+type fate int
+
+const (
+	unsettled fate = iota
+	done           // the function took it
+	failed         // an attempt is counted; what follows is not durable yet
+	refused        // permanently; what follows is not durable yet
+	retried        // durable in the retry stream
+	dead           // durable in the dead-letter queue
+)
+
+// episode is the life of one batch: its calls, the bisection of it, and the writing back of what failed.
+// A record that fails has one attempt counted for the whole episode, however often the batch was halved
+// on the way, so that those beside a poisonous record don't use up their attempts.
+type episode struct {
+	m     *mapping
+	items []*item
+}
+
+// run calls the function and stores what failed. It ends early, leaving records unsettled, when intake
+// ends while it waits for the function, or when work ends.
+func (e *episode) run(intake, work context.Context) {
+	e.call(intake, work, e.items)
+	if err := e.store(work); err != nil {
+		e.m.log.Warn("failed records could not be put back; they will be delivered again", "error", err)
+	}
+}
+
+// call runs one call for items and acts on its outcome (docs/contracts.md, the status table). It
+// reports whether the items have been dealt with.
+func (e *episode) call(intake, work context.Context, items []*item) bool {
+	o, ok := e.outcome(intake, work, items)
+	if !ok {
+		return false
+	}
+	bisect := len(items) > 1 && (o.Class == invoke.Refused || o.Class == invoke.Failed && e.m.spec.BisectOnError)
+	if bisect {
+		half := len(items) / 2
+		return e.call(intake, work, items[:half]) && e.call(intake, work, items[half:])
+	}
+	now := time.Now()
+	for _, it := range items {
+		switch {
+		case o.Class == invoke.Refused:
+			it.fate = refused
+		case o.Class == invoke.Failed || o.FailedIDs[it.rec.ID]:
+			it.fate = failed
+		default:
+			it.fate = done
+			continue
+		}
+		it.rec.Attempts++
+		it.rec.Failure = &record.Failure{Time: now, Status: o.Status, Reason: o.Reason}
+	}
+	return true
+}
+
+// outcome calls the function until the answer is other than "not now".
+func (e *episode) outcome(intake, work context.Context, items []*item) (invoke.Outcome, bool) {
+	rs := make([]*record.Record, len(items))
+	for i, it := range items {
+		rs[i] = it.rec
+	}
+	for {
+		if err := e.m.limiter.Acquire(intake); err != nil {
+			return invoke.Outcome{}, false
+		}
+		o := e.m.cfg.Client.Call(work, e.m.spec.Function.URL, rs, e.m.spec.Batch.MaxRecords == 1, e.m.spec.Timeout)
+		o = e.m.limiter.Release(o)
+		count := Stats{Calls: 1}
+		switch {
+		case o.Class == invoke.NotNow:
+			count.Throttled = 1
+			limit, _, pause := e.m.limiter.State()
+			e.m.log.Debug("the function can't take the call now", "reason", o.Reason, "concurrency", limit, "pause", pause)
+		case o.Class != invoke.Done || o.FailedIDs != nil:
+			count.Failed = 1
+			e.m.log.Info("a call failed", "records", len(rs), "class", o.Class.String(), "reason", o.Reason)
+		}
+		e.m.add(count)
+		if o.Class != invoke.NotNow {
+			return o, true
+		}
+		if work.Err() != nil {
+			return o, false
+		}
+	}
+}
+
+// store makes durable what becomes of the failed records: another attempt later, or the dead-letter
+// queue. Only then are they settled.
+func (e *episode) store(work context.Context) error {
+	now := time.Now()
+	var deads []*item
+	later := map[int][]*item{} // by attempts: they share a due time, and so a block
+	for _, it := range e.items {
+		switch it.fate {
+		case failed:
+			if e.exhausted(it.rec, now) {
+				deads = append(deads, it)
+			} else {
+				later[it.rec.Attempts] = append(later[it.rec.Attempts], it)
+			}
+		case refused:
+			it.rec.Failure.Reason = "refused: " + it.rec.Failure.Reason
+			deads = append(deads, it)
+		}
+	}
+	conn, queue := e.m.cfg.Conn, e.m.spec.Queue
+	if len(deads) > 0 {
+		if err := conn.DeadLetter(work, queue, records(deads)); err != nil {
+			return err
+		}
+		settle(deads, dead)
+		for _, it := range deads {
+			e.m.log.Warn("dead-lettered", "record", it.rec.ID.String(), "attempts", it.rec.Attempts, "reason", it.rec.Failure.Reason)
+		}
+	}
+	for attempts, items := range later {
+		due := now.Add(backoff(e.m.spec.Retry, attempts))
+		if err := conn.Delay(work, queue, due, records(items)); err != nil {
+			return err
+		}
+		settle(items, retried)
+	}
+	return nil
+}
+
+// exhausted reports whether r, which has just failed, gets no further attempt, and says why in its
+// reason.
+func (e *episode) exhausted(r *record.Record, now time.Time) bool {
+	switch p := e.m.spec.Retry; {
+	case r.Attempts >= p.MaxAttempts:
+		r.Failure.Reason = fmt.Sprintf("%d of %d attempts failed; the last: %s", r.Attempts, p.MaxAttempts, r.Failure.Reason)
+	case r.Age(now) >= p.MaxAge:
+		r.Failure.Reason = fmt.Sprintf("still failing at an age of %s (retry.maxAge %s); the last: %s", r.Age(now).Round(time.Second), p.MaxAge, r.Failure.Reason)
+	default:
+		return false
+	}
+	return true
+}
+
+// backoff is the wait before the next attempt: the initial one doubled with each counted failure, at
+// most the policy's maximum, half of it jitter.
+func backoff(p catalog.Retry, attempts int) time.Duration {
+	d := p.InitialBackoff
+	for i := 1; i < attempts && d < p.MaxBackoff; i++ {
+		d *= 2
+	}
+	d = min(d, p.MaxBackoff)
+	return d/2 + rand.N(d/2+1)
+}
+
+func records(items []*item) []record.Record {
+	out := make([]record.Record, 0, len(items))
+	for _, it := range items {
+		out = append(out, *it.rec)
+	}
+	return slices.Clip(out)
+}
+
+func settle(items []*item, f fate) {
+	for _, it := range items {
+		it.fate = f
+	}
+}

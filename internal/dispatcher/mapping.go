@@ -1,0 +1,149 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/invoke"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+const (
+	// sessionRetry is the wait after a session could not be opened.
+	sessionRetry = time.Second
+	// purgeEvery is how often settled blocks are removed from the stream.
+	purgeEvery = time.Second
+)
+
+var errStopping = errors.New("dispatcher: stopping")
+
+// mapping works for one event source mapping whenever it holds the mapping's lease.
+type mapping struct {
+	cfg     Config
+	spec    catalog.Mapping
+	log     *slog.Logger
+	limiter *invoke.Limiter
+
+	ctx  context.Context // intake: cancelled means drain
+	stop func()
+	done chan struct{} // closed by the owner of the goroutine that runs run
+
+	mu    sync.Mutex
+	count Stats
+}
+
+func newMapping(ctx context.Context, cfg Config, spec catalog.Mapping) *mapping {
+	m := &mapping{
+		cfg: cfg, spec: spec, log: cfg.Log.With("mapping", spec.Key.String()),
+		limiter: invoke.NewLimiter(spec.MaxConcurrency), done: make(chan struct{}),
+	}
+	ictx, cancel := context.WithCancelCause(ctx)
+	m.ctx, m.stop = ictx, func() { cancel(errStopping) }
+	return m
+}
+
+// run takes the lease, works, and starts over when the lease is lost.
+func (m *mapping) run() {
+	for m.ctx.Err() == nil {
+		lease, err := m.cfg.Conn.WaitLease(m.ctx, "mapping."+m.spec.Namespace+"."+m.spec.Name, m.cfg.Owner)
+		if err != nil {
+			return // stopping
+		}
+		m.log.Info("working for this mapping", "maxConcurrency", m.spec.MaxConcurrency)
+		m.own(lease)
+		lease.Release()
+	}
+}
+
+// own runs one session after the other while the lease holds. A session ends with the connection.
+func (m *mapping) own(lease *stream.Lease) {
+	// The context of calls in flight ends with the lease, or DrainTimeout after the intake's.
+	work, cancel := context.WithCancelCause(lease.Context())
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	wg.Go(func() { m.purge(work) })
+	wg.Go(func() {
+		select {
+		case <-m.ctx.Done():
+		case <-work.Done():
+			return
+		}
+		select {
+		case <-time.After(m.cfg.DrainTimeout):
+			cancel(errStopping)
+		case <-work.Done():
+		}
+	})
+	for m.ctx.Err() == nil && work.Err() == nil {
+		err := m.session(work)
+		if m.ctx.Err() != nil || work.Err() != nil {
+			return
+		}
+		m.log.Warn("the session ended; opening the next", "in", sessionRetry, "error", err)
+		select {
+		case <-time.After(sessionRetry):
+		case <-m.ctx.Done():
+		case <-work.Done():
+		}
+	}
+}
+
+func (m *mapping) session(work context.Context) error {
+	if err := m.cfg.Conn.WaitUp(m.ctx); err != nil {
+		return err
+	}
+	src, err := m.cfg.Conn.OpenSource(m.ctx, m.spec.Queue)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	return newSession(m, src).run(work)
+}
+
+// purge removes settled blocks from the stream now and then.
+func (m *mapping) purge(ctx context.Context) {
+	tick := time.NewTicker(purgeEvery)
+	defer tick.Stop()
+	last := 0
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+		s := m.stats()
+		if settled := s.Done + s.Retried + s.Dead; settled != last && m.cfg.Conn.Ready() == nil {
+			if err := m.cfg.Conn.PurgeSettled(ctx, m.spec.Queue); err != nil {
+				m.log.Warn("settled blocks could not be removed; trying again", "error", err)
+				continue
+			}
+			last = settled
+		}
+	}
+}
+
+func (m *mapping) stats() Stats {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.count
+}
+
+func (m *mapping) add(delta Stats) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := &m.count
+	c.Taken += delta.Taken
+	c.Done += delta.Done
+	c.Retried += delta.Retried
+	c.Dead += delta.Dead
+	c.InHand += delta.InHand
+	c.Returned += delta.Returned
+	c.Calls += delta.Calls
+	c.Throttled += delta.Throttled
+	c.Failed += delta.Failed
+}

@@ -1,0 +1,77 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/telemetry"
+)
+
+// appender stores a copy of a record and returns nil once it is durable: a stream.Writer, or in tests one
+// that fails.
+type appender interface {
+	Append(ctx context.Context, r *record.Record) error
+}
+
+// buffered stores the request as a record and answers 202 once it is durable.
+func (r *route) buffered(w http.ResponseWriter, req *http.Request, body []byte, now time.Time) {
+	rec := record.Record{Time: now, Source: r.source, ContentType: req.Header.Get("Content-Type"), JSON: r.schema != nil, Body: body}
+	if r.schema != nil && rec.ContentType == "" {
+		rec.ContentType = "application/json"
+	}
+	var err error
+	if key, ok := idempotencyKey(req.Header); !ok {
+		writeProblem(w, req, problem{
+			Status: http.StatusBadRequest, Type: typeBadRequest, Title: "Bad idempotency key",
+			Detail: "Idempotency-Key must be one string of 1 to 255 printable characters.",
+		})
+		return
+	} else if key != "" {
+		rec.ID = record.IDFromKey(r.source, key)
+	} else if rec.ID, err = record.NewID(); err != nil {
+		r.g.cfg.Log.Error("no id could be made", "error", err)
+		writeProblem(w, req, problemInternal())
+		return
+	}
+	if tp := req.Header.Get("Traceparent"); tp != "" && telemetry.ValidTraceParent(tp) {
+		rec.TraceParent = tp
+		if ts := req.Header.Get("Tracestate"); len(ts) <= telemetry.MaxTraceState {
+			rec.TraceState = ts
+		}
+	}
+	if err := r.writer.Append(req.Context(), &rec); err != nil {
+		writeProblem(w, req, problemOf(err))
+		return
+	}
+	id := rec.ID.String()
+	h := w.Header()
+	h["Content-Type"] = jsonContentType
+	h[headerRequestID] = []string{requestID(req.Header, func() string { return id })}
+	w.WriteHeader(http.StatusAccepted)
+	_, _ = w.Write([]byte(`{"id":"` + id + "\"}\n")) // a client that is gone has its record all the same
+}
+
+// idempotencyKey reads the Idempotency-Key header (draft-ietf-httpapi-idempotency-key-header): a
+// structured-field string, its quotes optional. ok is false when it is there but unusable.
+func idempotencyKey(h http.Header) (key string, ok bool) {
+	values := h["Idempotency-Key"]
+	if len(values) == 0 {
+		return "", true
+	}
+	key = strings.TrimSpace(values[0])
+	if n := len(key); n >= 2 && key[0] == '"' && key[n-1] == '"' {
+		key = key[1 : n-1]
+	}
+	if len(values) > 1 || key == "" || len(key) > 255 {
+		return "", false
+	}
+	for i := range len(key) {
+		if key[i] < ' ' || key[i] >= 0x7f {
+			return "", false
+		}
+	}
+	return key, true
+}

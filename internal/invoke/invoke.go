@@ -1,0 +1,248 @@
+// Package invoke calls functions over HTTP: the CloudEvents binding, the classes of outcomes, the
+// adaptive limit of calls in flight, and the pass-through of synchronous requests. It is the only
+// caller of functions.
+//
+// Invariants: a call's outcome is one of four classes and never an error besides; a call that was
+// throttled is never counted as failed; no more calls are in flight than the limiter's cap.
+//
+// May import: record, catalog.
+package invoke
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/weir-dev/weir/internal/record"
+)
+
+// Class is what a function's answer means for the records of the call (docs/contracts.md, the status
+// table).
+type Class int
+
+// The classes.
+const (
+	// Done: the records are settled, but for those that Failed names.
+	Done Class = iota
+	// NotNow: the function can't take the call now; no attempt is counted.
+	NotNow
+	// Failed: an attempt is counted for every record.
+	Failed
+	// Refused: permanent; the same call will always be refused.
+	Refused
+)
+
+func (c Class) String() string {
+	return [...]string{"done", "not now", "failed", "refused"}[c]
+}
+
+// Outcome is the result of one call.
+type Outcome struct {
+	Class      Class
+	FailedIDs  map[record.ID]bool // Done: the records that the function named as failed
+	Status     int                // HTTP status; 0 when there was no answer
+	Reason     string             // for people
+	RetryAfter time.Duration      // NotNow: when the function said when; else 0
+	GatewayErr bool               // 502 or 504: Failed, unless no instance is ready (see Limiter)
+}
+
+// Bounds of a function's answer to a batch.
+const (
+	maxAnswerBytes = 1 << 20
+	maxReasonBytes = 256 // of the answer's body that goes into a reason
+	maxRetryAfter  = 5 * time.Minute
+)
+
+// Client calls functions. It is safe for concurrent use.
+type Client struct {
+	http *http.Client
+}
+
+// NewClient returns a client that keeps at most maxIdle idle connections to each function.
+func NewClient(maxIdle int) *Client {
+	return &Client{http: &http.Client{
+		Transport: transport(maxIdle),
+		// A function that redirects is misconfigured: following would turn a POST into a GET.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}
+}
+
+func transport(maxIdle int) *http.Transport {
+	return &http.Transport{
+		DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		MaxIdleConns:        0,
+		MaxIdleConnsPerHost: maxIdle,
+		IdleConnTimeout:     90 * time.Second,
+		WriteBufferSize:     64 << 10,
+		ReadBufferSize:      16 << 10,
+		DisableCompression:  true, // what passes through keeps its encoding
+	}
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Call posts rs to url and classifies the answer. With single it sends the one record in CloudEvents'
+// binary mode, else a JSON batch. timeout bounds the whole call; ctx ending earlier gives NotNow, because
+// it says nothing about the records.
+func (c *Client) Call(ctx context.Context, url string, rs []*record.Record, single bool, timeout time.Duration) Outcome {
+	cctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	req, err := newRequest(cctx, url, rs, single)
+	if err != nil {
+		return Outcome{Class: Failed, Reason: "the request can't be built: " + err.Error()}
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return noAnswer(ctx, cctx, timeout, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
+	if err != nil {
+		o := noAnswer(ctx, cctx, timeout, err)
+		o.Status = resp.StatusCode
+		return o
+	}
+	return classify(resp, body, rs)
+}
+
+func newRequest(ctx context.Context, url string, rs []*record.Record, single bool) (*http.Request, error) {
+	if single {
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(rs[0].Body))
+		if err != nil {
+			return nil, err
+		}
+		setBinaryHeaders(req.Header, rs[0])
+		return req, nil
+	}
+	// The body is not pooled: the transport may still read it after Do has returned.
+	body := appendBatch(make([]byte, 0, batchSize(rs)), rs)
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", batchContentType)
+	return req, nil
+}
+
+func noAnswer(ctx, cctx context.Context, timeout time.Duration, err error) Outcome {
+	switch {
+	case ctx.Err() != nil:
+		return Outcome{Class: NotNow, Reason: "the call was cancelled: " + context.Cause(ctx).Error()}
+	case cctx.Err() != nil:
+		return Outcome{Class: Failed, Reason: "no answer within " + timeout.String()}
+	case refusedConnection(err):
+		return Outcome{Class: NotNow, Reason: "connection refused: " + err.Error()}
+	default:
+		return Outcome{Class: Failed, Reason: "the connection broke: " + err.Error()}
+	}
+}
+
+// refusedConnection reports whether the request can't have reached a function: nobody listened, or the
+// name or route to it isn't there (yet).
+func refusedConnection(err error) bool {
+	var op *net.OpError
+	var dns *net.DNSError
+	return errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial"
+}
+
+func classify(resp *http.Response, body []byte, rs []*record.Record) Outcome {
+	o := Outcome{Status: resp.StatusCode}
+	switch s := resp.StatusCode; {
+	case s >= 200 && s < 300:
+		return named(resp, body, rs)
+	case s == http.StatusTooManyRequests || s == http.StatusServiceUnavailable:
+		o.Class, o.RetryAfter = NotNow, retryAfter(resp.Header.Get("Retry-After"), time.Now())
+	case s == http.StatusBadGateway || s == http.StatusGatewayTimeout:
+		o.Class, o.GatewayErr = Failed, true
+	case s >= 400 && s < 500:
+		o.Class = Refused
+	default:
+		o.Class = Failed // 5xx; and 1xx and 3xx, which no function should answer
+	}
+	o.Reason = reason(resp.StatusCode, body)
+	return o
+}
+
+// named reads batchItemFailures of a 2xx answer. An answer that names what was not sent, or can't be
+// read although it claims to be JSON, is a failure of the whole batch: taking it for success could lose
+// records.
+func named(resp *http.Response, body []byte, rs []*record.Record) Outcome {
+	o := Outcome{Class: Done, Status: resp.StatusCode}
+	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if len(body) == 0 || media != "application/json" && !strings.HasSuffix(media, "+json") {
+		return o
+	}
+	if len(body) > maxAnswerBytes {
+		return Outcome{Class: Failed, Status: o.Status, Reason: fmt.Sprintf("the answer is larger than %d bytes", maxAnswerBytes)}
+	}
+	var answer struct {
+		BatchItemFailures []struct {
+			ItemIdentifier string `json:"itemIdentifier"`
+		} `json:"batchItemFailures"`
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		// Any JSON that is no object, such as null or a list, names nothing.
+		var wrongType *json.UnmarshalTypeError
+		if errors.As(err, &wrongType) && wrongType.Field == "" {
+			return o
+		}
+		return Outcome{Class: Failed, Status: o.Status, Reason: "the answer's batchItemFailures can't be read: " + err.Error()}
+	}
+	for _, f := range answer.BatchItemFailures {
+		id, err := record.ParseID(f.ItemIdentifier)
+		if err != nil || !contains(rs, id) {
+			return Outcome{Class: Failed, Status: o.Status, Reason: fmt.Sprintf("batchItemFailures names %.64q, which was not in the batch", f.ItemIdentifier)}
+		}
+		if o.FailedIDs == nil {
+			o.FailedIDs = make(map[record.ID]bool, len(answer.BatchItemFailures))
+		}
+		o.FailedIDs[id] = true
+	}
+	if o.FailedIDs != nil {
+		o.Reason = "named in batchItemFailures"
+	}
+	return o
+}
+
+func contains(rs []*record.Record, id record.ID) bool {
+	for _, r := range rs {
+		if r.ID == id {
+			return true
+		}
+	}
+	return false
+}
+
+func reason(status int, body []byte) string {
+	text := strings.ToValidUTF8(strings.TrimSpace(string(body[:min(len(body), maxReasonBytes)])), "")
+	if text == "" {
+		return strconv.Itoa(status) + " " + http.StatusText(status)
+	}
+	return strconv.Itoa(status) + " " + http.StatusText(status) + ": " + text
+}
+
+// retryAfter reads the Retry-After header (RFC 9110, section 10.2.3): seconds or a date; 0 when there
+// is none, at most maxRetryAfter.
+func retryAfter(h string, now time.Time) time.Duration {
+	if h == "" {
+		return 0
+	}
+	if s, err := strconv.Atoi(h); err == nil {
+		return min(time.Duration(max(s, 0))*time.Second, maxRetryAfter)
+	}
+	if t, err := http.ParseTime(h); err == nil {
+		return min(max(t.Sub(now), 0), maxRetryAfter)
+	}
+	return 0
+}
