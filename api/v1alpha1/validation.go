@@ -17,6 +17,8 @@ const (
 	MinTimeout = 100 * time.Millisecond
 	// MaxTimeout is the longest, as AWS Lambda has it.
 	MaxTimeout = 15 * time.Minute
+	// maxRate of a throttle, in requests a second: more is no limit.
+	maxRate = 10_000_000
 )
 
 // validateMeta holds names and namespaces to DNS-1123 labels: they become parts of stream names, where
@@ -63,9 +65,13 @@ func validateThrottle(t *Throttle, p *field.Path) field.ErrorList {
 		return nil
 	}
 	var errs field.ErrorList
-	if t.Rate.Sign() <= 0 {
+	switch {
+	case t.Rate.Sign() <= 0:
 		errs = append(errs, field.Invalid(p.Child("rate"), t.Rate.String(),
 			"must be greater than 0 requests a second; remove throttle for no limit"))
+	case t.Rate.CmpInt64(maxRate) > 0:
+		errs = append(errs, field.Invalid(p.Child("rate"), t.Rate.String(),
+			fmt.Sprintf("must be at most %d requests a second; remove throttle for no limit", maxRate)))
 	}
 	if t.Burst < 1 {
 		errs = append(errs, field.Invalid(p.Child("burst"), t.Burst, "must be at least 1: a bucket of none lets nothing through"))

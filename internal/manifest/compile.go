@@ -35,13 +35,13 @@ func compile(objs *Objects, opts Options) (*Bundle, Errors) {
 	c := &compiler{
 		opts:     opts.withDefaults(),
 		objs:     objs,
-		ctx:      knativeContext(),
 		services: map[catalog.Key]*knativeService{},
 		queues:   map[catalog.Key]catalog.Queue{},
 	}
 	// What is referred to comes before what refers to it.
+	ctx := knativeContext()
 	for _, r := range objs.Services {
-		c.service(r)
+		c.service(ctx, r)
 	}
 	for _, r := range objs.Queues {
 		c.queue(r)
@@ -57,7 +57,6 @@ func compile(objs *Objects, opts Options) (*Bundle, Errors) {
 type compiler struct {
 	opts Options
 	objs *Objects
-	ctx  context.Context //nolint:containedctx // it carries Knative's configuration, and nothing is cancelled
 	errs Errors
 
 	services map[catalog.Key]*knativeService
@@ -94,13 +93,13 @@ func (c *compiler) twice(s *subject, first *Source) {
 	c.fail(s, "metadata.name", "is the name of another %s too%s: rename one or remove it", s.kind, at(first, "metadata.name"))
 }
 
-func (c *compiler) service(r Resource[servingv1.Service]) {
+func (c *compiler) service(ctx context.Context, r Resource[servingv1.Service]) {
 	svc := r.Object
 	if svc.Namespace == "" {
 		svc.Namespace = defaultNamespace
 	}
 	s := &subject{kindService, catalog.Key{Namespace: svc.Namespace, Name: svc.Name}, r.Source}
-	problems := checkService(c.ctx, svc)
+	problems := checkService(ctx, svc)
 	for _, p := range problems {
 		c.fail(s, p.path, "%s", p.msg)
 	}

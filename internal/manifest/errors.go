@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 )
 
 // Error is one mistake in the user's resources.
@@ -16,7 +17,8 @@ type Error struct {
 	Msg    string // what is wrong and how to put it right
 }
 
-// Error returns "file:line: object: field: message", without the parts that are empty.
+// Error returns "file:line: object: field: message", without the parts that are empty, on one line: what
+// comes from the file (keys, names) may hold anything.
 func (e *Error) Error() string {
 	var b strings.Builder
 	switch {
@@ -31,7 +33,12 @@ func (e *Error) Error() string {
 		}
 	}
 	b.WriteString(e.Msg)
-	return b.String()
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, b.String())
 }
 
 // Errors are all the mistakes of a set of resources, by file and line.

@@ -249,3 +249,20 @@ func TestService(t *testing.T) {
 		t.Errorf("got %+v, want Knative's defaults", s)
 	}
 }
+
+// TestQuantityBomb: a small file must not keep the loader busy for minutes.
+func TestQuantityBomb(t *testing.T) {
+	for in, ok := range map[string]bool{
+		"1": true, "1Ei": true, "1E": true, "1e3": true, "1e-3": true,
+		"1e-99999999": false, "1e999999999": false, "1E-99999999999999999999999999": false, strings.Repeat("9", 100): false,
+	} {
+		if got := cheapQuantity(in); got != ok {
+			t.Errorf("%q: %v", in, got)
+		}
+	}
+	_, err := load(map[string]string{"a.yaml": strings.Replace(good, "rate: 100", `rate: "1e-99999999"`, 1)}, Options{})
+	const want = `a.yaml:5: API shop: spec.throttle.rate: must be a number, if you like with a suffix: 262144, "256Ki", "4Mi", not "1e-99999999"`
+	if err == nil || err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}

@@ -179,6 +179,12 @@ a.yaml:13: API shop: spec.routes[1].function.name: there is no Knative Service "
 			`a.yaml:5: API shop: spec.throttle.rate: Invalid value: "0": must be greater than 0 requests a second; remove throttle for no limit`,
 		},
 		{
+			"rate beyond reason",
+			"rate: 100",
+			"rate: 1e30",
+			`a.yaml:5: API shop: spec.throttle.rate: Invalid value: "1e+30": must be at most 10000000 requests a second; remove throttle for no limit`,
+		},
+		{
 			"burst of zero",
 			"burst: 50",
 			"burst: 0",

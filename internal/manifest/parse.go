@@ -51,7 +51,7 @@ type Source struct {
 
 	offset int   // lines of the file before the document
 	root   *node // lines of the document
-	broken []string
+	broken map[string]bool
 }
 
 // line returns the line of the file at which the field at path, or the nearest thing above it, stands.
@@ -65,12 +65,15 @@ func (s *Source) line(path string) int {
 // reported says whether the shape of path, or of something above it, has been found wrong already: what
 // was decoded there is not what the user wrote, and a second message would only confuse.
 func (s *Source) reported(path string) bool {
-	for _, b := range s.broken {
-		if rest, ok := strings.CutPrefix(path, b); ok && (rest == "" || rest[0] == '.' || rest[0] == '[') {
+	if len(s.broken) == 0 {
+		return false
+	}
+	for i, c := range path {
+		if (c == '.' || c == '[') && s.broken[path[:i]] {
 			return true
 		}
 	}
-	return false
+	return s.broken[path]
 }
 
 func (o *Objects) add(more *Objects) {
@@ -277,8 +280,9 @@ func (p *parser) other(apiVersion, kind, object string, src Source) {
 // decode appends what can be read of m to into, and reports the rest.
 func decode[T any](p *parser, m map[string]any, src Source, object string, into *[]Resource[T]) {
 	clean, problems := strictly(m, reflect.TypeFor[T]())
+	src.broken = make(map[string]bool, len(problems))
 	for _, pr := range problems {
-		src.broken = append(src.broken, pr.path)
+		src.broken[pr.path] = true
 		p.fail(src.line(pr.path), object, pr.path, pr.msg)
 	}
 	obj := new(T)

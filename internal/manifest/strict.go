@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -126,13 +127,34 @@ func (c *checker) unmarshaler(v any, t reflect.Type, path string) bool {
 		want = `must be a duration with its unit, such as "500ms", "30s" or "5m"`
 	case reflect.TypeFor[resource.Quantity]():
 		want = `must be a number, if you like with a suffix: 262144, "256Ki", "4Mi"`
+		if s, ok := v.(string); ok && !cheapQuantity(s) {
+			c.fail(path, "%s, not %s", want, describe(v))
+			return false
+		}
 	}
 	return c.decodes(v, t, path, want)
 }
 
+// cheapQuantity keeps numbers from resource.Quantity that nobody means and that cost it very long: it
+// takes a minute for "1e-99999999". TestQuantityBomb guards it.
+func cheapQuantity(s string) bool {
+	const maxLen, maxExponent = 40, 30
+	if len(s) > maxLen {
+		return false
+	}
+	i := strings.IndexAny(s, "eE")
+	if i < 0 {
+		return true
+	}
+	exp, err := strconv.Atoi(s[i+1:])
+	if err != nil {
+		return !errors.Is(err, strconv.ErrRange) // a suffix, such as 1Ei, or no quantity at all
+	}
+	return -maxExponent <= exp && exp <= maxExponent
+}
+
 func (c *checker) scalar(v any, t reflect.Type, path string) bool {
 	want := ""
-	//nolint:exhaustive // the kinds that JSON has
 	switch t.Kind() {
 	case reflect.String:
 		want = "must be text"
