@@ -22,8 +22,8 @@ func TestMistakes(t *testing.T) {
 		{
 			"unknown field of a small object",
 			"queue: {name: orders}",
-			"queue: {name: orders, colour: red}",
-			`a.yaml:10: API shop: spec.routes[0].queue.colour: unknown field; known here: name`,
+			"queue: {name: orders, tint: red}",
+			`a.yaml:10: API shop: spec.routes[0].queue.tint: unknown field; known here: name`,
 		},
 		{
 			"ordering key of a route",
@@ -129,7 +129,7 @@ a.yaml:15: kind: is missing: every document says apiVersion and kind, such as ap
 			`a.yaml:15: Queue orders: apiVersion: unknown version "weir.dev/v1"; write weir.dev/v1alpha1`,
 		},
 		{
-			"misspelt group",
+			"misspelled group",
 			"apiVersion: weir.dev/v1alpha1\nkind: Queue",
 			"apiVersion: wier.dev/v1alpha1\nkind: Queue",
 			`a.yaml:15: Queue orders: apiVersion: "wier.dev/v1alpha1" is not Weir's; for Weir's API, Queue, EventSourceMapping write weir.dev/v1alpha1`,

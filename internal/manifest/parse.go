@@ -249,7 +249,7 @@ func (p *parser) object(m map[string]any, src Source) {
 	}
 }
 
-// other refuses what is meant for Weir but misspelt; everything else is for the cluster.
+// other refuses what is meant for Weir but misspelled; everything else is for the cluster.
 func (p *parser) other(apiVersion, kind, object string, src Source) {
 	group, version, _ := strings.Cut(apiVersion, "/")
 	if version == "" {

@@ -194,8 +194,7 @@ func (c *checker) decodes(v any, t reflect.Type, path, want string) bool {
 // jsonFields returns a struct's fields by their JSON names, those of inlined structs included.
 func jsonFields(t reflect.Type) map[string]reflect.Type {
 	fields := map[string]reflect.Type{}
-	for i := range t.NumField() {
-		f := t.Field(i)
+	for f := range t.Fields() {
 		name, _, _ := strings.Cut(f.Tag.Get("json"), ",")
 		switch {
 		case name == "-":
