@@ -201,6 +201,6 @@ func (g *Gateway) readyz(w http.ResponseWriter, r *http.Request, t *table) {
 	case g.cfg.Conn.Ready() != nil:
 		writeProblem(w, r, problemOf(stream.ErrUnavailable))
 	default:
-		writeJSON(w, http.StatusOK, fmt.Sprintf(`{"status":"ready","catalog":%q,"nats":%q}`, t.revision, g.cfg.Conn.URL()))
+		writeJSON(w, http.StatusOK, fmt.Sprintf(`{"status":"ready","catalog":%q,"nats":%q}`, t.revision, g.cfg.Conn.Address()))
 	}
 }

@@ -37,7 +37,7 @@ var ErrUnavailable = errors.New("stream: NATS is not available")
 // Config says how to reach NATS.
 type Config struct {
 	URL          string                                         // nats://…, several separated by commas; may hold credentials
-	InProcess    interface{ InProcessConn() (net.Conn, error) } // instead of URL: the server in this process
+	InProcess    interface{ InProcessConn() (net.Conn, error) } // the server in this process; of URL only the credentials count
 	Name         string                                         // of this client, seen in the server's monitoring
 	PingInterval time.Duration                                  // 0: DefaultPingInterval
 	Log          *slog.Logger
@@ -100,8 +100,8 @@ func (c *Conn) Close() {
 	c.cancel(ErrUnavailable)
 }
 
-// URL is where this client is connected now, credentials left out; empty while away.
-func (c *Conn) URL() string { return c.nc.ConnectedUrlRedacted() }
+// Address is the host and port where this client is connected now; empty while away.
+func (c *Conn) Address() string { return c.nc.ConnectedAddr() }
 
 // Live returns a context for the present connected period: it is cancelled with ErrUnavailable the
 // moment the connection is lost, and already cancelled while NATS is away.

@@ -76,12 +76,12 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	defer nats.Stop()
 	client := invoke.NewClient(maxIdle)
 	defer client.Close()
-	front, err := stream.Connect(stream.Config{InProcess: nats, Name: "gateway", Log: cfg.Log.With("service", "gateway")})
+	front, err := stream.Connect(stream.Config{URL: nats.URL(), InProcess: nats, Name: "gateway", Log: cfg.Log.With("service", "gateway")})
 	if err != nil {
 		return err
 	}
 	defer front.Close()
-	back, err := stream.Connect(stream.Config{InProcess: nats, Name: "dispatcher", Log: cfg.Log.With("service", "dispatcher")})
+	back, err := stream.Connect(stream.Config{URL: nats.URL(), InProcess: nats, Name: "dispatcher", Log: cfg.Log.With("service", "dispatcher")})
 	if err != nil {
 		return err
 	}
