@@ -321,6 +321,70 @@ func repeatsMembers(body []byte) bool {
 	}
 }
 
+// FuzzMembers holds Members against encoding/json.
+func FuzzMembers(f *testing.F) {
+	for _, s := range []string{`{}`, ` {"a":1,"b":{"c":[{}]},"a":"x" } `, `{"\u0061\n":"\ud800"}`, `[]`, `{"a":1,}`, `{"a":1}x`, "{\"\xff\":0}"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, object []byte) {
+		var want map[string]json.RawMessage
+		wantErr := json.Unmarshal(object, &want)
+		if wantErr == nil && want == nil {
+			wantErr = errors.New("null")
+		}
+		got := map[string]json.RawMessage{}
+		err := function.Members(object, func(name, value []byte) error {
+			got[string(name)] = value
+			return nil
+		})
+		if (err == nil) != (wantErr == nil) {
+			t.Fatalf("%q: %v, encoding/json: %v", object, err, wantErr)
+		}
+		if err == nil && !reflect.DeepEqual(got, want) {
+			t.Fatalf("got %q, want %q", got, want)
+		}
+	})
+}
+
+func TestMembersEndsWithVisit(t *testing.T) {
+	enough := errors.New("enough")
+	n := 0
+	err := function.Members([]byte(`{"a":1,"b":2,`), func(_, _ []byte) error { n++; return enough })
+	if !errors.Is(err, enough) || n != 1 {
+		t.Fatal(n, err)
+	}
+}
+
+func BenchmarkMembers(b *testing.B) {
+	order := []byte(orderBody(1, 1024))
+	b.Run("weir", func(b *testing.B) {
+		b.SetBytes(int64(len(order)))
+		for b.Loop() {
+			var sku []byte
+			err := function.Members(order, func(name, value []byte) error {
+				if string(name) == "sku" {
+					sku = value
+				}
+				return nil
+			})
+			if err != nil || sku == nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("json", func(b *testing.B) {
+		b.SetBytes(int64(len(order)))
+		for b.Loop() {
+			var o struct {
+				SKU json.RawMessage `json:"sku"`
+			}
+			if err := json.Unmarshal(order, &o); err != nil || o.SKU == nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
 // BenchmarkParseBatch: 500 events of 1 KiB. weir is this package; json is encoding/json with
 // json.RawMessage for the data; sdk is the CloudEvents SDK.
 func BenchmarkParseBatch(b *testing.B) {

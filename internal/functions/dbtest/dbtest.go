@@ -67,6 +67,9 @@ func DB(t testing.TB) *localdb.DB {
 	return shared
 }
 
+// DBRunning returns the database as the test left it.
+func DBRunning(testing.TB) *localdb.DB { return shared }
+
 // Connect opens a connection for the test's length.
 func Connect(t testing.TB, url string) *pgx.Conn {
 	t.Helper()

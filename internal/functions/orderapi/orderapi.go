@@ -90,7 +90,7 @@ type Order struct {
 	ID         uuid.UUID       `json:"id"`
 	AcceptedAt time.Time       `json:"acceptedAt"` // the 202
 	CreatedAt  time.Time       `json:"createdAt"`  // the row
-	Order      json.RawMessage `json:"order"`      // as the client posted it, but for white space and the order of members
+	Order      json.RawMessage `json:"order"`      // as the client posted it, but for white space
 }
 
 type orderList struct {

@@ -93,7 +93,7 @@ func (f *Function) Close() {
 // as well as one that is twice in the batch.
 const insert = `
 INSERT INTO orders (id, customer, sku, quantity, body, accepted_at)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::jsonb[], $6::timestamptz[])
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::json[], $6::timestamptz[])
 ON CONFLICT (id) DO NOTHING`
 
 // write implements function.BatchFunc.
@@ -152,13 +152,13 @@ func columns(rows []row) []orderdb.Param {
 		texts += len(r.customer.String) + len(r.sku)
 		bytes += len(r.body)
 	}
-	const header, element = 20, 8 // of an array and of each of its elements, in binary format; jsonb adds one
+	const header, element = 20, 8 // of an array and of each of its elements, in binary format
 	return []orderdb.Param{
 		{OID: pgtype.UUIDArrayOID, Value: ids, Size: header + n*(element+16)},
 		{OID: pgtype.TextArrayOID, Value: customers, Size: header + n*element + texts},
 		{OID: pgtype.TextArrayOID, Value: skus, Size: header + n*element + texts},
 		{OID: pgtype.Int4ArrayOID, Value: quantities, Size: header + n*element},
-		{OID: pgtype.JSONBArrayOID, Value: bodies, Size: header + n*element + bytes},
+		{OID: pgtype.JSONArrayOID, Value: bodies, Size: header + n*element + bytes},
 		{OID: pgtype.TimestamptzArrayOID, Value: accepted, Size: header + n*(element+8)},
 	}
 }

@@ -24,13 +24,6 @@ type row struct {
 	accepted time.Time
 }
 
-// order is what the table has columns for; the rest of an order is its customer's business.
-type order struct {
-	Customer *string `json:"customer"`
-	SKU      *string `json:"sku"`
-	Quantity *int32  `json:"quantity"`
-}
-
 // newRow makes a row of an event, or says why there cannot be one. now stands in for a ce-time that
 // is missing.
 func newRow(e *function.Event, now time.Time) (row, error) {
@@ -47,19 +40,12 @@ func newRow(e *function.Event, now time.Time) (row, error) {
 	if err := storable(e.Data); err != nil {
 		return row{}, err
 	}
-	var o order
-	if err := json.Unmarshal(e.Data, &o); err != nil {
-		return row{}, describe(err)
+	r := row{id: id, body: e.Data, accepted: e.Time}
+	if err := r.read(e.Data); err != nil {
+		return row{}, err
 	}
-	if o.SKU == nil || *o.SKU == "" {
+	if r.sku == "" {
 		return row{}, errors.New("it has no sku")
-	}
-	r := row{id: id, sku: *o.SKU, body: e.Data, accepted: e.Time}
-	if o.Customer != nil {
-		r.customer = pgtype.Text{String: *o.Customer, Valid: true}
-	}
-	if o.Quantity != nil {
-		r.quantity = pgtype.Int4{Int32: *o.Quantity, Valid: true}
 	}
 	if r.accepted.IsZero() {
 		r.accepted = now
@@ -67,17 +53,53 @@ func newRow(e *function.Event, now time.Time) (row, error) {
 	return r, nil
 }
 
-// describe drops the order's content from a decoding error.
-func describe(err error) error {
-	var wrongType *json.UnmarshalTypeError
-	if errors.As(err, &wrongType) && wrongType.Field != "" {
-		return fmt.Errorf("its %s has the wrong type, or is out of range", wrongType.Field)
+var errType = errors.New("the wrong type, or out of range")
+
+// read takes from an order what the table has columns for; the rest is its customer's business. A
+// repeated member counts as it does for PostgreSQL's operators: the last one.
+func (r *row) read(order []byte) error {
+	var wrong string
+	err := function.Members(order, func(name, value []byte) (err error) {
+		switch string(name) {
+		case "customer":
+			err = read(value, &r.customer.String, &r.customer.Valid)
+		case "sku":
+			var present bool
+			err = read(value, &r.sku, &present)
+		case "quantity":
+			err = read(value, &r.quantity.Int32, &r.quantity.Valid)
+		}
+		if err != nil {
+			wrong = string(name)
+		}
+		return err
+	})
+	switch {
+	case errors.Is(err, errType):
+		return fmt.Errorf("its %s is of %w", wrong, err)
+	case err != nil:
+		return fmt.Errorf("it is not valid JSON: %w", err)
 	}
-	return errors.New("it is not valid JSON")
+	return nil
 }
 
-// storable refuses JSON that encoding/json accepts and jsonb doesn't: text that isn't UTF-8, the
-// character U+0000, and halves of surrogate pairs.
+// read decodes a member's value; null is the same as absent.
+func read[T string | int32](value []byte, to *T, present *bool) error {
+	var v T
+	*to, *present = v, false
+	if string(value) == "null" {
+		return nil
+	}
+	if err := json.Unmarshal(value, &v); err != nil {
+		return errType // encoding/json's error quotes the order
+	}
+	*to, *present = v, true
+	return nil
+}
+
+// storable refuses JSON that is valid and that PostgreSQL cannot hold, or would hold only until
+// somebody reads it with an operator or casts it to jsonb: text that isn't UTF-8, the character
+// U+0000, and halves of surrogate pairs.
 func storable(b []byte) error {
 	if !utf8.Valid(b) {
 		return errors.New("it is not UTF-8")

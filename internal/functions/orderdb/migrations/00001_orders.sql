@@ -4,7 +4,10 @@ CREATE TABLE orders (
     customer    text,
     sku         text        NOT NULL,
     quantity    integer,
-    body        jsonb       NOT NULL,              -- the whole order
+    -- The whole order, as it was posted. Not jsonb: building it makes a batch 1.5 to 1.9 times as
+    -- expensive for the server, and the server is what all of this spares. Operators work on json
+    -- too; what is searched for gets a column or an index on an expression.
+    body        json        NOT NULL,
     accepted_at timestamptz NOT NULL,              -- the 202
     created_at  timestamptz NOT NULL DEFAULT now() -- the row
 );
