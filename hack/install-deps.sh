@@ -140,6 +140,12 @@ POLICY
   as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l \
     apt-get -qq -y -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 \
     install --no-install-recommends "${packages[@]}" </dev/null
+
+  # The package enables its service for the next boot.
+  if [[ " ${packages[*]} " == *" pgbouncer "* ]] && command -v systemctl >/dev/null 2>&1; then
+    as_root systemctl --quiet disable pgbouncer.service >/dev/null 2>&1 ||
+      say "could not disable the system's pgbouncer.service; to do so: systemctl disable pgbouncer"
+  fi
 }
 
 install_macos() {

@@ -2,6 +2,7 @@ package localdb
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -50,12 +51,20 @@ func (a account) own(path string) error {
 // canUse reports whether the account can get to the folder and write in it.
 // It asks the kernel as that account: mode bits alone don't tell, there may be
 // access lists and mounts.
-func (a account) canUse(ctx context.Context, dir string) bool {
+func (a account) canUse(ctx context.Context, dir string) (bool, error) {
 	if a.credential == nil {
-		return true // the caller made it
+		return true, nil // the caller made it
 	}
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", `cd "$0" && test -w .`, dir)
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: a.credential}
-	return cmd.Run() == nil
+	err := cmd.Run()
+	if ctx.Err() != nil { // no answer, and "no" would move the data elsewhere
+		return false, context.Cause(ctx)
+	}
+	var refused *exec.ExitError
+	if err != nil && !errors.As(err, &refused) {
+		return false, fmt.Errorf("localdb: ask whether %s can use %s: %w", systemUser, dir, err)
+	}
+	return err == nil, nil
 }

@@ -54,7 +54,7 @@ func openFolder(ctx context.Context, config Config) (_ *folder, err error) {
 	if f.dir, err = filepath.Abs(f.dir); err != nil {
 		return nil, fmt.Errorf("localdb: folder %s: %w", f.dir, err)
 	}
-	if err := makePrivate(f.dir); err != nil {
+	if err := makePrivate(f.dir); err != nil { // for the lock
 		return nil, err
 	}
 	if f.lock, err = claim(f.dir); err != nil {
@@ -66,26 +66,26 @@ func openFolder(ctx context.Context, config Config) (_ *folder, err error) {
 		}
 	}()
 
-	f.home = f.dir
-	if err := f.account.own(f.home); err != nil {
-		return nil, fmt.Errorf("localdb: give %s to the server account: %w", f.home, err)
+	for _, f.home = range []string{f.dir, standIn(f.dir)} {
+		if err := makePrivate(f.home); err != nil {
+			return nil, err
+		}
+		if err := f.account.own(f.home); err != nil {
+			return nil, fmt.Errorf("localdb: give %s to the server account: %w", f.home, err)
+		}
+		usable, err := f.account.canUse(ctx, f.home)
+		if err != nil {
+			return nil, err
+		}
+		if usable {
+			if f.home != f.dir {
+				config.Log.Info("the user "+systemUser+" cannot reach the folder; its files are elsewhere", "folder", f.dir, "home", f.home)
+			}
+			return f, nil
+		}
 	}
-	if f.account.canUse(ctx, f.home) {
-		return f, nil
-	}
-	f.home = standIn(f.dir)
-	if err := makePrivate(f.home); err != nil {
-		return nil, err
-	}
-	if err := f.account.own(f.home); err != nil {
-		return nil, fmt.Errorf("localdb: give %s to the server account: %w", f.home, err)
-	}
-	if !f.account.canUse(ctx, f.home) {
-		return nil, fmt.Errorf("localdb: the user %q, whom PostgreSQL runs as because root may not, can use neither %s nor %s:"+
-			" choose a folder it can reach, or run as an ordinary user", systemUser, f.dir, f.home)
-	}
-	config.Log.Info("the user "+systemUser+" cannot reach the folder; its files are elsewhere", "folder", f.dir, "home", f.home)
-	return f, nil
+	return nil, fmt.Errorf("localdb: the user %q, whom PostgreSQL runs as because root may not, can use neither %s nor %s:"+
+		" choose a folder it can reach, or run as an ordinary user", systemUser, f.dir, f.home)
 }
 
 // makePrivate makes dir with mode 0700, its parents with 0755.

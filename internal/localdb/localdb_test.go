@@ -284,6 +284,19 @@ func TestStartIsCancelled(t *testing.T) {
 	}
 }
 
+// A context that is over is no answer to whether the folder can be reached:
+// the data must not go elsewhere for it.
+func TestStartIsCancelledBeforeItBegins(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var log strings.Builder
+	dir := testDir(t)
+	_, err := localdb.Start(ctx, localdb.Config{Dir: dir, Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if !errors.Is(err, context.Canceled) || strings.Contains(log.String(), "elsewhere") {
+		t.Errorf("got %v, log %s", err, log.String())
+	}
+}
+
 type cancelHandler struct {
 	slog.Handler
 	cancel context.CancelFunc

@@ -24,8 +24,8 @@ type process struct {
 	wanted atomic.Bool
 	lost   func(error)
 
-	done chan struct{} // closed when the process has ended; err is set then
-	err  error
+	exited chan struct{} // closed when the process has ended
+	done   chan struct{} // closed when its goroutine is about to end, after exited
 }
 
 // command is what to run.
@@ -50,26 +50,28 @@ func (f *folder) start(ctx context.Context, c command, log *os.File) (*process, 
 	cmd.Env = serverEnvironment(f.home)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = f.account.attributes(c.death)
-	p := &process{name: c.name, cmd: cmd, log: log, start: start, lost: c.lost, done: make(chan struct{})}
+	p := &process{name: c.name, cmd: cmd, log: log, start: start, lost: c.lost, exited: make(chan struct{}), done: make(chan struct{})}
 
 	// The kernel sends the death signal when the thread that forked ends, not
 	// when the process does. So this goroutine keeps its thread until the
 	// server has ended, and takes it along.
 	started := make(chan error, 1)
 	go func() {
+		defer close(p.done)
 		runtime.LockOSThread()
 		err := cmd.Start()
 		started <- err
 		if err != nil {
-			close(p.done)
 			return
 		}
-		p.err = cmd.Wait()
+		_ = cmd.Wait() // ProcessState tells
+		_ = log.Close()
+		// Before the loss is told: who hears of it and starts the server again
+		// must not be told that it runs. Guarded by TestPostgresIsKilled.
+		close(p.exited)
 		if p.wanted.Load() {
 			p.lost(fmt.Errorf("localdb: %s ended by itself (%s); its last lines:\n%s", p.name, cmd.ProcessState, p.tail()))
 		}
-		_ = log.Close() // only read from here on; see tail
-		close(p.done)
 	}()
 	if err := <-started; err != nil {
 		<-p.done
@@ -102,13 +104,14 @@ func (p *process) pid() int {
 	return p.cmd.Process.Pid
 }
 
-// ended reports whether the process is gone. p may be nil.
+// ended reports whether the process is gone; its goroutine is then, too. p may be nil.
 func (p *process) ended() bool {
 	if p == nil {
 		return true
 	}
 	select {
-	case <-p.done:
+	case <-p.exited:
+		<-p.done
 		return true
 	default:
 		return false
@@ -151,7 +154,7 @@ func (p *process) poll(ctx context.Context, ready func(context.Context) error) e
 			return nil
 		}
 		select {
-		case <-p.done:
+		case <-p.exited:
 			return &exitError{name: p.name, state: p.cmd.ProcessState.String(), tail: p.tail()}
 		case <-ctx.Done():
 			return fmt.Errorf("localdb: %s does not answer: %w (%w); its last lines:\n%s", p.name, context.Cause(ctx), err, p.tail())
