@@ -83,10 +83,10 @@ func (h *batchHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // read returns the call's events; single is true unless they came as a batch.
 func (h *batchHandler) read(w http.ResponseWriter, r *http.Request) (events []Event, single bool, err error) {
 	if r.Method != http.MethodPost {
-		return nil, false, Problem{
+		return nil, false, problemError{Problem{
 			Type: ProblemMethod, Title: "Method not allowed", Status: http.StatusMethodNotAllowed,
 			Detail: "A function call is a POST of CloudEvents.",
-		}
+		}}
 	}
 	media, err := mediaType(r.Header)
 	if err != nil {
@@ -130,10 +130,10 @@ func mediaType(h http.Header) (string, error) {
 	default:
 		return media, nil
 	}
-	return "", Problem{
+	return "", problemError{Problem{
 		Type: ProblemMediaType, Title: "Not CloudEvents", Status: http.StatusUnsupportedMediaType,
 		Detail: "Send " + contentTypeBatch + ", " + contentTypeEvent + " (UTF-8), or one event in binary mode with ce-* headers.",
-	}
+	}}
 }
 
 func (h *batchHandler) body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
@@ -146,23 +146,23 @@ func (h *batchHandler) body(w http.ResponseWriter, r *http.Request) ([]byte, err
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return nil, Problem{
+		return nil, problemError{Problem{
 			Type: ProblemTooLarge, Title: "Body too large", Status: http.StatusRequestEntityTooLarge,
 			Detail: fmt.Sprintf("The function takes %d bytes at most; lower the mapping's batch.maxBytes.", h.maxBody),
-		}
+		}}
 	case err != nil:
-		return nil, Problem{
+		return nil, problemError{Problem{
 			Type: ProblemBadRequest, Title: "Body cut short", Status: http.StatusBadRequest,
 			Detail: "The body ended before its end.",
-		}
+		}}
 	}
 	return buf.Bytes(), nil
 }
 
 func badRequest(err error) error {
-	return Problem{
+	return problemError{Problem{
 		Type: ProblemBadRequest, Title: "Malformed events", Status: http.StatusBadRequest, Detail: err.Error(),
-	}
+	}}
 }
 
 // refuse answers err and logs it, but for what happens all the time while a backend is away.

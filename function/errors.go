@@ -82,8 +82,10 @@ const (
 	ProblemMediaType     = "https://weir.dev/problems/unsupported-media" // 415
 )
 
-// Error makes a Problem an error, so that a function may return one through its own layers.
-func (p Problem) Error() string { return fmt.Sprintf("%d %s: %s", p.Status, p.Title, p.Detail) }
+// problemError is an error whose answer is known where it arises.
+type problemError struct{ Problem }
+
+func (e problemError) Error() string { return fmt.Sprintf("%d %s: %s", e.Status, e.Title, e.Detail) }
 
 // Write answers with p.
 func (p Problem) Write(w http.ResponseWriter) {
@@ -111,10 +113,10 @@ func ProblemOf(err error) Problem {
 		Detail: "The function could not process the request; its log says why.",
 	}
 	var out *outcomeError
-	var own Problem
+	var own problemError
 	switch {
 	case errors.As(err, &own):
-		return own
+		return own.Problem
 	case !errors.As(err, &out):
 	case out.outcome == outcomeNotNow:
 		p = Problem{
@@ -132,8 +134,7 @@ func ProblemOf(err error) Problem {
 			Detail: "Sending the same again will not help; the function's log says why.",
 		}
 	}
-	var d *detailError
-	if errors.As(err, &d) {
+	if d, ok := errors.AsType[*detailError](err); ok {
 		p.Detail = d.detail
 	}
 	return p

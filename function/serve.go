@@ -62,6 +62,13 @@ func serve(ctx context.Context, ln net.Listener, h http.Handler) error {
 	if err != nil {
 		err = errors.Join(fmt.Errorf("draining for %v: %w", drainTimeout, err), srv.Close())
 	}
-	<-served
+	return errors.Join(err, notClosed(<-served))
+}
+
+// notClosed drops the error that says that Shutdown or Close was called.
+func notClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
 	return err
 }

@@ -44,7 +44,7 @@ func File(path string) Source {
 		if err != nil {
 			return nil, err
 		}
-		defer f.Close() //nolint:errcheck // opened for reading
+		defer f.Close()
 		b, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
 		if err != nil {
 			return nil, fmt.Errorf("reading %s: %w", path, err)

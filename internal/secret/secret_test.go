@@ -61,12 +61,12 @@ func TestCacheOverTime(t *testing.T) {
 
 		get(t, c, "one", false)
 		src.set("two", nil)
-		time.Sleep(time.Minute - 1)
+		time.Sleep(time.Minute - 1) //nolint:forbidigo // synctest
 		get(t, c, "one", false)
 		if n := src.reads.Load(); n != 1 {
 			t.Fatalf("%d reads within the TTL", n)
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond) //nolint:forbidigo // synctest
 		if v := get(t, c, "two", false); !v.ReadAt.Equal(start.Add(time.Minute)) {
 			t.Fatalf("read at %v", v.ReadAt)
 		}
@@ -74,7 +74,7 @@ func TestCacheOverTime(t *testing.T) {
 		// The source fails for ten minutes: the last good value stays, with its age.
 		src.set("", errors.New("the store is away"))
 		for range 120 {
-			time.Sleep(5 * time.Second)
+			time.Sleep(5 * time.Second) //nolint:forbidigo // synctest
 			get(t, c, "two", time.Since(start) >= 2*time.Minute)
 		}
 		if v := get(t, c, "two", true); time.Since(v.ReadAt) != 10*time.Minute {
@@ -88,7 +88,7 @@ func TestCacheOverTime(t *testing.T) {
 		}
 
 		src.set("three", nil)
-		time.Sleep(5 * time.Second)
+		time.Sleep(5 * time.Second) //nolint:forbidigo // synctest
 		get(t, c, "three", false)
 		if !strings.Contains(log.String(), "readable again") {
 			t.Fatalf("recovery isn't logged:\n%s", log.String())
@@ -109,7 +109,7 @@ func TestExpire(t *testing.T) {
 		src.set("two", nil)
 		c.Expire() // too soon: a crowd that is refused must not become a crowd of reads
 		get(t, c, "one", false)
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) //nolint:forbidigo // synctest
 		c.Expire()
 		c.Expire()
 		get(t, c, "two", false)
@@ -153,7 +153,7 @@ func TestSingleFlight(t *testing.T) {
 		release <- struct{}{}
 		wg.Wait()
 
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) //nolint:forbidigo // synctest
 		wg.Go(func() {
 			if v, err := c.Get(t.Context()); err != nil || v.Text() != "value 2" {
 				t.Errorf("the refresher: %q %v", v.Text(), err)
@@ -166,7 +166,7 @@ func TestSingleFlight(t *testing.T) {
 		get(t, c, "value 2", false)
 
 		// A refresher that gives up says nothing of the source: not stale, and the next one tries.
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) //nolint:forbidigo // synctest
 		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		if v, err := c.Get(ctx); err != nil || v.Text() != "value 2" || v.Stale {

@@ -28,9 +28,10 @@ import (
 )
 
 const (
-	// StatementTimeout and CallTimeout are short: a client waits for the answer.
+	// StatementTimeout is held by the server and CallTimeout by the function. Both are short: a client waits for the answer.
 	StatementTimeout = 2 * time.Second
-	CallTimeout      = 3 * time.Second
+	// CallTimeout bounds the wait for a connection, the statement and its answer.
+	CallTimeout = 3 * time.Second
 
 	// RetryAfter is what a client is told while the database is away.
 	RetryAfter = time.Second

@@ -109,9 +109,18 @@ func TestRefusals(t *testing.T) {
 		method, target string
 		status         int
 	}{
-		{"GET", "/orders/" + orderID(1), 404}, {"GET", "/orders/x", 400}, {"GET", "/orders/%7B" + orderID(1) + "%7D", 400},
-		{"GET", "/orders/" + orderID(1) + "/x", 404}, {"GET", "/", 404}, {"POST", "/orders", 405}, {"DELETE", "/orders/" + orderID(1), 405},
-		{"GET", "/orders?limit=0", 400}, {"GET", "/orders?limit=101", 400}, {"GET", "/orders?limit=-1", 400}, {"GET", "/orders?limit=x", 400}, {"GET", "/orders?limit=", 400},
+		{"GET", "/orders/" + orderID(1), 404},
+		{"GET", "/orders/x", 400},
+		{"GET", "/orders/%7B" + orderID(1) + "%7D", 400},
+		{"GET", "/orders/" + orderID(1) + "/x", 404},
+		{"GET", "/", 404},
+		{"POST", "/orders", 405},
+		{"DELETE", "/orders/" + orderID(1), 405},
+		{"GET", "/orders?limit=0", 400},
+		{"GET", "/orders?limit=101", 400},
+		{"GET", "/orders?limit=-1", 400},
+		{"GET", "/orders?limit=x", 400},
+		{"GET", "/orders?limit=", 400},
 	} {
 		res := call(f, tc.method, tc.target)
 		var p struct {

@@ -87,8 +87,7 @@ func (db *DB) within(ctx context.Context, work func(context.Context, *pgx.Conn) 
 	defer cancel()
 	conn, err := db.pool.Acquire(waiting)
 	if err != nil {
-		var refused *pgconn.ConnectError
-		if errors.As(err, &refused) {
+		if _, refused := errors.AsType[*pgconn.ConnectError](err); refused {
 			db.url.Expire() // perhaps it was rotated
 		}
 		return fmt.Errorf("connecting: %w", unavailableError{err})

@@ -24,17 +24,14 @@ func Unavailable(err error) bool {
 	if err == nil {
 		return false
 	}
-	var away unavailableError
-	if errors.As(err, &away) {
+	if _, ok := errors.AsType[unavailableError](err); ok {
 		return true
 	}
 	// Before PgError: a failed connection attempt wraps the server's answer.
-	var connect *pgconn.ConnectError
-	if errors.As(err, &connect) {
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
 		return true
 	}
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok {
 		return unavailableState(pg.Code)
 	}
 	var network net.Error
@@ -78,8 +75,7 @@ func unavailableState(code string) bool {
 // DataRefused tells whether the database refused the data (SQLSTATE classes 22 and 23), and the
 // SQLSTATE. Its message is not for a caller's eyes: it may quote the data.
 func DataRefused(err error) (sqlstate string, ok bool) {
-	var pg *pgconn.PgError
-	if errors.As(err, &pg) && (strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23")) {
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && (strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23")) {
 		return pg.Code, true
 	}
 	return "", false

@@ -391,7 +391,8 @@ func TestUnavailable(t *testing.T) {
 	}
 	for _, err := range []error{
 		context.DeadlineExceeded, io.ErrUnexpectedEOF, pgconn.ErrConnClosed, net.ErrClosed,
-		unavailableError{errors.New("closed pool")}, &net.OpError{Op: "read", Err: syscall.ECONNRESET},
+		unavailableError{errors.New("closed pool")},
+		&net.OpError{Op: "read", Err: syscall.ECONNRESET},
 	} {
 		if !Unavailable(fmt.Errorf("x: %w", err)) {
 			t.Errorf("%v is not unavailable", err)

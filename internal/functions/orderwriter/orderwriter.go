@@ -24,10 +24,11 @@ import (
 )
 
 const (
-	// StatementTimeout and CallTimeout are well below the mapping's timeout (60 s): an answer that
+	// StatementTimeout is held by the server and CallTimeout by the function. Both are well below the mapping's timeout (60 s): an answer that
 	// says "not now" costs no attempt, a call that times out does.
 	StatementTimeout = 15 * time.Second
-	CallTimeout      = 20 * time.Second
+	// CallTimeout bounds the wait for a connection, the statement and its answer.
+	CallTimeout = 20 * time.Second
 
 	// RetryAfter is what a batch is told while the database is away.
 	RetryAfter = time.Second
