@@ -12,6 +12,7 @@ import (
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/schema"
 	"github.com/weir-dev/weir/internal/throttle"
 )
 
@@ -35,10 +36,10 @@ type bucket struct {
 type route struct {
 	g       *Gateway
 	spec    catalog.Route
-	source  string  // /apis/NAMESPACE/API/ROUTE: scope of idempotency keys and CloudEvents source
-	api     *bucket // nil: none
-	own     *bucket // nil: none
-	schema  *schema // nil: none
+	source  string         // /apis/NAMESPACE/API/ROUTE: scope of idempotency keys and CloudEvents source
+	api     *bucket        // nil: none
+	own     *bucket        // nil: none
+	schema  *schema.Schema // nil: none
 	writer  appender
 	forward http.Handler
 }
@@ -127,8 +128,8 @@ func (r *route) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	defer release()
 	if r.schema != nil {
-		if p := r.schema.validate(body); p != nil {
-			writeProblem(w, req, *p)
+		if err := r.schema.Validate(body); err != nil {
+			writeProblem(w, req, problemOfSchema(err))
 			return
 		}
 	}

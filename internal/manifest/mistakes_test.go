@@ -279,7 +279,7 @@ a.yaml:9: API shop: spec.routes[0].schema: Forbidden: a GET request has no body 
 			"schema that is no object",
 			"schema: {type: object}",
 			"schema: [object]",
-			`a.yaml:9: API shop: spec.routes[0].schema: Invalid value: ["object"]: must be a JSON Schema object, such as {type: object}`,
+			`a.yaml:9: API shop: spec.routes[0].schema: Invalid value: must be a JSON Schema object, such as {type: object}`,
 		},
 		{
 			"schema elsewhere",

@@ -1,0 +1,148 @@
+package schema
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// interest says which parts of a value a schema can see. A nil interest sees nothing: any value will do
+// in its place.
+type interest struct {
+	all   bool                 // everything
+	names bool                 // the names of all members, though not their values
+	props map[string]*interest // the members that matter
+	items *interest            // of an array's elements
+}
+
+// interestOf reads what a schema can see. It knows the keywords of simple schemas; at any other it gives
+// up and sees everything, so that a keyword it has never heard of costs speed and not truth.
+func interestOf(schema any) *interest {
+	doc, ok := schema.(map[string]any)
+	if !ok {
+		return nil // true and false: the verdict doesn't depend on the value
+	}
+	in := &interest{props: map[string]*interest{}}
+	for keyword, v := range doc {
+		switch keyword {
+		case "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment":
+		case "type", "required", "minItems", "maxItems",
+			"minLength", "maxLength", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf":
+		case "minProperties", "maxProperties":
+			in.names = true
+		case "properties":
+			props, ok := v.(map[string]any)
+			if !ok {
+				return &interest{all: true}
+			}
+			for name, sub := range props {
+				in.props[name] = interestOf(sub)
+			}
+		case "additionalProperties":
+			if allowed, ok := v.(bool); !ok {
+				return &interest{all: true}
+			} else if !allowed {
+				in.names = true
+			}
+		case "items":
+			in.items = interestOf(v)
+		default:
+			return &interest{all: true}
+		}
+	}
+	if required, ok := doc["required"].([]any); ok {
+		for _, r := range required {
+			if name, ok := r.(string); ok {
+				if _, known := in.props[name]; !known {
+					in.props[name] = nil // that it is there matters, what it is doesn't
+				}
+			}
+		}
+	}
+	return in
+}
+
+// decode checks that text is one JSON value and returns what in can see of it.
+func decode(text []byte, in *interest) (any, error) {
+	d := jsontext.NewDecoder(bytes.NewBuffer(text)) // a *bytes.Buffer is read in place
+	v, err := value(d, in)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
+		if err == nil {
+			err = errors.New("there is more after the value")
+		}
+		return nil, err
+	}
+	return v, nil
+}
+
+// value consumes one value. The decoder bounds the depth.
+func value(d *jsontext.Decoder, in *interest) (any, error) {
+	if in == nil {
+		return nil, d.SkipValue()
+	}
+	t, err := d.ReadToken()
+	if err != nil {
+		return nil, err
+	}
+	switch t.Kind() {
+	case jsontext.KindBeginObject:
+		return object(d, in)
+	case jsontext.KindBeginArray:
+		return array(d, in)
+	case jsontext.KindString:
+		return t.String(), nil
+	case jsontext.KindNumber:
+		return json.Number(t.String()), nil
+	case jsontext.KindTrue, jsontext.KindFalse:
+		return t.Bool(), nil
+	default:
+		return nil, nil //nolint:nilnil // JSON's null
+	}
+}
+
+func object(d *jsontext.Decoder, in *interest) (any, error) {
+	out := make(map[string]any, len(in.props))
+	for d.PeekKind() != jsontext.KindEndObject {
+		t, err := d.ReadToken()
+		if err != nil {
+			return nil, err
+		}
+		name := t.String()
+		sub, known := in.props[name]
+		if in.all {
+			sub, known = in, true
+		}
+		v, err := value(d, sub)
+		if err != nil {
+			return nil, err
+		}
+		if known || in.names {
+			out[name] = v
+		}
+	}
+	_, err := d.ReadToken()
+	return out, err
+}
+
+func array(d *jsontext.Decoder, in *interest) (any, error) {
+	out := []any{}
+	sub := in.items
+	if in.all {
+		sub = in
+	}
+	for d.PeekKind() != jsontext.KindEndArray {
+		v, err := value(d, sub)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	_, err := d.ReadToken()
+	return out, err
+}
