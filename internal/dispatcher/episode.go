@@ -20,7 +20,7 @@ const (
 	done           // the function took it
 	failed         // an attempt is counted; what follows is not durable yet
 	refused        // permanently; what follows is not durable yet
-	retried        // durable in the retry stream
+	retried        // durable in the retry stream, for a later attempt
 	dead           // durable in the dead-letter queue
 )
 

@@ -39,7 +39,8 @@ type blockKey struct {
 type block struct {
 	delivery *stream.Delivery
 	key      blockKey
-	left     int // records
+	items    []*item
+	left     int // records that are not settled
 	size     int
 }
 
@@ -95,12 +96,42 @@ func (s *session) run(work context.Context) error {
 			// The loop's condition decides.
 		}
 	}
-	returned := 0
-	for _, b := range s.held {
-		returned += b.left
-	}
-	s.m.add(Stats{Returned: returned, InHand: -returned})
+	s.giveBack(work)
 	return context.Cause(intake)
+}
+
+// giveBack ends the hold on what is left. A block of which nothing is settled is simply delivered again.
+// Of one that is settled in part, the rest is written back as a block of its own, so that an orderly stop
+// delivers nothing twice; when that fails, the whole block comes again.
+func (s *session) giveBack(work context.Context) {
+	var rest []*item
+	var blocks []*block
+	d := Stats{}
+	for _, b := range s.held {
+		if b.left == len(b.items) || work.Err() != nil || s.src.Err() != nil {
+			d.Returned += b.left
+			continue
+		}
+		blocks = append(blocks, b)
+		for _, it := range b.items {
+			if it.fate != done && it.fate != retried && it.fate != dead {
+				rest = append(rest, it)
+			}
+		}
+	}
+	if len(rest) > 0 {
+		if err := s.m.cfg.Conn.Delay(work, s.m.spec.Queue, time.Now(), records(rest)); err != nil {
+			s.m.log.Warn("blocks that are settled in part will be delivered again whole", "error", err)
+			d.Returned += len(rest)
+		} else {
+			d.Retried += len(rest)
+			for _, b := range blocks {
+				s.ack(b)
+			}
+		}
+	}
+	d.InHand = -(d.Returned + d.Retried)
+	s.m.add(d)
 }
 
 // doneOnce wakes the loop when the intake ends while nothing runs; while episodes run, their ends do.
@@ -125,12 +156,14 @@ func (s *session) take(d *stream.Delivery) {
 		b.delivery = d // came again while in hand: the newer delivery is the one to acknowledge
 		return
 	}
-	b := &block{delivery: d, key: k, left: len(d.Records)}
+	b := &block{delivery: d, key: k, items: make([]*item, 0, len(d.Records)), left: len(d.Records)}
 	now := time.Now()
 	for i := range d.Records {
 		r := &d.Records[i]
 		b.size += r.Size()
-		s.acc.Add(&item{rec: r, block: b}, len(r.Body), now)
+		it := &item{rec: r, block: b}
+		b.items = append(b.items, it)
+		s.acc.Add(it, len(r.Body), now)
 	}
 	if b.left == 0 {
 		_ = d.Ack() // an empty block; at worst it comes again
@@ -179,15 +212,18 @@ func (s *session) settle(e *episode) {
 			continue // given back: its block stays unacknowledged
 		}
 		b := it.block
-		if b.left--; b.left > 0 {
-			continue
+		if b.left--; b.left == 0 {
+			s.ack(b)
 		}
-		if err := b.delivery.Ack(); err != nil {
-			s.m.log.Debug("an acknowledgement was not sent; the block comes again", "error", err)
-		}
-		delete(s.held, b.key)
-		s.size -= b.size
 	}
 	d.InHand = -(d.Done + d.Retried + d.Dead)
 	s.m.add(d)
+}
+
+func (s *session) ack(b *block) {
+	if err := b.delivery.Ack(); err != nil {
+		s.m.log.Debug("an acknowledgement was not sent; the block comes again", "error", err)
+	}
+	delete(s.held, b.key)
+	s.size -= b.size
 }

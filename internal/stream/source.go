@@ -78,7 +78,7 @@ func (s *Source) Deliveries() <-chan *Delivery { return s.out }
 // Done is closed when the source ended: by Close, by loss of the connection, or by an error.
 func (s *Source) Done() <-chan struct{} { return s.ctx.Done() }
 
-// Err says why the source ended.
+// Err says why the source ended; nil while it has not.
 func (s *Source) Err() error { return context.Cause(s.ctx) }
 
 // Close ends the source and waits for its goroutines. Unsettled blocks may still be acknowledged.

@@ -1,0 +1,142 @@
+// Package internal_test holds the layout: which package may import which, and what each binary links.
+package internal_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/weir-dev/weir/"
+
+// ranks of the packages (docs/architecture.md). A package imports only packages of lower rank; so the
+// stages never import each other. A package that is not listed here fails the test.
+var ranks = map[string]int{ //nolint:gochecknoglobals // a table
+	"function": 0, // public: for people who write functions
+
+	"internal/record": 0, "internal/batch": 0, "internal/throttle": 0, "internal/catalog": 0, "internal/schema": 0,
+
+	"api/v1alpha1": 1, "internal/lifecycle": 1, "internal/telemetry": 1, "internal/secret": 1,
+	"internal/localnats": 1, "internal/localdb": 1,
+
+	"internal/stream": 2, "internal/invoke": 2, "internal/manifest": 2,
+
+	"internal/functions/orderdb": 4,
+	"internal/gateway":           5, "internal/dispatcher": 5,
+	"internal/functions/orderwriter": 5, "internal/functions/orderapi": 5,
+
+	"internal/app":         6,
+	"internal/app/gateway": 7, "internal/app/dispatcher": 7, "internal/app/local": 7,
+
+	"services/gateway": 8, "services/dispatcher": 8, "cmd/weir": 8,
+	"services/functions/order-writer": 8, "services/functions/order-api": 8,
+	"hack/run": 8,
+}
+
+// forTests may be imported by tests only, and may import anything below the stages.
+var forTests = []string{"internal/testkit", "internal/functions/dbtest", "test/"} //nolint:gochecknoglobals // a table
+
+// owners of outside systems: nobody else imports them.
+var owners = map[string][]string{ //nolint:gochecknoglobals // a table
+	"github.com/nats-io/nats.go":            {"internal/stream"},
+	"github.com/nats-io/nats-server":        {"internal/localnats"},
+	"github.com/jackc/pgx":                  {"internal/functions/orderdb", "internal/functions/orderwriter", "internal/functions/orderapi", "internal/localdb"},
+	"knative.dev/serving":                   {"internal/manifest"},
+	"sigs.k8s.io/controller-runtime":        {},
+	"k8s.io/client-go":                      {},
+	"github.com/santhosh-tekuri/jsonschema": {"internal/schema"},
+}
+
+// dataPlane must not link what is heavy or dangerous there.
+var (
+	dataPlane = []string{"services/gateway", "services/dispatcher"}                                                           //nolint:gochecknoglobals // a table
+	forbidden = []string{"k8s.io/", "knative.dev/", "sigs.k8s.io/", "github.com/nats-io/nats-server", "github.com/jackc/pgx"} //nolint:gochecknoglobals // a table
+)
+
+type pkg struct {
+	ImportPath string
+	Imports    []string
+	Deps       []string
+}
+
+func list(t *testing.T, args ...string) []pkg {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "go", append([]string{"list", "-json=ImportPath,Imports,Deps"}, args...)...)
+	cmd.Dir = ".."
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v\n%s", err, stderr.String())
+	}
+	var pkgs []pkg
+	for d := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return pkgs
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		pkgs = append(pkgs, p)
+	}
+}
+
+func TestArchRanks(t *testing.T) {
+	pkgs := list(t, "./...")
+	if len(pkgs) < 20 {
+		t.Fatalf("only %d packages were found", len(pkgs))
+	}
+	for _, p := range pkgs {
+		name := strings.TrimPrefix(p.ImportPath, module)
+		if isForTests(name) || name == "internal" {
+			continue
+		}
+		rank, known := ranks[name]
+		if !known {
+			t.Errorf("%s has no rank: give it one here and in docs/architecture.md", name)
+			continue
+		}
+		for _, i := range p.Imports {
+			if other, ours := strings.CutPrefix(i, module); ours {
+				if isForTests(other) {
+					t.Errorf("%s imports %s, which is for tests", name, other)
+				} else if ranks[other] >= rank {
+					t.Errorf("%s (rank %d) imports %s (rank %d)", name, rank, other, ranks[other])
+				}
+				continue
+			}
+			for outside, by := range owners {
+				if (i == outside || strings.HasPrefix(i, outside+"/")) && !slices.Contains(by, name) {
+					t.Errorf("%s imports %s; only %v may", name, i, by)
+				}
+			}
+		}
+	}
+}
+
+func TestArchBinariesLinkOnlyWhatTheyRun(t *testing.T) {
+	for _, service := range dataPlane {
+		pkgs := list(t, "./"+service)
+		if len(pkgs) != 1 || len(pkgs[0].Deps) < 50 {
+			t.Fatalf("%s: %d packages", service, len(pkgs))
+		}
+		for _, d := range pkgs[0].Deps {
+			for _, f := range forbidden {
+				if strings.HasPrefix(d, f) {
+					t.Errorf("%s links %s", service, d)
+				}
+			}
+		}
+	}
+}
+
+func isForTests(name string) bool {
+	return slices.ContainsFunc(forTests, func(p string) bool {
+		return name == strings.TrimSuffix(p, "/") || strings.HasSuffix(p, "/") && strings.HasPrefix(name, p)
+	})
+}
