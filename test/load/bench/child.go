@@ -1,0 +1,227 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+const (
+	readyTimeout = 30 * time.Second
+	stopTimeout  = 10 * time.Second // then it is killed: what it holds is thrown away anyway
+)
+
+// child is a server process.
+type child struct {
+	name string
+	cmd  *exec.Cmd
+	log  string // file
+	done chan struct{}
+	err  error // good once done is closed
+}
+
+// start runs program in a process group of its own, so that a Ctrl-C at the terminal reaches the bench
+// alone, which then ends its children in order. Its output goes to a file.
+func (b *bench) start(name, program string, args, env []string) (*child, error) {
+	c := &child{name: name, done: make(chan struct{}), log: b.folder(name) + ".log"}
+	out, err := os.Create(c.log)
+	if err != nil {
+		return nil, err
+	}
+	defer out.Close()
+	c.cmd = exec.Command(program, args...) //nolint:noctx // ended by stop, which first asks
+	c.cmd.Dir, c.cmd.Stdout, c.cmd.Stderr = b.root, out, out
+	c.cmd.Env = append(os.Environ(), env...)
+	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	setDeathSignal(c.cmd.SysProcAttr)
+	if err := c.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("start %s: %w", name, err)
+	}
+	go func() {
+		c.err = c.cmd.Wait()
+		close(c.done)
+	}()
+	b.children = append(b.children, c)
+	return c, nil
+}
+
+func (c *child) pid() int { return c.cmd.Process.Pid }
+
+// stop asks the process to end, and ends it. It is idempotent.
+func (c *child) stop() {
+	_ = c.cmd.Process.Signal(syscall.SIGTERM)
+	t := time.NewTimer(stopTimeout)
+	defer t.Stop()
+	select {
+	case <-c.done:
+	case <-t.C:
+		_ = c.cmd.Process.Kill()
+		<-c.done
+	}
+}
+
+// stopChildren ends all that run, the last started first.
+func (b *bench) stopChildren() {
+	for i := len(b.children) - 1; i >= 0; i-- {
+		b.children[i].stop()
+	}
+	b.children = nil
+}
+
+// failure is what the log of a child ends with.
+func (c *child) failure(what string) error {
+	text, err := os.ReadFile(c.log)
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", c.name, what, err)
+	}
+	return fmt.Errorf("%s %s; its log ends with:\n%s", c.name, what, text[max(0, len(text)-2000):])
+}
+
+// until waits for ready to be true.
+func (c *child) until(ctx context.Context, ready func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	for !ready() {
+		select {
+		case <-c.done:
+			return c.failure(fmt.Sprintf("ended (%v)", c.err))
+		case <-ctx.Done():
+			return c.failure("was not ready in time")
+		default:
+			wait(ctx, 20*time.Millisecond)
+		}
+	}
+	return nil
+}
+
+// answers waits until a GET of url is answered with 200.
+func (c *child) answers(ctx context.Context, url string) error {
+	return c.until(ctx, func() bool {
+		status, _ := get(ctx, http.MethodGet, url, "", nil)
+		return status == http.StatusOK
+	})
+}
+
+// get makes one request; status is 0 when there was no answer.
+func get(ctx context.Context, method, url, contentType string, body []byte) (status int, answer string) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
+	if err != nil {
+		return 0, ""
+	}
+	req.Close = true
+	if contentType != "" {
+		req.Header.Set("Content-Type", contentType)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, ""
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return 0, ""
+	}
+	return resp.StatusCode, string(text)
+}
+
+// freeAddress returns an address on loopback that was free a moment ago.
+func freeAddress(ctx context.Context) (string, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// clockTicks a second: the unit of /proc/PID/stat, the same on every Linux that Go runs on.
+const clockTicks = 100
+
+// cpuTime is the user and system time of the processes so far; 0 where there is no /proc.
+func cpuTime(pids ...int) time.Duration {
+	var ticks uint64
+	for _, pid := range pids {
+		if f := statFields(pid); len(f) > 12 {
+			for _, s := range f[11:13] { // utime and stime: fields 14 and 15 of proc(5)
+				n, err := strconv.ParseUint(s, 10, 64)
+				if err == nil {
+					ticks += n
+				}
+			}
+		}
+	}
+	return time.Duration(ticks) * time.Second / clockTicks
+}
+
+// statFields are the fields of /proc/PID/stat after the program's name, from field 3 on.
+func statFields(pid int) []string {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return nil
+	}
+	_, rest, _ := strings.Cut(string(text), ") ")
+	return strings.Fields(rest)
+}
+
+// family is pid and its children: PostgreSQL's postmaster and its backends.
+func family(pid int) []int {
+	pids := []int{pid}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return pids
+	}
+	for _, e := range entries {
+		if n, err := strconv.Atoi(e.Name()); err == nil {
+			if f := statFields(n); len(f) > 1 && f[1] == strconv.Itoa(pid) {
+				pids = append(pids, n)
+			}
+		}
+	}
+	return pids
+}
+
+// peakMemory is the peak resident set of a process in MiB (VmHWM).
+func peakMemory(pid int) (float64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for l := range strings.Lines(string(text)) {
+		if rest, ok := strings.CutPrefix(l, "VmHWM:"); ok {
+			kib, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
+			return kib / 1024, err
+		}
+	}
+	return 0, errors.New("no VmHWM")
+}
+
+// folderBytes is the size of all files below dir.
+func folderBytes(dir string) (int64, error) {
+	var n int64
+	err := filepath.WalkDir(dir, func(_ string, e os.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		info, err := e.Info()
+		if errors.Is(err, os.ErrNotExist) {
+			return nil // a temporary file of the server's
+		}
+		if err == nil {
+			n += info.Size()
+		}
+		return err
+	})
+	return n, err
+}

@@ -1,0 +1,261 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// drain measures how fast a full queue becomes rows, against the same rows by COPY, in turns.
+func (b *bench) drain(ctx context.Context) error {
+	if err := b.startDatabase(ctx); err != nil {
+		return err
+	}
+	full := b.folder("full")
+	if err := b.fill(ctx, full); err != nil {
+		return fmt.Errorf("fill the queue: %w", err)
+	}
+	var rows []orderRow
+	for round := range b.rounds {
+		b.say("drain, round %d of %d", round+1, b.rounds)
+		if round%2 == 1 {
+			if err := b.copyRows(ctx, rows); err != nil {
+				return fmt.Errorf("copy: %w", err)
+			}
+		}
+		if err := b.drainOnce(ctx, full); err != nil {
+			return err
+		}
+		if rows == nil {
+			var err error
+			if rows, err = b.readRows(ctx); err != nil {
+				return fmt.Errorf("read the rows: %w", err)
+			}
+		}
+		if round%2 == 0 {
+			if err := b.copyRows(ctx, rows); err != nil {
+				return fmt.Errorf("copy: %w", err)
+			}
+		}
+	}
+	b.results.ratio("drain_vs_copy", "drain_per_s", "copy_per_s")
+	b.results.add("drain_orders", float64(b.drainOrders))
+	return os.RemoveAll(full)
+}
+
+// fill posts the orders through the gateway while nothing dispatches, and stops everything: what is in
+// dir then is the full queue that each round drains a copy of.
+func (b *bench) fill(ctx context.Context, dir string) error {
+	defer b.stopChildren()
+	_, url, err := b.startNATS(ctx, dir)
+	if err != nil {
+		return err
+	}
+	cat, err := b.catalogOf("http://127.0.0.1:1")
+	if err != nil {
+		return err
+	}
+	if err := provision(ctx, url, withoutMappings(cat)); err != nil {
+		return err
+	}
+	_, addr, err := b.startGateway(ctx, url, "zstd")
+	if err != nil {
+		return err
+	}
+	l := load{addr: addr, conns: maxConns, orders: b.orders, total: b.drainOrders}
+	res, err := l.run(ctx)
+	if err != nil {
+		return err
+	}
+	b.say("the queue holds %d orders, posted at %.0f/s", res.stored, res.perSecond())
+	return nil
+}
+
+func (b *bench) drainOnce(ctx context.Context, full string) error {
+	defer b.stopChildren()
+	dir := b.folder("nats")
+	if err := os.CopyFS(dir, os.DirFS(full)); err != nil {
+		return err
+	}
+	server, natsURL, err := b.startNATS(ctx, dir)
+	if err != nil {
+		return err
+	}
+	writer, url, err := b.startWriter(ctx)
+	if err != nil {
+		return err
+	}
+	if err := b.emptyTable(ctx); err != nil {
+		return err
+	}
+	cat, err := b.catalogOf(url)
+	if err != nil {
+		return err
+	}
+	conn, err := connect(ctx, natsURL)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	dispatcher, err := b.startDispatcher(natsURL)
+	if err != nil {
+		return err
+	}
+	wait(ctx, time.Second) // it is up, and works by the catalog without mappings
+	pids := func() map[string][]int {
+		return map[string][]int{
+			"dispatcher": {dispatcher.pid()}, "writer": {writer.pid()}, "nats": {server.pid()},
+			"postgres": family(b.db.PostgresPID()), "pgbouncer": {b.db.PgBouncerPID()},
+		}
+	}
+	cpu := map[string]time.Duration{}
+	for name, p := range pids() {
+		cpu[name] = -cpuTime(p...)
+	}
+	for name, pid := range map[string]int{"dispatcher": dispatcher.pid(), "writer": writer.pid(), "nats": server.pid()} {
+		b.perf("drain-"+name, 4*time.Second, pid)
+	}
+	start := time.Now()
+	if err := conn.PublishCatalog(ctx, cat, 1); err != nil {
+		return err
+	}
+	if err := untilEmpty(ctx, conn, queueKey(cat)); err != nil {
+		return err
+	}
+	took := time.Since(start)
+	for name, p := range pids() {
+		cpu[name] += cpuTime(p...)
+	}
+	n, err := b.countRows(ctx)
+	if err != nil {
+		return err
+	}
+	if n != b.drainOrders {
+		return fmt.Errorf("the queue is empty, and the table has %d rows of %d", n, b.drainOrders)
+	}
+	perSecond := float64(n) / took.Seconds()
+	b.results.add("drain_per_s", perSecond)
+	line := fmt.Sprintf("    drain %7.0f/s; CPU in µs an order:", perSecond)
+	for _, name := range []string{"dispatcher", "writer", "nats", "pgbouncer", "postgres"} {
+		us := float64(cpu[name].Microseconds()) / float64(n)
+		b.results.add("cpu_us_per_record_"+name, us)
+		line += fmt.Sprintf(" %s %.1f", name, us)
+	}
+	fmt.Println(line)
+	b.stopChildren()
+	return os.RemoveAll(dir)
+}
+
+const drainTimeout = 5 * time.Minute
+
+// untilEmpty asks NATS, not the database, so as not to disturb what is measured.
+func untilEmpty(ctx context.Context, conn *stream.Conn, k catalog.Key) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, drainTimeout, errors.New("the queue was not empty in time"))
+	defer cancel()
+	for ctx.Err() == nil {
+		status, err := conn.Status(ctx, k)
+		if err != nil {
+			return err
+		}
+		if status.Empty() {
+			return nil
+		}
+		wait(ctx, 25*time.Millisecond)
+	}
+	return context.Cause(ctx)
+}
+
+func (b *bench) emptyTable(ctx context.Context) error {
+	if err := execute(ctx, b.db.DirectURL(), "TRUNCATE orders"); err != nil {
+		return err
+	}
+	return execute(ctx, b.db.SuperuserURL(), "CHECKPOINT") // else it may fall into one measurement or the other
+}
+
+func (b *bench) countRows(ctx context.Context) (n int, err error) {
+	conn, err := pgx.Connect(ctx, b.db.DirectURL())
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
+	return n, conn.QueryRow(ctx, "SELECT count(*) FROM orders").Scan(&n)
+}
+
+// orderRow is a row of the table, but for what has a default.
+type orderRow struct {
+	id       [16]byte
+	customer *string
+	sku      string
+	quantity *int32
+	body     []byte
+	accepted time.Time
+}
+
+// readRows returns the rows as drain has stored them.
+func (b *bench) readRows(ctx context.Context) (rows []orderRow, err error) {
+	conn, err := pgx.Connect(ctx, b.db.DirectURL())
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
+	found, err := conn.Query(ctx, "SELECT id, customer, sku, quantity, body::text, accepted_at FROM orders")
+	if err != nil {
+		return nil, err
+	}
+	rows = make([]orderRow, 0, b.drainOrders)
+	for found.Next() {
+		var r orderRow
+		if err := found.Scan(&r.id, &r.customer, &r.sku, &r.quantity, &r.body, &r.accepted); err != nil {
+			return nil, err
+		}
+		rows = append(rows, r)
+	}
+	return rows, found.Err()
+}
+
+// copyRows writes rows straight into the same table with the same indexes.
+func (b *bench) copyRows(ctx context.Context, rows []orderRow) (err error) {
+	if err := b.emptyTable(ctx); err != nil {
+		return err
+	}
+	conn, err := pgx.Connect(ctx, b.db.DirectURL())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
+	start := time.Now()
+	n, err := conn.CopyFrom(ctx, pgx.Identifier{"orders"},
+		[]string{"id", "customer", "sku", "quantity", "body", "accepted_at"},
+		pgx.CopyFromSlice(len(rows), func(i int) ([]any, error) {
+			r := &rows[i]
+			return []any{r.id, r.customer, r.sku, r.quantity, r.body, r.accepted}, nil
+		}))
+	if err != nil {
+		return err
+	}
+	perSecond := float64(n) / time.Since(start).Seconds()
+	b.results.add("copy_per_s", perSecond)
+	fmt.Printf("    copy  %7.0f/s\n", perSecond)
+	return nil
+}
+
+// perf profiles a process for a while, when profiles are wanted and perf is there. The symbols come from
+// the binary: `perf report -i FILE`.
+func (b *bench) perf(name string, d time.Duration, pid int) {
+	if b.profile == "" {
+		return
+	}
+	args := []string{"record", "-F", "499", "-g", "-p", strconv.Itoa(pid), "-o", filepath.Join(b.profile, name+".data"), "--", "sleep", fmt.Sprint(d.Seconds())}
+	if _, err := b.start("perf", "perf", args, nil); err != nil {
+		fmt.Println("    no profile:", err)
+	}
+}

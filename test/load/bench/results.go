@@ -1,0 +1,189 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+)
+
+// results collects values by name. A figure is the median of its values.
+type results struct {
+	machine map[string]any
+	values  map[string][]float64
+}
+
+func newResults() *results {
+	return &results{machine: map[string]any{}, values: map[string][]float64{}}
+}
+
+func (r *results) add(name string, v float64) { r.values[name] = append(r.values[name], v) }
+
+// ratio sets name to the ratio of two medians.
+func (r *results) ratio(name, numerator, denominator string) {
+	r.values[name] = []float64{r.median(numerator) / r.median(denominator)}
+}
+
+func (r *results) copy(name, from string) { r.values[name] = r.values[from] }
+
+func (r *results) median(name string) float64 {
+	v := slices.Sorted(slices.Values(r.values[name]))
+	switch n := len(v); {
+	case n == 0:
+		return math.NaN()
+	case n%2 == 1:
+		return v[n/2]
+	default:
+		return (v[n/2-1] + v[n/2]) / 2
+	}
+}
+
+// goal is what the project asks of a figure.
+type goal struct {
+	name  string
+	least bool // the value is a lower bound, not an upper one
+	value float64
+}
+
+func goals() []goal {
+	return []goal{
+		{"ingest_vs_null_256", true, 0.50},
+		{"ingest_vs_null_64", true, 0.28},
+		{"ingest_vs_publish_each_256", true, 10},
+		{"ingest_p99_ms_256", false, 40},
+		{"ingest_bytes_per_record", false, 450},
+		{"ingest_zstd_vs_none_256", true, 0.90},
+		{"drain_vs_copy", true, 0.25},
+		{"latency_p50_ms", false, 25},
+		{"latency_p99_ms", false, 0}, // no bound is set
+		{"memory_peak_mib", false, 300},
+	}
+}
+
+// print writes the table: first what there is a goal for, then the raw values.
+func (r *results) print(w io.Writer) {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(w, "\n%v cores, %v, %v, fsync %v ms\n\n", r.machine["cores"], r.machine["go"], r.machine["fileSystem"], r.machine["fsyncMs"])
+	fmt.Fprintln(t, "figure\tmedian\tleast\tmost\tgoal\t\t")
+	rest := maps.Clone(r.values)
+	for _, g := range goals() {
+		v, ok := r.values[g.name]
+		if !ok {
+			continue
+		}
+		delete(rest, g.name)
+		m, bound, verdict := r.median(g.name), "", ""
+		switch {
+		case g.value == 0:
+		case g.least:
+			bound, verdict = fmt.Sprintf("≥ %g", g.value), verdictOf(m >= g.value)
+		default:
+			bound, verdict = fmt.Sprintf("≤ %g", g.value), verdictOf(m <= g.value)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t\n", g.name, short(m), short(slices.Min(v)), short(slices.Max(v)), bound, verdict)
+	}
+	for _, name := range slices.Sorted(maps.Keys(rest)) {
+		v := rest[name]
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t\t\t\n", name, short(r.median(name)), short(slices.Min(v)), short(slices.Max(v)))
+	}
+	_ = t.Flush()
+}
+
+func verdictOf(ok bool) string {
+	if ok {
+		return "ok"
+	}
+	return "MISSED"
+}
+
+func short(v float64) string {
+	switch {
+	case math.Abs(v) >= 1000:
+		return fmt.Sprintf("%.0f", v)
+	case math.Abs(v) >= 10:
+		return fmt.Sprintf("%.1f", v)
+	default:
+		return fmt.Sprintf("%.3f", v)
+	}
+}
+
+// write stores the machine's facts, the figures and the values they are medians of.
+func (r *results) write(path string) error {
+	figures := make(map[string]float64, len(r.values))
+	for name := range r.values {
+		figures[name] = math.Round(r.median(name)*1e4) / 1e4
+	}
+	out := maps.Clone(r.machine)
+	out["figures"], out["rounds"] = figures, r.values
+	text, err := json.MarshalIndent(out, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, append(text, '\n'), 0o644)
+}
+
+// machine notes what the figures depend on.
+func (b *bench) machine(ctx context.Context) error {
+	m := b.results.machine
+	m["date"] = time.Now().UTC().Format(time.RFC3339)
+	m["cores"] = runtime.NumCPU()
+	m["go"] = runtime.Version()
+	m["rounds_asked"], m["seconds"] = b.rounds, b.window.Seconds()
+	output := func(name string, args ...string) string {
+		cmd := exec.CommandContext(ctx, name, args...)
+		cmd.Dir = b.root
+		out, err := cmd.Output()
+		if err != nil {
+			return "unknown"
+		}
+		return strings.TrimSpace(string(out))
+	}
+	m["commit"] = output("git", "rev-parse", "--short=12", "HEAD")
+	m["modified"] = output("git", "status", "--porcelain", "--untracked-files=no") != ""
+	m["fileSystem"] = output("df", "--output=fstype,source", b.dir)
+	if fields := strings.Fields(m["fileSystem"].(string)); len(fields) >= 2 { // the last line's
+		m["fileSystem"] = strings.Join(fields[len(fields)-2:], " on ")
+	}
+	p50, err := b.fsync()
+	m["fsyncMs"] = p50
+	return err
+}
+
+// fsync is the median time of a synced 4 KiB append: what a commit can't be faster than.
+func (b *bench) fsync() (ms float64, err error) {
+	f, err := os.Create(filepath.Join(b.dir, "fsync"))
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	h := hdrhistogram.New(1, maxLatency, 3)
+	block := make([]byte, 4096)
+	for range 200 {
+		start := time.Now()
+		if _, err := f.Write(block); err != nil {
+			return 0, err
+		}
+		if err := f.Sync(); err != nil {
+			return 0, err
+		}
+		if err := h.RecordValue(time.Since(start).Microseconds()); err != nil {
+			return 0, err
+		}
+	}
+	return float64(h.ValueAtQuantile(50)) / 1000, nil
+}

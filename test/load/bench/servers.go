@@ -1,0 +1,111 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weir-dev/weir/internal/localnats"
+)
+
+// The processes that bench starts itself anew for: a NATS server, and the two handlers to compare with.
+//
+//	bench nats DIR            NATS as `weir local` and the tests run it; prints its URL
+//	bench null                a handler that reads the body and answers 202; prints its address
+//	bench publish-each URL    a handler that makes one JetStream publish a request; prints its address
+func runChild(args []string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	switch {
+	case args[0] == "nats" && len(args) == 2:
+		srv, err := localnats.Start(localnats.Config{Dir: args[1]})
+		if err != nil {
+			return err
+		}
+		defer srv.Stop()
+		fmt.Println(srv.URL())
+		<-ctx.Done()
+		return nil
+	case args[0] == "null" && len(args) == 1:
+		return serve(ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if _, err := io.Copy(io.Discard, r.Body); err != nil {
+				w.WriteHeader(http.StatusBadRequest)
+				return
+			}
+			accept(w)
+		}))
+	case args[0] == "publish-each" && len(args) == 2:
+		js, err := publishEachStream(ctx, args[1])
+		if err != nil {
+			return err
+		}
+		return serve(ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			body, err := io.ReadAll(r.Body)
+			if err == nil {
+				_, err = js.Publish(r.Context(), publishEachSubject, body)
+			}
+			if err != nil {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			}
+			accept(w)
+		}))
+	}
+	return errors.New("unknown arguments; `make bench` takes its options from the environment")
+}
+
+// accept answers as the gateway does.
+func accept(w http.ResponseWriter) {
+	w.Header()["Content-Type"] = []string{"application/json"}
+	w.WriteHeader(http.StatusAccepted)
+	_, _ = io.WriteString(w, `{"id":"01890a5d-ac96-774b-bcce-b302099a8057"}`+"\n") // the load generator notices
+}
+
+const publishEachSubject = "bench.orders"
+
+func publishEachStream(ctx context.Context, url string) (jetstream.JetStream, error) {
+	nc, err := nats.Connect(url)
+	if err != nil {
+		return nil, err
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return nil, err
+	}
+	// As the queue's stream: see internal/stream/topology.go.
+	_, err = js.CreateStream(ctx, jetstream.StreamConfig{
+		Name: "BENCH", Subjects: []string{publishEachSubject}, Storage: jetstream.FileStorage,
+		Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew, AllowDirect: true,
+		MaxBytes: 10 << 30, MaxAge: 96 * time.Hour,
+	})
+	return js, err
+}
+
+func serve(ctx context.Context, h http.Handler) error {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(l) }()
+	fmt.Println(l.Addr())
+	select {
+	case err := <-served:
+		return err
+	case <-ctx.Done():
+	}
+	err = srv.Close()
+	<-served
+	return err
+}

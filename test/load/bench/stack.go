@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/localdb"
+	"github.com/weir-dev/weir/internal/manifest"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// self starts this program as one of its servers and returns the line that it prints when ready.
+func (b *bench) self(ctx context.Context, name string, args ...string) (c *child, line string, err error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, "", err
+	}
+	if c, err = b.start(name, exe, args, nil); err != nil {
+		return nil, "", err
+	}
+	err = c.until(ctx, func() bool {
+		text, err := os.ReadFile(c.log)
+		var ok bool
+		line, _, ok = strings.Cut(string(text), "\n")
+		return err == nil && ok
+	})
+	return c, line, err
+}
+
+func (b *bench) startNATS(ctx context.Context, dir string) (c *child, url string, err error) {
+	return b.self(ctx, "nats", "nats", dir)
+}
+
+// catalogOf is the orders sample with its throttles out of the way and order-writer at url.
+func (b *bench) catalogOf(url string) (*catalog.Catalog, error) {
+	bundle, err := manifest.LoadDir(filepath.Join(b.root, "deploy", "k8s", "orders"), manifest.Options{
+		FunctionURL: func(catalog.Key) string { return url },
+	})
+	if err != nil {
+		return nil, err
+	}
+	const ample = 1 << 30
+	for i := range bundle.Catalog.APIs {
+		a := &bundle.Catalog.APIs[i]
+		if a.Throttle != nil {
+			a.Throttle = &catalog.Throttle{Rate: ample, Burst: ample}
+		}
+		for j := range a.Routes {
+			if a.Routes[j].Throttle != nil {
+				a.Routes[j].Throttle = &catalog.Throttle{Rate: ample, Burst: ample}
+			}
+		}
+	}
+	return bundle.Catalog, nil
+}
+
+// provision does what the controller does: it makes the streams and publishes the catalog.
+func provision(ctx context.Context, url string, cat *catalog.Catalog) error {
+	conn, err := connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.EnsureLeases(ctx, 1); err != nil {
+		return err
+	}
+	for _, q := range cat.Queues {
+		if err := conn.EnsureQueue(ctx, q, 1); err != nil {
+			return err
+		}
+	}
+	return conn.PublishCatalog(ctx, cat, 1)
+}
+
+func connect(ctx context.Context, url string) (*stream.Conn, error) {
+	conn, err := stream.Connect(stream.Config{URL: url, Name: "bench", Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.WaitUpFor(ctx, readyTimeout); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// startGateway starts the service and waits until it serves the catalog.
+func (b *bench) startGateway(ctx context.Context, natsURL, compression string) (c *child, addr string, err error) {
+	if addr, err = freeAddress(ctx); err != nil {
+		return nil, "", err
+	}
+	env := []string{"WEIR_NATS_URL=" + natsURL, "WEIR_LISTEN=" + addr, "WEIR_COMPRESSION=" + compression}
+	if c, err = b.start("gateway", filepath.Join(b.bin, "gateway"), nil, env); err != nil {
+		return nil, "", err
+	}
+	return c, addr, c.answers(ctx, "http://"+addr+"/readyz")
+}
+
+func (b *bench) startDispatcher(natsURL string) (*child, error) {
+	return b.start("dispatcher", filepath.Join(b.bin, "dispatcher"), nil, []string{"WEIR_NATS_URL=" + natsURL})
+}
+
+// startWriter starts order-writer, one instance for all that a cluster would run: it gets as many
+// connections as there may be calls (containerConcurrency 2 × max-scale 5).
+func (b *bench) startWriter(ctx context.Context) (c *child, url string, err error) {
+	addr, err := freeAddress(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	secrets, err := b.secrets(b.db.PoolURL(), b.db.DirectURL())
+	if err != nil {
+		return nil, "", err
+	}
+	maxConns := os.Getenv("BENCH_WRITER_CONNS")
+	if maxConns == "" {
+		maxConns = "10"
+	}
+	c, err = b.start("order-writer", filepath.Join(b.bin, "order-writer"), nil, []string{
+		"PORT=" + addr[strings.LastIndexByte(addr, ':')+1:], "DATABASE_MAX_CONNS=" + maxConns,
+		"DATABASE_URL_FILE=" + filepath.Join(secrets, "orders-database", "url"),
+		"MIGRATE_DATABASE_URL_FILE=" + filepath.Join(secrets, "orders-database", "direct-url"),
+	})
+	if err != nil {
+		return nil, "", err
+	}
+	url = "http://" + addr
+	// It answers 503 until its schema is there; then it names this event, which is no order, as failed.
+	probe := []byte(`[{"specversion":"1.0","id":"probe","source":"bench","type":"probe","data":{}}]`)
+	return c, url, c.until(ctx, func() bool {
+		status, _ := get(ctx, http.MethodPost, url, "application/cloudevents-batch+json", probe)
+		return status == http.StatusOK
+	})
+}
+
+// secrets writes the sample's Secret as a folder, as it is mounted.
+func (b *bench) secrets(url, direct string) (string, error) {
+	dir := b.folder("secrets")
+	if err := os.MkdirAll(filepath.Join(dir, "orders-database"), 0o700); err != nil {
+		return "", err
+	}
+	return dir, errors.Join(
+		os.WriteFile(filepath.Join(dir, "orders-database", "url"), []byte(url), 0o600),
+		os.WriteFile(filepath.Join(dir, "orders-database", "direct-url"), []byte(direct), 0o600))
+}
+
+// startDatabase starts the private PostgreSQL and PgBouncer, once a run. Commits carry a timestamp, for
+// the latency; drain and copy bear it alike.
+func (b *bench) startDatabase(ctx context.Context) error {
+	if b.db != nil {
+		return nil
+	}
+	b.say("starting PostgreSQL and PgBouncer")
+	db, err := localdb.Start(ctx, localdb.Config{Dir: filepath.Join(b.dir, "db")})
+	if err != nil {
+		return err
+	}
+	b.db = db
+	if err := execute(ctx, db.SuperuserURL(), "ALTER SYSTEM SET track_commit_timestamp = on"); err != nil {
+		return err
+	}
+	if err := db.StopPostgres(ctx); err != nil {
+		return err
+	}
+	return db.StartPostgres(ctx)
+}
+
+func (b *bench) stopDatabase() error {
+	if b.db == nil {
+		return nil
+	}
+	dir := filepath.Join(b.dir, "db")
+	err := b.db.Stop(context.Background()) // bounded by itself
+	b.db = nil
+	if b.keep {
+		return err
+	}
+	return errors.Join(err, localdb.Remove(dir))
+}
+
+// execute runs statements, each by itself.
+func execute(ctx context.Context, url string, statements ...string) (err error) {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
+	for _, s := range statements {
+		if _, err := conn.Exec(ctx, s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// withoutMappings is cat for a data plane that stores and does not dispatch.
+func withoutMappings(cat *catalog.Catalog) *catalog.Catalog {
+	c := *cat
+	c.Mappings = nil
+	return &c
+}
+
+func queueKey(cat *catalog.Catalog) catalog.Key {
+	i := slices.IndexFunc(cat.Queues, func(q catalog.Queue) bool { return q.Name == "orders" })
+	return cat.Queues[i].Key
+}
