@@ -1,0 +1,258 @@
+package record
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"pgregory.net/rapid"
+)
+
+func codecs() map[string]Codec { return map[string]Codec{"none": None, "s2": S2, "zstd": Zstd} }
+
+func genRecord() *rapid.Generator[Record] {
+	text := rapid.StringN(0, 40, 60)
+	when := rapid.Custom(func(t *rapid.T) time.Time { return time.Unix(0, rapid.Int64().Draw(t, "nanos")).UTC() })
+	return rapid.Custom(func(t *rapid.T) Record {
+		r := Record{
+			Time: when.Draw(t, "time"), Source: text.Draw(t, "source"), ContentType: text.Draw(t, "type"),
+			Attempts: rapid.IntRange(0, 1000).Draw(t, "attempts"), JSON: rapid.Bool().Draw(t, "json"),
+			Body: rapid.SliceOfN(rapid.Byte(), 0, 200).Draw(t, "body"),
+		}
+		copy(r.ID[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id"))
+		if rapid.Bool().Draw(t, "traced") {
+			r.TraceParent, r.TraceState = "x"+text.Draw(t, "parent"), text.Draw(t, "state")
+		}
+		if rapid.Bool().Draw(t, "failed") {
+			r.Failure = &Failure{Time: when.Draw(t, "at"), Status: rapid.IntRange(0, 999).Draw(t, "status"), Reason: text.Draw(t, "reason")}
+		}
+		if rapid.Bool().Draw(t, "redriven") {
+			r.Redriven = when.Draw(t, "redrivenAt")
+		}
+		return r
+	})
+}
+
+func TestBlocksDecodeToWhatWasAppended(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		want := rapid.SliceOfN(genRecord(), 0, 30).Draw(t, "records")
+		for name, codec := range codecs() {
+			var b Builder
+			for i := range want {
+				if err := b.Append(&want[i]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			got, err := Decode(b.AppendBlock(nil, codec))
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if len(got) != len(want) {
+				t.Fatalf("%s: %d records, want %d", name, len(got), len(want))
+			}
+			for i := range got {
+				if len(got[i].Body) == 0 {
+					got[i].Body = want[i].Body // nil and empty are the same
+				}
+				if !reflect.DeepEqual(got[i], want[i]) {
+					t.Fatalf("%s: record %d is %+v, want %+v", name, i, got[i], want[i])
+				}
+			}
+		}
+	})
+}
+
+// TestBlockGolden holds the format: a block written by version 1 stays readable for ever.
+func TestBlockGolden(t *testing.T) {
+	const golden = "57420100014739d9f0cd0f01890a5dac96774bbcceb302099a80571770237f0f538c0002032f61700a746578742f706c61696e" +
+		"023030023d311770237f0f538c01f403026e6f1770237f0f538c02026869"
+	want := Record{
+		ID: uuid.MustParse("01890a5d-ac96-774b-bcce-b302099a8057"), Time: time.Unix(0, 1688888888888888320).UTC(), Attempts: 2,
+		Source: "/ap", ContentType: "text/plain", TraceParent: "00", TraceState: "=1", JSON: true, Body: []byte("hi"),
+		Failure:  &Failure{Time: time.Unix(0, 1688888888888888321).UTC(), Status: 500, Reason: "no"},
+		Redriven: time.Unix(0, 1688888888888888322).UTC(),
+	}
+	var b Builder
+	if err := b.Append(&want); err != nil {
+		t.Fatal(err)
+	}
+	if got := hex.EncodeToString(b.AppendBlock(nil, None)); got != golden {
+		t.Errorf("the block is written as\n%s, want\n%s", got, golden)
+	}
+	data, err := hex.DecodeString(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Decode(data)
+	if err != nil || len(got) != 1 || !reflect.DeepEqual(got[0], want) {
+		t.Errorf("the golden block reads as %+v (%v)", got, err)
+	}
+}
+
+func TestCorruptBlocksAreRefused(t *testing.T) {
+	var b Builder
+	for _, body := range []string{"one", "two", strings.Repeat("three", 50)} {
+		if err := b.Append(&Record{Body: []byte(body), Source: "s"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, codec := range codecs() {
+		block := b.AppendBlock(nil, codec)
+		for i := range block {
+			for _, flip := range []byte{1, 0x80, 0xff} {
+				bad := bytes.Clone(block)
+				bad[i] ^= flip
+				// A change may be invisible only where the compressor has no use for the bit; what is
+				// read must then be the same.
+				if rs, err := Decode(bad); err == nil && (len(rs) != 3 || string(rs[0].Body) != "one") {
+					t.Errorf("%s: byte %d ^ %#x reads as %d records", name, i, flip, len(rs))
+				} else if err != nil && !errors.Is(err, ErrCorrupt) {
+					t.Errorf("%s: byte %d: %v is no ErrCorrupt", name, i, err)
+				}
+			}
+			if _, err := Decode(block[:i]); !errors.Is(err, ErrCorrupt) {
+				t.Errorf("%s: cut at %d: %v", name, i, err)
+			}
+		}
+	}
+}
+
+func TestBlocksAreBounded(t *testing.T) {
+	big := Record{Body: make([]byte, MaxRecordBytes)}
+	var b Builder
+	if err := b.Append(&big); !errors.Is(err, ErrTooLarge) {
+		t.Errorf("got %v, want ErrTooLarge", err)
+	}
+	rs := make([]Record, MaxBlockRecords+10)
+	for i := range rs {
+		rs[i].Body = bytes.Repeat([]byte{byte(i)}, 2000)
+	}
+	rs = append(rs, Record{Body: make([]byte, MaxRecordBytes-1000)})
+	blocks, err := Encode(rs, None)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, block := range blocks {
+		if len(block) > MaxBlockBytes {
+			t.Errorf("a block of %d bytes", len(block))
+		}
+		got, err := Decode(block)
+		if err != nil || len(got) > MaxBlockRecords {
+			t.Fatalf("%d records, %v", len(got), err)
+		}
+		n += len(got)
+	}
+	if n != len(rs) || len(blocks) < 3 {
+		t.Errorf("%d of %d records in %d blocks", n, len(rs), len(blocks))
+	}
+	// A header that asks for a large payload must not make the decoder allocate it.
+	for _, codec := range codecs() {
+		bomb := append([]byte{'W', 'B', 1, byte(codec)}, 1, 0xff, 0xff, 0xff, 0xff, 0x0f, 0, 0, 0, 0)
+		if _, err := Decode(bomb); !errors.Is(err, ErrCorrupt) {
+			t.Errorf("codec %d: %v", codec, err)
+		}
+	}
+}
+
+func TestIDs(t *testing.T) {
+	a, b := IDFromKey("/apis/default/shop/create", "k"), IDFromKey("/apis/default/shop/create", "k")
+	if a != b || a.Version() != 8 || a.Variant() != uuid.RFC4122 {
+		t.Errorf("%s (version %d), then %s", a, a.Version(), b)
+	}
+	for _, other := range [][2]string{{"/apis/default/shop/creat", "ek"}, {"/apis/default/shop/create", "K"}} {
+		if IDFromKey(other[0], other[1]) == a {
+			t.Errorf("%q gives the same id", other)
+		}
+	}
+	first, err1 := NewID()
+	second, err2 := NewID()
+	if err1 != nil || err2 != nil || first.Version() != 7 || first.String() >= second.String() {
+		t.Errorf("%s then %s", first, second)
+	}
+	if got, err := ParseID(first.String()); got != first || err != nil {
+		t.Error(got, err)
+	}
+	for _, bad := range []string{"", "x", "urn:uuid:" + first.String(), "{" + first.String() + "}", strings.Repeat("z", 36)} {
+		if _, err := ParseID(bad); err == nil {
+			t.Errorf("%q is taken for an id", bad)
+		}
+	}
+}
+
+func TestAgeStartsAnewWithARedrive(t *testing.T) {
+	now := time.Unix(1000, 0)
+	r := Record{Time: now.Add(-time.Hour)}
+	if r.Age(now) != time.Hour {
+		t.Error(r.Age(now))
+	}
+	r.Redriven = now.Add(-time.Minute)
+	if r.Age(now) != time.Minute {
+		t.Error(r.Age(now))
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	var b Builder
+	_ = b.Append(&Record{Body: []byte("hi"), Source: "/a", Failure: &Failure{Reason: "no"}, TraceParent: "x", Redriven: time.Unix(1, 0)})
+	_ = b.Append(&Record{Body: []byte("ho"), Source: "/a", JSON: true})
+	for _, codec := range codecs() {
+		f.Add(b.AppendBlock(nil, codec))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		rs, err := Decode(data)
+		if err != nil {
+			if !errors.Is(err, ErrCorrupt) {
+				t.Fatalf("%v is no ErrCorrupt", err)
+			}
+			return
+		}
+		// What was read can be written and reads the same.
+		var again Builder
+		for i := range rs {
+			if err := again.Append(&rs[i]); errors.Is(err, ErrTooLarge) {
+				return
+			}
+		}
+		got, err := Decode(again.AppendBlock(nil, None))
+		if err != nil || len(got) != len(rs) {
+			t.Fatalf("written again: %d records, %v; want %d", len(got), err, len(rs))
+		}
+		for i := range rs {
+			want := rs[i]
+			if want.Failure != nil && len(want.Failure.Reason) > MaxReasonBytes {
+				want.Failure.Reason = want.Failure.Reason[:MaxReasonBytes]
+			}
+			if want.TraceParent == "" {
+				want.TraceState = "" // stored with its parent only
+			}
+			if got[i].ID != want.ID || !bytes.Equal(got[i].Body, want.Body) || got[i].Attempts != want.Attempts || got[i].TraceState != want.TraceState {
+				t.Fatalf("record %d: %+v, want %+v", i, got[i], want)
+			}
+		}
+	})
+}
+
+func BenchmarkBlock(b *testing.B) {
+	body := []byte(`{"sku":"SKU-000123","quantity":3,"customer":"customer-4711","note":"` + strings.Repeat("please ring twice ", 50) + `"}`)
+	for name, codec := range codecs() {
+		b.Run("encode/"+name, func(b *testing.B) {
+			var builder Builder
+			var block []byte
+			b.ReportAllocs()
+			for b.Loop() {
+				builder.Reset()
+				for range 100 {
+					_ = builder.Append(&Record{Body: body, Source: "/apis/default/shop/create-order", ContentType: "application/json"})
+				}
+				block = builder.AppendBlock(block[:0], codec)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/100, "ns/record")
+		})
+	}
+}
