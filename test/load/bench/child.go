@@ -165,6 +165,25 @@ func cpuTime(pids ...int) time.Duration {
 	return time.Duration(ticks) * time.Second / clockTicks
 }
 
+// machineCPU is the time that all CPUs have been busy so far; 0 where there is no /proc.
+func machineCPU() time.Duration {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0
+	}
+	head, _, _ := strings.Cut(string(text), "\n")
+	var ticks uint64
+	for i, s := range strings.Fields(head) {
+		switch i { // cpu user nice system idle iowait irq softirq steal: see proc(5)
+		case 1, 2, 3, 6, 7, 8:
+			if n, err := strconv.ParseUint(s, 10, 64); err == nil {
+				ticks += n
+			}
+		}
+	}
+	return time.Duration(ticks) * time.Second / clockTicks
+}
+
 // statFields are the fields of /proc/PID/stat after the program's name, from field 3 on.
 func statFields(pid int) []string {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"syscall"
 	"time"
@@ -31,12 +32,15 @@ func ingestVariants() []variant {
 		}},
 		{"publish_each", both, func(ctx context.Context, b *bench) (string, string, map[string]int, error) {
 			dir := b.folder("nats")
-			_, url, err := b.startNATS(ctx, dir)
+			server, url, err := b.startNATS(ctx, dir)
 			if err != nil {
 				return "", "", nil, err
 			}
-			_, addr, err := b.self(ctx, "publish-each", "publish-each", url)
-			return addr, dir, nil, err
+			c, addr, err := b.self(ctx, "publish-each", "publish-each", url)
+			if err != nil {
+				return "", "", nil, err
+			}
+			return addr, dir, map[string]int{"publish_each": c.pid(), "nats": server.pid()}, nil
 		}},
 		{"ingest", both, gatewayWith("zstd")},
 		{"ingest_s2", both[1:], gatewayWith("s2")},
@@ -112,18 +116,19 @@ func (b *bench) measure(ctx context.Context, v variant) error {
 
 //nolint:revive // five parameters and a context: what a variant's start returned
 func (b *bench) measureLoad(ctx context.Context, v variant, addr, dir string, pids map[string]int, conns int) error {
-	cpu := map[string]time.Duration{}
+	cpu, busy := map[string]time.Duration{}, time.Duration(0)
 	l := load{addr: addr, conns: conns, orders: b.orders, warm: warmUp, window: b.window}
 	l.onWindow = func(begin bool) {
 		sign := time.Duration(1)
 		if begin {
 			sign = -1
-			if v.name == "ingest" {
+			if v.name == "ingest" || v.name == "null" {
 				for name, pid := range pids {
 					b.perf(fmt.Sprintf("%s-%d", name, conns), b.window, pid)
 				}
 			}
 		}
+		busy += sign * machineCPU()
 		for name, pid := range pids {
 			cpu[name] += sign * cpuTime(pid)
 		}
@@ -156,6 +161,11 @@ func (b *bench) measureLoad(ctx context.Context, v variant, addr, dir string, pi
 			r.add(key, float64(d.Microseconds())/float64(res.accepted))
 		}
 	}
+	for _, d := range cpu {
+		busy -= d
+	}
+	others := max(0, busy.Seconds()/b.window.Seconds()/float64(runtime.NumCPU()))
+	r.add("others_cpu_share", others)
 	line := fmt.Sprintf("    %-13s %3d connections: %7.0f/s  p50 %6.2f ms  p99 %6.2f ms", v.name, conns, res.perSecond(), res.ms(50), res.ms(99))
 	if dir != "" && v.name != "publish_each" {
 		after, err := folderBytes(dir)
@@ -168,9 +178,15 @@ func (b *bench) measureLoad(ctx context.Context, v variant, addr, dir string, pi
 			r.add(v.name+"_bytes_per_record", perRecord)
 		}
 	}
+	if others > othersShare {
+		line += fmt.Sprintf("  (others took %.0f %% of the CPU)", 100*others)
+	}
 	fmt.Println(line)
 	return nil
 }
+
+// othersShare of the machine's CPU taken by processes that are not the bench's makes a measurement doubtful.
+const othersShare = 0.08
 
 // ownCPU is the user and system time of this process, the load generator.
 func ownCPU() time.Duration {
