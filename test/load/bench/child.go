@@ -11,6 +11,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -73,8 +75,8 @@ func (c *child) stop() {
 
 // stopChildren ends all that run, the last started first.
 func (b *bench) stopChildren() {
-	for i := len(b.children) - 1; i >= 0; i-- {
-		b.children[i].stop()
+	for _, c := range slices.Backward(b.children) {
+		c.stop()
 	}
 	b.children = nil
 }
@@ -182,6 +184,33 @@ func machineCPU() time.Duration {
 		}
 	}
 	return time.Duration(ticks) * time.Second / clockTicks
+}
+
+// othersShare of the machine's CPU taken by processes that are not the bench's makes a measurement doubtful.
+const othersShare = 0.08
+
+// watchOthers returns a function that notes what share of the CPU other processes have taken since, and
+// says it in words if it was much. The bench's processes must be the same at both times.
+func (b *bench) watchOthers() func() string {
+	took := func() time.Duration {
+		d := machineCPU() - ownCPU()
+		for _, c := range b.children {
+			d -= cpuTime(c.pid())
+		}
+		if b.db != nil {
+			d -= cpuTime(append(family(b.db.PostgresPID()), b.db.PgBouncerPID())...)
+		}
+		return d
+	}
+	start, before := time.Now(), took()
+	return func() string {
+		share := (took() - before).Seconds() / time.Since(start).Seconds() / float64(runtime.NumCPU())
+		b.results.add("others_cpu_share", max(0, share))
+		if share < othersShare {
+			return ""
+		}
+		return fmt.Sprintf("  (others took %.0f %% of the CPU)", 100*share)
+	}
 }
 
 // statFields are the fields of /proc/PID/stat after the program's name, from field 3 on.

@@ -170,10 +170,11 @@ func (w *worker) number(orders *orderBook, conn int, left *atomic.Int64) error {
 	return nil
 }
 
-var (
-	errAnswer     = errors.New("not an HTTP/1.1 answer with a Content-Length")
-	headerEnd     = []byte("\r\n\r\n")
-	contentLength = []byte("\r\nContent-Length: ")
+var errAnswer = errors.New("not an HTTP/1.1 answer with a Content-Length")
+
+const (
+	headerEnd     = "\r\n\r\n"
+	contentLength = "\r\nContent-Length: "
 )
 
 // exchange sends a request and reads its answer. body is good until the next exchange.
@@ -194,7 +195,7 @@ func (w *worker) exchange(request []byte) (status int, body []byte, err error) {
 		if head >= 0 {
 			continue
 		}
-		if i := bytes.Index(w.buf[:n], headerEnd); i >= 0 {
+		if i := bytes.Index(w.buf[:n], []byte(headerEnd)); i >= 0 {
 			head = i + len(headerEnd)
 			if status, size, err = parseHead(w.buf[:i+2]); err != nil {
 				return 0, nil, err
@@ -215,11 +216,11 @@ func parseHead(head []byte) (status, size int, err error) {
 	if err != nil || status < 100 || status > 599 {
 		return 0, 0, errAnswer
 	}
-	i := bytes.Index(head, contentLength)
-	if i < 0 {
+	_, digits, ok := bytes.Cut(head, []byte(contentLength))
+	if !ok {
 		return 0, 0, fmt.Errorf("%w: %q", errAnswer, head)
 	}
-	for _, c := range head[i+len(contentLength):] {
+	for _, c := range digits {
 		if c < '0' || c > '9' {
 			break
 		}

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -60,14 +61,14 @@ func (b *bench) fill(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
-	cat, err := b.catalogOf("http://127.0.0.1:1")
+	cat, err := b.catalogOf("http://127.0.0.1:1") //nolint:contextcheck // reading YAML takes none
 	if err != nil {
 		return err
 	}
 	if err := provision(ctx, url, withoutMappings(cat)); err != nil {
 		return err
 	}
-	_, addr, err := b.startGateway(ctx, url, "zstd")
+	_, addr, err := b.startGateway(ctx, url, asShipped)
 	if err != nil {
 		return err
 	}
@@ -97,7 +98,7 @@ func (b *bench) drainOnce(ctx context.Context, full string) error {
 	if err := b.emptyTable(ctx); err != nil {
 		return err
 	}
-	cat, err := b.catalogOf(url)
+	cat, err := b.catalogOf(url) //nolint:contextcheck // reading YAML takes none
 	if err != nil {
 		return err
 	}
@@ -124,6 +125,7 @@ func (b *bench) drainOnce(ctx context.Context, full string) error {
 	for name, pid := range map[string]int{"dispatcher": dispatcher.pid(), "writer": writer.pid(), "nats": server.pid()} {
 		b.perf("drain-"+name, 4*time.Second, pid)
 	}
+	others := b.watchOthers()
 	start := time.Now()
 	if err := conn.PublishCatalog(ctx, cat, 1); err != nil {
 		return err
@@ -131,7 +133,7 @@ func (b *bench) drainOnce(ctx context.Context, full string) error {
 	if err := untilEmpty(ctx, conn, queueKey(cat)); err != nil {
 		return err
 	}
-	took := time.Since(start)
+	took, crowd := time.Since(start), others()
 	for name, p := range pids() {
 		cpu[name] += cpuTime(p...)
 	}
@@ -144,13 +146,13 @@ func (b *bench) drainOnce(ctx context.Context, full string) error {
 	}
 	perSecond := float64(n) / took.Seconds()
 	b.results.add("drain_per_s", perSecond)
-	line := fmt.Sprintf("    drain %7.0f/s; CPU in µs an order:", perSecond)
+	var costs strings.Builder
 	for _, name := range []string{"dispatcher", "writer", "nats", "pgbouncer", "postgres"} {
 		us := float64(cpu[name].Microseconds()) / float64(n)
 		b.results.add("cpu_us_per_record_"+name, us)
-		line += fmt.Sprintf(" %s %.1f", name, us)
+		fmt.Fprintf(&costs, " %s %.1f", name, us)
 	}
-	fmt.Println(line)
+	fmt.Printf("    drain %7.0f/s; CPU in µs an order:%s%s\n", perSecond, costs.String(), crowd)
 	b.stopChildren()
 	return os.RemoveAll(dir)
 }
@@ -232,6 +234,7 @@ func (b *bench) copyRows(ctx context.Context, rows []orderRow) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close(ctx)) }()
+	others := b.watchOthers()
 	start := time.Now()
 	n, err := conn.CopyFrom(ctx, pgx.Identifier{"orders"},
 		[]string{"id", "customer", "sku", "quantity", "body", "accepted_at"},
@@ -244,7 +247,7 @@ func (b *bench) copyRows(ctx context.Context, rows []orderRow) (err error) {
 	}
 	perSecond := float64(n) / time.Since(start).Seconds()
 	b.results.add("copy_per_s", perSecond)
-	fmt.Printf("    copy  %7.0f/s\n", perSecond)
+	fmt.Printf("    copy  %7.0f/s%s\n", perSecond, others())
 	return nil
 }
 
@@ -254,7 +257,7 @@ func (b *bench) perf(name string, d time.Duration, pid int) {
 	if b.profile == "" {
 		return
 	}
-	args := []string{"record", "-F", "499", "-g", "-p", strconv.Itoa(pid), "-o", filepath.Join(b.profile, name+".data"), "--", "sleep", fmt.Sprint(d.Seconds())}
+	args := []string{"record", "-F", "999", "-g", "-p", strconv.Itoa(pid), "-o", filepath.Join(b.profile, name+".data"), "--", "sleep", fmt.Sprint(d.Seconds())}
 	if _, err := b.start("perf", "perf", args, nil); err != nil {
 		fmt.Println("    no profile:", err)
 	}

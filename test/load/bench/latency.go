@@ -39,14 +39,14 @@ func (b *bench) latencyStage(ctx context.Context) error {
 	if err := b.emptyTable(ctx); err != nil {
 		return err
 	}
-	cat, err := b.catalogOf(url)
+	cat, err := b.catalogOf(url) //nolint:contextcheck // reading YAML takes none
 	if err != nil {
 		return err
 	}
 	if err := provision(ctx, natsURL, cat); err != nil {
 		return err
 	}
-	_, addr, err := b.startGateway(ctx, natsURL, "zstd")
+	_, addr, err := b.startGateway(ctx, natsURL, asShipped)
 	if err != nil {
 		return err
 	}
@@ -61,7 +61,9 @@ func (b *bench) latencyStage(ctx context.Context) error {
 	defer cancel()
 	sighted := make(chan error, 1)
 	go func() { sighted <- s.run(sctx, total) }()
+	others := b.watchOthers()
 	err = o.run(ctx)
+	crowd := others()
 	if err != nil {
 		cancel()
 		return errors.Join(err, <-sighted)
@@ -79,7 +81,13 @@ func (b *bench) latencyStage(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return b.latencyResults(o, s.seen, commits)
+	if err := b.latencyResults(o, s.seen, commits); err != nil {
+		return err
+	}
+	if crowd != "" {
+		fmt.Println("  " + crowd)
+	}
+	return nil
 }
 
 // latencyResults joins the 202s with the rows. What came in the warm-up is left out.

@@ -136,7 +136,7 @@ func run(ctx context.Context) (err error) {
 		name string
 		run  func(context.Context) error
 	}{{"ingest", b.ingest}, {"drain", b.drain}, {"latency", b.latencyStage}, {"memory", b.memory}}
-	defer func() { err = errors.Join(err, b.stopDatabase()) }()
+	defer func() { err = errors.Join(err, b.stopDatabase()) }() //nolint:contextcheck // it must stop when ctx is over, too
 	for _, s := range stages {
 		if !slices.Contains(cfg.only, s.name) {
 			continue
@@ -147,7 +147,7 @@ func run(ctx context.Context) (err error) {
 		}
 		b.stopChildren()
 	}
-	b.results.print(os.Stdout)
+	b.results.table(os.Stdout)
 	return b.results.write(filepath.Join(cfg.root, "bench", "latest.json"))
 }
 

@@ -52,7 +52,7 @@ func (b *orderBook) take(conn int, n uint64) []byte {
 	ring := b.rings[conn]
 	r := ring[n%uint64(len(ring))]
 	// splitmix64's finaliser is a bijection: distinct numbers give distinct digits that look random.
-	x := uint64(conn)<<40 | n
+	x := uint64(conn)<<40 | n //nolint:gosec // an index
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
 	x = (x ^ x>>27) * 0x94d049bb133111eb
 	x ^= x >> 31

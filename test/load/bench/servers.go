@@ -106,6 +106,12 @@ func serve(ctx context.Context, h http.Handler) error {
 	case <-ctx.Done():
 	}
 	err = srv.Close()
-	<-served
+	return errors.Join(err, ignoreClosed(<-served))
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, http.ErrServerClosed) {
+		return nil
+	}
 	return err
 }
