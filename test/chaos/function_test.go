@@ -48,6 +48,13 @@ func (m *meter) peak() int {
 	return most
 }
 
+// running is the number of calls at this moment.
+func (m *meter) running() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.inFlight
+}
+
 func (m *meter) count(status int) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -1,12 +1,23 @@
 package chaos_test
 
 import (
+	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/localnats"
+	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/testkit"
 )
 
 // outage is how long NATS is away, and inSeconds the bound for answers meanwhile: the promise is a second,
@@ -119,5 +130,98 @@ func (l *load) large(n int) func(int) []byte {
 		b := fmt.Appendf(nil, `{"sku":%q,"n":%d,"note":"`, l.tag, i)
 		at := i * 7919 % n
 		return append(append(b, noise[at:at+n]...), `"}`...)
+	}
+}
+
+// frozen is a NATS server in reach of a wire that can be frozen: what is written to it then is taken no
+// more, as with a socket whose buffers are full.
+type frozen struct {
+	srv   *localnats.Server
+	stop  chan struct{} // closed: frozen
+	ended chan struct{} // closed at the test's end
+	wg    sync.WaitGroup
+}
+
+func (f *frozen) InProcessConn() (net.Conn, error) {
+	up, err := f.srv.InProcessConn()
+	if err != nil {
+		return nil, err
+	}
+	near, far := net.Pipe()
+	context.AfterFunc(f.context(), func() { _ = up.Close(); _ = near.Close(); _ = far.Close() })
+	f.wg.Go(func() { f.relay(far, up) })
+	f.wg.Go(func() { f.relay(up, far) })
+	return near, nil
+}
+
+func (f *frozen) context() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	f.wg.Go(func() { <-f.ended; cancel() })
+	return ctx
+}
+
+func (f *frozen) relay(from, to net.Conn) {
+	buf := make([]byte, 4<<10)
+	for {
+		select {
+		case <-f.stop:
+			<-f.ended
+			return
+		default:
+		}
+		n, err := from.Read(buf)
+		if err == nil {
+			_, err = to.Write(buf[:n])
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// TestNATSHangsWithFullBuffers freezes the wire while writes are under way: the client is blocked in a
+// write, and all the same whoever waits for a record hears within about a second.
+func TestNATSHangsWithFullBuffers(t *testing.T) {
+	known(t, "a write that blocks in the socket keeps nats.go from noticing the hang for a minute")
+	nats := newNATSServer(t)
+	f := &frozen{srv: nats.start(), stop: make(chan struct{}), ended: make(chan struct{})}
+	t.Cleanup(func() { close(f.ended); f.wg.Wait() })
+	conn, err := stream.Connect(stream.Config{URL: nats.url(), InProcess: f, Name: t.Name(), Log: testkit.Log(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
+	defer cancel()
+	q := catalog.Queue{Key: catalog.Key{Namespace: "default", Name: "orders"}, MaxBytes: 1 << 30, MaxAge: time.Hour, DeadLetterMaxAge: time.Hour}
+	if err := errors.Join(conn.WaitUp(ctx), conn.EnsureQueue(ctx, q, 1)); err != nil {
+		t.Fatal(err)
+	}
+	w := stream.NewWriter(conn, q.Key, record.None)
+	running, stop := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); w.Run(running) }()
+	t.Cleanup(func() { stop(); <-done })
+
+	body := bytes.Repeat([]byte("x"), 200<<10)
+	write := func() error {
+		id, err := record.NewID()
+		if err != nil {
+			return err
+		}
+		return w.Append(ctx, &record.Record{ID: id, Time: time.Now(), Source: "/test", Body: body})
+	}
+	if err := write(); err != nil {
+		t.Fatal(err)
+	}
+	close(f.stop)
+	for i := range 3 {
+		start := time.Now()
+		err := write()
+		took := time.Since(start)
+		t.Logf("write %d: %v after %s", i, err, took.Round(time.Millisecond))
+		if err == nil || took > hangBound {
+			t.Errorf("write %d: %v after %s; want an error within %s", i, err, took, hangBound)
+		}
 	}
 }
