@@ -1,0 +1,495 @@
+package gateway_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/gateway"
+	"github.com/weir-dev/weir/internal/invoke"
+	"github.com/weir-dev/weir/internal/localnats"
+	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/testkit"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// front is a running gateway with one queue and one function.
+type front struct {
+	t       testing.TB
+	g       *gateway.Gateway
+	nats    *localnats.Server
+	natsCfg localnats.Config
+	conn    *stream.Conn
+	cat     catalog.Catalog
+	url     string
+	client  *http.Client
+	stop    func() error
+}
+
+func key(name string) catalog.Key { return catalog.Key{Namespace: "default", Name: name} }
+
+func start(t testing.TB, fn http.Handler, change func(*catalog.Catalog)) *front {
+	t.Helper()
+	f := &front{t: t, natsCfg: localnats.Config{Dir: t.TempDir(), Token: "t"}}
+	f.nats = testkit.NATSIn(t, f.natsCfg)
+	f.natsCfg.Port = f.nats.Port()
+	f.conn = testkit.Conn(t, f.nats)
+	queue := catalog.Queue{Key: key("orders"), MaxAge: time.Hour, MaxBytes: 64 << 20, DeadLetterMaxAge: time.Hour}
+	if err := f.conn.EnsureQueue(t.Context(), queue, 1); err != nil {
+		t.Fatal(err)
+	}
+	if fn == nil {
+		fn = http.NotFoundHandler()
+	}
+	srv := httptest.NewServer(fn)
+	t.Cleanup(srv.Close)
+	target := &catalog.FunctionTarget{Function: catalog.Function{Name: "f", URL: srv.URL}, Timeout: 300 * time.Millisecond}
+	f.cat = catalog.Catalog{Queues: []catalog.Queue{queue}, APIs: []catalog.API{{Key: key("shop"), Routes: []catalog.Route{
+		{Name: "create", Method: "POST", Path: "/orders", MaxBodyBytes: 1000, Queue: &catalog.QueueTarget{Queue: queue.Key},
+			Schema: json.RawMessage(`{"type":"object","required":["sku"],"properties":{"sku":{"type":"string"}}}`)},
+		{Name: "raw", Method: "POST", Path: "/raw", MaxBodyBytes: 700 << 10, Queue: &catalog.QueueTarget{Queue: queue.Key}},
+		{Name: "get", Method: "GET", Path: "/orders/{id}", MaxBodyBytes: 1000, Function: target},
+		{Name: "checked", Method: "POST", Path: "/checked", MaxBodyBytes: 1000, Function: target, Schema: json.RawMessage(`{"type":"object"}`)},
+		{Name: "sync", Method: "POST", Path: "/sync", MaxBodyBytes: 1000, Function: target},
+	}}}}
+	if change != nil {
+		change(&f.cat)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := invoke.NewClient(4)
+	f.g, err = gateway.New(gateway.Config{Listener: l, Conn: f.conn, Client: client, Codec: record.Zstd, DrainTimeout: testkit.Patience, Log: testkit.Log(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.g.Use(&f.cat); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	ready := make(chan struct{})
+	go func() { ended <- f.g.Run(ctx, func() { close(ready) }) }()
+	<-ready
+	f.url, f.client = "http://"+l.Addr().String(), &http.Client{Transport: &http.Transport{}, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	f.stop = sync.OnceValue(func() error {
+		cancel()
+		f.client.CloseIdleConnections()
+		client.Close()
+		return <-ended
+	})
+	t.Cleanup(func() { _ = f.stop() })
+	return f
+}
+
+// reply is an answer, read whole.
+type reply struct {
+	status  int
+	header  http.Header
+	body    []byte
+	problem struct {
+		Type, Title, Detail, RequestID string
+		Status                         int
+		Errors                         []struct{ Pointer, Detail string }
+	}
+}
+
+func (f *front) do(method, path, body string, header ...string) reply {
+	f.t.Helper()
+	req, err := http.NewRequestWithContext(context.Background(), method, f.url+path, strings.NewReader(body))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Add(header[i], header[i+1])
+	}
+	resp, err := f.client.Do(req)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	r := reply{status: resp.StatusCode, header: resp.Header}
+	if r.body, err = io.ReadAll(resp.Body); err != nil {
+		f.t.Fatal(err)
+	}
+	if resp.Header.Get("Content-Type") == "application/problem+json" {
+		if err := json.Unmarshal(r.body, &r.problem); err != nil || r.problem.Status != r.status || r.problem.Detail == "" || r.problem.Title == "" {
+			f.t.Errorf("%s %s: not a proper problem: %s", method, path, r.body)
+		}
+	}
+	return r
+}
+
+// stored returns the next n records of the queue.
+func (f *front) stored(n int) []record.Record {
+	f.t.Helper()
+	src, err := f.conn.OpenSource(f.t.Context(), key("orders"))
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	defer src.Close()
+	var out []record.Record
+	for len(out) < n {
+		select {
+		case d := <-src.Deliveries():
+			out = append(out, d.Records...)
+		case <-time.After(testkit.Patience):
+			f.t.Fatalf("%d of %d records are stored", len(out), n)
+		}
+	}
+	return out
+}
+
+const jsonType = "application/json"
+
+func TestBufferedRequestIsStoredBeforeItsAnswer(t *testing.T) {
+	f := start(t, nil, nil)
+	const trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	before := time.Now()
+	r := f.do("POST", "/orders", `{"sku":"a"}`, "Content-Type", jsonType, "Traceparent", trace, "Tracestate", "k=v", "X-Request-Id", "mine")
+	if r.status != 202 || r.header.Get("X-Request-Id") != "mine" || r.header.Get("Content-Type") != jsonType {
+		t.Fatalf("%d %v %s", r.status, r.header, r.body)
+	}
+	var answer struct{ ID string }
+	if err := json.Unmarshal(r.body, &answer); err != nil {
+		t.Fatal(err)
+	}
+	got := f.stored(1)[0]
+	if got.ID.String() != answer.ID || string(got.Body) != `{"sku":"a"}` || got.ContentType != jsonType || !got.JSON ||
+		got.Source != "/apis/default/shop/create" || got.TraceParent != trace || got.TraceState != "k=v" ||
+		got.Time.Before(before.Add(-time.Second)) || got.Time.After(time.Now()) {
+		t.Errorf("stored as %+v, answered %s", got, answer.ID)
+	}
+}
+
+func TestIdempotencyKeyGivesTheRecordItsID(t *testing.T) {
+	f := start(t, nil, nil)
+	post := func(path, key string) string {
+		r := f.do("POST", path, `{"sku":"a"}`, "Idempotency-Key", key)
+		if r.status != 202 {
+			t.Fatalf("%q: %d %s", key, r.status, r.body)
+		}
+		return string(r.body)
+	}
+	a := post("/orders", "k-1")
+	if post("/orders", "k-1") != a || post("/orders", `"k-1"`) != a {
+		t.Error("the same key gives another id")
+	}
+	if post("/orders", "k-2") == a || post("/raw", "k-1") == a {
+		t.Error("another key or route gives the same id")
+	}
+	for _, bad := range []string{"", " ", `""`, strings.Repeat("k", 256), "ключ"} {
+		if r := f.do("POST", "/orders", `{"sku":"a"}`, "Idempotency-Key", bad); r.status != 400 {
+			t.Errorf("%q: %d %s", bad, r.status, r.body)
+		}
+	}
+}
+
+func TestEveryRefusalIsAProblem(t *testing.T) {
+	f := start(t, nil, func(c *catalog.Catalog) { c.APIs[0].Routes[1].MaxBodyBytes = 100 })
+	for _, row := range []struct {
+		name, method, path, body string
+		header                   []string
+		status                   int
+		slug                     string
+		pointers                 []string
+	}{
+		{"unknown path", "GET", "/nowhere", "", nil, 404, "no-route", nil},
+		{"wrong method", "DELETE", "/orders", "", nil, 405, "method-not-allowed", nil},
+		{"schema", "POST", "/orders", `{"sku":1}`, nil, 400, "schema", []string{"/sku"}},
+		{"missing member", "POST", "/orders", `{}`, nil, 400, "schema", []string{""}},
+		{"no JSON", "POST", "/orders", `{`, nil, 400, "bad-request", nil},
+		{"empty body", "POST", "/orders", ``, nil, 400, "bad-request", nil},
+		{"repeated member", "POST", "/orders", `{"sku":"a","sku":"b"}`, nil, 400, "bad-request", nil},
+		{"media type", "POST", "/orders", `sku=a`, []string{"Content-Type", "application/x-www-form-urlencoded"}, 415, "unsupported-media-type", nil},
+		{"too large", "POST", "/orders", `{"sku":"` + strings.Repeat("a", 1000) + `"}`, nil, 413, "body-too-large", nil},
+		{"too large for a function", "POST", "/sync", strings.Repeat("a", 1001), nil, 413, "body-too-large", nil},
+		{"schema before a function", "POST", "/checked", `[]`, nil, 400, "schema", []string{""}},
+		{"two idempotency keys", "POST", "/orders", `{"sku":"a"}`, []string{"Idempotency-Key", "a", "Idempotency-Key", "b"}, 400, "bad-request", nil},
+	} {
+		r := f.do(row.method, row.path, row.body, row.header...)
+		if r.status != row.status || r.problem.Type != "https://weir.dev/problems/"+row.slug {
+			t.Errorf("%s: %d %s", row.name, r.status, r.body)
+		}
+		if r.problem.RequestID == "" || r.header.Get("X-Request-Id") != r.problem.RequestID {
+			t.Errorf("%s: request id %q, header %q", row.name, r.problem.RequestID, r.header.Get("X-Request-Id"))
+		}
+		var pointers []string
+		for _, e := range r.problem.Errors {
+			pointers = append(pointers, e.Pointer)
+		}
+		if !slices.Equal(pointers, row.pointers) {
+			t.Errorf("%s: pointers %q, want %q", row.name, pointers, row.pointers)
+		}
+	}
+	if r := f.do("DELETE", "/orders", ""); r.header.Get("Allow") != "POST" {
+		t.Errorf("Allow: %q", r.header.Get("Allow"))
+	}
+	// A body of unknown length is cut at the limit too.
+	req, _ := http.NewRequestWithContext(t.Context(), "POST", f.url+"/raw", io.MultiReader(strings.NewReader(strings.Repeat("a", 5000))))
+	resp, err := f.client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != 413 {
+		t.Errorf("chunked: %d", resp.StatusCode)
+	}
+	if s, err := f.conn.Status(t.Context(), key("orders")); err != nil || s.QueueBytes != 0 {
+		t.Errorf("something was stored: %+v %v", s, err)
+	}
+}
+
+func TestSynchronousRequestsPassThrough(t *testing.T) {
+	f := start(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		switch r.URL.Path {
+		case "/orders/slow":
+			<-r.Context().Done()
+		case "/orders/break":
+			panic(http.ErrAbortHandler)
+		default:
+			w.Header().Set("X-Function", r.Header.Get("X-Request-Id"))
+			w.WriteHeader(http.StatusTeapot)
+			_, _ = fmt.Fprintf(w, "%s %s %s", r.Method, r.URL.RequestURI(), body)
+		}
+	}), nil)
+	if r := f.do("GET", "/orders/7?a=b", "", "X-Request-Id", "mine"); r.status != 418 || string(r.body) != "GET /orders/7?a=b " || r.header.Get("X-Function") != "mine" {
+		t.Errorf("%d %q %v", r.status, r.body, r.header)
+	}
+	if r := f.do("POST", "/checked", `{"a":1}`); r.status != 418 || string(r.body) != `POST /checked {"a":1}` {
+		t.Errorf("%d %q", r.status, r.body)
+	}
+	began := time.Now()
+	if r := f.do("GET", "/orders/slow", ""); r.status != 504 || r.problem.Type != "https://weir.dev/problems/function-timeout" || time.Since(began) > 5*time.Second {
+		t.Errorf("%d %s after %s", r.status, r.body, time.Since(began))
+	}
+	if r := f.do("GET", "/orders/break", ""); r.status != 502 || r.problem.Type != "https://weir.dev/problems/bad-gateway" {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+	gone := httptest.NewServer(http.NotFoundHandler())
+	gone.Close()
+	f.cat.APIs[0].Routes[2].Function = &catalog.FunctionTarget{Function: catalog.Function{URL: gone.URL}, Timeout: time.Second}
+	if err := f.g.Use(&f.cat); err != nil {
+		t.Fatal(err)
+	}
+	if r := f.do("GET", "/orders/7", ""); r.status != 503 || r.header.Get("Retry-After") == "" {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+}
+
+func TestThrottles(t *testing.T) {
+	f := start(t, nil, func(c *catalog.Catalog) {
+		c.APIs[0].Throttle = &catalog.Throttle{Rate: 0.001, Burst: 3}
+		c.APIs[0].Routes[0].Throttle = &catalog.Throttle{Rate: 0.001, Burst: 2}
+	})
+	post := func(path string) reply { return f.do("POST", path, `{"sku":"a"}`) }
+	for range 2 {
+		if r := post("/orders"); r.status != 202 {
+			t.Fatalf("%d %s", r.status, r.body)
+		}
+	}
+	if r := post("/orders"); r.status != 429 || r.problem.Type != "https://weir.dev/problems/throttled" ||
+		r.header.Get("Retry-After") != "1000" || r.header.Get("RateLimit") != `"create";r=0;t=1000` || r.header.Get("RateLimit-Policy") != `"create";q=1;w=1` {
+		t.Errorf("%d %v %s", r.status, r.header, r.body)
+	}
+	if r := post("/raw"); r.status != 202 { // the route's refusal took nothing from the API
+		t.Errorf("%d %s", r.status, r.body)
+	}
+	if r := post("/raw"); r.status != 429 || !strings.HasPrefix(r.header.Get("RateLimit"), `"shop"`) {
+		t.Errorf("%d %v", r.status, r.header)
+	}
+	// A new catalog with the same throttles gives nobody new tokens; one with another does.
+	f.cat.APIs[0].Routes[3].MaxBodyBytes++
+	if err := f.g.Use(&f.cat); err != nil {
+		t.Fatal(err)
+	}
+	if r := post("/raw"); r.status != 429 {
+		t.Errorf("%d after a change elsewhere", r.status)
+	}
+	f.cat.APIs[0].Throttle = nil
+	if err := f.g.Use(&f.cat); err != nil {
+		t.Fatal(err)
+	}
+	if r := post("/raw"); r.status != 202 {
+		t.Errorf("%d without the API's throttle", r.status)
+	}
+}
+
+func TestABadCatalogLeavesTheFormerInUse(t *testing.T) {
+	f := start(t, nil, nil)
+	bad := f.cat
+	bad.APIs = append(slices.Clone(bad.APIs), catalog.API{Key: key("other"), Routes: []catalog.Route{
+		{Name: "twin", Method: "POST", Path: "/orders", Queue: &catalog.QueueTarget{Queue: key("orders")}},
+	}})
+	if err := f.g.Use(&bad); err == nil {
+		t.Error("two routes that collide are taken")
+	}
+	if r := f.do("POST", "/orders", `{"sku":"a"}`); r.status != 202 {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+}
+
+func TestFullQueueAnswers503AndDropsNothing(t *testing.T) {
+	f := start(t, nil, func(c *catalog.Catalog) { c.Queues[0].MaxBytes = 256 << 10 })
+	if err := f.conn.EnsureQueue(t.Context(), f.cat.Queues[0], 1); err != nil {
+		t.Fatal(err)
+	}
+	stored := 0
+	for {
+		noise := make([]byte, 60<<10)
+		for i := range noise {
+			noise[i] = byte(i * i * (stored + 7) >> 3)
+		}
+		r := f.do("POST", "/raw", string(noise))
+		if r.status == 503 {
+			if r.problem.Type != "https://weir.dev/problems/queue-full" || r.header.Get("Retry-After") == "" {
+				t.Errorf("%s %v", r.body, r.header)
+			}
+			break
+		}
+		if r.status != 202 || stored > 10000 {
+			t.Fatalf("%d %s", r.status, r.body)
+		}
+		stored++
+	}
+	if got := f.stored(stored); len(got) != stored {
+		t.Errorf("%d records are stored, %d got a 202", len(got), stored)
+	}
+}
+
+func TestWithoutNATS(t *testing.T) {
+	f := start(t, nil, nil)
+	if r := f.do("GET", "/readyz", ""); r.status != 200 || bytes.Contains(r.body, []byte(f.natsCfg.Token+"@")) {
+		t.Fatalf("%d %s", r.status, r.body)
+	}
+	f.nats.Stop()
+	testkit.Eventually(t, "it is not ready", func() bool { return f.do("GET", "/readyz", "").status == 503 })
+	began := time.Now()
+	r := f.do("POST", "/orders", `{"sku":"a"}`)
+	if r.status != 503 || r.header.Get("Retry-After") == "" || time.Since(began) > time.Second {
+		t.Errorf("%d %s after %s", r.status, r.body, time.Since(began))
+	}
+	if r := f.do("GET", "/healthz", ""); r.status != 200 {
+		t.Errorf("healthz %d", r.status)
+	}
+	testkit.NATSIn(t, f.natsCfg)
+	testkit.Eventually(t, "it takes requests again", func() bool { return f.do("POST", "/orders", `{"sku":"a"}`).status == 202 })
+}
+
+func TestDrainAnswersWhatIsInFlight(t *testing.T) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	f := start(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		close(entered)
+		<-release
+		_, _ = io.WriteString(w, "done")
+	}), func(c *catalog.Catalog) {
+		c.APIs[0].Routes[2].Function = &catalog.FunctionTarget{Function: c.APIs[0].Routes[2].Function.Function, Timeout: testkit.Patience}
+	})
+	got := make(chan reply, 1)
+	go func() { got <- f.do("GET", "/orders/1", "") }()
+	<-entered
+	stopped := make(chan error, 1)
+	go func() { stopped <- f.stop() }()
+	testkit.Eventually(t, "no new connection is taken", func() bool {
+		c, err := net.Dial("tcp", strings.TrimPrefix(f.url, "http://"))
+		if err == nil {
+			_ = c.Close()
+		}
+		return err != nil
+	})
+	close(release)
+	if r := <-got; r.status != 200 || string(r.body) != "done" {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+	if err := <-stopped; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestBeforeTheFirstCatalog(t *testing.T) {
+	conn := testkit.Conn(t, testkit.NATS(t))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	g, err := gateway.New(gateway.Config{Listener: l, Conn: conn, Client: invoke.NewClient(1), Log: testkit.Log(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{"/readyz", "/orders"} {
+		rec := httptest.NewRecorder()
+		g.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), "GET", path, http.NoBody))
+		if rec.Code != 503 {
+			t.Errorf("%s: %d", path, rec.Code)
+		}
+	}
+}
+
+func TestConfigNamesWhatIsMissing(t *testing.T) {
+	if _, err := gateway.New(gateway.Config{}); err == nil || !strings.Contains(err.Error(), "Listener") {
+		t.Errorf("%v", err)
+	}
+}
+
+// FuzzFront sends raw bytes as a request: the gateway answers with a status that it documents, or closes
+// the connection; it never panics and never answers 5xx but 503 for what a client sends.
+func FuzzFront(f *testing.F) {
+	g := start(f, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) }), nil)
+	for _, seed := range []string{
+		"POST /orders HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 11\r\n\r\n{\"sku\":\"a\"}",
+		"POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: \"k\"\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n{\"sku\":\"a\"}\r\n0\r\n\r\n",
+		"GET /orders/%2e%2e/x HTTP/1.1\r\nHost: a\r\nX-Request-Id: \x01\r\n\r\n",
+		"POST /checked HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}",
+		"GET //orders/../readyz HTTP/1.1\r\nHost: a\r\nTraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\r\n",
+		"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
+		"POST /raw HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello",
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		rec := httptest.NewRecorder()
+		req, err := http.ReadRequest(bufio.NewReader(bytes.NewReader(data)))
+		if err != nil {
+			return // net/http refuses it before the gateway sees it
+		}
+		req.RemoteAddr = "127.0.0.1:1"
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		g.g.ServeHTTP(rec, req.WithContext(ctx))
+		if rec.Code >= 500 && rec.Code != 503 && rec.Code != 502 && rec.Code != 504 || rec.Code < 200 {
+			t.Fatalf("%d %s", rec.Code, rec.Body)
+		}
+		if rec.Code == 202 {
+			var answer struct{ ID string }
+			if err := json.Unmarshal(rec.Body.Bytes(), &answer); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := record.ParseID(answer.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if ct := rec.Header().Get("Content-Type"); rec.Code >= 400 && rec.Header().Get("X-Request-Id") == "" && !errors.Is(ctx.Err(), context.DeadlineExceeded) && ct == "application/problem+json" {
+			t.Fatalf("%d without a request id", rec.Code)
+		}
+	})
+}
