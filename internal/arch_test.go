@@ -16,7 +16,7 @@ const module = "github.com/weir-dev/weir/"
 
 // ranks of the packages (docs/architecture.md). A package imports only packages of lower rank; so the
 // stages never import each other. A package that is not listed here fails the test.
-var ranks = map[string]int{ //nolint:gochecknoglobals // a table
+var ranks = map[string]int{
 	"function": 0, // public: for people who write functions
 
 	"internal/record": 0, "internal/batch": 0, "internal/throttle": 0, "internal/catalog": 0, "internal/schema": 0,
@@ -39,10 +39,10 @@ var ranks = map[string]int{ //nolint:gochecknoglobals // a table
 }
 
 // forTests may be imported by tests only, and may import anything below the stages.
-var forTests = []string{"internal/testkit", "internal/functions/dbtest", "test/"} //nolint:gochecknoglobals // a table
+var forTests = []string{"internal/testkit", "internal/functions/dbtest", "test/"}
 
 // owners of outside systems: nobody else imports them.
-var owners = map[string][]string{ //nolint:gochecknoglobals // a table
+var owners = map[string][]string{
 	"github.com/nats-io/nats.go":            {"internal/stream"},
 	"github.com/nats-io/nats-server":        {"internal/localnats"},
 	"github.com/jackc/pgx":                  {"internal/functions/orderdb", "internal/functions/orderwriter", "internal/functions/orderapi", "internal/localdb"},
@@ -54,8 +54,8 @@ var owners = map[string][]string{ //nolint:gochecknoglobals // a table
 
 // dataPlane must not link what is heavy or dangerous there.
 var (
-	dataPlane = []string{"services/gateway", "services/dispatcher"}                                                           //nolint:gochecknoglobals // a table
-	forbidden = []string{"k8s.io/", "knative.dev/", "sigs.k8s.io/", "github.com/nats-io/nats-server", "github.com/jackc/pgx"} //nolint:gochecknoglobals // a table
+	dataPlane = []string{"services/gateway", "services/dispatcher"}
+	forbidden = []string{"k8s.io/", "knative.dev/", "sigs.k8s.io/", "github.com/nats-io/nats-server", "github.com/jackc/pgx"}
 )
 
 type pkg struct {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -72,7 +73,7 @@ type world struct {
 	taken    map[string]int // 2xx and not named: body → times
 }
 
-var queueNumber atomic.Int64 //nolint:gochecknoglobals // queues of this test run have names of their own
+var queueNumber atomic.Int64 // queues of this test run have names of their own
 
 func newWorld(t testing.TB, conn *stream.Conn, script func(call) answer, change func(*catalog.Mapping)) *world {
 	t.Helper()
@@ -140,9 +141,7 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request, script func(call)
 	if answered.status == 0 {
 		answered.status = http.StatusOK
 	}
-	for k, v := range answered.header {
-		rw.Header()[k] = v
-	}
+	maps.Copy(rw.Header(), answered.header)
 	if answered.status < 300 {
 		w.mu.Lock()
 		for _, b := range c.bodies {

@@ -153,7 +153,7 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 			err = fmt.Errorf("requests were still running after %s: %w", g.cfg.DrainTimeout, errors.Join(err, srv.Close()))
 		}
 		cancel()
-		<-served
+		_ = <-served // http.ErrServerClosed
 	}
 	g.mu.Lock()
 	g.draining.Store(true)

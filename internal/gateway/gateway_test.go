@@ -62,8 +62,10 @@ func start(t testing.TB, fn http.Handler, change func(*catalog.Catalog)) *front 
 	t.Cleanup(srv.Close)
 	target := &catalog.FunctionTarget{Function: catalog.Function{Name: "f", URL: srv.URL}, Timeout: 300 * time.Millisecond}
 	f.cat = catalog.Catalog{Queues: []catalog.Queue{queue}, APIs: []catalog.API{{Key: key("shop"), Routes: []catalog.Route{
-		{Name: "create", Method: "POST", Path: "/orders", MaxBodyBytes: 1000, Queue: &catalog.QueueTarget{Queue: queue.Key},
-			Schema: json.RawMessage(`{"type":"object","required":["sku"],"properties":{"sku":{"type":"string"}}}`)},
+		{
+			Name: "create", Method: "POST", Path: "/orders", MaxBodyBytes: 1000, Queue: &catalog.QueueTarget{Queue: queue.Key},
+			Schema: json.RawMessage(`{"type":"object","required":["sku"],"properties":{"sku":{"type":"string"}}}`),
+		},
 		{Name: "raw", Method: "POST", Path: "/raw", MaxBodyBytes: 700 << 10, Queue: &catalog.QueueTarget{Queue: queue.Key}},
 		{Name: "get", Method: "GET", Path: "/orders/{id}", MaxBodyBytes: 1000, Function: target},
 		{Name: "checked", Method: "POST", Path: "/checked", MaxBodyBytes: 1000, Function: target, Schema: json.RawMessage(`{"type":"object"}`)},

@@ -209,8 +209,8 @@ func TestLimiter(t *testing.T) {
 		go func() { blocked <- l.Acquire(ctx) }()
 		synctest.Wait()
 		select {
-		case <-blocked:
-			t.Fatal("a ninth call started")
+		case err := <-blocked:
+			t.Fatal("a ninth call started", err)
 		default:
 		}
 		l.Release(Outcome{Class: Done, Status: 200})

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 )
 
@@ -52,8 +53,7 @@ func Run(ctx context.Context, log *slog.Logger, allReady func(), parts ...Part) 
 		}
 	}
 	early := ctx.Err() == nil
-	for i := len(started) - 1; i >= 0; i-- {
-		r := started[i]
+	for _, r := range slices.Backward(started) {
 		self := early && isClosed(r.done)
 		r.cancel(ErrStopped)
 		<-r.done

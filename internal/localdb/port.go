@@ -32,7 +32,7 @@ func choosePort(ctx context.Context, fixed, last, other int) (int, error) {
 		return last, nil
 	}
 	for range portAttempts {
-		//nolint:gosec // no secret: any port will do
+
 		port := firstPort + rand.IntN(lastPort-firstPort)
 		if port != other && portFree(ctx, port) {
 			return port, nil

@@ -73,11 +73,11 @@ var ErrCorrupt = errors.New("record: corrupt block")
 // ErrTooLarge is returned for a record that fits in no block.
 var ErrTooLarge = fmt.Errorf("record: larger than %d bytes", MaxRecordBytes)
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+var castagnoli = crc32.MakeTable(crc32.Castagnoli) //nolint:gochecknoglobals // a constant table
 
 // Encoders and decoders are safe for concurrent use by EncodeAll and DecodeAll.
 var (
-	zstdEncoder = sync.OnceValue(func() *zstd.Encoder {
+	zstdEncoder = sync.OnceValue(func() *zstd.Encoder { //nolint:gochecknoglobals // costly to make, stateless in use
 		e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderCRC(false),
 			zstd.WithWindowSize(MaxBlockBytes), zstd.WithLowerEncoderMem(true), zstd.WithEncoderConcurrency(2))
 		if err != nil {
@@ -85,7 +85,7 @@ var (
 		}
 		return e
 	})
-	zstdDecoder = sync.OnceValue(func() *zstd.Decoder {
+	zstdDecoder = sync.OnceValue(func() *zstd.Decoder { //nolint:gochecknoglobals // costly to make, stateless in use
 		d, err := zstd.NewReader(nil, zstd.WithDecoderMaxMemory(MaxBlockBytes), zstd.WithDecoderConcurrency(2))
 		if err != nil {
 			panic(err) // the options are constants

@@ -96,8 +96,7 @@ func (noRemoteSchemas) Load(string) (any, error) {
 func (s *Schema) Validate(text []byte) error {
 	v, err := decode(text, s.interest)
 	if err != nil {
-		var syntax *jsontext.SyntacticError
-		if errors.As(err, &syntax) {
+		if syntax, ok := errors.AsType[*jsontext.SyntacticError](err); ok {
 			return &SyntaxError{Offset: syntax.ByteOffset, Err: err}
 		}
 		return &SyntaxError{Offset: int64(len(text)), Err: err}

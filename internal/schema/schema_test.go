@@ -198,8 +198,7 @@ func FuzzValidate(f *testing.F) {
 	f.Add([]byte(`{"sku":1}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		err := s.Validate(text)
-		var syntax *SyntaxError
-		if errors.As(err, &syntax) {
+		if _, ok := errors.AsType[*SyntaxError](err); ok {
 			return
 		}
 		whole, werr := jsonschema.UnmarshalJSON(bytes.NewReader(text))

@@ -176,15 +176,14 @@ func (c *Conn) bound(ctx context.Context, d time.Duration) (context.Context, con
 
 // publish writes one message and waits for its acknowledgement, at most d. The id makes a repeated
 // publish of the same message harmless within the stream's duplicate window.
-func (c *Conn) publish(ctx context.Context, d time.Duration, m *nats.Msg, id string, opts ...jetstream.PublishOpt) (*jetstream.PubAck, error) {
+func (c *Conn) publish(ctx context.Context, d time.Duration, m *nats.Msg, id string, opts ...jetstream.PublishOpt) error {
 	ctx, cancel := c.bound(ctx, d)
 	defer cancel()
 	if id != "" {
 		opts = append(opts, jetstream.WithMsgID(id))
 	}
-	ack, err := c.js.PublishMsg(ctx, m, opts...)
-	if err != nil {
-		return nil, publishError(ctx, err)
+	if _, err := c.js.PublishMsg(ctx, m, opts...); err != nil {
+		return publishError(ctx, err)
 	}
-	return ack, nil
+	return nil
 }

@@ -65,7 +65,7 @@ func (c *Conn) store(ctx context.Context, rs []record.Record, msg func(block []b
 // connection is lost.
 func (c *Conn) publishUntil(ctx context.Context, m *nats.Msg, id string) error {
 	for wait := publishBackoffMin; ; wait = min(2*wait, publishBackoffMax) {
-		_, err := c.publish(ctx, commitTimeout, m, id)
+		err := c.publish(ctx, commitTimeout, m, id)
 		if err == nil {
 			return nil
 		}

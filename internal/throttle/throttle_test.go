@@ -22,7 +22,7 @@ func TestBucket(t *testing.T) {
 		{100 * time.Millisecond, true, 0},
 		{100 * time.Millisecond, false, 100 * time.Millisecond},
 		{90 * time.Millisecond, false, 100 * time.Millisecond}, // a clock that steps back takes nothing away
-		{time.Hour, true, 0}, // never more than the burst
+		{time.Hour, true, 0},                                   // never more than the burst
 		{time.Hour, true, 0},
 		{time.Hour, false, 100 * time.Millisecond},
 	} {

@@ -30,7 +30,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	if err != nil {
 		return err
 	}
-	use := func(cat *catalog.Catalog) {
+	use := func(cat *catalog.Catalog) { //nolint:contextcheck // a queue's writer outlives the catalog that brought it; Run ends it
 		if err := g.Use(cat); err != nil {
 			cfg.Log.Error("the former catalog stays in use", "error", err)
 		}

@@ -96,7 +96,7 @@ func (h *hosts) open(ctx context.Context, cfg Config, services []manifest.Servic
 	var errs []error
 	for _, s := range services {
 		names[s.Name] = true
-		h.url(s.Key)
+		h.url(s.Key) //nolint:contextcheck // opening a loopback port doesn't block
 		i := slices.IndexFunc(h.list, func(x *host) bool { return x.key == s.Key })
 		if i < 0 {
 			return fmt.Errorf("function %s: no free port on loopback", s.Name)

@@ -51,7 +51,8 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	hosts := &hosts{log: cfg.Log}
 	defer hosts.close()
-	bundle, err := manifest.LoadDir(cfg.Folder, manifest.Options{FunctionURL: hosts.url})
+	bundle, err := manifest.LoadDir( //nolint:contextcheck // opening a loopback port doesn't block
+		cfg.Folder, manifest.Options{FunctionURL: hosts.url})
 	if err != nil {
 		return fmt.Errorf("folder %s:\n%w", cfg.Folder, err)
 	}
@@ -94,7 +95,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := g.Use(bundle.Catalog); err != nil {
+	if err := g.Use(bundle.Catalog); err != nil { //nolint:contextcheck // a queue's writer lives until Run ends it
 		return err
 	}
 	// The embedded server's data folder admits one process, so the owner's name needs no more than this:

@@ -96,7 +96,7 @@ func (s *Schema) run(ctx context.Context, url *secret.Cache, log *slog.Logger) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(backoff/2 + rand.N(backoff/2)): //nolint:gosec // jitter
+		case <-time.After(backoff/2 + rand.N(backoff/2)):
 		}
 	}
 }
