@@ -153,7 +153,9 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 			err = fmt.Errorf("requests were still running after %s: %w", g.cfg.DrainTimeout, errors.Join(err, srv.Close()))
 		}
 		cancel()
-		_ = <-served // http.ErrServerClosed
+		if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
+			err = errors.Join(err, serr)
+		}
 	}
 	g.mu.Lock()
 	g.draining.Store(true)
