@@ -189,9 +189,9 @@ func machineCPU() time.Duration {
 // othersShare of the machine's CPU taken by processes that are not the bench's makes a measurement doubtful.
 const othersShare = 0.08
 
-// watchOthers returns a function that notes what share of the CPU other processes have taken since, and
-// says it in words if it was much. The bench's processes must be the same at both times.
-func (b *bench) watchOthers() func() string {
+// watchOthers returns a function that tells what share of the CPU other processes have taken since. The
+// bench's processes must be the same at both times.
+func (b *bench) watchOthers() func() float64 {
 	took := func() time.Duration {
 		d := machineCPU() - ownCPU()
 		for _, c := range b.children {
@@ -203,14 +203,18 @@ func (b *bench) watchOthers() func() string {
 		return d
 	}
 	start, before := time.Now(), took()
-	return func() string {
-		share := (took() - before).Seconds() / time.Since(start).Seconds() / float64(runtime.NumCPU())
-		b.results.add("others_cpu_share", max(0, share))
-		if share < othersShare {
-			return ""
-		}
-		return fmt.Sprintf("  (others took %.0f %% of the CPU)", 100*share)
+	return func() float64 {
+		return max(0, (took()-before).Seconds()/time.Since(start).Seconds()/float64(runtime.NumCPU()))
 	}
+}
+
+// crowd notes the share and says it in words if it was much.
+func (b *bench) crowd(others float64) string {
+	b.results.add("others_cpu_share", others)
+	if others < othersShare {
+		return ""
+	}
+	return fmt.Sprintf("  (others took %.0f %% of the CPU)", 100*others)
 }
 
 // statFields are the fields of /proc/PID/stat after the program's name, from field 3 on.

@@ -133,7 +133,7 @@ func (b *bench) drainOnce(ctx context.Context, full string) error {
 	if err := untilEmpty(ctx, conn, queueKey(cat)); err != nil {
 		return err
 	}
-	took, crowd := time.Since(start), others()
+	took, crowd := time.Since(start), b.crowd(others())
 	for name, p := range pids() {
 		cpu[name] += cpuTime(p...)
 	}
@@ -247,7 +247,7 @@ func (b *bench) copyRows(ctx context.Context, rows []orderRow) (err error) {
 	}
 	perSecond := float64(n) / time.Since(start).Seconds()
 	b.results.add("copy_per_s", perSecond)
-	fmt.Printf("    copy  %7.0f/s%s\n", perSecond, others())
+	fmt.Printf("    copy  %7.0f/s%s\n", perSecond, b.crowd(others()))
 	return nil
 }
 

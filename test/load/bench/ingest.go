@@ -126,61 +126,83 @@ func (b *bench) measure(ctx context.Context, v variant) error {
 	return os.RemoveAll(t.dir)
 }
 
-func (b *bench) measureLoad(ctx context.Context, name string, t *target, conns int) error {
-	before, err := t.stored()
-	if err != nil {
-		return err
-	}
-	cpu := map[string]time.Duration{}
-	var others func() string
-	var crowd string
-	l := load{addr: t.addr, conns: conns, orders: b.orders, warm: warmUp, window: b.window}
-	l.onWindow = func(begin bool) {
-		sign := time.Duration(1)
-		if begin {
-			sign, others = -1, b.watchOthers()
-		} else {
-			crowd = others()
-		}
-		for process, pid := range t.pids {
-			cpu[process] += sign * cpuTime(pid)
-			if begin && (name == "ingest" || name == "null") {
-				b.perf(fmt.Sprintf("%s-%d", process, conns), b.window, pid)
-			}
-		}
-		cpu["client"] += sign * ownCPU()
-	}
-	res, err := l.run(ctx)
-	if err != nil {
-		return err
-	}
-	if res.accepted == 0 || len(res.statuses) > 1 {
-		return fmt.Errorf("the answers were not all 202: %v", res.statuses)
-	}
-	after, err := t.stored()
-	if err != nil {
-		return err
-	}
+// attempts is how often a measurement is made that other processes disturbed; the least disturbed counts.
+const attempts = 3
 
+// sample is one measurement.
+type sample struct {
+	*loadResult
+	cpu      map[string]time.Duration // in the window
+	bytes    float64                  // on disk per 202
+	othersIn float64                  // share of the CPU
+}
+
+func (b *bench) measureLoad(ctx context.Context, name string, t *target, conns int) error {
+	var res *sample
+	for range attempts {
+		s, err := b.sample(ctx, name, t, conns)
+		if err != nil {
+			return err
+		}
+		if res == nil || s.othersIn < res.othersIn {
+			res = s
+		}
+		if res.othersIn < othersShare {
+			break
+		}
+	}
 	r, suffix := b.results, fmt.Sprintf("_%d", conns)
 	r.add(name+"_per_s"+suffix, res.perSecond())
 	r.add(name+"_p50_ms"+suffix, res.ms(50))
 	r.add(name+"_p99_ms"+suffix, res.ms(99))
 	if name == "ingest" || name == "null" {
-		for process, d := range cpu {
+		for process, d := range res.cpu {
 			if name == "null" && process == "client" {
 				process = "null_client"
 			}
 			r.add("cpu_us_per_request_"+process+suffix, float64(d.Microseconds())/float64(res.accepted))
 		}
 	}
-	perRecord := float64(after-before) / float64(res.stored)
 	if conns == maxConns && t.dir != "" {
-		r.add(name+"_bytes_per_record", perRecord)
+		r.add(name+"_bytes_per_record", res.bytes)
 	}
 	fmt.Printf("    %-13s %3d connections: %7.0f/s  p50 %6.2f ms  p99 %6.2f ms  %4.0f bytes an order%s\n",
-		name, conns, res.perSecond(), res.ms(50), res.ms(99), perRecord, crowd)
+		name, conns, res.perSecond(), res.ms(50), res.ms(99), res.bytes, b.crowd(res.othersIn))
 	return nil
+}
+
+func (b *bench) sample(ctx context.Context, name string, t *target, conns int) (*sample, error) {
+	before, err := t.stored()
+	if err != nil {
+		return nil, err
+	}
+	s := &sample{cpu: map[string]time.Duration{}}
+	var others func() float64
+	l := load{addr: t.addr, conns: conns, orders: b.orders, warm: warmUp, window: b.window}
+	l.onWindow = func(begin bool) {
+		sign := time.Duration(1)
+		if begin {
+			sign, others = -1, b.watchOthers()
+		} else {
+			s.othersIn = others()
+		}
+		for process, pid := range t.pids {
+			s.cpu[process] += sign * cpuTime(pid)
+			if begin && (name == "ingest" || name == "null") {
+				b.perf(fmt.Sprintf("%s-%d", process, conns), b.window, pid)
+			}
+		}
+		s.cpu["client"] += sign * ownCPU()
+	}
+	if s.loadResult, err = l.run(ctx); err != nil {
+		return nil, err
+	}
+	if s.accepted == 0 || len(s.statuses) > 1 {
+		return nil, fmt.Errorf("the answers were not all 202: %v", s.statuses)
+	}
+	after, err := t.stored()
+	s.bytes = float64(after-before) / float64(s.loadResult.stored)
+	return s, err
 }
 
 // stored is what NATS has on disk.

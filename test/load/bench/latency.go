@@ -63,7 +63,7 @@ func (b *bench) latencyStage(ctx context.Context) error {
 	go func() { sighted <- s.run(sctx, total) }()
 	others := b.watchOthers()
 	err = o.run(ctx)
-	crowd := others()
+	crowd := b.crowd(others())
 	if err != nil {
 		cancel()
 		return errors.Join(err, <-sighted)
@@ -84,6 +84,7 @@ func (b *bench) latencyStage(ctx context.Context) error {
 	if err := b.latencyResults(o, s.seen, commits); err != nil {
 		return err
 	}
+	b.results.add("latency_looks_per_s", s.perSecond)
 	if crowd != "" {
 		fmt.Println("  " + crowd)
 	}
@@ -204,8 +205,12 @@ func (o *openLoop) work(ctx context.Context, w *worker, conn int, start time.Tim
 // what was accepted lately, by the index, on a connection of its own; now and then it reads further back,
 // for rows that others have overtaken.
 type sighter struct {
-	url  string
-	seen map[uuid.UUID]time.Time // good once run has returned
+	url string
+
+	// Good once run has returned.
+	seen      map[uuid.UUID]time.Time
+	looks     int
+	perSecond float64 // looks
 }
 
 func (s *sighter) run(ctx context.Context, total int) (err error) {
@@ -214,8 +219,14 @@ func (s *sighter) run(ctx context.Context, total int) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close(context.WithoutCancel(ctx))) }()
+	// The table is new and grows: without statistics a plan would read all of it, every time.
+	if _, err := conn.Exec(ctx, "SET enable_seqscan = off"); err != nil {
+		return err
+	}
 	tick := time.NewTicker(sightPeriod)
 	defer tick.Stop()
+	start := time.Now()
+	defer func() { s.perSecond = float64(s.looks) / time.Since(start).Seconds() }()
 	var newest time.Time
 	for n := 1; len(s.seen) < total; n++ {
 		select {
@@ -230,6 +241,7 @@ func (s *sighter) run(ctx context.Context, total int) (err error) {
 		case n%50 == 0:
 			since = newest.Add(-2 * time.Second)
 		}
+		s.looks++
 		if newest, err = s.look(ctx, conn, since, newest); err != nil && ctx.Err() == nil {
 			return err
 		}
