@@ -4,9 +4,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/weir-dev/weir/function"
 )
 
 // interest says which parts of a value a schema can see. A nil interest sees nothing: any value will do
@@ -65,8 +69,49 @@ func interestOf(schema any) *interest {
 	return in
 }
 
-// decode checks that text is one JSON value and returns what in can see of it.
+// decode checks that text is one JSON value and returns what in can see of it. Objects are walked by the
+// fast scanner of package function as long as only some members matter; the rest goes through jsontext.
 func decode(text []byte, in *interest) (any, error) {
+	if !utf8.Valid(text) { // the scanner lets it pass, as encoding/json does
+		return nil, errors.New("a string is not valid UTF-8")
+	}
+	if text = bytes.Trim(text, " \t\r\n"); len(text) > 0 && text[0] == '{' {
+		return part(text, in)
+	}
+	return whole(text, in)
+}
+
+// part returns what in can see of text, which is one JSON value, whole or already scanned, without space
+// around it.
+func part(text []byte, in *interest) (any, error) {
+	switch {
+	case in == nil:
+		return nil, nil //nolint:nilnil // any value will do
+	case text[0] == '"' && bytes.IndexByte(text, '\\') < 0:
+		return string(text[1 : len(text)-1]), nil
+	case text[0] == '-' || text[0] >= '0' && text[0] <= '9':
+		return json.Number(text), nil
+	case text[0] != '{' || in.all:
+		return whole(text, in)
+	}
+	out := make(map[string]any, len(in.props))
+	err := function.Members(text, func(name, value []byte) error {
+		sub, known := in.props[string(name)]
+		if !known && !in.names {
+			return nil
+		}
+		if _, twice := out[string(name)]; twice {
+			return fmt.Errorf("the member %q is there twice", name)
+		}
+		v, err := part(value, sub)
+		out[string(name)] = v
+		return err
+	})
+	return out, err
+}
+
+// whole decodes with jsontext.
+func whole(text []byte, in *interest) (any, error) {
 	d := jsontext.NewDecoder(bytes.NewBuffer(text)) // a *bytes.Buffer is read in place
 	v, err := value(d, in)
 	if err != nil {

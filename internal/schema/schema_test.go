@@ -51,9 +51,9 @@ func TestFindingsNameThePlace(t *testing.T) {
 }
 
 func TestWhatIsNoJSONIsRefused(t *testing.T) {
-	s := compile(t, `{"type":"object"}`)
+	s := compile(t, `{"type":"object","properties":{"a":{"type":"integer"}}}`)
 	for _, text := range []string{
-		``, `{`, `{}{}`, `{} x`, `{"a":}`, "{\"a\":\"\xff\"}", `{"a":1,"a":2}`, `{"skipped":{"b":1,"b":2}}`,
+		``, `{`, `{}{}`, `{} x`, `{"a":}`, "{\"a\":\"\xff\"}", `{"a":1,"a":2}`, `{"a":1,"\u0061":2}`, "\v{}", "\u00a0{}", "{\"a\":1}\v",
 		`{"a":01}`, `nul`, strings.Repeat("[", 20000),
 	} {
 		var syntax *SyntaxError
