@@ -61,6 +61,7 @@ func (s *slow) delivered(ids map[string]int) (n, again int) {
 // at once in the whole cluster, through the end of the one that works, in order and by kill -9, and the
 // restart of each; and every record is settled.
 func TestCapsOverReplicas(t *testing.T) {
+	t.Parallel() // with the other tests of caps, which wait for leases most of the time
 	const limit = 4
 	f := &slow{hold: 300 * time.Millisecond}
 	url := f.serve(t, f)
@@ -120,6 +121,7 @@ func TestCapsOverReplicas(t *testing.T) {
 // TestCapsOverRestart kills the dispatcher that works and starts it again at once under the same name, as
 // Kubernetes restarts a container: the calls of its former self may still run in the function.
 func TestCapsOverRestart(t *testing.T) {
+	t.Parallel()
 	known(t, "a dispatcher that starts under its own name takes over while its former calls still run")
 	const limit = 4
 	f := &slow{hold: 2 * time.Second}
@@ -133,7 +135,7 @@ func TestCapsOverRestart(t *testing.T) {
 	l := newLoad(t, c.addr, 16, 200)
 	l.start()
 	l.wait()
-	for range 2 {
+	for range size(1, 1, 3) {
 		testkit.Eventually(t, "all calls run", func() bool { return f.running() == limit })
 		d.kill()
 		d = c.dispatcher("dispatcher-0")
@@ -148,6 +150,8 @@ func TestCapsOverRestart(t *testing.T) {
 // TestCapsOverHang makes the dispatcher that works hang for longer than its lease, and go on when another
 // has taken over.
 func TestCapsOverHang(t *testing.T) {
+	t.Parallel()
+	known(t, "records are delivered to a dispatcher that hangs for up to 90 s after another has taken over")
 	const limit = 4
 	f := &slow{hold: 300 * time.Millisecond}
 	url := f.serve(t, f)

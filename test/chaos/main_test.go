@@ -2,7 +2,9 @@
 // PostgreSQL behind a real PgBouncer, a real NATS server, real HTTP over many connections. Each test shows
 // one promise of docs/contracts.md while something is killed, stopped, hung or filled up.
 //
-// The plain run is cut to a few minutes; WEIR_LONG=1 runs the full sizes and outages, -short the smallest.
+// The plain run is cut to a few minutes; WEIR_LONG=1 runs the full sizes and outages, -short the smallest:
+//
+//	WEIR_LONG=1 go test -timeout 30m ./test/chaos/
 package chaos_test
 
 import (
@@ -58,8 +60,11 @@ func serveNATS(dir string) int {
 	select {} // until it is killed
 }
 
+// startTimeout bounds building the binaries, on a cold cache, and starting the database.
+const startTimeout = 8 * time.Minute
+
 func run(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), 8*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
 	defer cancel()
 	dir, err := os.MkdirTemp("", "weir-chaos-")
 	if err != nil {

@@ -44,20 +44,21 @@ func deadLetters(t testing.TB, w *weir) []deadLetter {
 // TestPoison posts one order that the function can't take among 10,000: it alone is dead-lettered, with the
 // reason; a redrive after a fix of the function brings it in.
 func TestPoison(t *testing.T) {
-	const poison = 4_321
+	const poison = 1_234
 	for _, tt := range []struct {
 		name   string
 		refuse func(w http.ResponseWriter, r *http.Request, events []event, rest func(*http.Request) int)
 		status int
 		reason string
+		orders int
 	}{
-		{"named in batchItemFailures", named, http.StatusOK, "batchItemFailures"},
+		{"named in batchItemFailures", named, http.StatusOK, "batchItemFailures", 10_000},
 		{"fails its whole batch", func(w http.ResponseWriter, _ *http.Request, _ []event, _ func(*http.Request) int) {
 			http.Error(w, "this batch holds a poison order", http.StatusInternalServerError)
-		}, http.StatusInternalServerError, "poison order"},
+		}, http.StatusInternalServerError, "poison order", 10_000},
 		{"refused for good", func(w http.ResponseWriter, _ *http.Request, _ []event, _ func(*http.Request) int) {
 			http.Error(w, "a poison order is no order", http.StatusUnprocessableEntity)
-		}, http.StatusUnprocessableEntity, "no order"},
+		}, http.StatusUnprocessableEntity, "no order", 2_000},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var fixed atomic.Bool
@@ -93,7 +94,7 @@ func TestPoison(t *testing.T) {
 			folder := manifests(t, "maxAttempts: 5, initialBackoff: 1s, maxBackoff: 5m", "maxAttempts: 3, initialBackoff: 200ms, maxBackoff: 1s")
 			w := newWeir(t, folder, "--function", "order-writer="+url)
 			w.up()
-			l := newLoad(t, w.addr, 64, size(5_000, 10_000, 10_000))
+			l := newLoad(t, w.addr, 64, tt.orders)
 			l.body = func(n int) []byte {
 				if n == poison {
 					return fmt.Appendf(nil, `{"sku":%q,"n":%d,"poison":true}`, l.tag, n)
