@@ -1,0 +1,151 @@
+package local
+
+import (
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/manifest"
+	"github.com/weir-dev/weir/internal/testkit"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestAdmission: as many calls as the Service's limits allow run at once; others wait briefly and then
+// get 503, which costs their records no attempt.
+func TestAdmission(t *testing.T) {
+	entered, release := make(chan struct{}), make(chan struct{})
+	var mu sync.Mutex
+	in, most := 0, 0
+	h := newAdmission(2, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		mu.Lock()
+		in++
+		most = max(most, in)
+		mu.Unlock()
+		entered <- struct{}{}
+		<-release
+		mu.Lock()
+		in--
+		mu.Unlock()
+	}))
+	call := func() *httptest.ResponseRecorder {
+		rec := httptest.NewRecorder()
+		h.ServeHTTP(rec, httptest.NewRequestWithContext(context.Background(), http.MethodPost, "/", http.NoBody))
+		return rec
+	}
+	var wg sync.WaitGroup
+	for range 2 {
+		wg.Go(func() { call() })
+		<-entered
+	}
+	began := time.Now()
+	rec := call()
+	if rec.Code != http.StatusServiceUnavailable || rec.Header().Get("Retry-After") == "" {
+		t.Errorf("%d %v", rec.Code, rec.Header())
+	}
+	if d := time.Since(began); d < admitTimeout {
+		t.Errorf("it waited only %s", d)
+	}
+	// One that waits gets the place that is given up.
+	wg.Go(func() {
+		if rec := call(); rec.Code != http.StatusOK {
+			t.Errorf("%d", rec.Code)
+		}
+	})
+	release <- struct{}{}
+	<-entered
+	close(release)
+	wg.Wait()
+	if most != 2 {
+		t.Errorf("%d calls at once, want 2", most)
+	}
+}
+
+func TestSecretsBecomeFiles(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "db"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "db", "password"), []byte("s3cret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	getenv := environment(manifest.Service{
+		Env: []manifest.EnvVar{
+			{Name: "PLAIN", Value: "x"}, {Name: "PASSWORD", SecretName: "db", SecretKey: "password"},
+			{Name: "URL_FILE", Value: "/var/run/secrets/db/url"}, {Name: "OTHER", Value: "/var/run/secrets/dbx/url"},
+		},
+		SecretMounts: []manifest.SecretMount{{Path: "/var/run/secrets/db", SecretName: "db"}},
+	}, dir)
+	for name, want := range map[string]string{
+		"PLAIN": "x", "PASSWORD": "s3cret", "URL_FILE": filepath.Join(dir, "db", "url"), "OTHER": "/var/run/secrets/dbx/url", "HOME": "",
+	} {
+		if got := getenv(name); got != want {
+			t.Errorf("%s=%q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestWhatCanNotRunHereIsSaid(t *testing.T) {
+	h := &hosts{log: testkit.Log(t)}
+	defer h.close()
+	err := h.open(t.Context(), Config{Log: testkit.Log(t), Functions: map[string]string{"nobody": "http://127.0.0.1:1"}},
+		[]manifest.Service{{Key: catalog.Key{Namespace: "default", Name: "mine"}, Image: "example.com/mine:v1", Timeout: time.Second}})
+	if err == nil || !strings.Contains(err.Error(), "--function mine=http") || !strings.Contains(err.Error(), "--function nobody") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestOwnProcessThatIsAwayIsNotNow: the user's process may be started after `weir local`.
+func TestOwnProcessThatIsAwayIsNotNow(t *testing.T) {
+	own := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) }))
+	url := own.URL
+	h := &hosts{log: testkit.Log(t)}
+	defer h.close()
+	k := catalog.Key{Namespace: "default", Name: "mine"}
+	err := h.open(t.Context(), Config{Log: testkit.Log(t), Functions: map[string]string{"mine": url}},
+		[]manifest.Service{{Key: k, Image: "example.com/mine", Timeout: time.Minute, ContainerConcurrency: 1, MaxScale: 1}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- h.run(ctx, func() {}) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	client := &http.Client{Transport: &http.Transport{}}
+	defer client.CloseIdleConnections()
+	post := func() (int, string) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, h.url(k), strings.NewReader("hi"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		b, _ := io.ReadAll(resp.Body)
+		return resp.StatusCode, string(b)
+	}
+	if status, body := post(); status != 200 || body != "hi" {
+		t.Errorf("%d %s", status, body)
+	}
+	own.Close()
+	if status, body := post(); status != 503 {
+		t.Errorf("%d %s", status, body)
+	}
+}
