@@ -33,11 +33,12 @@ var ranks = map[string]int{
 	"internal/functions/orderwriter": 5, "internal/functions/orderapi": 5,
 
 	"internal/app":         6,
-	"internal/app/gateway": 7, "internal/app/dispatcher": 7, "internal/app/local": 7,
+	"internal/app/gateway": 7, "internal/app/dispatcher": 7,
+	"internal/app/local": 8,
 
-	"services/gateway": 8, "services/dispatcher": 8, "cmd/weir": 8,
-	"services/functions/order-writer": 8, "services/functions/order-api": 8,
-	"hack/run": 8,
+	"services/gateway": 9, "services/dispatcher": 9, "cmd/weir": 9,
+	"services/functions/order-writer": 9, "services/functions/order-api": 9,
+	"hack/run": 9,
 }
 
 // forTests may be imported by tests only, and may import anything below the stages.

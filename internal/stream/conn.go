@@ -15,6 +15,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -48,6 +49,8 @@ type Conn struct {
 	nc  *nats.Conn
 	js  jetstream.JetStream
 	log *slog.Logger
+
+	isUp atomic.Bool // asked on every write
 
 	mu     sync.Mutex
 	live   context.Context // of the present connected period; cancelled with ErrUnavailable at its end
@@ -97,6 +100,7 @@ func (c *Conn) Close() {
 	c.nc.Close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.isUp.Store(false)
 	c.cancel(ErrUnavailable)
 }
 
@@ -133,7 +137,7 @@ func (c *Conn) WaitUpFor(ctx context.Context, d time.Duration) error {
 
 // Ready reports whether NATS can be used now.
 func (c *Conn) Ready() error {
-	if err := c.Live().Err(); err != nil {
+	if !c.isUp.Load() {
 		return ErrUnavailable
 	}
 	return nil
@@ -147,6 +151,7 @@ func (c *Conn) connected() {
 	}
 	c.live, c.cancel = context.WithCancelCause(context.Background())
 	close(c.up)
+	c.isUp.Store(true)
 	c.log.Info("connected to NATS")
 }
 
@@ -156,6 +161,7 @@ func (c *Conn) disconnected(err error) {
 	if c.live.Err() != nil {
 		return
 	}
+	c.isUp.Store(false)
 	c.cancel(ErrUnavailable)
 	c.up = make(chan struct{})
 	c.log.Warn("disconnected from NATS", "error", err)

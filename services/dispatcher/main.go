@@ -8,4 +8,4 @@ import (
 	"github.com/weir-dev/weir/internal/app/dispatcher"
 )
 
-func main() { os.Exit(app.Main("dispatcher", dispatcher.Run)) }
+func main() { os.Exit(app.Main("dispatcher", dispatcher.PingInterval, dispatcher.Run)) }

@@ -8,4 +8,4 @@ import (
 	"github.com/weir-dev/weir/internal/app/gateway"
 )
 
-func main() { os.Exit(app.Main("gateway", gateway.Run)) }
+func main() { os.Exit(app.Main("gateway", gateway.PingInterval, gateway.Run)) }

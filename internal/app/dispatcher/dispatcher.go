@@ -3,6 +3,7 @@ package dispatcher
 
 import (
 	"context"
+	"time"
 
 	"github.com/weir-dev/weir/internal/app"
 	"github.com/weir-dev/weir/internal/dispatcher"
@@ -10,6 +11,10 @@ import (
 	"github.com/weir-dev/weir/internal/lifecycle"
 	"github.com/weir-dev/weir/internal/stream"
 )
+
+// PingInterval is calmer than the gateway's: nobody waits for an answer, and a connection given up too
+// early means that blocks are delivered twice.
+const PingInterval = 2 * time.Second
 
 // maxIdle is how many idle connections are kept to each function.
 const maxIdle = 256

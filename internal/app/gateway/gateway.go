@@ -14,6 +14,9 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
+// PingInterval lets a NATS server that hangs be noticed within a second: clients get their 503 then.
+const PingInterval = stream.DefaultPingInterval
+
 // maxIdle is how many idle connections are kept to each function.
 const maxIdle = 256
 

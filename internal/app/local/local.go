@@ -14,6 +14,8 @@ import (
 	"runtime/debug"
 	"strings"
 
+	"github.com/weir-dev/weir/internal/app"
+	appdispatcher "github.com/weir-dev/weir/internal/app/dispatcher"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/dispatcher"
 	"github.com/weir-dev/weir/internal/gateway"
@@ -46,6 +48,7 @@ const (
 
 // Run works until ctx is cancelled, then drains.
 func Run(ctx context.Context, cfg Config) (err error) {
+	app.TuneGC()
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
 	}
@@ -82,7 +85,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer front.Close()
-	back, err := stream.Connect(stream.Config{URL: nats.URL(), InProcess: nats, Name: "dispatcher", Log: cfg.Log.With("service", "dispatcher")})
+	back, err := stream.Connect(stream.Config{URL: nats.URL(), InProcess: nats, Name: "dispatcher", PingInterval: appdispatcher.PingInterval, Log: cfg.Log.With("service", "dispatcher")})
 	if err != nil {
 		return err
 	}
