@@ -23,13 +23,31 @@ import (
 type results struct {
 	machine map[string]any
 	values  map[string][]float64
+	// doubtful are values from while other processes took the CPU. They count where there are no others.
+	doubtful map[string][]float64
 }
 
 func newResults() *results {
-	return &results{machine: map[string]any{}, values: map[string][]float64{}}
+	return &results{machine: map[string]any{}, values: map[string][]float64{}, doubtful: map[string][]float64{}}
 }
 
 func (r *results) add(name string, v float64) { r.values[name] = append(r.values[name], v) }
+
+func (r *results) addDoubtful(name string, v float64) {
+	r.doubtful[name] = append(r.doubtful[name], v)
+}
+
+// settle makes do with doubtful values where there are no others, and returns how many names that is.
+func (r *results) settle() (n int) {
+	for name, v := range r.doubtful {
+		if len(r.values[name]) == 0 {
+			r.values[name] = v
+			n++
+		}
+	}
+	clear(r.doubtful)
+	return n
+}
 
 // ratio sets name to the ratio of two medians.
 func (r *results) ratio(name, numerator, denominator string) {
