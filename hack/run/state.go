@@ -7,9 +7,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
+	"github.com/weir-dev/weir/internal/filelock"
 	"github.com/weir-dev/weir/internal/localdb"
 )
 
@@ -23,15 +23,12 @@ func (r *runner) lock() (*os.File, error) {
 	if err := os.MkdirAll(r.path(), 0o755); err != nil {
 		return nil, err
 	}
-	lock, err := os.OpenFile(r.path(lockName), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
+	lock, err := filelock.Acquire(r.path(lockName))
+	if err != nil && !errors.Is(err, filelock.ErrHeld) {
 		return nil, err
 	}
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+	if err != nil {
 		defer lock.Close()
-		if !errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
-		}
 		holder := make([]byte, 20)
 		n, _ := lock.Read(holder) // empty: the other has not written it yet
 		return nil, fmt.Errorf("`make run` is running in this checkout already (process %s); stop it with Ctrl-C there first",

@@ -11,7 +11,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
+
+	"github.com/weir-dev/weir/internal/filelock"
 )
 
 const (
@@ -113,17 +114,12 @@ func claim(dir string) (*os.File, error) {
 			return nil, fmt.Errorf("localdb: %s has files that are not localdb's (%s, …): choose an empty folder", dir, entries[0].Name())
 		}
 	}
-	lock, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("localdb: open the lock of %s: %w", dir, err)
+	lock, err := filelock.Acquire(path)
+	if errors.Is(err, filelock.ErrHeld) {
+		return nil, errors.Join(fmt.Errorf("%w: %s", ErrInUse, dir), lock.Close())
 	}
-	// The descriptor is close-on-exec: the servers don't inherit the lock.
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		_ = lock.Close()
-		if errors.Is(err, syscall.EWOULDBLOCK) {
-			return nil, fmt.Errorf("%w: %s", ErrInUse, dir)
-		}
-		return nil, fmt.Errorf("localdb: lock %s: %w", dir, err)
+	if err != nil {
+		return nil, fmt.Errorf("localdb: folder %s: %w", dir, err)
 	}
 	return lock, nil
 }

@@ -1,7 +1,7 @@
 // Package localnats runs a NATS server with JetStream in this process, for `weir local` and for tests.
 // It stores on disk and syncs every write before it acknowledges it, as the chart's server does.
 //
-// May import: the NATS server only.
+// May import: filelock, and the NATS server.
 package localnats
 
 import (
@@ -10,9 +10,13 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
+
+	"github.com/weir-dev/weir/internal/filelock"
 )
 
 // startTimeout bounds the recovery of what is on disk.
@@ -31,6 +35,7 @@ type Config struct {
 // Server is a running NATS server.
 type Server struct {
 	srv   *server.Server
+	lock  *os.File
 	token string
 }
 
@@ -38,7 +43,22 @@ type Server struct {
 func NewToken() string { return rand.Text() }
 
 // Start runs a server and returns once it takes clients.
-func Start(cfg Config) (*Server, error) {
+func Start(cfg Config) (_ *Server, err error) {
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("NATS server: data folder: %w", err)
+	}
+	lock, err := filelock.Acquire(filepath.Join(cfg.Dir, "lock"))
+	if errors.Is(err, filelock.ErrHeld) {
+		return nil, errors.Join(fmt.Errorf("NATS server: another process works on the data folder %s: end it first, or choose another folder", cfg.Dir), lock.Close())
+	}
+	if err != nil {
+		return nil, fmt.Errorf("NATS server: data folder: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			_ = lock.Close() // err says more
+		}
+	}()
 	if cfg.Token == "" {
 		cfg.Token = NewToken()
 	}
@@ -65,7 +85,7 @@ func Start(cfg Config) (*Server, error) {
 		srv.WaitForShutdown()
 		return nil, errors.New("NATS server: JetStream did not start: is the folder " + cfg.Dir + " writable?")
 	}
-	return &Server{srv: srv, token: cfg.Token}, nil
+	return &Server{srv: srv, lock: lock, token: cfg.Token}, nil
 }
 
 // The disk is bounded by each queue's maxBytes; this is only so high that it never is the limit first.
@@ -93,4 +113,5 @@ func (s *Server) InProcessConn() (net.Conn, error) { return s.srv.InProcessConn(
 func (s *Server) Stop() {
 	s.srv.Shutdown()
 	s.srv.WaitForShutdown()
+	_ = s.lock.Close() // a second Stop finds it closed
 }

@@ -73,6 +73,8 @@ func Connect(cfg Config) (*Conn, error) {
 		nats.ReconnectBufSize(-1), // a write while away must fail at once, not sit in memory
 		nats.Timeout(dialTimeout),
 		nats.PingInterval(cfg.PingInterval), nats.MaxPingsOutstanding(maxPingsOut),
+		// A write that blocks in the socket holds the client's lock: without a bound no ping is missed.
+		nats.FlusherTimeout(cfg.PingInterval * (maxPingsOut + 1)),
 		nats.ConnectHandler(func(*nats.Conn) { c.connected() }),
 		nats.ReconnectHandler(func(*nats.Conn) { c.connected() }),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.disconnected(err) }),

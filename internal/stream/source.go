@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
@@ -17,6 +18,11 @@ import (
 // prefetchBytes bounds what the client holds of each of the two streams ahead of the dispatcher. A
 // larger pull can make the server cut the client as a slow consumer.
 const prefetchBytes = 4 << 20
+
+// pullExpiry is how long a pull request stays at the server. It is shorter than a lease: when an owner
+// hangs without closing its connection, its requests are gone before the next owner resets the consumer,
+// and catch none of the blocks that are the next owner's.
+const pullExpiry = 5 * time.Second
 
 // Source delivers the blocks of one queue: the fresh ones and those whose retry is due. There is one
 // open source per queue; the owner of the mapping's lease has it.
@@ -92,7 +98,7 @@ func (s *Source) pull(ctx context.Context, name string) error {
 	if err != nil {
 		return fmt.Errorf("queue %s: %w", s.queue, err)
 	}
-	it, err := consumer.Messages(jetstream.PullMaxBytes(prefetchBytes))
+	it, err := consumer.Messages(jetstream.PullMaxBytes(prefetchBytes), jetstream.PullExpiry(pullExpiry))
 	if err != nil {
 		return fmt.Errorf("queue %s: pull: %w", s.queue, err)
 	}

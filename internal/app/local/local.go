@@ -101,7 +101,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err := g.Use(bundle.Catalog); err != nil { //nolint:contextcheck // a queue's writer lives until Run ends it
 		return err
 	}
-	// The embedded server's data folder admits one process, so the owner's name needs no more than this:
+	// The data folder admits one process at a time (localnats locks it), so the owner's name needs no more than this:
 	// the next process takes the mappings over at once.
 	d, err := dispatcher.New(dispatcher.Config{Conn: back, Client: client, Owner: "local", Log: cfg.Log.With("service", "dispatcher")})
 	if err != nil {
