@@ -7,8 +7,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/weir-dev/weir/internal/app"
 	"github.com/weir-dev/weir/internal/app/local"
+	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/telemetry"
 )
 
@@ -31,7 +31,7 @@ functions. The sample functions run inside this process; for any other start it 
 			if cfg.Functions, err = parseFunctions(functions); err != nil {
 				return err
 			}
-			if cfg.Codec, err = app.ParseCodec(compression); err != nil {
+			if cfg.Codec, err = record.ParseCodec(compression); err != nil {
 				return fmt.Errorf("--compression: %w", err)
 			}
 			if cfg.Log, err = telemetry.NewLogger(cmd.ErrOrStderr(), logFormat, logLevel); err != nil {
@@ -47,7 +47,7 @@ functions. The sample functions run inside this process; for any other start it 
 	f.StringVar(&cfg.Secrets, "secrets", "", "folder of secrets: NAME/KEY is the key KEY of the Secret NAME")
 	f.StringArrayVar(&functions, "function", nil, "NAME=URL: calls to the Knative Service NAME go to your own process at URL (repeatable)")
 	f.StringVar(&cfg.EnvFile, "env-file", "", "file to write when ready, with WEIR_URL and WEIR_NATS_URL")
-	f.StringVar(&compression, "compression", "zstd", "of stored records: zstd, s2 or none")
+	f.StringVar(&compression, "compression", record.DefaultCodec.String(), "of stored records: s2, zstd or none")
 	f.StringVar(&logFormat, "log-format", "text", "text or json")
 	f.StringVar(&logLevel, "log-level", "info", "debug, info, warn or error")
 	if err := cmd.MarkFlagRequired("folder"); err != nil {

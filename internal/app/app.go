@@ -26,7 +26,7 @@ type Config struct {
 	NATSURL  string       // WEIR_NATS_URL
 	Listen   string       // WEIR_LISTEN, default :8080
 	Instance string       // WEIR_INSTANCE: the name of this process in the cluster; default: the host's name
-	Codec    record.Codec // WEIR_COMPRESSION: zstd (default), s2 or none
+	Codec    record.Codec // WEIR_COMPRESSION: s2 (default), zstd or none
 	Log      *slog.Logger // WEIR_LOG_LEVEL (default info), WEIR_LOG_FORMAT (json or text; default json)
 }
 
@@ -48,7 +48,7 @@ func FromEnv(getenv func(string) string) (Config, error) {
 			return Config{}, fmt.Errorf("WEIR_INSTANCE is not set and the host has no name: %w", err)
 		}
 	}
-	if cfg.Codec, err = ParseCodec(or("WEIR_COMPRESSION", "zstd")); err != nil {
+	if cfg.Codec, err = record.ParseCodec(or("WEIR_COMPRESSION", record.DefaultCodec.String())); err != nil {
 		return Config{}, fmt.Errorf("WEIR_COMPRESSION: %w", err)
 	}
 	cfg.Log, err = telemetry.NewLogger(os.Stderr, or("WEIR_LOG_FORMAT", "json"), or("WEIR_LOG_LEVEL", "info"))
@@ -56,19 +56,6 @@ func FromEnv(getenv func(string) string) (Config, error) {
 		return Config{}, fmt.Errorf("WEIR_LOG_FORMAT, WEIR_LOG_LEVEL: %w", err)
 	}
 	return cfg, nil
-}
-
-// ParseCodec reads the name of a compression.
-func ParseCodec(s string) (record.Codec, error) {
-	switch s {
-	case "zstd":
-		return record.Zstd, nil
-	case "s2":
-		return record.S2, nil
-	case "none":
-		return record.None, nil
-	}
-	return 0, fmt.Errorf("%q is no compression: use zstd, s2 or none", s)
 }
 
 // gcPercent trades memory for time: the services hold little, and what they hold is bounded, so collecting

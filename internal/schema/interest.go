@@ -22,6 +22,11 @@ type interest struct {
 	items *interest            // of an array's elements
 }
 
+const (
+	draft2020 = "https://json-schema.org/draft/2020-12/schema"
+	space     = " \t\r\n" // JSON's
+)
+
 // interestOf reads what a schema can see. It knows the keywords of simple schemas; at any other it gives
 // up and sees everything, so that a keyword it has never heard of costs speed and not truth.
 func interestOf(schema any) *interest {
@@ -33,6 +38,10 @@ func interestOf(schema any) *interest {
 	for keyword, v := range doc {
 		switch keyword {
 		case "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly", "$comment":
+		case "$schema":
+			if v != draft2020 {
+				return &interest{all: true}
+			}
 		case "type", "required", "minItems", "maxItems",
 			"minLength", "maxLength", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf":
 		case "minProperties", "maxProperties":
@@ -75,7 +84,7 @@ func decode(text []byte, in *interest) (any, error) {
 	if !utf8.Valid(text) { // the scanner lets it pass, as encoding/json does
 		return nil, errors.New("a string is not valid UTF-8")
 	}
-	if text = bytes.Trim(text, " \t\r\n"); len(text) > 0 && text[0] == '{' {
+	if text = bytes.Trim(text, space); len(text) > 0 && text[0] == '{' {
 		return part(text, in)
 	}
 	return whole(text, in)

@@ -85,8 +85,8 @@ func TestFindingsAreBounded(t *testing.T) {
 	}
 }
 
-// TestProjectionChangesNoVerdict compares with the library on the text decoded whole.
-func TestProjectionChangesNoVerdict(t *testing.T) {
+// TestShortCutsChangeNoVerdict compares with the library on the text decoded whole.
+func TestShortCutsChangeNoVerdict(t *testing.T) {
 	name := rapid.SampledFrom([]string{"a", "b", "c", "d"})
 	var genSchema func(depth int) *rapid.Generator[any]
 	genSchema = func(depth int) *rapid.Generator[any] {
@@ -95,10 +95,15 @@ func TestProjectionChangesNoVerdict(t *testing.T) {
 				return rapid.Bool().Draw(t, "verdict")
 			}
 			s := map[string]any{}
-			keywords := rapid.SliceOfDistinct(rapid.SampledFrom([]string{
-				"type", "required", "properties", "additionalProperties", "items", "minProperties", "maxItems", "minLength",
-				"enum", "const", "not", "allOf", "patternProperties", "uniqueItems", "propertyNames", "title",
-			}), rapid.ID).Draw(t, "keywords")
+			simple := []string{"type", "required", "properties", "additionalProperties", "minLength", "maxLength", "pattern", "minimum", "maximum", "title"}
+			keywords := rapid.SliceOfDistinct(rapid.SampledFrom(simple), rapid.ID).Draw(t, "simple keywords")
+			if rapid.Bool().Draw(t, "any keyword") {
+				keywords = rapid.SliceOfDistinct(rapid.SampledFrom([]string{
+					"type", "required", "properties", "additionalProperties", "items", "minProperties", "maxItems", "minLength",
+					"minimum", "maximum", "maxLength", "pattern",
+					"enum", "const", "not", "allOf", "patternProperties", "uniqueItems", "propertyNames", "title",
+				}), rapid.ID).Draw(t, "keywords")
+			}
 			for _, k := range keywords {
 				sub := func() any {
 					if depth == 0 {
@@ -117,9 +122,15 @@ func TestProjectionChangesNoVerdict(t *testing.T) {
 						m[n] = sub()
 					}
 					s[k] = m
-				case "additionalProperties", "items", "not", "propertyNames":
+				case "items", "not", "propertyNames":
 					s[k] = sub()
-				case "minProperties", "maxItems", "minLength":
+				case "pattern":
+					s[k] = rapid.SampledFrom([]string{"x", "^x$", "^$", "é"}).Draw(t, k)
+				case "additionalProperties":
+					s[k] = rapid.Bool().Draw(t, k)
+				case "minimum", "maximum":
+					s[k] = rapid.IntRange(-2, 2).Draw(t, k)
+				case "minProperties", "maxItems", "minLength", "maxLength":
 					s[k] = rapid.IntRange(0, 3).Draw(t, k)
 				case "enum":
 					s[k] = []any{genValue(1).Draw(t, k), "x"}
@@ -136,6 +147,12 @@ func TestProjectionChangesNoVerdict(t *testing.T) {
 			return s
 		})
 	}
+	simple, accepted := 0, 0
+	defer func() {
+		if simple == 0 || accepted == 0 {
+			t.Errorf("the short cut was tried %d times and taken %d times", simple, accepted)
+		}
+	}()
 	rapid.Check(t, func(t *rapid.T) {
 		doc := genSchema(2).Draw(t, "schema")
 		if _, ok := doc.(map[string]any); !ok {
@@ -159,6 +176,12 @@ func TestProjectionChangesNoVerdict(t *testing.T) {
 				t.Fatal(err)
 			}
 			want := s.compiled.Validate(whole)
+			if s.rule != nil {
+				simple++
+				if s.rule.accepts(text) {
+					accepted++
+				}
+			}
 			got := s.Validate(text)
 			if (want == nil) != (got == nil) {
 				t.Fatalf("schema %s\ntext %s\nprojected: %v\nwhole: %v", source, text, got, want)
@@ -196,7 +219,20 @@ func FuzzValidate(f *testing.F) {
 	s := compile(f, `{"type":"object","required":["sku"],"properties":{"sku":{"type":"string"},"n":{"type":"array","items":{"type":"integer"}}},"maxProperties":5}`)
 	f.Add([]byte(`{"sku":"a","n":[1,2]}`))
 	f.Add([]byte(`{"sku":1}`))
+	simple := compile(f, `{"type":"object","required":["sku"],"properties":{"sku":{"type":"string","minLength":1,"pattern":"a"},"n":{"type":"integer","minimum":0}},"additionalProperties":false}`)
 	f.Fuzz(func(t *testing.T, text []byte) {
+		if simple.rule == nil {
+			t.Fatal("not simple")
+		}
+		if simple.rule.accepts(text) {
+			whole, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+			if err == nil {
+				err = simple.compiled.Validate(whole)
+			}
+			if err != nil {
+				t.Fatalf("accepted by the short cut: %v", err)
+			}
+		}
 		err := s.Validate(text)
 		if _, ok := errors.AsType[*SyntaxError](err); ok {
 			return
@@ -219,7 +255,18 @@ func BenchmarkValidate(b *testing.B) {
 		lines[i] = fmt.Sprintf(`{"sku":"A-%d","name":"enamelled kettle","quantity":%d,"priceCents":%d,"tags":["x","y"]}`, i, i+1, 100*i)
 	}
 	text := []byte(`{"sku":"SKU-1","quantity":3,"customer":"c-4711","currency":"EUR","lines":[` + strings.Join(lines, ",") + `],"address":{"city":"Springfield","zip":"12345"}}`)
+	b.Run("shortcut", func(b *testing.B) {
+		b.SetBytes(int64(len(text)))
+		b.ReportAllocs()
+		for b.Loop() {
+			if err := s.Validate(text); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 	b.Run("projected", func(b *testing.B) {
+		s := *s
+		s.rule = nil
 		b.SetBytes(int64(len(text)))
 		b.ReportAllocs()
 		for b.Loop() {

@@ -177,7 +177,7 @@ func (c *Conn) redriveStep(ctx context.Context, k catalog.Key, rs []record.Recor
 		r.Attempts, r.Failure, r.Redriven = 0, nil, time.Now()
 		fresh[i] = r
 	}
-	blocks, err := record.Encode(fresh, record.Zstd)
+	blocks, err := record.Encode(fresh, record.DefaultCodec)
 	if err != nil {
 		return err
 	}

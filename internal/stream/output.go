@@ -48,7 +48,7 @@ func (c *Conn) DeadLetter(ctx context.Context, k catalog.Key, rs []record.Record
 }
 
 func (c *Conn) store(ctx context.Context, rs []record.Record, msg func(block []byte, id string) *nats.Msg) error {
-	blocks, err := record.Encode(rs, record.Zstd)
+	blocks, err := record.Encode(rs, record.DefaultCodec)
 	if err != nil {
 		return err
 	}
