@@ -120,7 +120,13 @@ func (c *Conn) Status(ctx context.Context, k catalog.Key) (QueueStatus, error) {
 	info := consumer.CachedInfo() // fetched by the call above
 	s.Pending, s.InFlight = info.NumPending, info.NumAckPending
 	for name, into := range map[string]func(jetstream.StreamState){
-		queueStream(k): func(st jetstream.StreamState) { s.QueueBytes = st.Bytes },
+		queueStream(k): func(st jetstream.StreamState) {
+			s.QueueBytes = st.Bytes
+			// A consumer counts what was stored a moment ago a moment later; the stream knows at once.
+			if delivered := info.Delivered.Stream; s.Pending == 0 && st.Msgs > 0 && st.LastSeq > delivered {
+				s.Pending = min(st.LastSeq-delivered, st.Msgs)
+			}
+		},
 		retryStream(k): func(st jetstream.StreamState) { s.Retrying, s.RetryBytes = st.Msgs, st.Bytes },
 		deadStream(k):  func(st jetstream.StreamState) { s.Dead, s.DeadBytes = st.Msgs, st.Bytes },
 	} {
