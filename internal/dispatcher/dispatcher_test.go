@@ -65,6 +65,7 @@ type world struct {
 	spec   catalog.Mapping
 	queue  catalog.Queue
 	writer *stream.Writer
+	cancel func() // the newest dispatcher's context
 
 	mu       sync.Mutex
 	calls    []call
@@ -202,6 +203,7 @@ func (w *world) start(owner string, drain time.Duration) (*dispatcher.Dispatcher
 	}
 	d.Use(&catalog.Catalog{Mappings: []catalog.Mapping{w.spec}})
 	ctx, cancel := context.WithCancel(context.Background())
+	w.cancel = cancel
 	done := make(chan struct{})
 	go func() { defer close(done); _ = d.Run(ctx, func() {}) }()
 	stop := sync.OnceFunc(func() { cancel(); <-done; client.Close() })
@@ -469,11 +471,9 @@ func TestDrainFinishesCallsAndLeavesTheRest(t *testing.T) {
 	w.put("a", "b", "c")
 	d, stop := w.start("a", testkit.Patience)
 	<-started
-	stopped := make(chan struct{})
-	go func() { stop(); close(stopped) }()
-	testkit.Eventually(t, "no call is started", func() bool { s, _ := d.Stats(w.spec.Key); return s.Calls == 0 })
+	w.cancel()
 	close(release)
-	<-stopped
+	stop()
 	if s, _ := d.Stats(w.spec.Key); s.Done != 1 || s.InHand != 0 || s.Returned+s.Retried != s.Taken-1 {
 		t.Errorf("after the drain: %+v", s)
 	}
