@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/weir-dev/weir/internal/record"
 )
 
 // same reports what is in one of two sets only.
@@ -215,6 +217,8 @@ func TestFlags(t *testing.T) {
 		flag, _ := text(call.Args[1])
 		fallback, ok := text(call.Args[len(call.Args)-2])
 		switch {
+		case flag == "compression" && !ok:
+			fallback = record.DefaultCodec.String()
 		case flag == "folder":
 			flag, fallback = "folder, -f", "required"
 		case !ok || fallback == "":
