@@ -110,7 +110,6 @@ func serveAt(t testing.TB, port int, h http.Handler) {
 
 // TestSecondProcessOnTheSameData starts weir local twice on one folder: the second must not touch it.
 func TestSecondProcessOnTheSameData(t *testing.T) {
-	known(t, "nothing keeps two NATS servers from working on one data folder")
 	port := freePort(t) // nothing listens there at first: the queue only grows
 	function := fmt.Sprintf("order-writer=http://127.0.0.1:%d", port)
 	w := newWeir(t, manifests(t), "--function", function)
