@@ -155,13 +155,14 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request, script func(call)
 	if answered.failed != nil {
 		type item struct {
 			ItemIdentifier string `json:"itemIdentifier"`
+			Reason         string `json:"reason,omitempty"`
 		}
 		var out struct {
 			BatchItemFailures []item `json:"batchItemFailures"`
 		}
 		for i, b := range c.bodies {
 			if slices.Contains(answered.failed, b) {
-				out.BatchItemFailures = append(out.BatchItemFailures, item{c.ids[i]})
+				out.BatchItemFailures = append(out.BatchItemFailures, item{c.ids[i], answered.text})
 			}
 		}
 		rw.Header().Set("Content-Type", "application/json")
@@ -271,11 +272,11 @@ func TestStatusTable(t *testing.T) {
 			name: "named records fail alone", put: []string{"a", "bad", "c"}, failed: true,
 			script: func(c call) answer {
 				if has(c, "bad") {
-					return answer{failed: []string{"bad"}}
+					return answer{failed: []string{"bad"}, text: "no such customer"}
 				}
 				return answer{}
 			},
-			dead: map[string]string{"bad": "3 of 3 attempts failed; the last: named in batchItemFailures"}, attempts: 3,
+			dead: map[string]string{"bad": "3 of 3 attempts failed; the last: named in batchItemFailures: no such customer"}, attempts: 3,
 		},
 		{name: "429 is not now", script: fewTimes(2, answer{status: 429}), put: []string{"a"}, throttle: true},
 		{name: "503 is not now", script: fewTimes(2, answer{status: 503}), put: []string{"a"}, throttle: true},

@@ -55,17 +55,20 @@ func (e *episode) call(intake, work context.Context, items []*item) bool {
 	}
 	now := time.Now()
 	for _, it := range items {
+		reason, named := o.FailedIDs[it.rec.ID]
 		switch {
 		case o.Class == invoke.Refused:
-			it.fate = refused
-		case o.Class == invoke.Failed || o.FailedIDs[it.rec.ID]:
+			it.fate, reason = refused, o.Reason
+		case o.Class == invoke.Failed:
+			it.fate, reason = failed, o.Reason
+		case named:
 			it.fate = failed
 		default:
 			it.fate = done
 			continue
 		}
 		it.rec.Attempts++
-		it.rec.Failure = &record.Failure{Time: now, Status: o.Status, Reason: o.Reason}
+		it.rec.Failure = &record.Failure{Time: now, Status: o.Status, Reason: reason}
 	}
 	return true
 }

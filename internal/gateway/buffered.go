@@ -32,8 +32,8 @@ func (r *route) buffered(w http.ResponseWriter, req *http.Request, body []byte, 
 	} else if key != "" {
 		rec.ID = record.IDFromKey(r.source, key)
 	} else if rec.ID, err = record.NewID(); err != nil {
-		r.g.cfg.Log.Error("no id could be made", "error", err)
-		writeProblem(w, req, problemInternal())
+		r.g.cfg.Log.Error("no id could be made: the system has no randomness", "route", r.source, "error", err)
+		writeProblem(w, req, problem{Status: http.StatusInternalServerError, Type: typeInternal, Title: "Internal error", Detail: "Nothing was stored. Try again; the gateway's log says more."})
 		return
 	}
 	if tp := req.Header.Get("Traceparent"); tp != "" && telemetry.ValidTraceParent(tp) {

@@ -197,7 +197,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (g *Gateway) readyz(w http.ResponseWriter, r *http.Request, t *table) {
 	switch {
 	case g.draining.Load():
-		writeProblem(w, r, problem{Status: http.StatusServiceUnavailable, Type: typeUnavailable, Title: "Draining", Detail: "This gateway is stopping."})
+		writeProblem(w, r, problem{Status: http.StatusServiceUnavailable, Type: typeUnavailable, Title: "Draining", Detail: "This gateway is stopping.", retryAfter: 1})
 	case t == nil:
 		writeProblem(w, r, problemStarting())
 	case g.cfg.Conn.Ready() != nil:

@@ -97,10 +97,6 @@ func problemStarting() problem {
 	}
 }
 
-func problemInternal() problem {
-	return problem{Status: http.StatusInternalServerError, Type: typeInternal, Title: "Internal error", Detail: "The gateway's log says more under this request id."}
-}
-
 func problemTooLarge(limit int64) problem {
 	return problem{
 		Status: http.StatusRequestEntityTooLarge, Type: typeTooLarge, Title: "Body too large",
@@ -117,6 +113,8 @@ func problemOf(err error) problem {
 		p.Detail = "Nothing was stored. Try again when the queue has drained, or raise its maxBytes."
 	case errors.Is(err, stream.ErrBusy):
 		p.Title, p.Detail = "Too many writes are waiting", "Nothing was stored. Try again."
+	case errors.Is(err, stream.ErrClosed):
+		p.Title, p.Detail = "This gateway is stopping", "Nothing was stored. Try again: another one takes it."
 	case errors.Is(err, stream.ErrNoQueue):
 		p.Title, p.Detail = "The queue does not exist yet", "Nothing was stored. Try again; if it stays so, the queue's stream was not made."
 	case errors.Is(err, record.ErrTooLarge):

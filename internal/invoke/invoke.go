@@ -49,11 +49,11 @@ func (c Class) String() string {
 // Outcome is the result of one call.
 type Outcome struct {
 	Class      Class
-	FailedIDs  map[record.ID]bool // Done: the records that the function named as failed
-	Status     int                // HTTP status; 0 when there was no answer
-	Reason     string             // for people
-	RetryAfter time.Duration      // NotNow: when the function said when; else 0
-	GatewayErr bool               // 502 or 504: Failed, unless no instance is ready (see Limiter)
+	FailedIDs  map[record.ID]string // Done: the records that the function named as failed, and why
+	Status     int                  // HTTP status; 0 when there was no answer
+	Reason     string               // for people
+	RetryAfter time.Duration        // NotNow: when the function said when; else 0
+	GatewayErr bool                 // 502 or 504: Failed, unless no instance is ready (see Limiter)
 }
 
 // Bounds of a function's answer to a batch.
@@ -189,6 +189,7 @@ func named(resp *http.Response, body []byte, rs []*record.Record) Outcome {
 	var answer struct {
 		BatchItemFailures []struct {
 			ItemIdentifier string `json:"itemIdentifier"`
+			Reason         string `json:"reason"` // ours; AWS's shape has only the identifier
 		} `json:"batchItemFailures"`
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
@@ -205,12 +206,15 @@ func named(resp *http.Response, body []byte, rs []*record.Record) Outcome {
 			return Outcome{Class: Failed, Status: o.Status, Reason: fmt.Sprintf("batchItemFailures names %.64q, which was not in the batch", f.ItemIdentifier)}
 		}
 		if o.FailedIDs == nil {
-			o.FailedIDs = make(map[record.ID]bool, len(answer.BatchItemFailures))
+			o.FailedIDs = make(map[record.ID]string, len(answer.BatchItemFailures))
 		}
-		o.FailedIDs[id] = true
+		o.FailedIDs[id] = "named in batchItemFailures"
+		if f.Reason != "" {
+			o.FailedIDs[id] += ": " + f.Reason
+		}
 	}
-	if o.FailedIDs != nil {
-		o.Reason = "named in batchItemFailures"
+	if len(o.FailedIDs) > 0 {
+		o.Reason = fmt.Sprintf("%d records named in batchItemFailures", len(o.FailedIDs))
 	}
 	return o
 }

@@ -3,6 +3,7 @@ package invoke
 import (
 	"context"
 	"math/rand/v2"
+	"net/http"
 	"sync"
 	"time"
 )
@@ -20,7 +21,7 @@ type Limiter struct {
 	credit   int       // calls that got through since the last step up
 	resume   time.Time // no call starts before
 	strikes  int       // "not now" in a row
-	unready  time.Time // since when no instance has answered; zero: one has
+	unready  time.Time // when the function was last seen to be away; zero: an instance has answered since
 	changed  chan struct{}
 }
 
@@ -29,8 +30,8 @@ type Limiter struct {
 const (
 	pauseMin = 100 * time.Millisecond
 	pauseMax = 10 * time.Second
-	// unreadyGrace is how long 502 and 504 pass for "no instance is ready" after the function was seen
-	// to be away. After it they count as failures, so that a record which makes a proxy time out can't
+	// unreadyGrace is how long 502 and 504 pass for "no instance is ready" after the function was last
+	// seen to be away. After it they count as failures, so that a record which makes a proxy time out can't
 	// block the queue for ever.
 	unreadyGrace = 2 * time.Minute
 )
@@ -93,7 +94,7 @@ func (l *Limiter) Release(o Outcome) Outcome {
 }
 
 func (l *Limiter) throttled(o Outcome, now time.Time) {
-	if l.unready.IsZero() && !o.GatewayErr && o.Status != 429 {
+	if !o.GatewayErr && o.Status != http.StatusTooManyRequests {
 		l.unready = now
 	}
 	l.credit = 0

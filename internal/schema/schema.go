@@ -15,8 +15,10 @@ package schema
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -24,8 +26,11 @@ import (
 	"golang.org/x/text/message"
 )
 
-// MaxFindings bounds the findings of one validation.
-const MaxFindings = 20
+// Bounds of one validation: what is reported, and what is looked at to find the first in order.
+const (
+	MaxFindings  = 20
+	maxCollected = 1000
+)
 
 // Schema is a compiled JSON Schema. It is safe for concurrent use.
 type Schema struct {
@@ -111,12 +116,17 @@ func (s *Schema) Validate(text []byte) error {
 	if !errors.As(err, &ve) {
 		return &InvalidError{Findings: []Finding{{Detail: err.Error()}}}
 	}
-	return &InvalidError{Findings: s.collect(nil, ve)}
+	fs := s.collect(nil, ve)
+	// The library walks maps: without an order the same body would give other findings each time.
+	slices.SortFunc(fs, func(a, b Finding) int {
+		return cmp.Or(strings.Compare(a.Pointer, b.Pointer), strings.Compare(a.Detail, b.Detail))
+	})
+	return &InvalidError{Findings: fs[:min(len(fs), MaxFindings)]}
 }
 
 // collect appends the leaves of the tree of findings: they say what is wrong, the inner nodes only where.
 func (s *Schema) collect(fs []Finding, ve *jsonschema.ValidationError) []Finding {
-	if len(fs) == MaxFindings {
+	if len(fs) == maxCollected {
 		return fs
 	}
 	if len(ve.Causes) == 0 {

@@ -60,7 +60,7 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 
 	retry := base
 	retry.Name, retry.Subjects = retryStream(q.Key), []string{dueSubject(q.Key), atSubject(q.Key, "*")}
-	retry.Retention, retry.MaxAge = jetstream.WorkQueuePolicy, q.MaxAge
+	retry.Retention = jetstream.WorkQueuePolicy // no MaxAge: a failed record ends in the dead-letter queue, never by itself
 	retry.AllowMsgSchedules, retry.AllowRollup = true, true
 
 	dead := base
@@ -69,6 +69,9 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 	dead.MaxBytes, dead.MaxAge = q.MaxBytes, q.DeadLetterMaxAge
 
 	for _, sc := range []jetstream.StreamConfig{main, retry, dead} {
+		if sc.MaxAge > 0 {
+			sc.Duplicates = min(sc.Duplicates, sc.MaxAge) // the server refuses a longer window
+		}
 		if _, err := c.js.CreateOrUpdateStream(ctx, sc); err != nil {
 			return fmt.Errorf("queue %s: stream %s: %w", q.Key, sc.Name, err)
 		}
