@@ -79,7 +79,9 @@ func (d *dlq) list() *cobra.Command {
 						return err
 					}
 					if b.Err != nil {
-						cmd.PrintErrf("message %d can't be read: %v\n", b.Seq, b.Err)
+						if n++; n <= limit {
+							p.unreadable(b)
+						}
 						continue
 					}
 					for i := range b.Records {
@@ -165,6 +167,19 @@ func (p *printer) row(r *record.Record) {
 		reason = append(reason[:99], '…')
 	}
 	p.print(fmt.Sprintf("%s\t%s\t%d\t%d\t%d\t%s", l.ID, l.Died.Local().Format(time.DateTime), l.Attempts, l.Status, l.Bytes, string(reason)))
+}
+
+// unreadable prints a message that is no block of records. It can be purged, but not redriven.
+func (p *printer) unreadable(b stream.DeadBlock) {
+	if p.json != nil {
+		p.err = errors.Join(p.err, p.json.Encode(struct {
+			Sequence uint64    `json:"sequence"`
+			Died     time.Time `json:"died"`
+			Error    string    `json:"error"`
+		}{b.Seq, b.Time, b.Err.Error()}))
+		return
+	}
+	p.print(fmt.Sprintf("(message %d)\t%s\t-\t-\t-\tcan't be read: %v", b.Seq, b.Time.Local().Format(time.DateTime), b.Err))
 }
 
 func (p *printer) flush() error {

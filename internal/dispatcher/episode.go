@@ -83,6 +83,10 @@ func (e *episode) outcome(intake, work context.Context, items []*item) (invoke.O
 		if err := e.m.limiter.Acquire(intake); err != nil {
 			return invoke.Outcome{}, false
 		}
+		if !e.m.holds() {
+			e.m.limiter.Cancel()
+			return invoke.Outcome{}, false
+		}
 		o := e.m.cfg.Client.Call(work, e.m.spec.Function.URL, rs, e.m.spec.Batch.MaxRecords == 1, e.m.spec.Timeout)
 		o = e.m.limiter.Release(o)
 		count := Stats{Calls: 1}

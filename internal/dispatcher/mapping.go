@@ -32,6 +32,8 @@ type mapping struct {
 	stop func()
 	done chan struct{} // closed by the owner of the goroutine that runs run
 
+	holds func() bool // whether the lease holds by the clock; set by own before anything calls
+
 	mu    sync.Mutex
 	count Stats
 }
@@ -62,6 +64,7 @@ func (m *mapping) run() {
 // own runs one session after the other while the lease holds. A session ends with the connection.
 func (m *mapping) own(lease *stream.Lease) {
 	// The context of calls in flight ends with the lease, or DrainTimeout after the intake's.
+	m.holds = lease.Holds
 	work, cancel := context.WithCancelCause(lease.Context())
 	var wg sync.WaitGroup
 	defer wg.Wait()

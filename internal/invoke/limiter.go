@@ -66,6 +66,15 @@ func (l *Limiter) Acquire(ctx context.Context) error {
 	}
 }
 
+// Cancel gives back what Acquire took, when no call was made.
+func (l *Limiter) Cancel() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.inFlight--
+	close(l.changed)
+	l.changed = make(chan struct{})
+}
+
 // Release ends a call with its outcome, and returns the outcome as it is to be treated: 502 and 504
 // while no instance is ready are "not now".
 func (l *Limiter) Release(o Outcome) Outcome {

@@ -71,7 +71,8 @@ func (c *Conn) deadBlock(ctx context.Context, st jetstream.Stream, k catalog.Key
 	return b, nil
 }
 
-// PurgeDead empties the dead-letter queue of k and returns how many records it held.
+// PurgeDead empties the dead-letter queue of k and returns how many records it held; a message that can't be
+// read counts as one.
 func (c *Conn) PurgeDead(ctx context.Context, k catalog.Key) (int, error) {
 	st, err := c.deadLetterStream(ctx, k)
 	if err != nil {
@@ -82,7 +83,7 @@ func (c *Conn) PurgeDead(ctx context.Context, k catalog.Key) (int, error) {
 		if err != nil {
 			return 0, err
 		}
-		n, last = n+len(b.Records), b.Seq
+		n, last = n+max(1, len(b.Records)), b.Seq
 	}
 	if last == 0 {
 		return 0, nil

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -33,8 +34,8 @@ type Lease struct {
 	conn    *Conn
 	subject string
 	owner   string
-	seq     uint64 // of the message that is the lease
-	until   time.Time
+	seq     uint64                    // of the message that is the lease
+	until   atomic.Pointer[time.Time] // as this process counts it
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	done    chan struct{}
@@ -98,6 +99,10 @@ func (c *Conn) WaitLease(ctx context.Context, name, owner string) (*Lease, error
 // Context ends when the lease does: with ErrLeaseLost, or ErrClosed after Release.
 func (l *Lease) Context() context.Context { return l.ctx }
 
+// Holds asks the clock. A process that was stopped for a while and goes on may find its time over before
+// Context has ended: so it asks before it does what only the owner may. TestCapsOverHang guards it.
+func (l *Lease) Holds() bool { return time.Now().Before(*l.until.Load()) }
+
 // Release gives the lease up, so that another can have it at once. It is idempotent.
 func (l *Lease) Release() {
 	l.cancel(ErrClosed)
@@ -115,7 +120,7 @@ func (l *Lease) keep() {
 			l.drop()
 			return
 		}
-		ctx, cancel := context.WithDeadline(l.ctx, l.until)
+		ctx, cancel := context.WithDeadline(l.ctx, *l.until.Load())
 		err := l.renew(ctx)
 		cancel()
 		switch {
@@ -134,7 +139,7 @@ func (l *Lease) keep() {
 		default:
 			next = leasePoll / 4
 		}
-		if !time.Now().Before(l.until) {
+		if !l.Holds() {
 			l.cancel(ErrLeaseLost)
 			return
 		}
@@ -157,7 +162,9 @@ func (l *Lease) renew(ctx context.Context) error {
 	if err != nil {
 		return publishError(ctx, err)
 	}
-	l.seq, l.until = ack.Sequence, before.Add(LeaseTTL-leaseMargin)
+	until := before.Add(LeaseTTL - leaseMargin)
+	l.seq = ack.Sequence
+	l.until.Store(&until)
 	return nil
 }
 

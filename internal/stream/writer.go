@@ -2,6 +2,7 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -26,6 +27,8 @@ type Writer struct {
 
 	mu     sync.Mutex
 	closed bool
+	silent bool            // the last write had no answer although the connection is alive
+	busy   bool            // a write is in flight
 	open   *group          // takes records; never nil
 	sealed []*group        // complete, not yet written, oldest first
 	bytes  int             // payload in open and sealed
@@ -77,6 +80,11 @@ func (w *Writer) join(r *record.Record) (*group, error) {
 	defer w.mu.Unlock()
 	if w.closed {
 		return nil, ErrClosed
+	}
+	if w.silent && (w.busy || w.open.b.Len() > 0 || len(w.sealed) > 0) {
+		// A server that can't store, because its disk is full or it has no leader, answers nothing. One
+		// record at a time goes on asking; whoever comes meanwhile is told at once. TestDiskFull guards it.
+		return nil, ErrUnavailable
 	}
 	if w.bytes+r.Size() > maxWaitingBytes {
 		return nil, ErrBusy
@@ -136,6 +144,7 @@ func (w *Writer) take() *group {
 		return nil
 	}
 	w.bytes -= g.b.Bytes()
+	w.busy = true
 	return g
 }
 
@@ -157,6 +166,10 @@ func (w *Writer) commit(g *group, block []byte) []byte {
 	w.spare, g.b = g.b, nil
 	w.mu.Unlock()
 	g.err = w.write(block)
+	w.mu.Lock()
+	w.busy = false
+	w.silent = errors.Is(g.err, ErrUnavailable) && w.conn.Ready() == nil
+	w.mu.Unlock()
 	close(g.done)
 	return block
 }

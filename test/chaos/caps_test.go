@@ -122,7 +122,6 @@ func TestCapsOverReplicas(t *testing.T) {
 // Kubernetes restarts a container: the calls of its former self may still run in the function.
 func TestCapsOverRestart(t *testing.T) {
 	t.Parallel()
-	known(t, "a dispatcher that starts under its own name takes over while its former calls still run")
 	const limit = 4
 	f := &slow{hold: 2 * time.Second}
 	url := f.serve(t, f)
@@ -151,7 +150,6 @@ func TestCapsOverRestart(t *testing.T) {
 // has taken over.
 func TestCapsOverHang(t *testing.T) {
 	t.Parallel()
-	known(t, "a dispatcher that goes on after its lease is over starts calls before it notices")
 	const limit = 4
 	f := &slow{hold: 300 * time.Millisecond}
 	url := f.serve(t, f)

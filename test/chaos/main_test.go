@@ -130,12 +130,3 @@ func size[T any](short, plain, full T) T {
 	}
 	return plain
 }
-
-// known skips a test that shows a known bug, unless WEIR_KNOWN_BUGS is set. Whoever mends the bug removes
-// the call.
-func known(t *testing.T, bug string) {
-	t.Helper()
-	if os.Getenv("WEIR_KNOWN_BUGS") == "" {
-		t.Skip("SKIPPED, A KNOWN BUG: " + bug)
-	}
-}

@@ -3,6 +3,7 @@ package dispatcher
 
 import (
 	"context"
+	"crypto/rand"
 	"time"
 
 	"github.com/weir-dev/weir/internal/app"
@@ -23,7 +24,11 @@ const maxIdle = 256
 func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	client := invoke.NewClient(maxIdle)
 	defer client.Close()
-	d, err := dispatcher.New(dispatcher.Config{Conn: conn, Client: client, Owner: cfg.Instance, Log: cfg.Log})
+	// Not the instance's name alone: a container that is restarted keeps it, and would take its mappings
+	// over at once, while calls of its former self still run. So it waits for the lease like any other.
+	// TestCapsOverRestart guards it.
+	owner := cfg.Instance + "-" + rand.Text()
+	d, err := dispatcher.New(dispatcher.Config{Conn: conn, Client: client, Owner: owner, Log: cfg.Log})
 	if err != nil {
 		return err
 	}
