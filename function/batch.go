@@ -11,14 +11,35 @@ import (
 	"mime"
 	"net/http"
 	"strings"
+	"unicode/utf8"
 )
 
 // DefaultMaxBodyBytes bounds the body of a call unless [MaxBodyBytes] says otherwise.
 const DefaultMaxBodyBytes = 16 << 20
 
-// BatchFunc processes the events of one call. It returns the ids of the events that failed while
-// the others are done with; or an error if none is. After an error failed counts for nothing.
-type BatchFunc func(ctx context.Context, events []Event) (failed []string, err error)
+// BatchFunc processes the events of one call. It returns the events that failed while the others
+// are done with; or an error if none is. After an error failed counts for nothing.
+type BatchFunc func(ctx context.Context, events []Event) (failed []Failure, err error)
+
+// Failure names an event of the batch that failed alone: a counted attempt for its record.
+type Failure struct {
+	ID string // the event's
+
+	// Reason says why, to people: it is sent as it stands, and is in the dead-letter queue once the
+	// attempts are used up. Optional; it is cut to [MaxReasonBytes]. So don't put an error's text
+	// here that may hold what nobody there is to know, such as a connection string.
+	Reason string
+}
+
+// Bounds of the reasons in one answer.
+const (
+	// MaxReasonBytes is where a [Failure]'s reason is cut, at a whole character.
+	MaxReasonBytes = 256
+	// maxReasonsBytes bounds the reasons of one answer together, as JSON; past it failures are named
+	// without. The dispatcher takes 1 MiB, and an answer that is longer fails the whole batch: the
+	// largest batch with every record named must fit (TestReasonsAreBounded).
+	maxReasonsBytes = 256 << 10
+)
 
 // Option changes a handler of [Batch].
 type Option func(*batchHandler)
@@ -67,7 +88,7 @@ func (h *batchHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = checkFailed(failed, events)
 	}
 	if err == nil && single && len(failed) > 0 {
-		err = WithDetail(errors.New("the event failed"), "The function could not process the event; its log says why.")
+		err = singleFailed(failed[0])
 	}
 	if err != nil {
 		h.refuse(w, r, err, len(events))
@@ -179,7 +200,7 @@ func (h *batchHandler) refuse(w http.ResponseWriter, r *http.Request, err error,
 
 // checkFailed makes an id that isn't the batch's loud: were it sent, the record that failed would
 // be settled as done.
-func checkFailed(failed []string, events []Event) error {
+func checkFailed(failed []Failure, events []Event) error {
 	if len(failed) == 0 {
 		return nil
 	}
@@ -187,33 +208,70 @@ func checkFailed(failed []string, events []Event) error {
 	for i := range events {
 		known[events[i].ID] = struct{}{}
 	}
-	for _, id := range failed {
-		if _, ok := known[id]; !ok {
-			return fmt.Errorf("the function named %q as failed, which is not among the batch's %d events", id, len(events))
+	for i := range failed {
+		if _, ok := known[failed[i].ID]; !ok {
+			return fmt.Errorf("the function named %q as failed, which is not among the batch's %d events", failed[i].ID, len(events))
 		}
 	}
 	return nil
 }
 
-// batchResponse is AWS's shape of a partial batch response ("Reporting batch item failures").
+func singleFailed(f Failure) error {
+	err := errors.New("the event failed")
+	if reason := f.reason(); reason != "" {
+		return WithDetail(err, reason)
+	}
+	return WithDetail(err, "The function could not process the event; its log says why.")
+}
+
+// reason is f's as it is sent.
+func (f *Failure) reason() string {
+	s := strings.ToValidUTF8(f.Reason, "\uFFFD")
+	if len(s) <= MaxReasonBytes {
+		return s
+	}
+	end := MaxReasonBytes
+	for !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end]
+}
+
+// batchResponse is AWS's shape of a partial batch response ("Reporting batch item failures"), and a
+// reason for each, which is Weir's.
 type batchResponse struct {
 	BatchItemFailures []batchItemFailure `json:"batchItemFailures"`
 }
 
 type batchItemFailure struct {
-	ItemIdentifier string `json:"itemIdentifier"`
+	ItemIdentifier string          `json:"itemIdentifier"`
+	Reason         json.RawMessage `json:"reason,omitempty"`
 }
 
-func writeFailures(w http.ResponseWriter, failed []string) {
+func writeFailures(w http.ResponseWriter, failed []Failure) {
 	res := batchResponse{BatchItemFailures: make([]batchItemFailure, 0, len(failed))}
-	for _, id := range failed {
-		res.BatchItemFailures = append(res.BatchItemFailures, batchItemFailure{ItemIdentifier: id})
+	left := maxReasonsBytes
+	for i := range failed {
+		item := batchItemFailure{ItemIdentifier: failed[i].ID}
+		if reason := failed[i].reason(); reason != "" {
+			if text := mustMarshal(reason); len(text) <= left {
+				item.Reason = text
+				left -= len(text)
+			}
+		}
+		res.BatchItemFailures = append(res.BatchItemFailures, item)
 	}
-	body, err := json.Marshal(res)
-	if err != nil {
-		panic(fmt.Sprintf("function: plain structs always marshal: %v", err))
-	}
+	body := mustMarshal(res)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusOK)
 	_, _ = io.Copy(w, bytes.NewReader(body)) // the caller has gone: nobody is left to tell
+}
+
+// mustMarshal is for strings and plain structs of them, which always marshal.
+func mustMarshal(v any) []byte {
+	body, err := json.Marshal(v)
+	if err != nil {
+		panic(fmt.Sprintf("function: plain structs always marshal: %v", err))
+	}
+	return body
 }

@@ -29,7 +29,7 @@ func TestBatchAnswers(t *testing.T) {
 	secret := errors.New("postgres://weir:hunter2@db/weir refused")
 	for _, tc := range []struct {
 		name       string
-		failed     []string
+		failed     []function.Failure
 		err        error
 		status     int
 		problem    string
@@ -37,19 +37,20 @@ func TestBatchAnswers(t *testing.T) {
 		body       string // substring
 	}{
 		{name: "all settled", status: 200},
-		{name: "some failed", failed: []string{"b", "c"}, status: 200, body: `{"batchItemFailures":[{"itemIdentifier":"b"},{"itemIdentifier":"c"}]}`},
+		{name: "some failed", failed: []function.Failure{{ID: "b"}, {ID: "c"}}, status: 200, body: `{"batchItemFailures":[{"itemIdentifier":"b"},{"itemIdentifier":"c"}]}`},
+		{name: "some failed, one with a reason", failed: []function.Failure{{ID: "b", Reason: `no "shop"`}, {ID: "c"}}, status: 200, body: `{"batchItemFailures":[{"itemIdentifier":"b","reason":"no \"shop\""},{"itemIdentifier":"c"}]}`},
 		{name: "not now", err: function.NotNow(secret, 1500*time.Millisecond), status: 503, problem: function.ProblemNotNow, retryAfter: "2"},
 		{name: "not now, wrapped", err: fmt.Errorf("writing: %w", function.NotNow(secret, 0)), status: 503, problem: function.ProblemNotNow, retryAfter: "1"},
 		{name: "permanent", err: function.Permanent(secret), status: 422, problem: function.ProblemPermanent},
 		{name: "any other", err: secret, status: 500, problem: function.ProblemFunctionError},
 		{name: "with a detail", err: function.WithDetail(secret, "the total is negative"), status: 500, problem: function.ProblemFunctionError, body: "the total is negative"},
 		{name: "permanent with a detail", err: function.Permanent(function.WithDetail(secret, "no such shop")), status: 422, problem: function.ProblemPermanent, body: "no such shop"},
-		{name: "an id that isn't the batch's", failed: []string{"b", "z"}, status: 500, problem: function.ProblemFunctionError},
-		{name: "an error makes failures void", failed: []string{"b"}, err: function.NotNow(secret, 0), status: 503, problem: function.ProblemNotNow, retryAfter: "1"},
+		{name: "an id that isn't the batch's", failed: []function.Failure{{ID: "b"}, {ID: "z", Reason: "postgres://weir:hunter2@db"}}, status: 500, problem: function.ProblemFunctionError},
+		{name: "an error makes failures void", failed: []function.Failure{{ID: "b", Reason: "hunter2"}}, err: function.NotNow(secret, 0), status: 503, problem: function.ProblemNotNow, retryAfter: "1"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			var log bytes.Buffer
-			h := function.Batch(func(context.Context, []function.Event) ([]string, error) { return tc.failed, tc.err },
+			h := function.Batch(func(context.Context, []function.Event) ([]function.Failure, error) { return tc.failed, tc.err },
 				function.Logger(slog.New(slog.NewTextHandler(&log, nil))))
 			res := post(h, batchType, `[`+event("a")+`,`+event("b")+`,`+event("c")+`]`)
 			body := res.Body.String()
@@ -76,8 +77,70 @@ func TestBatchAnswers(t *testing.T) {
 	}
 }
 
+// A reason is cut at a whole character, and all of them together never make the answer longer than the
+// dispatcher takes: it would fail the batch.
+func TestReasonsAreBounded(t *testing.T) {
+	for _, tc := range []struct{ name, reason, want string }{
+		{"fits", strings.Repeat("a", function.MaxReasonBytes), strings.Repeat("a", function.MaxReasonBytes)},
+		{"is cut", strings.Repeat("a", function.MaxReasonBytes+1), strings.Repeat("a", function.MaxReasonBytes)},
+		{"is cut before the character that doesn't fit", "a" + strings.Repeat("😀", function.MaxReasonBytes), "a" + strings.Repeat("😀", (function.MaxReasonBytes-1)/4)},
+		{"is not UTF-8", "a\xffb", "a\uFFFDb"},
+		{"is not UTF-8 and is cut", strings.Repeat("a\xff", function.MaxReasonBytes), strings.Repeat("a\uFFFD", function.MaxReasonBytes/4)},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := failAll(t, tc.reason, "1"); got["1"] != tc.want {
+				t.Fatalf("%q, want %q", got["1"], tc.want)
+			}
+		})
+	}
+	t.Run("of the largest batch", func(t *testing.T) {
+		ids := make([]string, 10_000) // the most that a mapping allows
+		for i := range ids {
+			ids[i] = fmt.Sprintf("01a206ae-b5db-7ea6-b5a6-%012d", i)
+		}
+		got := failAll(t, "\x01"+strings.Repeat("<", function.MaxReasonBytes), ids...)
+		if len(got) != len(ids) || got[ids[0]] == "" || got[ids[len(ids)-1]] != "" {
+			t.Fatalf("%d of %d records are named, the first with %q, the last with %q", len(got), len(ids), got[ids[0]], got[ids[len(ids)-1]])
+		}
+		if got := failAll(t, "sku: missing", ids...); got[ids[len(ids)-1]] == "" {
+			t.Fatal("a short reason is missing")
+		}
+	})
+}
+
+// failAll returns the reasons by id, as a caller reads them.
+func failAll(t *testing.T, reason string, ids ...string) map[string]string {
+	t.Helper()
+	h := function.Batch(func(_ context.Context, events []function.Event) (failed []function.Failure, err error) {
+		for _, e := range events {
+			failed = append(failed, function.Failure{ID: e.ID, Reason: reason})
+		}
+		return failed, nil
+	})
+	events := make([]string, 0, len(ids))
+	for _, id := range ids {
+		events = append(events, event(id))
+	}
+	res := post(h, batchType, "["+strings.Join(events, ",")+"]")
+	const dispatcherTakes = 1 << 20 // internal/invoke: maxAnswerBytes
+	if n := res.Body.Len(); n > dispatcherTakes {
+		t.Fatalf("the answer has %d bytes", n)
+	}
+	var answer struct {
+		BatchItemFailures []struct{ ItemIdentifier, Reason string }
+	}
+	if err := json.Unmarshal(res.Body.Bytes(), &answer); err != nil {
+		t.Fatal(err)
+	}
+	reasons := map[string]string{}
+	for _, f := range answer.BatchItemFailures {
+		reasons[f.ItemIdentifier] = f.Reason
+	}
+	return reasons
+}
+
 func TestBatchRefuses(t *testing.T) {
-	h := function.Batch(func(context.Context, []function.Event) ([]string, error) {
+	h := function.Batch(func(context.Context, []function.Event) ([]function.Failure, error) {
 		t.Error("the function was called")
 		return nil, nil
 	}, function.MaxBodyBytes(300), function.Logger(slog.New(slog.DiscardHandler)))
@@ -118,7 +181,7 @@ func TestSingleEventFromSDK(t *testing.T) {
 	e.SetType("dev.weir.record")
 	e.SetTime(time.Date(2026, 1, 2, 3, 4, 5, 6000, time.UTC))
 	e.SetSubject("order 1")
-	e.SetExtension("attempts", 2)
+	e.SetExtension("weirattempts", 2)
 	if err := e.SetData("application/json", map[string]string{"sku": "é"}); err != nil {
 		t.Fatal(err)
 	}
@@ -128,29 +191,34 @@ func TestSingleEventFromSDK(t *testing.T) {
 			if mode == "structured" {
 				ctx = cloudevents.WithEncodingStructured(t.Context())
 			}
-			var failed []string
-			h := function.Batch(func(_ context.Context, events []function.Event) ([]string, error) {
+			var failed []function.Failure
+			h := function.Batch(func(_ context.Context, events []function.Event) ([]function.Failure, error) {
 				if len(events) != 1 {
 					t.Errorf("%d events", len(events))
 				}
 				sameAsSDK(t, events[0], e)
 				return failed, nil
 			}, function.Logger(slog.New(slog.DiscardHandler)))
-			send := func() int {
+			send := func() *httptest.ResponseRecorder {
 				req := httptest.NewRequest(http.MethodPost, "/", nil)
 				if err := cehttp.WriteRequest(ctx, binding.ToMessage(&e), req); err != nil {
 					t.Fatal(err)
 				}
 				res := httptest.NewRecorder()
 				h.ServeHTTP(res, req)
-				return res.Code
+				return res
 			}
-			if code := send(); code != 200 {
-				t.Fatal(code)
+			if res := send(); res.Code != 200 {
+				t.Fatal(res.Code)
 			}
-			failed = []string{"id-1"}
-			if code := send(); code != 500 {
-				t.Fatalf("a failed single event: %d, want 500", code)
+			failed = []function.Failure{{ID: "id-1"}}
+			if res := send(); res.Code != 500 || !strings.Contains(res.Body.String(), "its log says why") {
+				t.Fatalf("a failed single event: %d %s, want 500", res.Code, res.Body)
+			}
+			failed[0].Reason = "no such shop"
+			var p function.Problem
+			if res := send(); res.Code != 500 || json.Unmarshal(res.Body.Bytes(), &p) != nil || p.Detail != "no such shop" {
+				t.Fatalf("a failed single event: %d %s, want 500 with the reason", res.Code, res.Body)
 			}
 		})
 	}
@@ -158,7 +226,7 @@ func TestSingleEventFromSDK(t *testing.T) {
 
 func TestBinaryModeHeaders(t *testing.T) {
 	var got []function.Event
-	h := function.Batch(func(_ context.Context, events []function.Event) ([]string, error) {
+	h := function.Batch(func(_ context.Context, events []function.Event) ([]function.Failure, error) {
 		got = events
 		return nil, nil
 	}, function.Logger(slog.New(slog.DiscardHandler)))
@@ -187,10 +255,10 @@ func TestBinaryModeHeaders(t *testing.T) {
 }
 
 func ExampleBatch() {
-	handler := function.Batch(func(_ context.Context, events []function.Event) (failed []string, err error) {
+	handler := function.Batch(func(_ context.Context, events []function.Event) (failed []function.Failure, err error) {
 		for _, e := range events {
 			if !json.Valid(e.Data) {
-				failed = append(failed, e.ID)
+				failed = append(failed, function.Failure{ID: e.ID, Reason: "not JSON"})
 				continue
 			}
 			fmt.Printf("%s: %s\n", e.ID, e.Data)
@@ -203,7 +271,7 @@ func ExampleBatch() {
 	fmt.Println(res.Code, res.Body)
 	// Output:
 	// 1: {"sku":"A-1"}
-	// 200 {"batchItemFailures":[{"itemIdentifier":"2"}]}
+	// 200 {"batchItemFailures":[{"itemIdentifier":"2","reason":"not JSON"}]}
 }
 
 func event(id string) string {

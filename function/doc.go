@@ -2,7 +2,7 @@
 // a Go function that takes a batch of events, and the errors that say what is to become of a batch.
 //
 //	func main() {
-//		handler := function.Batch(func(ctx context.Context, events []function.Event) (failed []string, err error) {
+//		handler := function.Batch(func(ctx context.Context, events []function.Event) (failed []function.Failure, err error) {
 //			…
 //		})
 //		if err := function.Serve(context.Background(), os.Getenv, handler); err != nil { … }
@@ -12,15 +12,15 @@
 // the function call contract, which docs/contracts.md describes for both ends:
 //
 //	the function returns                 the answer                          the dispatcher
-//	nil, no failed ids                   200                                 settles all records
-//	nil, failed ids                      200 with batchItemFailures          settles the others; the named ones: attempt + 1
+//	no failures, nil                     200                                 settles all records
+//	failures, nil                        200 with batchItemFailures          settles the others; the named ones: attempt + 1
 //	NotNow(err, retryAfter)              503 with Retry-After                waits, counts no attempt, lowers its concurrency
 //	Permanent(err)                       422                                 bisects down to the culprit and dead-letters it
 //	any other error                      500                                 attempt + 1 for the batch, which is halved
 //
 // Invariants: a body is bounded before it is read; a batch is parsed strictly (what encoding/json
 // refuses is refused here) and each event's data once; an answer never carries the text of an error
-// unless the author asked for it with [WithDetail].
+// unless the author asked for it with [WithDetail] or in a [Failure].
 //
 // May import: the standard library only, so that a function's image carries nothing of Weir.
 package function

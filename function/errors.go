@@ -1,7 +1,6 @@
 package function
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -70,16 +69,17 @@ type Problem struct {
 	RetryAfter time.Duration `json:"-"` // sent as Retry-After in whole seconds, rounded up; 0: not sent
 }
 
-// Types of the problems that this package answers with.
+// Types of the problems that this package answers with. What the gateway also answers has the same
+// type there (docs/contracts.md).
 const (
-	ProblemNotNow        = "https://weir.dev/problems/not-now"           // 503
-	ProblemPermanent     = "https://weir.dev/problems/permanent"         // 422
-	ProblemFunctionError = "https://weir.dev/problems/function-error"    // 500
-	ProblemBadRequest    = "https://weir.dev/problems/bad-request"       // 400
-	ProblemNotFound      = "https://weir.dev/problems/not-found"         // 404
-	ProblemMethod        = "https://weir.dev/problems/method"            // 405
-	ProblemTooLarge      = "https://weir.dev/problems/body-too-large"    // 413
-	ProblemMediaType     = "https://weir.dev/problems/unsupported-media" // 415
+	ProblemNotNow        = "https://weir.dev/problems/not-now"                // 503
+	ProblemPermanent     = "https://weir.dev/problems/permanent"              // 422
+	ProblemFunctionError = "https://weir.dev/problems/function-error"         // 500
+	ProblemBadRequest    = "https://weir.dev/problems/bad-request"            // 400
+	ProblemNotFound      = "https://weir.dev/problems/not-found"              // 404
+	ProblemMethod        = "https://weir.dev/problems/method-not-allowed"     // 405
+	ProblemTooLarge      = "https://weir.dev/problems/body-too-large"         // 413
+	ProblemMediaType     = "https://weir.dev/problems/unsupported-media-type" // 415
 )
 
 // problemError is an error whose answer is known where it arises.
@@ -89,10 +89,7 @@ func (e problemError) Error() string { return fmt.Sprintf("%d %s: %s", e.Status,
 
 // Write answers with p.
 func (p Problem) Write(w http.ResponseWriter) {
-	body, err := json.Marshal(p)
-	if err != nil {
-		panic(fmt.Sprintf("function: plain structs always marshal: %v", err))
-	}
+	body := mustMarshal(p)
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")

@@ -27,7 +27,7 @@ type Event struct {
 	DataSchema      string // optional
 	DataContentType string // the media type of Data; empty means JSON
 
-	// Extensions are the remaining context attributes by their lower-case names, such as attempts
+	// Extensions are the remaining context attributes by their lower-case names, such as weirattempts
 	// and traceparent, booleans and integers in their canonical text form. Nil if there are none.
 	Extensions map[string]string
 

@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Installs what `make run` and `make test` need beside Go and git: the
-# PostgreSQL server programs, psql and PgBouncer. Says nothing when nothing is
-# missing. It never creates or starts a system PostgreSQL cluster or a system
-# PgBouncer: Weir runs private instances from the programs alone
-# (internal/localdb, which looks for them in the same places).
+# PostgreSQL server programs, psql, PgBouncer, and curl to post orders with.
+# Says nothing when nothing is missing. It never creates or starts a system
+# PostgreSQL cluster or a system PgBouncer: Weir runs private instances from
+# the programs alone (internal/localdb, which looks for them in the same
+# places).
 set -euo pipefail
 
 readonly GO_MAJOR=1 GO_MINOR=26
@@ -37,7 +38,7 @@ postgres_folders() {
     /usr/pgsql-*/bin
 }
 
-# Prints the missing parts, one a line: server, client, pgbouncer.
+# Prints the missing parts, one a line: server, client, pgbouncer, curl.
 missing_parts() {
   local folders=() folder
   while IFS= read -r folder; do
@@ -56,6 +57,9 @@ missing_parts() {
   if ! have_program pgbouncer /usr/sbin /opt/homebrew/bin /opt/homebrew/opt/pgbouncer/bin \
     /usr/local/bin /usr/local/opt/pgbouncer/bin; then
     echo pgbouncer
+  fi
+  if ! have_program curl; then
+    echo curl
   fi
 }
 
@@ -107,6 +111,7 @@ install_debian() {
     server) packages+=(postgresql) ;;
     client) packages+=(postgresql-client) ;;
     pgbouncer) packages+=(pgbouncer) ;;
+    curl) packages+=(curl) ;;
     esac
   done
   if [[ $(id -u) -ne 0 ]]; then
@@ -162,6 +167,7 @@ install_macos() {
       fi
       ;;
     pgbouncer) packages+=(pgbouncer) ;;
+    curl) packages+=(curl) ;; # macOS has it
     esac
   done
   say "missing: $*; brew install ${packages[*]}"
@@ -184,7 +190,7 @@ main() {
     install_debian "${missing[@]}"
   else
     die "missing: ${missing[*]}. Only Debian, Ubuntu and macOS are installed for; on this system" \
-      "install the PostgreSQL server (14 or newer: postgres, initdb), psql and PgBouncer yourself," \
+      "install the PostgreSQL server (14 or newer: postgres, initdb), psql, PgBouncer and curl yourself," \
       "with the programs in PATH, and run this again"
   fi
 

@@ -98,7 +98,7 @@ SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::json
 ON CONFLICT (id) DO NOTHING`
 
 // write implements function.BatchFunc.
-func (f *Function) write(ctx context.Context, events []function.Event) (failed []string, err error) {
+func (f *Function) write(ctx context.Context, events []function.Event) (failed []function.Failure, err error) {
 	if f.schema != nil {
 		if err := f.schema.Err(); err != nil {
 			return nil, function.NotNow(err, RetryAfter)
@@ -114,14 +114,15 @@ func (f *Function) write(ctx context.Context, events []function.Event) (failed [
 	return failed, nil
 }
 
-// rows sorts out the events that cannot be rows.
-func (f *Function) rows(ctx context.Context, events []function.Event) (rows []row, failed []string) {
+// rows sorts out the events that cannot be rows. newRow's errors are ours and hold nothing of an order, so
+// they go into the answer and the dead-letter queue.
+func (f *Function) rows(ctx context.Context, events []function.Event) (rows []row, failed []function.Failure) {
 	rows = make([]row, 0, len(events))
 	now := time.Now()
 	for i := range events {
 		r, err := newRow(&events[i], now)
 		if err != nil {
-			failed = append(failed, events[i].ID)
+			failed = append(failed, function.Failure{ID: events[i].ID, Reason: err.Error()})
 			f.log.LogAttrs(ctx, slog.LevelWarn, "order refused", slog.String("id", events[i].ID), slog.Any("error", err))
 			continue
 		}

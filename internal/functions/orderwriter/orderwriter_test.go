@@ -82,22 +82,22 @@ func send(h http.Handler, events ...string) *httptest.ResponseRecorder {
 	return res
 }
 
-// mustSettle wants 200 and the failures named.
-func mustSettle(t testing.TB, res *httptest.ResponseRecorder, failed ...string) {
+// mustSettle wants 200 and the failures named, with their reasons.
+func mustSettle(t testing.TB, res *httptest.ResponseRecorder, failed ...function.Failure) {
 	t.Helper()
 	var got struct {
-		BatchItemFailures []struct{ ItemIdentifier string }
+		BatchItemFailures []struct{ ItemIdentifier, Reason string }
 	}
 	if res.Code == http.StatusOK && res.Body.Len() > 0 {
 		if err := json.Unmarshal(res.Body.Bytes(), &got); err != nil {
 			t.Fatal(err)
 		}
 	}
-	var ids []string
+	var named []function.Failure
 	for _, f := range got.BatchItemFailures {
-		ids = append(ids, f.ItemIdentifier)
+		named = append(named, function.Failure{ID: f.ItemIdentifier, Reason: f.Reason})
 	}
-	if res.Code != http.StatusOK || !slices.Equal(ids, failed) {
+	if res.Code != http.StatusOK || !slices.Equal(named, failed) {
 		t.Fatalf("%d %s, want 200 and failures %q", res.Code, res.Body, failed)
 	}
 }
@@ -157,24 +157,31 @@ func TestPoisonOrdersAreNamed(t *testing.T) {
 	f := startReady(t, db)
 	good := []string{newID(), newID()}
 	events := []string{event(good[0], `{"sku":"A"}`)}
-	var failed []string
-	poison := func(id, data string) {
+	var failed []function.Failure
+	poison := func(id, data, reason string) {
 		events = append(events, event(id, data))
-		failed = append(failed, id)
+		failed = append(failed, function.Failure{ID: id, Reason: reason})
 	}
-	poison("not-a-uuid", `{"sku":"A"}`)
-	poison("{"+newID()+"}", `{"sku":"A"}`)
-	for _, data := range []string{
-		`[]`, `"x"`, `null`, `1`, `{}`, `{"sku":null}`, `{"sku":""}`, `{"sku":7}`, `{"sku":"A","customer":1}`,
-		`{"sku":"A","quantity":"3"}`, `{"SKU":"A"}`, `{"sku":"A","sku":null}`, `{"sku":"A","quantity":1,"quantity":"x"}`, `{"sku":"A","quantity":1.5}`, `{"sku":"A","quantity":3000000000}`,
-		`{"sku":"A\u0000"}`, `{"sku":"A","deep":{"x":["\\\u0000"]}}`, `{"sku":"A","\u0000":1}`,
-		`{"sku":"A","x":"\ud800"}`, `{"sku":"A","x":"\udc00\ud800"}`, `{"sku":"A","x":"\ud800\u0041"}`, "{\"sku\":\"A\",\"x\":\"\xff\"}",
+	poison("not-a-uuid", `{"sku":"A"}`, "id: not a UUID")
+	poison("{"+newID()+"}", `{"sku":"A"}`, "id: not a UUID")
+	for reason, orders := range map[string][]string{
+		"not a JSON object":        {`[]`, `"x"`, `null`, `1`},
+		"sku: missing":             {`{}`, `{"sku":null}`, `{"sku":""}`, `{"SKU":"A"}`, `{"sku":"A","sku":null}`},
+		"sku: not a string":        {`{"sku":7}`, `{"sku":99999999999}`, `{"sku":{"hunter2":1}}`},
+		"customer: not a string":   {`{"sku":"A","customer":1}`},
+		"quantity: not an integer": {`{"sku":"A","quantity":"3"}`, `{"sku":"A","quantity":1,"quantity":"x"}`, `{"sku":"A","quantity":1.5}`, `{"sku":"A","quantity":1e1}`, `{"sku":"A","quantity":[1]}`},
+		"quantity: out of range":   {`{"sku":"A","quantity":3000000000}`, `{"sku":"A","quantity":-2147483649}`, `{"sku":"A","quantity":100000000000000000000}`},
+		"holds the character U+0000, which PostgreSQL doesn't store": {`{"sku":"A\u0000"}`, `{"sku":"A","deep":{"x":["\\\u0000"]}}`, `{"sku":"A","\u0000":1}`},
+		"holds half of a surrogate pair":                             {`{"sku":"A","x":"\ud800"}`, `{"sku":"A","x":"\udc00\ud800"}`, `{"sku":"A","x":"\ud800\u0041"}`},
+		"not UTF-8":                                                  {"{\"sku\":\"A\",\"x\":\"\xff\"}"},
 	} {
-		poison(newID(), data)
+		for _, order := range orders {
+			poison(newID(), order, reason)
+		}
 	}
 	text := newID()
 	events = append(events, strings.Replace(event(text, `"{}"`), "application/json", "text/plain", 1))
-	failed = append(failed, text)
+	failed = append(failed, function.Failure{ID: text, Reason: "content type: not JSON"})
 	events = append(events, event(good[1], `{"sku":"A"}`))
 	mustSettle(t, send(f, events...), failed...)
 	conn := dbtest.Connect(t, db.DirectURL())

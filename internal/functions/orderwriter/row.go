@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"time"
 	"unicode/utf8"
 
@@ -24,18 +25,18 @@ type row struct {
 	accepted time.Time
 }
 
-// newRow makes a row of an event, or says why there cannot be one. now stands in for a ce-time that
-// is missing.
+// newRow makes a row of an event, or says why there cannot be one, in words of its own that quote
+// nothing of the order. now stands in for a ce-time that is missing.
 func newRow(e *function.Event, now time.Time) (row, error) {
 	id, err := uuid.Parse(e.ID)
 	if err != nil || len(e.ID) != 36 {
-		return row{}, errors.New("its id is not a UUID")
+		return row{}, errors.New("id: not a UUID")
 	}
 	if !function.IsJSON(e.DataContentType) {
-		return row{}, fmt.Errorf("its content type %.60q is not JSON", e.DataContentType)
+		return row{}, errors.New("content type: not JSON")
 	}
 	if len(e.Data) == 0 || e.Data[0] != '{' {
-		return row{}, errors.New("it is not a JSON object")
+		return row{}, errors.New("not a JSON object")
 	}
 	if err := storable(e.Data); err != nil {
 		return row{}, err
@@ -45,7 +46,7 @@ func newRow(e *function.Event, now time.Time) (row, error) {
 		return row{}, err
 	}
 	if r.sku == "" {
-		return row{}, errors.New("it has no sku")
+		return row{}, errors.New("sku: missing")
 	}
 	if r.accepted.IsZero() {
 		r.accepted = now
@@ -53,56 +54,77 @@ func newRow(e *function.Event, now time.Time) (row, error) {
 	return r, nil
 }
 
-var errType = errors.New("the wrong type, or out of range")
+// What a member's value can be wrong in.
+var (
+	errNotText    = errors.New("not a string")
+	errNotInteger = errors.New("not an integer")
+	errRange      = errors.New("out of range")
+)
 
 // read takes from an order what the table has columns for; the rest is its customer's business. A
 // repeated member counts as it does for PostgreSQL's operators: the last one.
 func (r *row) read(order []byte) error {
-	var wrong string
+	var wrong error
 	err := function.Members(order, func(name, value []byte) (err error) {
 		switch string(name) {
 		case "customer":
-			err = read(value, &r.customer.String, &r.customer.Valid)
+			r.customer, err = readText(value)
 		case "sku":
-			var present bool
-			err = read(value, &r.sku, &present)
+			var sku pgtype.Text
+			sku, err = readText(value)
+			r.sku = sku.String
 		case "quantity":
-			err = read(value, &r.quantity.Int32, &r.quantity.Valid)
+			r.quantity, err = readInteger(value)
 		}
 		if err != nil {
-			wrong = string(name)
+			wrong = fmt.Errorf("%s: %w", name, err)
 		}
 		return err
 	})
 	switch {
-	case errors.Is(err, errType):
-		return fmt.Errorf("its %s is of %w", wrong, err)
+	case wrong != nil:
+		return wrong
 	case err != nil:
-		return fmt.Errorf("it is not valid JSON: %w", err)
+		return errors.New("not valid JSON")
 	}
 	return nil
 }
 
-// read decodes a member's value; null is the same as absent.
-func read[T string | int32](value []byte, to *T, present *bool) error {
-	var v T
-	*to, *present = v, false
+// readText decodes a string; null is the same as absent.
+func readText(value []byte) (v pgtype.Text, err error) {
 	if string(value) == "null" {
-		return nil
+		return v, nil
 	}
-	if err := json.Unmarshal(value, &v); err != nil {
-		return errType // encoding/json's error quotes the order
+	if err := json.Unmarshal(value, &v.String); err != nil {
+		return v, errNotText // encoding/json's error quotes the order
 	}
-	*to, *present = v, true
-	return nil
+	v.Valid = true
+	return v, nil
 }
+
+// readInteger decodes an integer of PostgreSQL's 4 bytes; null is the same as absent.
+func readInteger(value []byte) (v pgtype.Int4, err error) {
+	if string(value) == "null" {
+		return v, nil
+	}
+	n, err := strconv.ParseInt(string(value), 10, 32)
+	switch {
+	case errors.Is(err, strconv.ErrRange):
+		return v, errRange
+	case err != nil:
+		return v, errNotInteger
+	}
+	return pgtype.Int4{Int32: int32(n), Valid: true}, nil
+}
+
+var errHalf = errors.New("holds half of a surrogate pair")
 
 // storable refuses JSON that is valid and that PostgreSQL cannot hold, or would hold only until
 // somebody reads it with an operator or casts it to jsonb: text that isn't UTF-8, the character
 // U+0000, and halves of surrogate pairs.
 func storable(b []byte) error {
 	if !utf8.Valid(b) {
-		return errors.New("it is not UTF-8")
+		return errors.New("not UTF-8")
 	}
 	for {
 		i := bytes.IndexByte(b, '\\')
@@ -116,15 +138,15 @@ func storable(b []byte) error {
 		}
 		switch r := hex4(b); {
 		case r == 0:
-			return errors.New("it holds the character U+0000, which PostgreSQL doesn't store")
+			return errors.New("holds the character U+0000, which PostgreSQL doesn't store")
 		case r >= 0xDC00 && r <= 0xDFFF:
-			return errors.New("it holds half of a surrogate pair")
+			return errHalf
 		case r >= 0xD800 && r <= 0xDBFF:
 			if b = b[6:]; len(b) < 6 || b[0] != '\\' || b[1] != 'u' {
-				return errors.New("it holds half of a surrogate pair")
+				return errHalf
 			}
 			if low := hex4(b); low < 0xDC00 || low > 0xDFFF {
-				return errors.New("it holds half of a surrogate pair")
+				return errHalf
 			}
 			fallthrough
 		default:
