@@ -30,7 +30,7 @@ const (
 func TestCommands(t *testing.T) {
 	for _, program := range []string{"bash", "make", "go", "curl", "psql"} {
 		if _, err := exec.LookPath(program); err != nil {
-			t.Fatalf("the commands of the documentation need %s: install it (hack/install-deps.sh installs psql, not curl)", program)
+			t.Fatalf("the commands of the documentation need %s: install it (hack/install-deps.sh installs psql and curl)", program)
 		}
 	}
 	s := &shell{t: t, dir: copyCheckout(t), ids: map[string]string{}}

@@ -118,39 +118,15 @@ func quantity(t *testing.T, s string) int64 {
 }
 
 func TestProblems(t *testing.T) {
-	const doc, base = "docs/contracts.md", "https://weir.dev/problems/"
+	const doc = "docs/contracts.md"
 	gateway := parseDir(t, "internal/gateway", false)
-	types := map[string]string{} // constant → word
-	for name, v := range gateway.constants(t)["problem.go"] {
-		if v.Kind() == constant.String && strings.HasPrefix(constant.StringVal(v), base) && name != "typeBase" {
-			types[name] = strings.TrimPrefix(constant.StringVal(v), base)
-		}
+	types := gateway.problemTypes(t, "problem.go")
+	answered := gateway.problems("problem", types)
+	literal := map[string]bool{} // the types that come with a status
+	for pair := range answered {
+		_, typ, _ := strings.Cut(pair, " ")
+		literal[typ] = true
 	}
-	statuses := map[string]int{}
-	for code := 100; code < 600; code++ {
-		statuses["Status"+strings.ReplaceAll(http.StatusText(code), " ", "")] = code
-	}
-	answered := map[string]bool{} // "status type", of the literals that say both
-	literal := map[string]bool{}  // the types among them
-	walk(gateway, func(lit *ast.CompositeLit) {
-		if id, ok := lit.Type.(*ast.Ident); !ok || id.Name != "problem" {
-			return
-		}
-		status, typ := 0, ""
-		for _, e := range lit.Elts {
-			kv := e.(*ast.KeyValueExpr)
-			switch v := kv.Value.(type) {
-			case *ast.SelectorExpr:
-				status = statuses[v.Sel.Name]
-			case *ast.Ident:
-				typ = types[v.Name]
-			}
-		}
-		if status != 0 && typ != "" {
-			answered[strconv.Itoa(status)+" "+typ] = true
-			literal[typ] = true
-		}
-	})
 	var documented, pairs []string
 	for _, row := range read(t, doc).rows(t, "Status", "Type", "When", "Headers") {
 		documented = append(documented, row[1])
@@ -160,6 +136,72 @@ func TestProblems(t *testing.T) {
 	}
 	same(t, "problem type", doc, documented, slices.Collect(maps.Values(types)))
 	same(t, "status and problem type", doc, pairs, slices.Collect(maps.Keys(answered)))
+}
+
+// TestFunctionProblems holds that package function answers with the gateway's type where both refuse a request
+// for the same thing, and that docs/contracts.md names the types that only the package has.
+func TestFunctionProblems(t *testing.T) {
+	gateway, function := parseDir(t, "internal/gateway", false), parseDir(t, "function", false)
+	ours := gateway.problems("problem", gateway.problemTypes(t, "problem.go"))
+	theirs := function.problems("Problem", function.problemTypes(t, "errors.go"))
+	for _, pair := range []string{"400 bad-request", "405 method-not-allowed", "413 body-too-large", "415 unsupported-media-type"} {
+		if !ours[pair] || !theirs[pair] {
+			t.Errorf("%s: of the gateway %t, of package function %t", pair, ours[pair], theirs[pair])
+		}
+	}
+	prose := strings.Join(read(t, "docs/contracts.md").prose(), "\n")
+	for _, word := range function.problemTypes(t, "errors.go") {
+		if !strings.Contains(prose, "`"+word+"`") {
+			t.Errorf("docs/contracts.md does not name %s", word)
+		}
+	}
+}
+
+const problemBase = "https://weir.dev/problems/"
+
+// problemTypes are the words of the types in a file, by constant.
+func (s source) problemTypes(t *testing.T, file string) map[string]string {
+	t.Helper()
+	types := map[string]string{}
+	for name, v := range s.constants(t)[file] {
+		if v.Kind() != constant.String {
+			continue
+		}
+		if word, ok := strings.CutPrefix(constant.StringVal(v), problemBase); ok && word != "" {
+			types[name] = word
+		}
+	}
+	return types
+}
+
+// problems are "status type" of the literals of a type that say both.
+func (s source) problems(of string, types map[string]string) map[string]bool {
+	statuses := map[string]int{}
+	for code := 100; code < 600; code++ {
+		statuses["Status"+strings.ReplaceAll(http.StatusText(code), " ", "")] = code
+	}
+	answered := map[string]bool{}
+	walk(s, func(lit *ast.CompositeLit) {
+		if id, ok := lit.Type.(*ast.Ident); !ok || id.Name != of {
+			return
+		}
+		status, typ := 0, ""
+		for _, e := range lit.Elts {
+			kv := e.(*ast.KeyValueExpr)
+			switch v := kv.Value.(type) {
+			case *ast.SelectorExpr:
+				status = statuses[v.Sel.Name]
+			case *ast.Ident:
+				if word, ok := types[v.Name]; ok {
+					typ = word
+				}
+			}
+		}
+		if status != 0 && typ != "" {
+			answered[strconv.Itoa(status)+" "+typ] = true
+		}
+	})
+	return answered
 }
 
 // TestTestsExist checks every test that a page names, subtests included.
