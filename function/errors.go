@@ -1,6 +1,7 @@
 package function
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -89,7 +90,10 @@ func (e problemError) Error() string { return fmt.Sprintf("%d %s: %s", e.Status,
 
 // Write answers with p.
 func (p Problem) Write(w http.ResponseWriter) {
-	body := mustMarshal(p)
+	body, err := json.Marshal(p)
+	if err != nil {
+		panic(fmt.Sprintf("function: plain structs always marshal: %v", err))
+	}
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	h.Set("Cache-Control", "no-store")
