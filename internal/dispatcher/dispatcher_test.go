@@ -110,7 +110,7 @@ func newWorld(t testing.TB, conn *stream.Conn, script func(call) answer, change 
 func (w *world) serve(rw http.ResponseWriter, r *http.Request, script func(call) answer) {
 	c := call{single: r.Header.Get("Ce-Id") != "", headers: r.Header}
 	var answered answer
-	function.Batch(func(_ context.Context, events []function.Event) ([]string, error) {
+	function.Batch(func(_ context.Context, events []function.Event) ([]function.Failure, error) {
 		for _, e := range events {
 			var body string
 			if err := json.Unmarshal(e.Data, &body); err != nil {

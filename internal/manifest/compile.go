@@ -233,10 +233,6 @@ func (c *compiler) mapping(s *subject, m *v1alpha1.EventSourceMapping, queue cat
 	spec := &m.Spec
 	fn, svc := c.function(s, "spec.function", &spec.Function)
 	c.checkTimeout(s, "spec.timeout", spec.Timeout.Duration, svc)
-	if q, ok := c.queues[queue]; ok && spec.Retry.MaxAge.Duration > q.MaxAge {
-		c.fail(s, "spec.retry.maxAge", "%s is longer than the maxAge of queue %s, %s: records would leave the queue before they could be dead-lettered; set it to at most %s, or raise the queue's",
-			short(spec.Retry.MaxAge.Duration), queue.Name, short(q.MaxAge), short(q.MaxAge))
-	}
 	return catalog.Mapping{
 		Key:      s.key,
 		Queue:    queue,

@@ -125,7 +125,11 @@ func (x *host) build(ctx context.Context, cfg Config, s manifest.Service) error 
 	} else {
 		for suffix, build := range builders() {
 			if strings.HasSuffix(s.Image, suffix) {
-				fn, err := build(ctx, environment(s, cfg.Secrets), log)
+				getenv, err := environment(s, cfg.Secrets)
+				if err != nil {
+					return fmt.Errorf("function %s: %w", s.Name, err)
+				}
+				fn, err := build(ctx, getenv, log)
 				if err != nil {
 					return fmt.Errorf("function %s: %w", s.Name, err)
 				}
@@ -186,14 +190,24 @@ func (h *hosts) close() {
 
 // environment returns the container's variables: secrets are read from the folder of secrets, and paths
 // below a mounted Secret lead there.
-func environment(s manifest.Service, secrets string) func(string) string {
+func environment(s manifest.Service, secrets string) (func(string) string, error) {
+	needs := func(secret string) error {
+		return fmt.Errorf("it needs the Secret %s: give --secrets FOLDER, where %s/KEY is a file for each of its keys (`make run` writes .weir/secrets)", secret, secret)
+	}
+	for _, m := range s.SecretMounts {
+		if _, err := os.Stat(filepath.Join(secrets, m.SecretName)); secrets == "" || err != nil {
+			return nil, errors.Join(needs(m.SecretName), err)
+		}
+	}
 	env := make(map[string]string, len(s.Env))
 	for _, e := range s.Env {
 		switch {
 		case e.SecretName != "":
-			if b, err := os.ReadFile(filepath.Join(secrets, e.SecretName, e.SecretKey)); err == nil {
-				env[e.Name] = strings.TrimSpace(string(b))
+			b, err := os.ReadFile(filepath.Join(secrets, e.SecretName, e.SecretKey))
+			if secrets == "" || err != nil {
+				return nil, errors.Join(needs(e.SecretName), err)
 			}
+			env[e.Name] = strings.TrimSpace(string(b))
 		default:
 			env[e.Name] = e.Value
 			for _, m := range s.SecretMounts {
@@ -203,7 +217,7 @@ func environment(s manifest.Service, secrets string) func(string) string {
 			}
 		}
 	}
-	return func(name string) string { return env[name] }
+	return func(name string) string { return env[name] }, nil
 }
 
 // admission bounds the calls in flight.

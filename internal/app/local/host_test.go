@@ -79,13 +79,22 @@ func TestSecretsBecomeFiles(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "db", "password"), []byte("s3cret\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	getenv := environment(manifest.Service{
+	service := manifest.Service{
 		Env: []manifest.EnvVar{
 			{Name: "PLAIN", Value: "x"}, {Name: "PASSWORD", SecretName: "db", SecretKey: "password"},
 			{Name: "URL_FILE", Value: "/var/run/secrets/db/url"}, {Name: "OTHER", Value: "/var/run/secrets/dbx/url"},
 		},
 		SecretMounts: []manifest.SecretMount{{Path: "/var/run/secrets/db", SecretName: "db"}},
-	}, dir)
+	}
+	getenv, err := environment(service, dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range []string{"", filepath.Join(dir, "nowhere")} {
+		if _, err := environment(service, folder); err == nil || !strings.Contains(err.Error(), "--secrets") {
+			t.Errorf("without the Secret: %v", err)
+		}
+	}
 	for name, want := range map[string]string{
 		"PLAIN": "x", "PASSWORD": "s3cret", "URL_FILE": filepath.Join(dir, "db", "url"), "OTHER": "/var/run/secrets/dbx/url", "HOME": "",
 	} {

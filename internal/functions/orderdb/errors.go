@@ -54,13 +54,17 @@ func unavailableState(code string) bool {
 		"57P03", // cannot_connect_now: starting up
 		"57P05", // idle_session_timeout
 		"55P03", // lock_not_available
+		"57P04", // database_dropped
 		"25006", // read_only_sql_transaction: a standby, in the middle of a failover
-		"42P01": // undefined_table: the schema isn't there yet
+		"26000": // invalid_sql_statement_name: a pool without prepared statements
 		return true
 	}
 	for _, class := range []string{
 		"08", // connection exceptions, and all of PgBouncer's own errors (08P01: "server login has been failing", query_wait_timeout, …)
 		"28", // authorisation: a password that is being rotated
+		"3D", // invalid_catalog_name: the database isn't there (yet)
+		"3F", // invalid_schema_name
+		"42", // the statement against the schema: not migrated yet, a grant revoked. No order can cause it, the text is constant
 		"40", // serialization_failure, deadlock_detected
 		"53", // insufficient resources: too_many_connections, disk_full
 		"58", // system errors: I/O

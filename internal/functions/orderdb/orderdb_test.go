@@ -376,12 +376,12 @@ func TestMigrateOutlastsOutage(t *testing.T) {
 
 func TestUnavailable(t *testing.T) {
 	pg := func(code string) error { return fmt.Errorf("x: %w", &pgconn.PgError{Code: code}) }
-	for _, code := range []string{"08000", "08006", "08P01", "57P01", "57P02", "57P03", "57014", "53000", "53300", "53100", "40001", "40P01", "28P01", "42P01", "25006", "55P03"} {
+	for _, code := range []string{"08000", "08006", "08P01", "57P01", "57P02", "57P03", "57014", "53000", "53300", "53100", "40001", "40P01", "28P01", "42P01", "42501", "42601", "42703", "25006", "26000", "3D000", "55P03"} {
 		if !Unavailable(pg(code)) {
 			t.Errorf("%s is not unavailable", code)
 		}
 	}
-	for _, code := range []string{"22P02", "22021", "22003", "23502", "23505", "42601", "42703", "26000", "54001", "XX000"} {
+	for _, code := range []string{"22P02", "22021", "22003", "23502", "23505", "54001", "XX000"} {
 		if Unavailable(pg(code)) {
 			t.Errorf("%s is unavailable", code)
 		}
