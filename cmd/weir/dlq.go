@@ -11,6 +11,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
@@ -35,7 +36,7 @@ func newDLQ() *cobra.Command {
 		Short: "Look into dead-letter queues, and bring dead letters back",
 	}
 	p := cmd.PersistentFlags()
-	p.StringVar(&d.natsURL, "nats", os.Getenv("WEIR_NATS_URL"), "URL of NATS (default $WEIR_NATS_URL)")
+	p.StringVar(&d.natsURL, "nats", "", "URL of NATS; default: $WEIR_NATS_URL") // not as the flag's default: --help would print the token
 	p.StringVarP(&d.namespace, "namespace", "n", "default", "namespace of the queue")
 	cmd.AddCommand(d.list(), d.show(), d.redrive(), d.purge())
 	return cmd
@@ -43,6 +44,9 @@ func newDLQ() *cobra.Command {
 
 // with connects, runs f for the queue, and closes.
 func (d *dlq) with(cmd *cobra.Command, queue string, f func(c *stream.Conn, k catalog.Key) error) error {
+	if d.natsURL == "" {
+		d.natsURL = os.Getenv("WEIR_NATS_URL")
+	}
 	if d.natsURL == "" {
 		return errors.New("where is NATS? set WEIR_NATS_URL (for a local run: source .weir/env) or give --nats")
 	}
@@ -162,7 +166,13 @@ func (p *printer) row(r *record.Record) {
 		p.err = errors.Join(p.err, p.json.Encode(l))
 		return
 	}
-	reason := []rune(strings.Join(strings.Fields(l.Reason), " "))
+	// The reason is the function's text: nothing of it may steer the terminal.
+	reason := []rune(strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, strings.Join(strings.Fields(l.Reason), " ")))
 	if len(reason) > 100 {
 		reason = append(reason[:99], '…')
 	}

@@ -119,13 +119,3 @@ func (c *Catalog) Revision() string {
 	sum := sha256.Sum256(b)
 	return hex.EncodeToString(sum[:6])
 }
-
-// QueueByKey returns the queue k.
-func (c *Catalog) QueueByKey(k Key) (Queue, bool) {
-	for _, q := range c.Queues {
-		if q.Key == k {
-			return q, true
-		}
-	}
-	return Queue{}, false
-}

@@ -62,7 +62,8 @@ type Dispatcher struct {
 	catalog chan *catalog.Catalog // capacity 1: the newest that Run has not seen
 
 	mu      sync.Mutex
-	running map[catalog.Key]*mapping
+	running map[catalog.Key]*mapping // by mapping
+	latest  map[catalog.Key]*mapping // by queue: the one that works or drains
 }
 
 // New returns a dispatcher. It does nothing before Use and Run.
@@ -73,7 +74,7 @@ func New(cfg Config) (*Dispatcher, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Dispatcher{cfg: cfg, catalog: make(chan *catalog.Catalog, 1), running: map[catalog.Key]*mapping{}}, nil
+	return &Dispatcher{cfg: cfg, catalog: make(chan *catalog.Catalog, 1), running: map[catalog.Key]*mapping{}, latest: map[catalog.Key]*mapping{}}, nil
 }
 
 // Use makes cat the catalog to work by. It never blocks; only the newest catalog counts.
@@ -103,8 +104,8 @@ func (d *Dispatcher) Run(ctx context.Context, ready func()) error {
 	}
 }
 
-// apply starts, replaces and stops mappings. A mapping that changed starts anew once its former self has
-// drained; one that did not is left alone.
+// apply starts, replaces and stops mappings. One that did not change is left alone; a new one starts once
+// the one before it on the same queue has drained, whatever came between.
 func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog.Catalog) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -112,23 +113,22 @@ func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog
 	for _, m := range cat.Mappings {
 		wanted[m.Key] = m
 	}
-	former := map[catalog.Key]*mapping{}
 	for k, m := range d.running {
 		if spec, ok := wanted[k]; ok && reflect.DeepEqual(spec, m.spec) {
 			delete(wanted, k)
 			continue
 		}
 		m.stop()
-		former[k] = m
 		delete(d.running, k)
 	}
 	for k, spec := range wanted {
 		m := newMapping(ctx, d.cfg, spec)
-		d.running[k] = m
+		former := d.latest[spec.Queue]
+		d.running[k], d.latest[spec.Queue] = m, m
 		wg.Go(func() {
 			defer close(m.done)
-			if f := former[k]; f != nil {
-				<-f.done
+			if former != nil {
+				<-former.done
 			}
 			m.run()
 		})

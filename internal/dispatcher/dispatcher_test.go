@@ -56,6 +56,8 @@ type answer struct {
 	text   string
 	hang   bool // until the caller gives up
 	abort  bool // break the connection
+
+	mislabelled bool // batchItemFailures without a Content-Type
 }
 
 // world is one queue with one mapping and a scripted function.
@@ -165,7 +167,9 @@ func (w *world) serve(rw http.ResponseWriter, r *http.Request, script func(call)
 				out.BatchItemFailures = append(out.BatchItemFailures, item{c.ids[i], answered.text})
 			}
 		}
-		rw.Header().Set("Content-Type", "application/json")
+		if !answered.mislabelled {
+			rw.Header().Set("Content-Type", "application/json")
+		}
 		rw.WriteHeader(answered.status)
 		_ = json.NewEncoder(rw).Encode(out)
 		return
@@ -349,6 +353,16 @@ func TestStatusTable(t *testing.T) {
 			dead: map[string]string{"a": "which was not in the batch"}, attempts: 3,
 		},
 		{
+			name: "named records fail whatever the content type says", put: []string{"a", "bad"}, failed: true,
+			script: func(c call) answer {
+				if has(c, "bad") {
+					return answer{failed: []string{"bad"}, mislabelled: true}
+				}
+				return answer{}
+			},
+			dead: map[string]string{"bad": "named in batchItemFailures"}, attempts: 3,
+		},
+		{
 			name: "maxAge ends the attempts", put: []string{"a"}, failed: true,
 			change: func(m *catalog.Mapping) { m.Retry.MaxAttempts, m.Retry.MaxAge = 1000, time.Millisecond },
 			script: func(call) answer { return answer{status: 500} },
@@ -499,7 +513,7 @@ func TestCallsThatOutlastTheDrainAreCutAndComeAgain(t *testing.T) {
 	d, stop := w.start("a", time.Millisecond)
 	<-started
 	stop()
-	if s, _ := d.Stats(w.spec.Key); s.Failed != 0 || s.Returned != 1 {
+	if s, _ := d.Stats(w.spec.Key); s.Failed != 0 || s.Throttled != 0 || s.Done != 0 || s.Returned+s.Retried != 1 {
 		t.Errorf("a call that was cut by the drain counts: %+v", s)
 	}
 	w.start("a", time.Second)
@@ -528,5 +542,66 @@ func TestTwoDispatchersShareTheCap(t *testing.T) {
 	testkit.Eventually(t, "b took over", func() bool { s, _ := db.Stats(w.spec.Key); return s.Done > 0 })
 	if w.maxSeen > 2 {
 		t.Errorf("%d calls at once, want at most 2", w.maxSeen)
+	}
+}
+
+// TestAnOrderlyStopDeliversNothingTwice: one call holds the acknowledgement floor while blocks behind it are
+// settled; after a drain only what was not settled comes again.
+func TestAnOrderlyStopDeliversNothingTwice(t *testing.T) {
+	conn := testkit.Conn(t, testkit.NATS(t))
+	held, others := make(chan struct{}), make(chan struct{}, 100)
+	w := newWorld(t, conn, func(c call) answer {
+		if c.bodies[0] == "slow" {
+			close(held)
+			return answer{hang: true}
+		}
+		others <- struct{}{}
+		return answer{}
+	}, func(m *catalog.Mapping) { m.Batch.MaxRecords = 1 })
+	w.put("slow")
+	d, stop := w.start("a", time.Millisecond)
+	<-held
+	for i := range 10 {
+		w.put(strconv.Itoa(i)) // a block each
+		<-others
+	}
+	testkit.Eventually(t, "the others are settled", func() bool { s, _ := d.Stats(w.spec.Key); return s.Done == 10 })
+	stop()
+	held = make(chan struct{})
+	d, stop = w.start("b", time.Millisecond)
+	<-held
+	stop()
+	if s, _ := d.Stats(w.spec.Key); s.Taken != 1 {
+		t.Errorf("the next owner took %d records, want the slow one alone", s.Taken)
+	}
+}
+
+// TestARemovedMappingThatComesBackWaitsForItsDrain: there are never two at work on one queue.
+func TestARemovedMappingThatComesBackWaitsForItsDrain(t *testing.T) {
+	conn := testkit.Conn(t, testkit.NATS(t))
+	started, release := make(chan struct{}, 100), make(chan struct{})
+	w := newWorld(t, conn, func(call) answer {
+		started <- struct{}{}
+		<-release
+		return answer{}
+	}, func(m *catalog.Mapping) { m.MaxConcurrency, m.Batch.MaxRecords = 1, 1 })
+	w.put("a", "b")
+	d, _ := w.start("a", testkit.Patience)
+	<-started
+	d.Use(&catalog.Catalog{})
+	testkit.Eventually(t, "the mapping is gone", func() bool { _, ok := d.Stats(w.spec.Key); return !ok })
+	again := w.spec
+	again.Name = "renamed"
+	d.Use(&catalog.Catalog{Mappings: []catalog.Mapping{again}})
+	testkit.Eventually(t, "the mapping is back", func() bool { _, ok := d.Stats(again.Key); return ok })
+	close(release)
+	w.settled()
+	if w.maxSeen != 1 {
+		t.Errorf("%d calls at once, want 1", w.maxSeen)
+	}
+	for _, b := range []string{"a", "b"} {
+		if w.taken[b] != 1 {
+			t.Errorf("%s was taken %d times", b, w.taken[b])
+		}
 	}
 }

@@ -24,6 +24,8 @@ const (
 	dead           // durable in the dead-letter queue
 )
 
+func (f fate) settled() bool { return f == done || f == retried || f == dead }
+
 // episode is the life of one batch: its calls, the bisection of it, and the writing back of what failed.
 // A record that fails has one attempt counted for the whole episode, however often the batch was halved
 // on the way, so that those beside a poisonous record don't use up their attempts.
@@ -88,6 +90,10 @@ func (e *episode) outcome(intake, work context.Context, items []*item) (invoke.O
 			return invoke.Outcome{}, false
 		}
 		o := e.m.cfg.Client.Call(work, e.m.spec.Function.URL, rs, e.m.spec.Batch.MaxRecords == 1, e.m.spec.Timeout)
+		if work.Err() != nil && o.Class == invoke.NotNow {
+			e.m.limiter.Cancel() // we cut the call ourselves: it says nothing about the function
+			return o, false
+		}
 		o = e.m.limiter.Release(o)
 		count := Stats{Calls: 1}
 		switch {
@@ -102,9 +108,6 @@ func (e *episode) outcome(intake, work context.Context, items []*item) (invoke.O
 		e.m.add(count)
 		if o.Class != invoke.NotNow {
 			return o, true
-		}
-		if work.Err() != nil {
-			return o, false
 		}
 	}
 }

@@ -21,7 +21,7 @@ const (
 
 var errStopping = errors.New("dispatcher: stopping")
 
-// mapping works for one event source mapping whenever it holds the mapping's lease.
+// mapping works for one event source mapping whenever it holds the queue's lease.
 type mapping struct {
 	cfg     Config
 	spec    catalog.Mapping
@@ -51,7 +51,7 @@ func newMapping(ctx context.Context, cfg Config, spec catalog.Mapping) *mapping 
 // run takes the lease, works, and starts over when the lease is lost.
 func (m *mapping) run() {
 	for m.ctx.Err() == nil {
-		lease, err := m.cfg.Conn.WaitLease(m.ctx, "mapping."+m.spec.Namespace+"."+m.spec.Name, m.cfg.Owner)
+		lease, err := m.cfg.Conn.WaitLease(m.ctx, "queue."+m.spec.Queue.Namespace+"."+m.spec.Queue.Name, m.cfg.Owner)
 		if err != nil {
 			return // stopping
 		}
@@ -108,24 +108,27 @@ func (m *mapping) session(work context.Context) error {
 	return newSession(m, src).run(work)
 }
 
-// purge removes settled blocks from the stream now and then.
+// purge removes settled blocks from the stream now and then. It also does so at its start: what the last
+// owner settled at the end of its drain may be all that keeps a full queue full.
 func (m *mapping) purge(ctx context.Context) {
 	tick := time.NewTicker(purgeEvery)
 	defer tick.Stop()
-	last := 0
+	last, again := 0, true
 	for {
+		s := m.stats()
+		settled := s.Done + s.Retried + s.Dead
+		// Once more after the last change: acknowledgements are on their way for a moment.
+		if changed := settled != last; (changed || again) && m.cfg.Conn.Ready() == nil {
+			if err := m.cfg.Conn.PurgeSettled(ctx, m.spec.Queue); err != nil && ctx.Err() == nil {
+				m.log.Warn("settled blocks could not be removed; trying again", "error", err)
+			} else {
+				last, again = settled, changed
+			}
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
 			return
-		}
-		s := m.stats()
-		if settled := s.Done + s.Retried + s.Dead; settled != last && m.cfg.Conn.Ready() == nil {
-			if err := m.cfg.Conn.PurgeSettled(ctx, m.spec.Queue); err != nil {
-				m.log.Warn("settled blocks could not be removed; trying again", "error", err)
-				continue
-			}
-			last = settled
 		}
 	}
 }

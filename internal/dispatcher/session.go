@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/weir-dev/weir/internal/batch"
@@ -16,6 +17,8 @@ const (
 	maxHeldBlocks = 12288 // below the consumer's maxAckPending
 	// extendEvery keeps blocks in hand from being delivered again: a third of the stream's ackWait.
 	extendEvery = 20 * time.Second
+	// giveBackTimeout bounds what is written at the end of a session.
+	giveBackTimeout = 5 * time.Second
 )
 
 // session is the time between opening a source and its end. One goroutine, run, owns all its state;
@@ -60,6 +63,11 @@ func newSession(m *mapping, src *stream.Source) *session {
 	}
 }
 
+var (
+	errIncomplete = errors.New("dispatcher: some records could not be settled")
+	errNotOurs    = errors.New("dispatcher: the lease or the connection is gone")
+)
+
 // run works until the source ends, the intake is stopped or work is over, and returns after the last
 // episode has. What is not settled then is delivered again to the next session.
 func (s *session) run(work context.Context) error {
@@ -70,84 +78,85 @@ func (s *session) run(work context.Context) error {
 	defer extend.Stop()
 	window := time.NewTimer(0)
 	defer window.Stop()
-	ended, workEnded := s.src.Done(), work.Done()
-	for intake.Err() == nil || s.busy > 0 {
+	// Each is set to nil, which blocks for ever, once it has been seen.
+	intakeEnded, sourceEnded, workEnded, idle := intake.Done(), s.src.Done(), work.Done(), s.src.Idle()
+	for intakeEnded != nil || s.busy > 0 || idle != nil {
 		if intake.Err() == nil {
 			s.startEpisodes(intake, work, window)
 		}
 		select {
-		case d := <-s.deliveries(intake):
+		case s.room(intake) <- struct{}{}:
+		case d := <-s.src.Deliveries(): // on a drain too: what was pulled is to be given back in order
 			s.take(d)
 		case e := <-s.ends:
 			s.busy--
-			s.settle(e)
+			if !s.settle(e) {
+				stop(errIncomplete) // the next session gets them again
+			}
 		case <-window.C:
 		case <-extend.C:
 			for _, b := range s.held {
 				_ = b.delivery.InProgress() // at worst the block comes twice
 			}
-		case <-ended:
-			ended = nil
+		case <-sourceEnded:
+			sourceEnded = nil
 			stop(s.src.Err())
 		case <-workEnded:
 			workEnded = nil
 			stop(context.Cause(work))
-		case <-doneOnce(intake, s.busy):
-			// The loop's condition decides.
+		case <-intakeEnded:
+			intakeEnded = nil
+			s.src.Stop()
+		case <-idle:
+			idle = nil
 		}
 	}
-	s.giveBack(work)
+	s.giveBack()
 	return context.Cause(intake)
 }
 
-// giveBack ends the hold on what is left. A block of which nothing is settled is simply delivered again.
-// Of one that is settled in part, the rest is written back as a block of its own, so that an orderly stop
-// delivers nothing twice; when that fails, the whole block comes again.
-func (s *session) giveBack(work context.Context) {
+// room is nil, which blocks for ever, when nothing more may be pulled.
+func (s *session) room(intake context.Context) chan<- struct{} {
+	if intake.Err() != nil || s.size >= maxHeldBytes || len(s.held) >= maxHeldBlocks {
+		return nil
+	}
+	return s.src.Room()
+}
+
+// giveBack ends the hold on what is left. It is written back as blocks of its own, so that everything that
+// was delivered is acknowledged and an orderly stop delivers nothing twice: the next source begins at the
+// first block that isn't. When that can't be done, because the connection or the lease is gone, what is left
+// comes again, and with it what was settled behind it.
+func (s *session) giveBack() {
 	var rest []*item
-	var blocks []*block
-	d := Stats{}
 	for _, b := range s.held {
-		if b.left == len(b.items) || work.Err() != nil || s.src.Err() != nil {
-			d.Returned += b.left
-			continue
-		}
-		blocks = append(blocks, b)
 		for _, it := range b.items {
-			if it.fate != done && it.fate != retried && it.fate != dead {
+			if !it.fate.settled() {
 				rest = append(rest, it)
 			}
 		}
 	}
-	if len(rest) > 0 {
-		if err := s.m.cfg.Conn.Delay(work, s.m.spec.Queue, time.Now(), records(rest)); err != nil {
-			s.m.log.Warn("blocks that are settled in part will be delivered again whole", "error", err)
-			d.Returned += len(rest)
-		} else {
-			d.Retried += len(rest)
-			for _, b := range blocks {
-				s.ack(b)
-			}
+	if len(rest) == 0 {
+		return
+	}
+	d := Stats{InHand: -len(rest)}
+	err := errNotOurs
+	if s.m.holds() && s.src.Live() {
+		// Not work's context: that calls were cut is the usual reason to be here.
+		ctx, cancel := context.WithTimeout(context.Background(), giveBackTimeout)
+		err = s.m.cfg.Conn.Delay(ctx, s.m.spec.Queue, time.Now(), records(rest))
+		cancel()
+	}
+	if err != nil {
+		s.m.log.Debug("what is left will be delivered again", "records", len(rest), "error", err)
+		d.Returned = len(rest)
+	} else {
+		d.Retried = len(rest)
+		for _, b := range s.held {
+			s.ack(b)
 		}
 	}
-	d.InHand = -(d.Returned + d.Retried)
 	s.m.add(d)
-}
-
-// doneOnce wakes the loop when the intake ends while nothing runs; while episodes run, their ends do.
-func doneOnce(intake context.Context, busy int) <-chan struct{} {
-	if busy > 0 && intake.Err() != nil {
-		return nil
-	}
-	return intake.Done()
-}
-
-// deliveries is nil, which blocks for ever, when nothing more may be taken.
-func (s *session) deliveries(intake context.Context) <-chan *stream.Delivery {
-	if intake.Err() != nil || s.size >= maxHeldBytes || len(s.held) >= maxHeldBlocks {
-		return nil
-	}
-	return s.src.Deliveries()
 }
 
 func (s *session) take(d *stream.Delivery) {
@@ -197,9 +206,11 @@ func (s *session) startEpisodes(intake, work context.Context, window *time.Timer
 	}
 }
 
-// settle acknowledges the blocks whose last record was settled by e.
-func (s *session) settle(e *episode) {
+// settle acknowledges the blocks whose last record was settled by e. It reports whether all of e's records
+// are settled.
+func (s *session) settle(e *episode) bool {
 	var d Stats
+	complete := true
 	for _, it := range e.items {
 		switch it.fate {
 		case done:
@@ -209,7 +220,8 @@ func (s *session) settle(e *episode) {
 		case dead:
 			d.Dead++
 		default:
-			continue // given back: its block stays unacknowledged
+			complete = false // its block stays unacknowledged
+			continue
 		}
 		b := it.block
 		if b.left--; b.left == 0 {
@@ -218,6 +230,7 @@ func (s *session) settle(e *episode) {
 	}
 	d.InHand = -(d.Done + d.Retried + d.Dead)
 	s.m.add(d)
+	return complete
 }
 
 func (s *session) ack(b *block) {

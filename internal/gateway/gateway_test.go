@@ -151,6 +151,7 @@ func (f *front) stored(n int) []record.Record {
 	var out []record.Record
 	for len(out) < n {
 		select {
+		case src.Room() <- struct{}{}:
 		case d := <-src.Deliveries():
 			out = append(out, d.Records...)
 		case <-time.After(testkit.Patience):

@@ -204,7 +204,9 @@ func (r *route) readBody(req *http.Request) (body []byte, release func(), err er
 	}
 	p := bodyBuffers.get(int(max(size, 0)))
 	release = func() {
-		bodyBuffers.put(p)
+		if r.forward == nil { // a transport may still be reading a body that it was given
+			bodyBuffers.put(p)
+		}
 		r.g.bodies.Add(-reserve)
 	}
 	if size > 0 {

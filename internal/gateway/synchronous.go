@@ -35,6 +35,8 @@ func (g *Gateway) forwardFailed(w http.ResponseWriter, req *http.Request, err er
 	switch {
 	case errors.As(err, &tooLarge):
 		writeProblem(w, req, problemTooLarge(tooLarge.Limit))
+	case errors.Is(err, invoke.ErrRequestBody):
+		writeProblem(w, req, problemOfBody(err, 0))
 	case errors.Is(err, invoke.ErrTimeout):
 		writeProblem(w, req, problem{
 			Status: http.StatusGatewayTimeout, Type: typeTimeout, Title: "The function did not answer in time",
@@ -46,7 +48,7 @@ func (g *Gateway) forwardFailed(w http.ResponseWriter, req *http.Request, err er
 			Detail: "No instance took the connection. Try again later.", retryAfter: 1,
 		})
 	default:
-		g.cfg.Log.Info("a synchronous call broke", "path", req.URL.Path, "error", err)
+		g.cfg.Log.Info("a synchronous call broke", "request", req.Header.Get(headerRequestID), "path", req.URL.Path, "error", err)
 		writeProblem(w, req, problem{
 			Status: http.StatusBadGateway, Type: typeBadGateway, Title: "The function broke the connection",
 			Detail: "It closed the connection before it answered.",

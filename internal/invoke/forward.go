@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"sync/atomic"
 )
 
 // The ways in which a forwarded request gets no answer.
@@ -15,6 +17,8 @@ var (
 	ErrTimeout = errors.New("invoke: the function did not answer in time")
 	// ErrNotReached: no instance of the function could be reached; it has not seen the request.
 	ErrNotReached = errors.New("invoke: the function can't be reached")
+	// ErrRequestBody: the client's body could not be read to its end; the function is not to blame.
+	ErrRequestBody = errors.New("invoke: the request's body can't be read")
 	// ErrBroken: the connection broke before the answer.
 	ErrBroken = errors.New("invoke: the connection to the function broke")
 )
@@ -28,7 +32,7 @@ func (c *Client) Forward(base string, failed func(http.ResponseWriter, *http.Req
 	if err != nil {
 		return nil, fmt.Errorf("function URL %q: %w", base, err)
 	}
-	return &httputil.ReverseProxy{
+	proxy := &httputil.ReverseProxy{
 		Transport:     c.http.Transport,
 		FlushInterval: -1, // a stream of events must not wait for a full buffer
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -37,8 +41,11 @@ func (c *Client) Forward(base string, failed func(http.ResponseWriter, *http.Req
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			var tooLarge *http.MaxBytesError
+			body, _ := r.Body.(*watchedBody)
 			switch {
 			case errors.As(err, &tooLarge):
+			case body != nil && body.failed.Load():
+				err = fmt.Errorf("%w: %w", ErrRequestBody, err)
 			case errors.Is(context.Cause(r.Context()), context.DeadlineExceeded):
 				err = fmt.Errorf("%w: %w", ErrTimeout, err)
 			case refusedConnection(err):
@@ -48,5 +55,30 @@ func (c *Client) Forward(base string, failed func(http.ResponseWriter, *http.Req
 			}
 			failed(w, r, err)
 		},
-	}, nil
+		ModifyResponse: func(resp *http.Response) error {
+			resp.Header.Del("X-Request-Id") // the caller has set its own, which the function was told
+			return nil
+		},
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Body != nil && r.Body != http.NoBody {
+			r.Body = &watchedBody{ReadCloser: r.Body}
+		}
+		proxy.ServeHTTP(w, r)
+	}), nil
+}
+
+// watchedBody remembers whether reading the client's body failed: the transport reports it like a failure
+// of the function's connection.
+type watchedBody struct {
+	io.ReadCloser
+	failed atomic.Bool
+}
+
+func (b *watchedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.failed.Store(true)
+	}
+	return n, err
 }

@@ -18,8 +18,10 @@ import (
 	"mime"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -98,12 +100,17 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 func (c *Client) Call(ctx context.Context, url string, rs []*record.Record, single bool, timeout time.Duration) Outcome {
 	cctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	req, err := newRequest(cctx, url, rs, single)
+	var connected atomic.Bool
+	tctx := httptrace.WithClientTrace(cctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
+	req, err := newRequest(tctx, url, rs, single)
 	if err != nil {
 		return Outcome{Class: Failed, Reason: "the request can't be built: " + err.Error()}
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
+		if !connected.Load() && ctx.Err() == nil {
+			return Outcome{Class: NotNow, Reason: "no connection: " + err.Error()}
+		}
 		return noAnswer(ctx, cctx, timeout, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
@@ -141,8 +148,6 @@ func noAnswer(ctx, cctx context.Context, timeout time.Duration, err error) Outco
 		return Outcome{Class: NotNow, Reason: "the call was cancelled: " + context.Cause(ctx).Error()}
 	case cctx.Err() != nil:
 		return Outcome{Class: Failed, Reason: "no answer within " + timeout.String()}
-	case refusedConnection(err):
-		return Outcome{Class: NotNow, Reason: "connection refused: " + err.Error()}
 	default:
 		return Outcome{Class: Failed, Reason: "the connection broke: " + err.Error()}
 	}
@@ -180,10 +185,12 @@ func classify(resp *http.Response, body []byte, rs []*record.Record) Outcome {
 func named(resp *http.Response, body []byte, rs []*record.Record) Outcome {
 	o := Outcome{Class: Done, Status: resp.StatusCode}
 	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	if len(body) == 0 || media != "application/json" && !strings.HasSuffix(media, "+json") {
+	isJSON := media == "application/json" || strings.HasSuffix(media, "+json")
+	body = bytes.TrimSpace(body)
+	if len(body) == 0 || !isJSON && body[0] != '{' {
 		return o
 	}
-	if len(body) > maxAnswerBytes {
+	if len(body) > maxAnswerBytes && isJSON {
 		return Outcome{Class: Failed, Status: o.Status, Reason: fmt.Sprintf("the answer is larger than %d bytes", maxAnswerBytes)}
 	}
 	var answer struct {
@@ -195,7 +202,7 @@ func named(resp *http.Response, body []byte, rs []*record.Record) Outcome {
 	if err := json.Unmarshal(body, &answer); err != nil {
 		// Any JSON that is no object, such as null or a list, names nothing.
 		var wrongType *json.UnmarshalTypeError
-		if errors.As(err, &wrongType) && wrongType.Field == "" {
+		if !isJSON || errors.As(err, &wrongType) && wrongType.Field == "" {
 			return o
 		}
 		return Outcome{Class: Failed, Status: o.Status, Reason: "the answer's batchItemFailures can't be read: " + err.Error()}
@@ -243,7 +250,7 @@ func retryAfter(h string, now time.Time) time.Duration {
 		return 0
 	}
 	if s, err := strconv.Atoi(h); err == nil {
-		return min(time.Duration(max(s, 0))*time.Second, maxRetryAfter)
+		return time.Duration(min(max(s, 0), int(maxRetryAfter/time.Second))) * time.Second // bounded before it can overflow
 	}
 	if t, err := http.ParseTime(h); err == nil {
 		return min(max(t.Sub(now), 0), maxRetryAfter)

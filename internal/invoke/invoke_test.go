@@ -95,7 +95,7 @@ func TestBindingAgainstSDK(t *testing.T) {
 func TestRetryAfter(t *testing.T) {
 	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
 	for h, want := range map[string]time.Duration{
-		"": 0, "3": 3 * time.Second, "-3": 0, "x": 0, "999999": maxRetryAfter,
+		"": 0, "3": 3 * time.Second, "-3": 0, "x": 0, "999999": maxRetryAfter, "9223372037": maxRetryAfter,
 		now.Add(7 * time.Second).Format(http.TimeFormat): 7 * time.Second,
 		now.Add(-time.Hour).Format(http.TimeFormat):      0,
 	} {

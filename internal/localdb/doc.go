@@ -17,5 +17,5 @@
 //   - One DB a folder at a time: a lock on Dir is held until Stop.
 //   - Passwords are real (SCRAM), generated, and in files of mode 0600.
 //
-// It may import pgx and the standard library; nothing of Weir.
+// It may import pgx and the standard library; of Weir childproc and filelock.
 package localdb

@@ -63,7 +63,7 @@ func (db *DB) tryPgBouncer(ctx context.Context, ini string) error {
 	if err != nil {
 		return err
 	}
-	err = db.folder.write(db.folder.path("pgbouncer.pid"), strconv.Itoa(p.cmd.Process.Pid)+"\n")
+	err = db.folder.write(db.folder.path("pgbouncer.pid"), strconv.Itoa(p.child.PID())+"\n")
 	if err == nil {
 		err = p.poll(ctx, func(ctx context.Context) error {
 			// The console knows no extended protocol.

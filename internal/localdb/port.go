@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 )
 
@@ -19,6 +20,19 @@ const (
 	portAttempts        = 50
 )
 
+// FreePort returns a port on 127.0.0.1 that was free a moment ago and that the
+// system gives to nobody by itself: it can be taken later, and again after a
+// restart. It is none of others, ports chosen already and not taken yet.
+func FreePort(ctx context.Context, others ...int) (int, error) {
+	for range portAttempts {
+		port := firstPort + rand.IntN(lastPort-firstPort)
+		if !slices.Contains(others, port) && portFree(ctx, port) {
+			return port, nil
+		}
+	}
+	return 0, errors.New("localdb: found no free port on " + loopback)
+}
+
 // choosePort returns the fixed port, else the last one if it is free, else
 // any free one but other.
 func choosePort(ctx context.Context, fixed, last, other int) (int, error) {
@@ -31,14 +45,7 @@ func choosePort(ctx context.Context, fixed, last, other int) (int, error) {
 	if last != 0 && last != other && portFree(ctx, last) {
 		return last, nil
 	}
-	for range portAttempts {
-
-		port := firstPort + rand.IntN(lastPort-firstPort)
-		if port != other && portFree(ctx, port) {
-			return port, nil
-		}
-	}
-	return 0, errors.New("localdb: found no free port on " + loopback)
+	return FreePort(ctx, other)
 }
 
 // portFree reports whether one can listen on the port now. Somebody else may

@@ -1,22 +1,24 @@
 package localdb
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"github.com/weir-dev/weir/internal/childproc"
 )
 
 // process is a server that was started, with the goroutine that waits for it.
 type process struct {
 	name  string
-	cmd   *exec.Cmd
+	child *childproc.Process
 	log   *os.File
 	start int64 // where in log this run begins
 
@@ -49,45 +51,30 @@ func (f *folder) start(ctx context.Context, c command, log *os.File) (*process, 
 	cmd.Dir = f.home
 	cmd.Env = serverEnvironment(f.home)
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = f.account.attributes(c.death)
-	p := &process{name: c.name, cmd: cmd, log: log, start: start, lost: c.lost, exited: make(chan struct{}), done: make(chan struct{})}
-
-	// The kernel sends the death signal when the thread that forked ends, not
-	// when the process does. So this goroutine keeps its thread until the
-	// server has ended, and takes it along.
-	started := make(chan error, 1)
+	cmd.SysProcAttr = f.account.attributes()
+	child, err := childproc.Start(cmd, c.death)
+	if err != nil {
+		_ = log.Close()
+		return nil, fmt.Errorf("localdb: start %s: %w", c.path, err)
+	}
+	p := &process{name: c.name, child: child, log: log, start: start, lost: c.lost, exited: make(chan struct{}), done: make(chan struct{})}
 	go func() {
 		defer close(p.done)
-		runtime.LockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err != nil {
-			return
-		}
-		_ = cmd.Wait() // ProcessState tells
+		<-child.Done()
 		_ = log.Close()
 		// Before the loss is told: who hears of it and starts the server again
 		// must not be told that it runs. Guarded by TestPostgresIsKilled.
 		close(p.exited)
 		if p.wanted.Load() {
-			p.lost(fmt.Errorf("localdb: %s ended by itself (%s); its last lines:\n%s", p.name, cmd.ProcessState, p.tail()))
+			p.lost(fmt.Errorf("localdb: %s ended by itself (%s); its last lines:\n%s", p.name, child.State(), p.tail()))
 		}
 	}()
-	if err := <-started; err != nil {
-		<-p.done
-		_ = log.Close()
-		return nil, fmt.Errorf("localdb: start %s: %w", c.path, err)
-	}
 	return p, nil
 }
 
-// attributes are those of every child: the account, a process group of its
-// own (a terminal's Ctrl-C reaches the starter only, which stops in order),
-// and the death signal where there is one.
-func (a account) attributes(death syscall.Signal) *syscall.SysProcAttr {
-	attributes := &syscall.SysProcAttr{Credential: a.credential, Setpgid: true}
-	setDeathSignal(attributes, death)
-	return attributes
+// attributes are those of every child beside what childproc sets.
+func (a account) attributes() *syscall.SysProcAttr {
+	return &syscall.SysProcAttr{Credential: a.credential}
 }
 
 // serverEnvironment leaves out PGDATA, PGPORT and the like, which would
@@ -101,7 +88,7 @@ func (p *process) pid() int {
 	if p == nil || p.ended() {
 		return 0
 	}
-	return p.cmd.Process.Pid
+	return p.child.PID()
 }
 
 // ended reports whether the process is gone; its goroutine is then, too. p may be nil.
@@ -125,7 +112,7 @@ func (p *process) ended() bool {
 func (p *process) stop(ctx context.Context, grace time.Duration, signals ...syscall.Signal) error {
 	p.wanted.Store(false)
 	for i, signal := range signals {
-		_ = p.cmd.Process.Signal(signal) // an error says that it has ended
+		p.child.Signal(signal)
 		bound := ctx
 		if i == len(signals)-1 {
 			bound = context.WithoutCancel(ctx)
@@ -139,7 +126,7 @@ func (p *process) stop(ctx context.Context, grace time.Duration, signals ...sysc
 			cancel()
 		}
 	}
-	_ = p.cmd.Process.Kill()
+	p.child.Signal(syscall.SIGKILL)
 	<-p.done
 	return &killedError{name: p.name, log: p.log.Name()}
 }
@@ -155,7 +142,7 @@ func (p *process) poll(ctx context.Context, ready func(context.Context) error) e
 		}
 		select {
 		case <-p.exited:
-			return &exitError{name: p.name, state: p.cmd.ProcessState.String(), tail: p.tail()}
+			return &exitError{name: p.name, state: p.child.State().String(), tail: p.tail()}
 		case <-ctx.Done():
 			return fmt.Errorf("localdb: %s does not answer: %w (%w); its last lines:\n%s", p.name, context.Cause(ctx), err, p.tail())
 		case <-ticker.C:
@@ -205,18 +192,17 @@ func (p *process) tail() string {
 // It is killed with everything it started when ctx is over or this process is
 // killed.
 func (f *folder) run(ctx context.Context, stdin, path string, args ...string) error {
-	// Pdeathsig is tied to the thread; see start.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Dir = f.home
 	cmd.Env = serverEnvironment(f.home)
 	cmd.Stdin = strings.NewReader(stdin)
-	cmd.SysProcAttr = f.account.attributes(syscall.SIGKILL)
+	cmd.SysProcAttr = f.account.attributes()
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = connectTimeout
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("localdb: %s: %w; it said:\n%s", path, err, strings.TrimSpace(string(out)))
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := childproc.Run(cmd, syscall.SIGKILL); err != nil {
+		return fmt.Errorf("localdb: %s: %w; it said:\n%s", path, err, strings.TrimSpace(out.String()))
 	}
 	return nil
 }

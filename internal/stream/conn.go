@@ -69,6 +69,7 @@ func Connect(cfg Config) (*Conn, error) {
 	opts := []nats.Option{
 		nats.Name(cfg.Name),
 		nats.RetryOnFailedConnect(true), nats.MaxReconnects(-1),
+		nats.IgnoreAuthErrorAbort(), // credentials that are being rotated are right again later
 		nats.ReconnectWait(reconnectWait), nats.ReconnectJitter(reconnectWait, reconnectWait),
 		nats.ReconnectBufSize(-1), // a write while away must fail at once, not sit in memory
 		nats.Timeout(dialTimeout),

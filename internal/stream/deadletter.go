@@ -139,6 +139,9 @@ func (c *Conn) Redrive(ctx context.Context, k catalog.Key, rate int, progress fu
 			if rate > 0 {
 				n = min(n, max(1, int(float64(rate)*redriveStep.Seconds())))
 				at := start.Add(time.Duration(float64(moved) / float64(rate) * float64(time.Second)))
+				if late := time.Since(at); late > redriveStep {
+					start, at = start.Add(late), at.Add(late) // after a stall the pace goes on, it doesn't catch up
+				}
 				select {
 				case <-time.After(time.Until(at)):
 				case <-ctx.Done():
@@ -147,8 +150,10 @@ func (c *Conn) Redrive(ctx context.Context, k catalog.Key, rate int, progress fu
 			if ctx.Err() != nil {
 				break
 			}
-			// The id makes a step that is repeated soon after a crash harmless.
-			if err := c.redriveStep(ctx, k, left[:n], fmt.Sprintf("redrive-%d-%d", b.Seq, len(b.Records)-len(left))); err != nil {
+			// The id makes a step that is repeated soon after a crash harmless. It holds all that says what
+			// is in the step: another step under the same id would be dropped as a duplicate, and lost.
+			// TestRedriveAgainAtAnotherRate guards it.
+			if err := c.redriveStep(ctx, k, left[:n], fmt.Sprintf("redrive-%d-%d-%d", b.Seq, len(b.Records)-len(left), n)); err != nil {
 				return err
 			}
 			left, moved = left[n:], moved+n
@@ -158,8 +163,13 @@ func (c *Conn) Redrive(ctx context.Context, k catalog.Key, rate int, progress fu
 			return context.Cause(ctx)
 		}
 		if len(left) > 0 {
-			if err := c.DeadLetter(context.WithoutCancel(ctx), k, left); err != nil {
-				return err
+			// Bounded: the dead-letter queue may be full, and of all things of the block that is to be split.
+			// Then the whole block stays, and a part of it comes twice.
+			pctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), apiTimeout)
+			err := c.DeadLetter(pctx, k, left)
+			cancel()
+			if err != nil {
+				return errors.Join(context.Cause(ctx), err)
 			}
 		}
 		if err := c.removeDead(context.WithoutCancel(ctx), st, b.Seq); err != nil {

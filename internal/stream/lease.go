@@ -159,6 +159,9 @@ func (l *Lease) renew(ctx context.Context) error {
 	if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
 		return errWrongSequence
 	}
+	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {
+		return fmt.Errorf("%w: the stream of leases does not answer: %w", ErrUnavailable, err)
+	}
 	if err != nil {
 		return publishError(ctx, err)
 	}
@@ -193,9 +196,17 @@ func (l *Lease) find(ctx context.Context) (uint64, error) {
 func (l *Lease) drop() {
 	ctx, cancel := l.conn.bound(context.Background(), apiTimeout)
 	defer cancel()
-	st, err := l.conn.js.Stream(ctx, leaseStream)
+	// Asked for again: the answer to the last renewal may have been lost.
+	seq, err := l.find(ctx)
+	if err == nil && seq == 0 {
+		return
+	}
+	var st jetstream.Stream
 	if err == nil {
-		err = st.DeleteMsg(ctx, l.seq)
+		st, err = l.conn.js.Stream(ctx, leaseStream)
+	}
+	if err == nil {
+		err = st.DeleteMsg(ctx, seq)
 	}
 	if err != nil {
 		l.conn.log.Debug("the lease is left to expire", "lease", l.subject, "after", strconv.Itoa(int(LeaseTTL.Seconds()))+"s", "error", err)

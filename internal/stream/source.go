@@ -15,9 +15,10 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 )
 
-// prefetchBytes bounds what the client holds of each of the two streams ahead of the dispatcher. A
-// larger pull can make the server cut the client as a slow consumer.
-const prefetchBytes = 4 << 20
+// fetchBlocks is how many blocks one pull asks for. Nothing is pulled ahead of that: a block that was
+// delivered but lay in a buffer of the client, unknown to its owner, would not be extended and would come
+// twice after ackWait.
+const fetchBlocks = 16
 
 // pullExpiry is how long a pull request stays at the server. It is shorter than a lease: when an owner
 // hangs without closing its connection, its requests are gone before the next owner resets the consumer,
@@ -25,13 +26,19 @@ const prefetchBytes = 4 << 20
 const pullExpiry = 5 * time.Second
 
 // Source delivers the blocks of one queue: the fresh ones and those whose retry is due. There is one
-// open source per queue; the owner of the mapping's lease has it.
+// open source per queue; the owner of the queue's lease has it. It pulls only as its owner gives it room.
 type Source struct {
-	conn   *Conn
-	queue  catalog.Key
-	out    chan *Delivery
-	ctx    context.Context
+	conn  *Conn
+	queue catalog.Key
+	out   chan *Delivery
+	room  chan struct{}
+	idle  chan struct{} // closed when nothing more comes
+
+	live   context.Context // the connected period
+	ctx    context.Context // ends with live, with Close, or with an error
 	cancel context.CancelCauseFunc
+	pulls  context.Context // ends with ctx or with Stop
+	stop   context.CancelFunc
 	wg     sync.WaitGroup
 }
 
@@ -62,23 +69,36 @@ func (c *Conn) OpenSource(ctx context.Context, k catalog.Key) (*Source, error) {
 	if err := c.ensureConsumers(actx, k); err != nil {
 		return nil, err
 	}
-	s := &Source{conn: c, queue: k, out: make(chan *Delivery)}
+	s := &Source{conn: c, queue: k, out: make(chan *Delivery), room: make(chan struct{}), idle: make(chan struct{}), live: live}
 	s.ctx, s.cancel = context.WithCancelCause(live)
-	for _, name := range []string{queueStream(k), retryStream(k)} {
-		// Without the reset, blocks of the earlier owner would wait for ackWait.
-		if _, err := c.js.ResetConsumer(actx, name, consumerName); err != nil {
-			s.Close()
-			return nil, fmt.Errorf("queue %s: reset the consumer of %s: %w", k, name, err)
+	s.pulls, s.stop = context.WithCancel(s.ctx)
+	var consumers [2]jetstream.Consumer
+	for i, name := range []string{queueStream(k), retryStream(k)} {
+		// Without the reset, blocks of an owner that died would wait for ackWait.
+		_, err := c.js.ResetConsumer(actx, name, consumerName)
+		if err == nil {
+			consumers[i], err = c.js.Consumer(actx, name, consumerName)
 		}
-		if err := s.pull(actx, name); err != nil {
-			s.Close()
-			return nil, err
+		if err != nil {
+			s.stop()
+			s.cancel(ErrClosed)
+			return nil, fmt.Errorf("queue %s: consumer of %s: %w", k, name, err)
 		}
 	}
+	for i, consumer := range consumers {
+		s.wg.Go(func() { s.pull(consumer, i == 1) })
+	}
+	go func() {
+		s.wg.Wait()
+		close(s.idle)
+	}()
 	return s, nil
 }
 
-// Deliveries is where blocks come. It is never closed; Done says when nothing more comes.
+// Room takes a value for each pull that the owner has room for: fetchBlocks blocks at most.
+func (s *Source) Room() chan<- struct{} { return s.room }
+
+// Deliveries is where blocks come. It is never closed; Idle says when nothing more comes.
 func (s *Source) Deliveries() <-chan *Delivery { return s.out }
 
 // Done is closed when the source ended: by Close, by loss of the connection, or by an error.
@@ -87,46 +107,64 @@ func (s *Source) Done() <-chan struct{} { return s.ctx.Done() }
 // Err says why the source ended; nil while it has not.
 func (s *Source) Err() error { return context.Cause(s.ctx) }
 
+// Live reports whether deliveries can still be acknowledged.
+func (s *Source) Live() bool { return s.live.Err() == nil }
+
+// Stop ends pulling. What has been pulled is still delivered; then Idle is closed.
+func (s *Source) Stop() { s.stop() }
+
+// Idle is closed when nothing more comes.
+func (s *Source) Idle() <-chan struct{} { return s.idle }
+
 // Close ends the source and waits for its goroutines. Unsettled blocks may still be acknowledged.
 func (s *Source) Close() {
 	s.cancel(ErrClosed)
-	s.wg.Wait()
+	s.stop()
+	<-s.idle
 }
 
-func (s *Source) pull(ctx context.Context, name string) error {
-	consumer, err := s.conn.js.Consumer(ctx, name, consumerName)
-	if err != nil {
-		return fmt.Errorf("queue %s: %w", s.queue, err)
-	}
-	it, err := consumer.Messages(jetstream.PullMaxBytes(prefetchBytes), jetstream.PullExpiry(pullExpiry))
-	if err != nil {
-		return fmt.Errorf("queue %s: pull: %w", s.queue, err)
-	}
-	s.wg.Go(func() {
-		defer it.Stop()
-		for {
-			msg, err := it.Next(jetstream.NextContext(s.ctx))
-			if err != nil {
-				if s.ctx.Err() == nil {
-					s.cancel(fmt.Errorf("queue %s: pull: %w", s.queue, err))
-				}
-				return
-			}
-			d, err := s.delivery(msg, name == retryStream(s.queue))
-			if err != nil {
-				s.cancel(err)
-				return
-			}
-			if d == nil {
-				continue
-			}
-			select {
-			case s.out <- d:
-			case <-s.ctx.Done():
-				return
-			}
+func (s *Source) pull(consumer jetstream.Consumer, retry bool) {
+	for {
+		select {
+		case <-s.room:
+		case <-s.pulls.Done():
+			return
 		}
-	})
+		if err := s.fetch(consumer, retry); err != nil {
+			s.cancel(fmt.Errorf("queue %s: pull: %w", s.queue, err))
+			return
+		}
+	}
+}
+
+// fetch pulls once. Blocks are delivered as they come, not when the pull is complete.
+func (s *Source) fetch(consumer jetstream.Consumer, retry bool) error {
+	ctx, cancel := context.WithTimeout(s.pulls, pullExpiry)
+	defer cancel()
+	blocks, err := consumer.Fetch(fetchBlocks, jetstream.FetchContext(ctx))
+	if err != nil {
+		if s.pulls.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	for msg := range blocks.Messages() {
+		d, err := s.delivery(msg, retry)
+		if err != nil {
+			return err
+		}
+		if d == nil {
+			continue
+		}
+		select {
+		case s.out <- d:
+		case <-s.ctx.Done():
+			return nil
+		}
+	}
+	if err := blocks.Error(); err != nil && ctx.Err() == nil && !errors.Is(err, nats.ErrTimeout) {
+		return err
+	}
 	return nil
 }
 

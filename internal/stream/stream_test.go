@@ -68,15 +68,18 @@ func open(t *testing.T, c *stream.Conn, k catalog.Key) *stream.Source {
 
 func next(t *testing.T, s *stream.Source) *stream.Delivery {
 	t.Helper()
-	select {
-	case d := <-s.Deliveries():
-		return d
-	case <-s.Done():
-		t.Fatal("the source ended:", s.Err())
-	case <-time.After(testkit.Patience):
-		t.Fatal("no delivery")
+	patience := time.After(testkit.Patience)
+	for {
+		select {
+		case s.Room() <- struct{}{}:
+		case d := <-s.Deliveries():
+			return d
+		case <-s.Done():
+			t.Fatal("the source ended:", s.Err())
+		case <-patience:
+			t.Fatal("no delivery")
+		}
 	}
-	return nil
 }
 
 func TestWritersGroupAndSourceDeliversInOrder(t *testing.T) {
@@ -329,5 +332,63 @@ func TestCatalogReachesWatchers(t *testing.T) {
 		if cat := <-got; cat.Revision() != want.Revision() {
 			t.Errorf("got %+v, want %+v", cat, want)
 		}
+	}
+}
+
+// TestRedriveAgainAtAnotherRate: a redrive that died in the middle of a block, after some of its records
+// were stored, is run again with other steps. Nothing may be taken for what was stored before.
+func TestRedriveAgainAtAnotherRate(t *testing.T) {
+	s := testkit.NATS(t)
+	c := testkit.Conn(t, s)
+	q := orders()
+	ensure(t, c, q)
+	var rs []record.Record
+	for i := range 50 {
+		r := newRecord(t, fmt.Sprint(i))
+		r.Attempts, r.Failure = 5, &record.Failure{Time: time.Now(), Reason: "bad"}
+		rs = append(rs, *r)
+	}
+	if err := c.DeadLetter(t.Context(), q.Key, rs); err != nil {
+		t.Fatal(err)
+	}
+	broken := testkit.Conn(t, s)
+	err := broken.Redrive(t.Context(), q.Key, 100, func(int) { broken.Close() })
+	if err == nil {
+		t.Fatal("the redrive went on without its connection")
+	}
+	// Its lease is left to expire.
+	testkit.Eventually(t, "the next redrive may start", func() bool {
+		err := c.Redrive(t.Context(), q.Key, 0, func(int) {})
+		if err != nil && !errors.Is(err, stream.ErrLeaseHeld) {
+			t.Fatal(err)
+		}
+		return err == nil
+	})
+	src := open(t, c, q.Key)
+	for seen := map[string]bool{}; len(seen) < len(rs); {
+		for _, r := range next(t, src).Records {
+			seen[string(r.Body)] = true
+		}
+	}
+}
+
+func TestALeaseThatCanNotBeRenewedEndsInTime(t *testing.T) {
+	s := testkit.NATS(t)
+	c := testkit.Conn(t, s)
+	ensure(t, c, orders())
+	l, err := c.TryLease(t.Context(), "x", "a")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Release()
+	taken := time.Now()
+	s.Stop()
+	select {
+	case <-l.Context().Done():
+	case <-time.After(testkit.Patience):
+		t.Fatal("the lease outlives the server")
+	}
+	if d := time.Since(taken); d >= stream.LeaseTTL || !errors.Is(context.Cause(l.Context()), stream.ErrLeaseLost) || l.Holds() {
+		t.Errorf("it ended after %s with %v; the server holds it for %s", d, context.Cause(l.Context()), stream.LeaseTTL)
 	}
 }

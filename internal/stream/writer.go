@@ -116,15 +116,30 @@ func (w *Writer) Run(ctx context.Context) {
 			w.mu.Lock()
 			w.closed = true
 			w.mu.Unlock()
-			for g := w.take(); g != nil; g = w.take() {
-				block = w.commit(g, block)
-			}
+			w.commitAll(block)
 			return
 		}
-		for g := w.take(); g != nil; g = w.take() {
-			block = w.commit(g, block)
-		}
+		block = w.commitAll(block)
 	}
+}
+
+// commitAll writes all that waits. When a write is not confirmed, what waits behind it is refused with it:
+// each would wait as long in vain, and nobody is to wait longer than for one write of another and their own.
+func (w *Writer) commitAll(block []byte) []byte {
+	for g := w.take(); g != nil; g = w.take() {
+		block = w.commit(g, block)
+		if !errors.Is(g.err, ErrUnavailable) {
+			continue
+		}
+		for rest := w.take(); rest != nil; rest = w.take() {
+			rest.err = g.err
+			close(rest.done)
+		}
+		w.mu.Lock()
+		w.busy = false
+		w.mu.Unlock()
+	}
+	return block
 }
 
 // take removes the oldest group that holds records.

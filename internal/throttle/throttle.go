@@ -47,6 +47,3 @@ func (b *Bucket) Return() {
 	b.tokens = min(b.burst, b.tokens+1)
 	b.mu.Unlock()
 }
-
-// Limit returns the rate in tokens a second and the burst in tokens.
-func (b *Bucket) Limit() (rate float64, burst int) { return b.rate, int(b.burst) }

@@ -157,16 +157,22 @@ func (h *hosts) run(ctx context.Context, ready func()) error {
 		go func() { served <- x.srv.Serve(x.listener) }()
 	}
 	ready()
-	<-ctx.Done()
+	var errs []error
+	left := len(h.list)
+	select {
+	case <-ctx.Done():
+	case err := <-served:
+		errs = append(errs, fmt.Errorf("a function host ended: %w", err))
+		left--
+	}
 	sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 	defer cancel()
-	var errs []error
 	for _, x := range h.list {
 		if err := x.srv.Shutdown(sctx); err != nil {
 			errs = append(errs, fmt.Errorf("function %s: %w", x.key.Name, errors.Join(err, x.srv.Close())))
 		}
 	}
-	for range h.list {
+	for range left {
 		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
 			errs = append(errs, err)
 		}

@@ -5,6 +5,7 @@ package local
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -101,9 +102,14 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err := g.Use(bundle.Catalog); err != nil { //nolint:contextcheck // a queue's writer lives until Run ends it
 		return err
 	}
-	// The data folder admits one process at a time (localnats locks it), so the owner's name needs no more than this:
-	// the next process takes the mappings over at once.
-	d, err := dispatcher.New(dispatcher.Config{Conn: back, Client: client, Owner: "local", Log: cfg.Log.With("service", "dispatcher")})
+	// The data folder admits one process at a time (localnats locks it), so the next process may take the
+	// queues over at once: the functions have ended with this one. Not so the user's own processes, which may
+	// still run this one's calls.
+	owner := "local"
+	if len(cfg.Functions) > 0 {
+		owner += "-" + rand.Text()
+	}
+	d, err := dispatcher.New(dispatcher.Config{Conn: back, Client: client, Owner: owner, Log: cfg.Log.With("service", "dispatcher")})
 	if err != nil {
 		return err
 	}

@@ -110,8 +110,9 @@ func mustBeNotNow(t testing.TB, res *httptest.ResponseRecorder) {
 }
 
 func TestConfigFromEnv(t *testing.T) {
-	if _, err := orderwriter.ConfigFromEnv(func(string) string { return "" }); err == nil {
-		t.Fatal("no error")
+	_, err := orderwriter.ConfigFromEnv(func(string) string { return "" })
+	if err == nil || !strings.HasPrefix(err.Error(), "DATABASE_URL_FILE is not set") {
+		t.Fatalf("got %v, want an error that names DATABASE_URL_FILE", err)
 	}
 }
 

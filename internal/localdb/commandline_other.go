@@ -7,12 +7,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"syscall"
 )
-
-// setDeathSignal does nothing: only Linux has one. What a killed starter
-// leaves behind, the next start ends (leftover.go).
-func setDeathSignal(*syscall.SysProcAttr, syscall.Signal) {}
 
 // commandLine returns a process's arguments separated by spaces, "" when
 // there is no such process.

@@ -4,12 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"os"
-	"syscall"
 )
-
-func setDeathSignal(attributes *syscall.SysProcAttr, death syscall.Signal) {
-	attributes.Pdeathsig = death
-}
 
 // commandLine returns a process's arguments separated by spaces, "" when
 // there is no such process. From /proc: a bare machine may lack ps.
