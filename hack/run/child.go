@@ -6,77 +6,54 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/weir-dev/weir/internal/childproc"
 )
 
 // outputGrace bounds the wait for output after the child's end.
 const outputGrace = 2 * time.Second
 
-// child is the weir process, with the goroutine that waits for it.
+// child is the weir process.
 type child struct {
-	cmd  *exec.Cmd
-	done chan struct{} // closed when it has ended
+	*childproc.Process
+	name string // for people
 }
 
-// startChild starts a command in a process group of its own: the terminal's
-// Ctrl-C reaches this process only, which drains the child before it takes
-// the databases away from it.
+// startChild starts a command. The terminal's Ctrl-C does not reach it: this
+// process drains it before it takes the databases away from it.
 func startChild(ctx context.Context, dir string, out io.Writer, args []string) (*child, error) {
 	cmd := exec.CommandContext(context.WithoutCancel(ctx), args[0], args[1:]...)
 	cmd.Dir = dir
 	cmd.Stdout, cmd.Stderr = out, out
 	// A grandchild that holds the output open does not hold up the end.
 	cmd.WaitDelay = outputGrace
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	setDeathSignal(cmd.SysProcAttr)
-	c := &child{cmd: cmd, done: make(chan struct{})}
-
-	started := make(chan error, 1)
-	go func() {
-		defer close(c.done)
-		// The death signal is tied to this thread, which must outlive the child.
-		runtime.LockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // exit tells
-		}
-	}()
-	if err := <-started; err != nil {
-		<-c.done
+	// SIGKILL: the databases go at the same moment, so there is nothing to drain to.
+	p, err := childproc.Start(cmd, syscall.SIGKILL)
+	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", args[0], err)
 	}
-	return c, nil
+	return &child{Process: p, name: strings.Join(args[:min(2, len(args))], " ")}, nil
 }
 
-func (c *child) ended() bool {
-	select {
-	case <-c.done:
-		return true
-	default:
-		return false
-	}
-}
-
-// exit says how it ended. Only after done.
+// exit says how it ended by itself; it waits for that.
 func (c *child) exit() error {
-	return fmt.Errorf("%s ended by itself: %s", strings.Join(c.cmd.Args[:min(2, len(c.cmd.Args))], " "), c.cmd.ProcessState)
+	return fmt.Errorf("%s ended by itself: %s", c.name, c.State())
 }
 
 // stop asks the child to drain and waits; it is killed after the timeout or
 // at the next signal. What it had accepted is durable and survives that.
 func (c *child) stop(timeout time.Duration, signals <-chan os.Signal) error {
-	_ = c.cmd.Process.Signal(syscall.SIGTERM) // an error says that it has ended
+	c.Signal(syscall.SIGTERM)
 	timer := time.NewTimer(timeout)
 	defer timer.Stop()
 	var why string
 	select {
-	case <-c.done:
-		if code := c.cmd.ProcessState.ExitCode(); code != 0 {
-			return fmt.Errorf("weir's drain failed: %s", c.cmd.ProcessState)
+	case <-c.Done():
+		if c.State().ExitCode() != 0 {
+			return fmt.Errorf("weir's drain failed: %s", c.State())
 		}
 		return nil
 	case <-timer.C:
@@ -84,7 +61,7 @@ func (c *child) stop(timeout time.Duration, signals <-chan os.Signal) error {
 	case <-signals:
 		why = "when asked again"
 	}
-	_ = syscall.Kill(-c.cmd.Process.Pid, syscall.SIGKILL) // its whole group
-	<-c.done
+	c.KillGroup()
+	<-c.Done()
 	return fmt.Errorf("weir had not drained %s and was killed; nothing accepted is lost", why)
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -12,6 +14,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/weir-dev/weir/internal/localdb"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -64,12 +68,11 @@ func (l *lines) Write(p []byte) (int, error) {
 
 func freeAddress(t *testing.T) string {
 	t.Helper()
-	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	port, err := localdb.FreePort(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer listener.Close()
-	return listener.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", port)
 }
 
 func TestRun(t *testing.T) {
@@ -139,11 +142,18 @@ func TestRunFailures(t *testing.T) {
 		{name: "weir dies later", script: goodWeir, want: "killed", afterReady: true},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			if _, err := os.Stat("/proc/self/cwd"); err != nil && test.afterReady {
+				t.Skip("needs /proc")
+			}
 			r, _, out := fakeRunner(t, test.script)
 			done := make(chan error, 1)
 			go func() { done <- r.run(context.WithoutCancel(t.Context())) }()
 			if test.afterReady {
-				<-out.ready
+				select {
+				case <-out.ready:
+				case err := <-done:
+					t.Fatal(err)
+				}
 				kill(t, r)
 			}
 			if err := <-done; err == nil || !strings.Contains(err.Error(), test.want) {
@@ -160,9 +170,10 @@ func TestRunFailures(t *testing.T) {
 func kill(t *testing.T, r *runner) {
 	t.Helper()
 	folders, err := filepath.Glob("/proc/[0-9]*/cwd")
-	if err != nil || len(folders) == 0 {
-		t.Skip("needs /proc")
+	if err != nil {
+		t.Fatal(err)
 	}
+	killed := 0
 	for _, folder := range folders {
 		target, err := os.Readlink(folder)
 		line, _ := os.ReadFile(filepath.Join(filepath.Dir(folder), "cmdline"))
@@ -175,6 +186,26 @@ func kill(t *testing.T, r *runner) {
 		}
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
+		}
+		killed++
+	}
+	if killed == 0 {
+		t.Fatal("found no fake weir to kill")
+	}
+}
+
+// TestAnInterruptIsNotLost: neither a step that succeeds all the same nor one that fails hides it.
+func TestAnInterruptIsNotLost(t *testing.T) {
+	for _, result := range []error{nil, errors.New("failed")} {
+		signals := make(chan os.Signal, 1)
+		r := &runner{signals: signals}
+		err := r.interruptible(t.Context(), func(ctx context.Context) error {
+			signals <- os.Interrupt
+			<-ctx.Done()
+			return result
+		})
+		if !errors.Is(err, errInterrupted) {
+			t.Errorf("the step returned %v, interruptible %v", result, err)
 		}
 	}
 }

@@ -96,7 +96,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 		})
 		return err
 	})
-	if err != nil {
+	if db == nil {
 		return err
 	}
 	defer func() {
@@ -108,6 +108,9 @@ func (r *runner) run(ctx context.Context) (err error) {
 			r.say("Everything has ended. The data is kept in .weir; `make clean-data` removes it.")
 		}
 	}()
+	if err != nil { // interrupted, but the databases had just started
+		return err
+	}
 	if err := r.writeSecrets(db); err != nil {
 		return err
 	}
@@ -123,7 +126,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() {
-		if weir.ended() {
+		if weir.Ended() {
 			return
 		}
 		r.step("Draining weir (Ctrl-C again: don't wait)")
@@ -146,30 +149,29 @@ func (r *runner) run(ctx context.Context) (err error) {
 	case <-r.signals:
 		r.say("")
 		return nil
-	case <-weir.done:
+	case <-weir.Done():
 		return weir.exit()
 	case err := <-db.Lost():
 		return err
 	}
 }
 
-// interruptible runs a step whose context ends on a signal.
+// interruptible runs a step whose context ends on a signal. A step that was
+// interrupted may have succeeded all the same: what it started is the
+// caller's to end.
 func (r *runner) interruptible(ctx context.Context, step func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	done := make(chan error, 1)
 	go func() { done <- step(ctx) }()
-	var err error
 	select {
-	case err = <-done:
+	case err := <-done:
+		return err
 	case <-r.signals:
 		cancel(errInterrupted)
-		err = <-done // the step's goroutine ends before this returns
-	}
-	defer cancel(nil)
-	if err != nil && errors.Is(context.Cause(ctx), errInterrupted) {
+		_ = <-done // the step's goroutine ends before this returns; its error is the interruption
 		return errInterrupted
 	}
-	return err
 }
 
 // checkListen says that the port is taken before anything else is started.

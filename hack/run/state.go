@@ -54,8 +54,18 @@ func (r *runner) clean() error {
 		return err
 	}
 	defer lock.Close()
-	if err := localdb.Remove(r.path("db")); err != nil {
+	// Benchmarks' that were killed or kept have theirs too.
+	databases, err := filepath.Glob(r.path("bench-*"))
+	if err != nil {
 		return err
+	}
+	for i := range databases {
+		databases[i] = filepath.Join(databases[i], "db")
+	}
+	for _, dir := range append(databases, r.path("db")) {
+		if err := localdb.Remove(dir); err != nil {
+			return err
+		}
 	}
 	if err := os.RemoveAll(r.path()); err != nil {
 		return err
@@ -98,7 +108,7 @@ func waitForEnv(ctx context.Context, path string, weir *child) (localEnv, error)
 			return localEnv{}, err
 		}
 		select {
-		case <-weir.done:
+		case <-weir.Done():
 			return localEnv{}, fmt.Errorf("before it was ready: %w", weir.exit())
 		case <-ctx.Done():
 			return localEnv{}, context.Cause(ctx)

@@ -165,10 +165,10 @@ func TestCapsOverHang(t *testing.T) {
 	l.start()
 	l.wait()
 	testkit.Eventually(t, "all calls run", func() bool { return f.running() == limit })
-	a.signal(syscall.SIGSTOP)
+	a.Signal(syscall.SIGSTOP)
 	testkit.Eventually(t, "dispatcher-b works", func() bool { return b.logs("working for this mapping") })
 	testkit.Eventually(t, "all calls of b run", func() bool { return f.running() == limit })
-	a.signal(syscall.SIGCONT)
+	a.Signal(syscall.SIGCONT)
 	done := f.count(http.StatusOK)
 	testkit.Eventually(t, "calls go on", func() bool { return f.count(http.StatusOK) > done+5*limit })
 	if peak := f.peak(); peak > limit {

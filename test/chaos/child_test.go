@@ -8,24 +8,23 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/weir-dev/weir/internal/childproc"
+	"github.com/weir-dev/weir/internal/localdb"
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
-// child is a process of the system in a process group of its own. Its output goes to a file, whose end is
-// logged when the test fails.
+// child is a process of the system. Its output goes to a file, whose end is logged when the test fails.
 type child struct {
+	*childproc.Process
 	t    testing.TB
 	name string
-	cmd  *exec.Cmd
 	out  string
-	done chan struct{} // closed when it has ended
 }
 
 var children atomic.Int64 // for the names of their output
@@ -42,22 +41,11 @@ func startChild(t testing.TB, name, path string, env []string, args ...string) *
 	cmd := exec.CommandContext(context.Background(), path, args...)
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = f, f
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	setDeathSignal(cmd.SysProcAttr)
-	c := &child{t: t, name: name, cmd: cmd, out: out, done: make(chan struct{})}
-	started := make(chan error, 1)
-	go func() {
-		defer close(c.done)
-		runtime.LockOSThread() // the death signal is tied to the thread that forked
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // ProcessState tells
-		}
-	}()
-	if err := <-started; err != nil {
+	p, err := childproc.Start(cmd, syscall.SIGKILL) // also when a test's timeout panics
+	if err != nil {
 		t.Fatalf("start %s: %v", name, err)
 	}
+	c := &child{Process: p, t: t, name: name, out: out}
 	t.Cleanup(func() {
 		c.kill()
 		if t.Failed() {
@@ -67,38 +55,23 @@ func startChild(t testing.TB, name, path string, env []string, args ...string) *
 	return c
 }
 
-func (c *child) ended() bool {
-	select {
-	case <-c.done:
-		return true
-	default:
-		return false
-	}
-}
-
 // kill is kill -9, and waits.
 func (c *child) kill() {
-	c.signal(syscall.SIGKILL)
-	<-c.done
-}
-
-func (c *child) signal(s syscall.Signal) {
-	if !c.ended() {
-		_ = c.cmd.Process.Signal(s) // an error says that it has just ended
-	}
+	c.Signal(syscall.SIGKILL)
+	<-c.Done()
 }
 
 // terminate is SIGTERM, and waits for the drain; the exit code must be 0.
 func (c *child) terminate() {
 	c.t.Helper()
-	c.signal(syscall.SIGTERM)
+	c.Signal(syscall.SIGTERM)
 	select {
-	case <-c.done:
+	case <-c.Done():
 	case <-time.After(testkit.Patience):
 		c.t.Fatalf("%s did not end within %s of SIGTERM", c.name, testkit.Patience)
 	}
-	if code := c.cmd.ProcessState.ExitCode(); code != 0 {
-		c.t.Errorf("%s ended with %s after SIGTERM", c.name, c.cmd.ProcessState)
+	if c.State().ExitCode() != 0 {
+		c.t.Errorf("%s ended with %s after SIGTERM", c.name, c.State())
 	}
 }
 
@@ -118,12 +91,11 @@ func (c *child) tail(n int) string {
 // freePort is free at the moment; the children need ports that stay the same over restarts.
 func freePort(t testing.TB) int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := localdb.FreePort(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return port
 }
 
 // secrets writes the database's Secret as the sample manifests mount it.
@@ -224,8 +196,8 @@ func (w *weir) up() {
 func (w *weir) waitReady() {
 	w.t.Helper()
 	testkit.Eventually(w.t, "weir local is ready", func() bool {
-		if w.ended() {
-			w.t.Fatalf("weir local ended (%s):\n%s", w.cmd.ProcessState, w.tail(2000))
+		if w.Ended() {
+			w.t.Fatalf("weir local ended (%s):\n%s", w.State(), w.tail(2000))
 		}
 		_, err := os.Stat(w.env)
 		return err == nil
@@ -275,7 +247,7 @@ func orderWriter(t testing.TB) string {
 	})
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	testkit.Eventually(t, "order-writer listens", func() bool {
-		if c.ended() {
+		if c.Ended() {
 			t.Fatalf("order-writer ended: %s", c.tail(2000))
 		}
 		conn, err := net.Dial("tcp", addr)

@@ -119,9 +119,9 @@ func TestSecondProcessOnTheSameData(t *testing.T) {
 	second.data = w.data
 	second.start()
 	select {
-	case <-second.done:
+	case <-second.Done():
 		t.Logf("the second said: %s", second.tail(400))
-		if second.cmd.ProcessState.ExitCode() == 0 {
+		if second.State().ExitCode() == 0 {
 			t.Error("the second ended without an error")
 		}
 	case <-time.After(5 * time.Second):
@@ -204,7 +204,7 @@ func TestQueueFull(t *testing.T) {
 	testkit.Eventually(t, "the queue is full", func() bool { return l.count(http.StatusServiceUnavailable) > 1000 })
 	slowest, refused := l.slowest(start, time.Now(), http.StatusServiceUnavailable)
 	t.Logf("full after %d orders; %d answers of 503, the slowest answer took %s", l.acceptedCount(), refused, slowest.Round(time.Millisecond))
-	if slowest > inSeconds {
+	if slowest > answerBound {
 		t.Errorf("an answer took %s", slowest)
 	}
 	serveAt(t, port, forward(t, orderWriter(t)))
@@ -322,7 +322,7 @@ func TestHostileClients(t *testing.T) {
 	if n := l.count(http.StatusAccepted); n != l.total {
 		t.Errorf("%d of %d good orders were accepted beside hostile ones", n, l.total)
 	}
-	if w.ended() {
+	if w.Ended() {
 		t.Fatal("weir ended")
 	}
 	if log := w.log(); strings.Contains(log, "panic") {

@@ -20,12 +20,12 @@ import (
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
-// outage is how long NATS is away, and inSeconds the bound for answers meanwhile: the promise is a second,
+// natsOutage is how long NATS is away, and answerBound the bound for answers meanwhile: the promise is a second,
 // what is added is for a machine that others keep busy.
 const (
-	natsOutage = 10 * time.Second
-	inSeconds  = time.Second
-	hangBound  = 1500 * time.Millisecond
+	natsOutage  = 10 * time.Second
+	answerBound = time.Second
+	hangBound   = 1500 * time.Millisecond
 )
 
 // TestNATSStops stops NATS under load and starts it again: meanwhile every answer is a 503 within a
@@ -45,7 +45,7 @@ func TestNATSStops(t *testing.T) {
 	srv.Stop()
 	gone := time.Now()
 	hold(t, natsOutage)
-	l.outage(down, gone, time.Now(), inSeconds)
+	l.outage(down, gone, time.Now(), answerBound)
 	nats.start()
 	back := time.Now()
 	l.waitAccepted(1)
@@ -102,12 +102,12 @@ func TestNATSHangs(t *testing.T) {
 			l.waitAccepted(100)
 
 			down := time.Now()
-			srv.signal(syscall.SIGSTOP)
+			srv.Signal(syscall.SIGSTOP)
 			gone := time.Now()
 			hold(t, size[time.Duration](4, 5, 20)*time.Second)
 			end := time.Now()
 			l.outage(down, gone, end, hangBound)
-			srv.signal(syscall.SIGCONT)
+			srv.Signal(syscall.SIGCONT)
 			l.waitAccepted(1)
 			t.Logf("the first 202 came %s after NATS went on", time.Since(end).Round(time.Millisecond))
 			l.waitAccepted(100)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/weir-dev/weir/internal/localdb"
 )
 
 const (
@@ -34,14 +35,13 @@ func TestCommands(t *testing.T) {
 		}
 	}
 	s := &shell{t: t, dir: copyCheckout(t), ids: map[string]string{}}
+	ports := freePorts(t, 3)
+	address := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 	// psql and curl as a person has them, whatever this account's configuration says.
-	s.env = append(os.Environ(), "PSQLRC=/dev/null", "CURL_HOME="+s.dir, "WEIR_LISTEN="+freeAddress(t))
+	s.env = append(os.Environ(), "PSQLRC=/dev/null", "CURL_HOME="+s.dir, "WEIR_LISTEN="+address(ports[0]))
 	write(t, filepath.Join(s.dir, ".curlrc"), "silent\nshow-error\n")
-	_, port, err := net.SplitHostPort(freeAddress(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.ports = strings.NewReplacer("127.0.0.1:8081", freeAddress(t), "127.0.0.1:9000", "127.0.0.1:"+port, "PORT=9000", "PORT="+port)
+	s.ports = strings.NewReplacer("127.0.0.1:8081", address(ports[1]),
+		"127.0.0.1:9000", address(ports[2]), "PORT=9000", fmt.Sprintf("PORT=%d", ports[2]))
 
 	makeRun := s.background("make run")
 	t.Cleanup(func() { // before the folder goes
@@ -150,14 +150,18 @@ func write(t *testing.T, path, content string) {
 	}
 }
 
-func freeAddress(t *testing.T) string {
+// freePorts are free at the moment, and differ: what is started listens on them much later.
+func freePorts(t *testing.T, n int) []int {
 	t.Helper()
-	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var ports []int
+	for range n {
+		port, err := localdb.FreePort(t.Context(), ports...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ports = append(ports, port)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return ports
 }
 
 // shell runs commands in the copy.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -17,6 +16,9 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/weir-dev/weir/internal/childproc"
+	"github.com/weir-dev/weir/internal/localdb"
 )
 
 const (
@@ -26,50 +28,41 @@ const (
 
 // child is a server process.
 type child struct {
+	*childproc.Process
 	name string
-	cmd  *exec.Cmd
 	log  string // file
-	done chan struct{}
-	err  error // good once done is closed
 }
 
-// start runs program in a process group of its own, so that a Ctrl-C at the terminal reaches the bench
-// alone, which then ends its children in order. Its output goes to a file.
+// start runs program, with its output in a file.
 func (b *bench) start(name, program string, args, env []string) (*child, error) {
-	c := &child{name: name, done: make(chan struct{}), log: b.folder(name) + ".log"}
-	out, err := os.Create(c.log)
+	log := b.folder(name) + ".log"
+	out, err := os.Create(log)
 	if err != nil {
 		return nil, err
 	}
 	defer out.Close()
-	c.cmd = exec.Command(program, args...) //nolint:noctx // ended by stop, which first asks
-	c.cmd.Dir, c.cmd.Stdout, c.cmd.Stderr = b.root, out, out
-	c.cmd.Env = append(os.Environ(), env...)
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	setDeathSignal(c.cmd.SysProcAttr)
-	if err := c.cmd.Start(); err != nil {
+	cmd := exec.Command(program, args...) //nolint:noctx // ended by stop, which first asks
+	cmd.Dir, cmd.Stdout, cmd.Stderr = b.root, out, out
+	cmd.Env = append(os.Environ(), env...)
+	p, err := childproc.Start(cmd, syscall.SIGKILL)
+	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)
 	}
-	go func() {
-		c.err = c.cmd.Wait()
-		close(c.done)
-	}()
+	c := &child{Process: p, name: name, log: log}
 	b.children = append(b.children, c)
 	return c, nil
 }
 
-func (c *child) pid() int { return c.cmd.Process.Pid }
-
 // stop asks the process to end, and ends it. It is idempotent.
 func (c *child) stop() {
-	_ = c.cmd.Process.Signal(syscall.SIGTERM)
+	c.Signal(syscall.SIGTERM)
 	t := time.NewTimer(stopTimeout)
 	defer t.Stop()
 	select {
-	case <-c.done:
+	case <-c.Done():
 	case <-t.C:
-		_ = c.cmd.Process.Kill()
-		<-c.done
+		c.Signal(syscall.SIGKILL)
+		<-c.Done()
 	}
 }
 
@@ -96,8 +89,8 @@ func (c *child) until(ctx context.Context, ready func() bool) error {
 	defer cancel()
 	for !ready() {
 		select {
-		case <-c.done:
-			return c.failure(fmt.Sprintf("ended (%v)", c.err))
+		case <-c.Done():
+			return c.failure(fmt.Sprintf("ended (%s)", c.State()))
 		case <-ctx.Done():
 			return c.failure("was not ready in time")
 		default:
@@ -141,11 +134,8 @@ func get(ctx context.Context, method, url, contentType string, body []byte) (sta
 
 // freeAddress returns an address on loopback that was free a moment ago.
 func freeAddress(ctx context.Context) (string, error) {
-	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
+	port, err := localdb.FreePort(ctx)
+	return fmt.Sprintf("127.0.0.1:%d", port), err
 }
 
 // clockTicks a second: the unit of /proc/PID/stat, the same on every Linux that Go runs on.
@@ -195,7 +185,7 @@ func (b *bench) watchOthers() func() float64 {
 	took := func() time.Duration {
 		d := machineCPU() - ownCPU()
 		for _, c := range b.children {
-			d -= cpuTime(c.pid())
+			d -= cpuTime(c.PID())
 		}
 		if b.db != nil {
 			d -= cpuTime(append(family(b.db.PostgresPID()), b.db.PgBouncerPID())...)

@@ -114,7 +114,7 @@ func (b *bench) drainOnce(ctx context.Context, full string) error {
 	wait(ctx, time.Second) // it is up, and works by the catalog without mappings
 	pids := func() map[string][]int {
 		return map[string][]int{
-			"dispatcher": {dispatcher.pid()}, "writer": {writer.pid()}, "nats": {server.pid()},
+			"dispatcher": {dispatcher.PID()}, "writer": {writer.PID()}, "nats": {server.PID()},
 			"postgres": family(b.db.PostgresPID()), "pgbouncer": {b.db.PgBouncerPID()},
 		}
 	}
@@ -122,7 +122,7 @@ func (b *bench) drainOnce(ctx context.Context, full string) error {
 	for name, p := range pids() {
 		cpu[name] = -cpuTime(p...)
 	}
-	for name, pid := range map[string]int{"dispatcher": dispatcher.pid(), "writer": writer.pid(), "nats": server.pid()} {
+	for name, pid := range map[string]int{"dispatcher": dispatcher.PID(), "writer": writer.PID(), "nats": server.PID()} {
 		b.perf("drain-"+name, 4*time.Second, pid)
 	}
 	others := b.watchOthers()

@@ -45,7 +45,7 @@ func startNull(ctx context.Context, b *bench) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &target{addr: addr, pids: map[string]int{"null": c.pid()}}, nil
+	return &target{addr: addr, pids: map[string]int{"null": c.PID()}}, nil
 }
 
 func startPublishEach(ctx context.Context, b *bench) (*target, error) {
@@ -58,7 +58,7 @@ func startPublishEach(ctx context.Context, b *bench) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &target{addr: addr, dir: dir, pids: map[string]int{"publish_each": c.pid(), "nats": server.pid()}}, nil
+	return &target{addr: addr, dir: dir, pids: map[string]int{"publish_each": c.PID(), "nats": server.PID()}}, nil
 }
 
 // gatewayWith is the gateway and NATS, each in its process, and nobody who takes from the queue.
@@ -80,7 +80,7 @@ func gatewayWith(compression string) func(context.Context, *bench) (*target, err
 		if err != nil {
 			return nil, err
 		}
-		return &target{addr: addr, dir: dir, pids: map[string]int{"gateway": gateway.pid(), "nats": server.pid()}}, nil
+		return &target{addr: addr, dir: dir, pids: map[string]int{"gateway": gateway.PID(), "nats": server.PID()}}, nil
 	}
 }
 

@@ -6,9 +6,11 @@
 //	SECONDS=4                          of one ingest measurement, after a second of warm-up
 //	DRAIN_ORDERS=200000 LATENCY_SECONDS=20 MEMORY_ORDERS=1000000   smaller for a smoke test
 //	PROFILE=DIR                        perf's profiles of the servers under load go there
+//	KEEP=1                             the run's data stays in .weir/bench-*, until make clean-data
+//	BENCH_WRITER_CONNS=10              order-writer's database connections
 //
 // This process is also the load generator. It starts itself anew as the small servers to compare with
-// (children.go) and builds gateway, dispatcher, order-writer and weir from the checkout it runs in.
+// (servers.go) and builds gateway, dispatcher, order-writer and weir from the checkout it runs in.
 package main
 
 import (
@@ -19,7 +21,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -37,9 +38,6 @@ func main() {
 		}
 		return
 	}
-	// Children are ended by the kernel when the thread that started them is gone (death signal), so
-	// all are started from this goroutine and it keeps its thread.
-	runtime.LockOSThread()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx); err != nil {

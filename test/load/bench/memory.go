@@ -37,7 +37,7 @@ func (b *bench) memory(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	peak, err := peakMemory(c.pid())
+	peak, err := peakMemory(c.PID())
 	if err != nil {
 		return fmt.Errorf("peak memory: %w", err)
 	}
