@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -79,7 +80,7 @@ func TestServeDrains(t *testing.T) {
 
 func TestServeNamesThePort(t *testing.T) {
 	err := Serve(t.Context(), func(string) string { return "not-a-port" }, http.NotFoundHandler())
-	if err == nil {
-		t.Fatal("no error")
+	if err == nil || !strings.Contains(err.Error(), "PORT not-a-port") {
+		t.Fatalf("got %v, want an error that names PORT and its value", err)
 	}
 }

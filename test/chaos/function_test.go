@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -64,10 +65,7 @@ func (m *meter) count(status int) int {
 func (m *meter) others(status ...int) map[int]int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	out := map[int]int{}
-	for s, n := range m.statuses {
-		out[s] = n
-	}
+	out := maps.Clone(m.statuses)
 	for _, s := range status {
 		delete(out, s)
 	}

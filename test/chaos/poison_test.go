@@ -3,6 +3,7 @@ package chaos_test
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -31,7 +32,7 @@ func deadLetters(t testing.TB, w *weir) []deadLetter {
 	for {
 		var l deadLetter
 		err := d.Decode(&l)
-		if err == io.EOF { //nolint:errorlint // documented to be io.EOF itself
+		if errors.Is(err, io.EOF) {
 			return out
 		}
 		if err != nil {

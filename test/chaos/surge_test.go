@@ -18,7 +18,7 @@ import (
 func TestOneOrder(t *testing.T) {
 	curl, err := exec.LookPath("curl")
 	if err != nil {
-		t.Skip("curl is not installed")
+		t.Fatal("curl is not installed: hack/install-deps.sh installs it")
 	}
 	w := newWeir(t, manifests(t))
 	w.up()
