@@ -148,7 +148,7 @@ func (s *session) giveBack() {
 		cancel()
 	}
 	if err != nil {
-		s.m.log.Debug("what is left will be delivered again", "records", len(rest), "error", err)
+		s.m.log.Warn("what is left will be delivered again", "records", len(rest), "error", err)
 		d.Returned = len(rest)
 	} else {
 		d.Retried = len(rest)
