@@ -23,8 +23,12 @@ help: ## list the targets
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: deps
-deps: ## install PostgreSQL and PgBouncer if they are missing
+deps: ## install PostgreSQL, PgBouncer and curl if they are missing
 	@hack/install-deps.sh
+
+.PHONY: deps-test
+deps-test: ## the same, and a C compiler for the race detector
+	@hack/install-deps.sh --test
 
 # Built and exec'd instead of `go run`: a SIGTERM to make reaches it.
 .PHONY: run
@@ -43,7 +47,7 @@ build: ## build every binary into bin/
 	$(GO) build -o bin/ $$($(GO) list -f '{{if eq .Name "main"}}{{.ImportPath}}{{end}}' ./cmd/... ./services/...)
 
 .PHONY: test
-test: deps ## everything, with the race detector and the real parts
+test: deps-test ## everything, with the race detector and the real parts
 	$(GO) test -race -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PKG)
 
 .PHONY: lint

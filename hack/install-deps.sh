@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what `make run` and `make test` need beside Go and git: the
-# PostgreSQL server programs, psql, PgBouncer, and curl to post orders with.
+# PostgreSQL server programs, psql, PgBouncer, and curl to post orders with;
+# with --test also the C compiler that go test -race needs.
 # Says nothing when nothing is missing. It never creates or starts a system
 # PostgreSQL cluster or a system PgBouncer: Weir runs private instances from
 # the programs alone (internal/localdb, which looks for them in the same
@@ -8,6 +9,14 @@
 set -euo pipefail
 
 readonly GO_MAJOR=1 GO_MINOR=26
+
+# What is put into the system while packages are installed carries the mark.
+readonly MARK="Temporary, by Weir's hack/install-deps.sh"
+readonly NO_CLUSTER=/etc/postgresql-common/createcluster.d/weir.conf
+readonly NO_SERVICES=/usr/sbin/policy-rc.d
+# Its lock serialises runs on this machine. A directory that is there and that
+# everybody may open: a lock file of our own would belong to its first maker.
+readonly LOCKED=/var/lib/dpkg
 
 say() { printf 'install-deps: %s\n' "$*"; }
 die() {
@@ -38,7 +47,19 @@ postgres_folders() {
     /usr/pgsql-*/bin
 }
 
-# Prints the missing parts, one a line: server, client, pgbouncer, curl.
+# compiles: Go's C compiler is there, with the C library's headers.
+compiles() {
+  local cc
+  if [[ $(uname -s) == Darwin ]] && ! xcode-select -p >/dev/null 2>&1; then
+    return 1 # /usr/bin/clang is there all the same, and would open a dialog
+  fi
+  # Words, not one name: CC may be "ccache gcc". Asked outside the module, as in check_go.
+  read -ra cc < <(cd / && go env CC) || return 1
+  command -v "${cc[0]-}" >/dev/null 2>&1 && "${cc[@]}" -E -x c - >/dev/null 2>&1 <<<'#include <stdlib.h>'
+}
+
+# Prints the missing parts, one a line: server, client, pgbouncer, curl, and
+# compiler for the tests.
 missing_parts() {
   local folders=() folder
   while IFS= read -r folder; do
@@ -60,6 +81,9 @@ missing_parts() {
   fi
   if ! have_program curl; then
     echo curl
+  fi
+  if ((for_tests)) && ! compiles; then
+    echo compiler
   fi
 }
 
@@ -86,7 +110,7 @@ undo=()
 clean_up() {
   local file
   for file in ${undo[@]+"${undo[@]}"}; do
-    ${sudo[@]+"${sudo[@]}"} rm -f -- "$file"
+    as_root rm -f -- "$file"
   done
 }
 trap clean_up EXIT
@@ -95,6 +119,57 @@ trap 'exit 143' TERM
 
 sudo=()
 as_root() { ${sudo[@]+"${sudo[@]}"} "$@"; }
+
+# become_root makes as_root work, or fails. Where nobody can answer, nothing asks.
+become_root() {
+  if [[ $(id -u) -eq 0 ]]; then
+    return 0
+  fi
+  command -v sudo >/dev/null 2>&1 || return 1
+  if [[ -n "${CI:-}" || ! -t 0 ]]; then
+    sudo=(sudo -n)
+  else
+    sudo=(sudo)
+  fi
+  "${sudo[@]}" true
+}
+
+# leftovers prints our temporary files. Under the lock: those of a run that was
+# killed. A policy-rc.d that stayed would keep every service from starting.
+leftovers() {
+  local file
+  for file in "$NO_CLUSTER" "$NO_SERVICES"; do
+    if grep -qsF -- "$MARK" "$file"; then
+      echo "$file"
+    fi
+  done
+}
+
+# lock takes the lock until this process and what it has started are gone: an
+# apt-get that goes on after this was killed still needs the files above.
+lock() {
+  exec 9<"$LOCKED"
+  if ! flock --nonblock 9; then
+    say "waiting for another install-deps to end"
+    flock --timeout 1800 9 || die "another install-deps has not ended for half an hour"
+  fi
+}
+
+remove_leftovers() {
+  local files=() file
+  while IFS= read -r file; do
+    files+=("$file")
+  done < <(leftovers)
+  if ((${#files[@]} == 0)); then
+    return
+  fi
+  if become_root; then
+    say "removing what a run that was killed left behind: ${files[*]}"
+    as_root rm -f -- "${files[@]}"
+  else
+    say "a run that was killed left something behind; run as root: rm ${files[*]}"
+  fi
+}
 
 # write_temporary FILE MODE: stdin into FILE, removed again at the end.
 write_temporary() {
@@ -112,28 +187,27 @@ install_debian() {
     client) packages+=(postgresql-client) ;;
     pgbouncer) packages+=(pgbouncer) ;;
     curl) packages+=(curl) ;;
+    compiler) packages+=(gcc libc6-dev) ;; # gcc only recommends the headers
     esac
   done
-  if [[ $(id -u) -ne 0 ]]; then
-    if ! command -v sudo >/dev/null 2>&1; then
-      die "missing: $*. Not root, and there is no sudo; run as root: apt-get install ${packages[*]}"
-    fi
-    sudo=(sudo)
-  fi
   say "missing: $*; installing ${packages[*]} with apt-get"
+  if ! become_root; then
+    die "not root, and sudo is not there, or would have to ask for a password, or refused; run as root:" \
+      "apt-get install --no-install-recommends ${packages[*]}"
+  fi
 
   # postgresql's install script makes a cluster and starts it, pgbouncer's
   # starts its service; both belong to the system and neither is wanted.
-  if [[ ! -e /etc/postgresql-common/createcluster.d/weir.conf ]]; then
-    write_temporary /etc/postgresql-common/createcluster.d/weir.conf 0644 <<'CONF'
-# Temporary, by Weir's hack/install-deps.sh.
+  if [[ ! -e "$NO_CLUSTER" ]]; then
+    write_temporary "$NO_CLUSTER" 0644 <<CONF
+# $MARK.
 create_main_cluster = false
 CONF
   fi
-  if [[ ! -e /usr/sbin/policy-rc.d ]]; then
-    write_temporary /usr/sbin/policy-rc.d 0755 <<'POLICY'
+  if [[ ! -e "$NO_SERVICES" ]]; then
+    write_temporary "$NO_SERVICES" 0755 <<POLICY
 #!/bin/sh
-# Temporary, by Weir's hack/install-deps.sh: start no service on installation.
+# $MARK: start no service on installation.
 exit 101
 POLICY
   fi
@@ -155,6 +229,9 @@ POLICY
 
 install_macos() {
   local packages=() part
+  if [[ " $* " == *" compiler "* ]]; then
+    die "missing: a C compiler, which go test -race needs; run: xcode-select --install"
+  fi
   if ! command -v brew >/dev/null 2>&1; then
     die "missing: $*. Install Homebrew (https://brew.sh), then: brew install postgresql@16 pgbouncer"
   fi
@@ -174,32 +251,46 @@ install_macos() {
   brew install "${packages[@]}"
 }
 
-main() {
-  local missing=() part
-  check_go
+missing=()
+find_missing() {
+  local part
+  missing=()
   while IFS= read -r part; do
     missing+=("$part")
   done < <(missing_parts)
-  if ((${#missing[@]} == 0)); then
+}
+
+for_tests=0
+main() {
+  case "${1-}" in
+  --test) for_tests=1 ;;
+  ?*) die "usage: hack/install-deps.sh [--test]" ;;
+  esac
+  check_go
+  find_missing
+  if ((${#missing[@]} == 0)) && [[ -z "$(leftovers)" ]]; then
     return
   fi
 
   if [[ $(uname -s) == Darwin ]]; then
     install_macos "${missing[@]}"
   elif [[ -e /etc/debian_version ]] && command -v apt-get >/dev/null 2>&1; then
+    lock
+    remove_leftovers
+    find_missing # another run may have installed it meanwhile
+    if ((${#missing[@]} == 0)); then
+      return
+    fi
     install_debian "${missing[@]}"
   else
-    die "missing: ${missing[*]}. Only Debian, Ubuntu and macOS are installed for; on this system" \
-      "install the PostgreSQL server (14 or newer: postgres, initdb), psql, PgBouncer and curl yourself," \
+    die "missing: ${missing[*]-}. Only Debian, Ubuntu and macOS are installed for; on this system" \
+      "install the PostgreSQL server (14 or newer: postgres, initdb), psql, PgBouncer, curl and a C compiler for the tests yourself," \
       "with the programs in PATH, and run this again"
   fi
 
-  missing=()
-  while IFS= read -r part; do
-    missing+=("$part")
-  done < <(missing_parts)
+  find_missing
   if ((${#missing[@]} > 0)); then
-    die "still missing after the installation: ${missing[*]}"
+    die "still missing after the installation: ${missing[*]} (the compiler is \`go env CC\`: $(cd / && go env CC))"
   fi
   say "done"
 }
