@@ -162,14 +162,18 @@ func (r *runner) run(ctx context.Context) (err error) {
 func (r *runner) interruptible(ctx context.Context, step func(context.Context) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	done := make(chan error, 1)
-	go func() { done <- step(ctx) }()
+	var err error
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		err = step(ctx)
+	}()
 	select {
-	case err := <-done:
+	case <-done:
 		return err
 	case <-r.signals:
 		cancel(errInterrupted)
-		_ = <-done // the step's goroutine ends before this returns; its error is the interruption
+		<-done // the step's goroutine ends before this returns; its error is the interruption
 		return errInterrupted
 	}
 }
