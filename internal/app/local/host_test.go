@@ -81,8 +81,10 @@ func TestSecretsBecomeFiles(t *testing.T) {
 	}
 	service := manifest.Service{
 		Env: []manifest.EnvVar{
-			{Name: "PLAIN", Value: "x"}, {Name: "PASSWORD", SecretName: "db", SecretKey: "password"},
-			{Name: "URL_FILE", Value: "/var/run/secrets/db/url"}, {Name: "OTHER", Value: "/var/run/secrets/dbx/url"},
+			{Name: "PLAIN", Value: "x"},
+			{Name: "PASSWORD", SecretName: "db", SecretKey: "password"},
+			{Name: "URL_FILE", Value: "/var/run/secrets/db/url"},
+			{Name: "OTHER", Value: "/var/run/secrets/dbx/url"},
 		},
 		SecretMounts: []manifest.SecretMount{{Path: "/var/run/secrets/db", SecretName: "db"}},
 	}

@@ -74,7 +74,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	nats, err := localnats.Start(localnats.Config{Dir: cfg.Data, Token: token})
+	nats, err := localnats.Start(localnats.Config{Dir: cfg.Data, Token: token}) //nolint:contextcheck // Stop ends it
 	if err != nil {
 		return err
 	}
