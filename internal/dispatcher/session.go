@@ -115,9 +115,10 @@ func (s *session) run(work context.Context) error {
 	return context.Cause(intake)
 }
 
-// room is nil, which blocks for ever, when nothing more may be pulled.
+// room is nil, which blocks for ever, when nothing more may be pulled. The clock is asked as well: a process
+// that hung and goes on must not catch blocks of the next owner, which would wait for ackWait then.
 func (s *session) room(intake context.Context) chan<- struct{} {
-	if intake.Err() != nil || s.size >= maxHeldBytes || len(s.held) >= maxHeldBlocks {
+	if intake.Err() != nil || s.size >= maxHeldBytes || len(s.held) >= maxHeldBlocks || !s.m.holds() {
 		return nil
 	}
 	return s.src.Room()

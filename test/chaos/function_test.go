@@ -49,6 +49,13 @@ func (m *meter) peak() int {
 	return most
 }
 
+// total is the number of calls so far.
+func (m *meter) total() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.calls
+}
+
 // running is the number of calls at this moment.
 func (m *meter) running() int {
 	m.mu.Lock()

@@ -129,7 +129,7 @@ func TestPoison(t *testing.T) {
 			if err := json.Unmarshal([]byte(w.command("dlq", "show", "orders", id)), &whole); err != nil {
 				t.Fatal(err)
 			}
-			t.Logf("%d calls; dead letter: attempts %d, status %d, reason %q", m.calls, whole.Attempts, whole.Status, whole.Reason)
+			t.Logf("%d calls; dead letter: attempts %d, status %d, reason %q", m.total(), whole.Attempts, whole.Status, whole.Reason)
 			if whole.Body.N != poison || whole.Status != tt.status || !strings.Contains(whole.Reason, tt.reason) {
 				t.Errorf("the dead letter says %+v; want order %d, status %d, a reason with %q", whole, poison, tt.status, tt.reason)
 			}
