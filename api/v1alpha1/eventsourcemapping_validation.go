@@ -45,7 +45,7 @@ func (r *Retry) validate(p *field.Path) field.ErrorList {
 	errs = append(errs, validateDuration(r.MaxAge, minBackoff, maxQueueAge, p.Child("maxAge"))...)
 	if len(errs) == 0 && r.InitialBackoff != nil && r.MaxBackoff != nil && r.MaxBackoff.Duration < r.InitialBackoff.Duration {
 		errs = append(errs, field.Invalid(p.Child("maxBackoff"), r.MaxBackoff.Duration.String(),
-			"must not be below initialBackoff, which is "+short(r.InitialBackoff.Duration)))
+			"must not be below initialBackoff, which is "+FormatDuration(r.InitialBackoff.Duration)))
 	}
 	return errs
 }

@@ -84,7 +84,7 @@ func validateDuration(d *metav1.Duration, lo, hi time.Duration, p *field.Path) f
 	if d == nil || (d.Duration >= lo && d.Duration <= hi) {
 		return nil
 	}
-	return field.ErrorList{field.Invalid(p, d.Duration.String(), "must be between "+short(lo)+" and "+short(hi))}
+	return field.ErrorList{field.Invalid(p, d.Duration.String(), "must be between "+FormatDuration(lo)+" and "+FormatDuration(hi))}
 }
 
 // validateBytes holds q to a whole number of bytes between lo and hi, both allowed.
@@ -106,8 +106,8 @@ func validateCount(n *int32, lo, hi int32, p *field.Path) field.ErrorList {
 	return field.ErrorList{field.Invalid(p, *n, fmt.Sprintf("must be between %d and %d", lo, hi))}
 }
 
-// short writes 5m, where time.Duration writes 5m0s.
-func short(d time.Duration) string {
+// FormatDuration writes 5m, where time.Duration writes 5m0s: as people write it in the YAML.
+func FormatDuration(d time.Duration) string {
 	s := d.String()
 	if strings.HasSuffix(s, "m0s") {
 		s = strings.TrimSuffix(s, "0s")

@@ -32,8 +32,6 @@ type Config struct {
 	Port int    // on 127.0.0.1; 0: a free one
 	// Token is what clients on the port authenticate with; empty: a new one.
 	Token string
-	// LazySync leaves syncing to the default interval of two minutes: for comparisons only.
-	LazySync bool
 }
 
 // Server is a running NATS server.
@@ -76,7 +74,7 @@ func Start(cfg Config) (_ *Server, err error) {
 	}
 	s := &Server{lock: lock, token: cfg.Token, opts: server.Options{
 		ServerName: "weir-local", Host: "127.0.0.1", Port: cfg.Port, Authorization: cfg.Token,
-		JetStream: true, StoreDir: cfg.Dir, SyncAlways: !cfg.LazySync,
+		JetStream: true, StoreDir: cfg.Dir, SyncAlways: true,
 		JetStreamMaxStore: maxStore, JetStreamMaxMemory: maxMemory,
 		NoLog: true, NoSigs: true, DisableJetStreamBanner: true,
 	}}
@@ -176,9 +174,6 @@ func (s *Server) URL() string {
 
 // Port is the port on 127.0.0.1.
 func (s *Server) Port() int { return s.server().Addr().(*net.TCPAddr).Port }
-
-// Token is what clients authenticate with.
-func (s *Server) Token() string { return s.token }
 
 // InProcessConn is a connection that doesn't go through the network.
 func (s *Server) InProcessConn() (net.Conn, error) { return s.server().InProcessConn() }

@@ -330,7 +330,7 @@ func (c *compiler) checkTimeout(s *subject, path string, timeout time.Duration, 
 	}
 	if l, ok := svc.shortest(); ok && timeout > l.value {
 		c.fail(s, path, "%s is longer than %s of %s, %s: Knative would end the call first; set it to at most %s, or raise %s",
-			short(timeout), l.field, svc.where("spec.template.spec."+l.field), short(l.value), short(l.value), l.field)
+			v1alpha1.FormatDuration(timeout), l.field, svc.where("spec.template.spec."+l.field), v1alpha1.FormatDuration(l.value), v1alpha1.FormatDuration(l.value), l.field)
 	}
 }
 
@@ -375,16 +375,4 @@ func sortedByKey[V any](m map[catalog.Key]V) []catalog.Key {
 
 func compareKeys(a, b catalog.Key) int {
 	return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
-}
-
-// short writes 6h, where time.Duration writes 6h0m0s.
-func short(d time.Duration) string {
-	s := d.String()
-	if strings.HasSuffix(s, "m0s") {
-		s = strings.TrimSuffix(s, "0s")
-	}
-	if strings.HasSuffix(s, "h0m") {
-		s = strings.TrimSuffix(s, "0m")
-	}
-	return s
 }

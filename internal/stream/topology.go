@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -140,25 +139,6 @@ func (c *Conn) Status(ctx context.Context, k catalog.Key) (QueueStatus, error) {
 		into(st.CachedInfo().State)
 	}
 	return s, nil
-}
-
-// Queues lists the queues that exist.
-func (c *Conn) Queues(ctx context.Context) ([]catalog.Key, error) {
-	ctx, cancel := c.bound(ctx, apiTimeout)
-	defer cancel()
-	var out []catalog.Key
-	names := c.js.StreamNames(ctx)
-	for n := range names.Name() {
-		if rest, ok := strings.CutPrefix(n, "WEIR_Q_"); ok {
-			if ns, name, ok := strings.Cut(rest, "_"); ok {
-				out = append(out, catalog.Key{Namespace: ns, Name: name})
-			}
-		}
-	}
-	if err := names.Err(); err != nil {
-		return nil, fmt.Errorf("list streams: %w", err)
-	}
-	return out, nil
 }
 
 // PurgeSettled removes what is below the acknowledgement floor. It costs one operation however many

@@ -19,6 +19,7 @@ import (
 
 	"github.com/nats-io/nats.go"
 
+	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/testkit"
 )
@@ -168,15 +169,12 @@ func TestCorruptBlock(t *testing.T) {
 	if err := c.WaitUp(ctx); err != nil {
 		t.Fatal(err)
 	}
-	queues, err := c.Queues(ctx)
-	if err != nil {
-		t.Fatal(err)
-	}
+	queue := catalog.Key{Namespace: "default", Name: "orders"}
 	testkit.Eventually(t, "the garbage is in the dead-letter queue and nothing is left", func() bool {
-		s, err := c.Status(ctx, queues[0])
+		s, err := c.Status(ctx, queue)
 		return err == nil && s.Empty() && int(s.Dead) == len(garbage)
 	})
-	for b, err := range c.DeadLetters(ctx, queues[0]) {
+	for b, err := range c.DeadLetters(ctx, queue) {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -187,7 +185,7 @@ func TestCorruptBlock(t *testing.T) {
 	t.Logf("weir dlq list: %q", w.command("dlq", "list", "orders"))
 	w.command("dlq", "redrive", "orders") // leaves them where they are
 	w.command("dlq", "purge", "orders", "--yes")
-	if s, err := c.Status(ctx, queues[0]); err != nil || s.Dead != 0 {
+	if s, err := c.Status(ctx, queue); err != nil || s.Dead != 0 {
 		t.Errorf("%d dead blocks after the purge (%v)", s.Dead, err)
 	}
 }
