@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Writes what is generated: the DeepCopy methods of api/. hack/verify-codegen.sh holds them to the types.
+# Writes what is generated: the DeepCopy methods of api/, and the chart's custom resource definitions.
+# hack/verify-codegen.sh holds them to the types.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -9,3 +10,4 @@ cd "$root"
 go -C hack/tools build -o "$root/bin/controller-gen" sigs.k8s.io/controller-tools/cmd/controller-gen
 
 bin/controller-gen object paths=./api/...
+bin/controller-gen crd paths=./api/... output:crd:dir=charts/weir/files/crds

@@ -21,7 +21,9 @@ for package in api/*/; do
   # -N: a file that is missing on either side is a difference too.
   diff -uN "$package/zz_generated.deepcopy.go" "$tmp/$package/zz_generated.deepcopy.go" || stale=1
 done
+"$tmp/controller-gen" crd paths=./api/... "output:crd:dir=$tmp/crds"
+diff -urN charts/weir/files/crds "$tmp/crds" || stale=1
 if ((stale)); then
-  echo "api/ is not what its types say. To fix: hack/update-codegen.sh, then commit." >&2
+  echo "api/ or the chart's custom resource definitions are not what the types say. To fix: hack/update-codegen.sh, then commit." >&2
   exit 1
 fi

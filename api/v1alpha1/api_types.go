@@ -11,7 +11,11 @@ import (
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:resource:shortName=wapi,categories=weir
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 63",message="metadata.name must be a DNS-1123 label: at most 63 lower-case letters, digits and '-', no dots"
 type API struct {
 	metav1.TypeMeta `json:",inline"`
 	// +optional
@@ -39,20 +43,31 @@ type APISpec struct {
 	Throttle *Throttle `json:"throttle,omitempty"`
 	// +listType=map
 	// +listMapKey=name
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=1000
 	Routes []Route `json:"routes"`
 }
 
 // Throttle is a token bucket.
 type Throttle struct {
 	// Rate is in requests a second; fractions such as 0.5 are allowed.
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).sign() > 0 && quantity(string(self)).compareTo(quantity('10M')) <= 0",message="must be greater than 0 and at most 10M requests a second; remove throttle for no limit"
 	Rate resource.Quantity `json:"rate"`
 	// Burst is the bucket's size: how many requests may come at once.
+	// +kubebuilder:validation:Minimum=1
 	Burst int32 `json:"burst"`
 }
 
 // Route says what happens to the requests that match: exactly one of Queue and Function.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.queue) != has(self.function)",message="say where the requests go: exactly one of queue and function"
+// +kubebuilder:validation:XValidation:rule="!has(self.queue) || self.match.method in ['POST', 'PUT', 'PATCH', 'DELETE']",message="a buffered write needs a method whose requests have a body: POST, PUT, PATCH or DELETE"
+// +kubebuilder:validation:XValidation:rule="!has(self.schema) || self.match.method in ['POST', 'PUT', 'PATCH', 'DELETE']",message="a request of this method has no body to check: remove the schema, or use POST, PUT, PATCH or DELETE"
+// +kubebuilder:validation:XValidation:rule="!has(self.queue) || !has(self.maxBodyBytes) || quantity(string(self.maxBodyBytes)).compareTo(quantity('768Ki')) <= 0",message="maxBodyBytes of a buffered write is at most 768Ki: a message of the queue's stream holds at most 1Mi; send larger bodies to a function"
 type Route struct {
 	// Name is unique within the API.
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Name  string     `json:"name"`
 	Match RouteMatch `json:"match"`
 	// Throttle limits this route, within the API's own throttle. None by default.
@@ -60,10 +75,13 @@ type Route struct {
 	Throttle *Throttle `json:"throttle,omitempty"`
 	// MaxBodyBytes bounds the request's body. Default 262144.
 	// +optional
+	// +kubebuilder:default="256Ki"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isInteger() && quantity(string(self)).compareTo(quantity('1')) >= 0 && quantity(string(self)).compareTo(quantity('10Mi')) <= 0",message="must be a whole number of bytes between 1 and 10Mi"
 	MaxBodyBytes *resource.Quantity `json:"maxBodyBytes,omitempty"`
 	// Schema is a JSON Schema (2020-12 unless $schema says another draft) of the request's body.
 	// +optional
 	// +kubebuilder:pruning:PreserveUnknownFields
+	// +kubebuilder:validation:Type=object
 	Schema *runtime.RawExtension `json:"schema,omitempty"`
 	// Queue makes the route a buffered write: 202 once the request is durable in the queue.
 	// +optional
@@ -76,14 +94,20 @@ type Route struct {
 // RouteMatch selects requests.
 type RouteMatch struct {
 	// Method is an HTTP method in capitals. GET matches HEAD too.
+	// +kubebuilder:validation:Enum=GET;HEAD;POST;PUT;PATCH;DELETE;OPTIONS
 	Method string `json:"method"`
 	// Path is a net/http.ServeMux path pattern without method and host, such as /orders/{id}.
+	// +kubebuilder:validation:MaxLength=1024
+	// +kubebuilder:validation:Pattern=`^/[^ \t\r\n?#]*$`
+	// +kubebuilder:validation:XValidation:rule="!(self in ['/healthz', '/readyz'])",message="is the gateway's own; choose another path"
 	Path string `json:"path"`
 }
 
 // RouteQueue names the queue of a buffered write.
 type RouteQueue struct {
 	// Name of a Queue in the same namespace.
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Name string `json:"name"`
 }
 
@@ -92,5 +116,10 @@ type RouteFunction struct {
 	FunctionReference `json:",inline"`
 	// Timeout is how long the client waits at most before it gets a 504. Default 29s.
 	// +optional
+	// +kubebuilder:default="29s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('100ms') && duration(self) <= duration('15m')",message="must be between 100ms and 15m"
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 }

@@ -10,8 +10,13 @@ import (
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Queue",type=string,JSONPath=`.spec.queue`
+// +kubebuilder:printcolumn:name="Cap",type=integer,JSONPath=`.status.maxConcurrency`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:resource:shortName=esm,categories=weir
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 63",message="metadata.name must be a DNS-1123 label: at most 63 lower-case letters, digits and '-', no dots"
 type EventSourceMapping struct {
 	metav1.TypeMeta `json:",inline"`
 	// +optional
@@ -19,7 +24,7 @@ type EventSourceMapping struct {
 
 	Spec EventSourceMappingSpec `json:"spec"`
 	// +optional
-	Status Status `json:"status,omitempty"`
+	Status EventSourceMappingStatus `json:"status,omitempty"`
 }
 
 // EventSourceMappingList is a list of EventSourceMapping.
@@ -33,20 +38,32 @@ type EventSourceMappingList struct {
 }
 
 // EventSourceMappingSpec is what the user wants of an EventSourceMapping.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.function.name) || has(self.maxConcurrency)",message="maxConcurrency is missing: a function given by url has no Service to take the cap from; say how many calls may run at once, such as maxConcurrency: 10"
 type EventSourceMappingSpec struct {
 	// Queue is the name of a Queue in the same namespace.
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Queue    string            `json:"queue"`
 	Function FunctionReference `json:"function"`
 	// +optional
+	// +kubebuilder:default={}
 	Batch Batch `json:"batch,omitempty"`
 	// MaxConcurrency caps the calls in flight, in the whole cluster. Default: containerConcurrency ×
 	// max-scale of the Knative Service (package manifest resolves it).
 	// +optional
+	// +kubebuilder:validation:Minimum=1
 	MaxConcurrency *int32 `json:"maxConcurrency,omitempty"`
 	// Timeout of one call. Default 60s.
 	// +optional
+	// +kubebuilder:default="60s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('100ms') && duration(self) <= duration('15m')",message="must be between 100ms and 15m"
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 	// +optional
+	// +kubebuilder:default={}
 	Retry Retry `json:"retry,omitempty"`
 	// BisectOnError halves a batch that failed as a whole, down to the record that does the harm.
 	// Default false.
@@ -58,27 +75,68 @@ type EventSourceMappingSpec struct {
 type Batch struct {
 	// MaxRecords is at most 10000. Default 100.
 	// +optional
+	// +kubebuilder:default=100
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=10000
 	MaxRecords *int32 `json:"maxRecords,omitempty"`
 	// MaxBytes bounds the sum of the records' bodies. Default 4Mi.
 	// +optional
+	// +kubebuilder:default="4Mi"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isInteger() && quantity(string(self)).compareTo(quantity('1Ki')) >= 0 && quantity(string(self)).compareTo(quantity('32Mi')) <= 0",message="must be a whole number of bytes between 1Ki and 32Mi"
 	MaxBytes *resource.Quantity `json:"maxBytes,omitempty"`
 	// Window is how long the first record waits for company. Default 0s: not at all.
 	// +optional
+	// +kubebuilder:default="0s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('5m')",message="must be between 0s and 5m"
 	Window *metav1.Duration `json:"window,omitempty"`
 }
 
 // Retry is the policy for counted failures; a throttled call never counts.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.initialBackoff) || !has(self.maxBackoff) || duration(self.initialBackoff) <= duration(self.maxBackoff)",message="maxBackoff must not be below initialBackoff"
 type Retry struct {
 	// MaxAttempts before a record is dead-lettered, the first one included. Default 5.
 	// +optional
+	// +kubebuilder:default=5
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
 	MaxAttempts *int32 `json:"maxAttempts,omitempty"`
 	// InitialBackoff is the wait after the first failure; it doubles up to MaxBackoff. Default 1s.
 	// +optional
+	// +kubebuilder:default="1s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1ms') && duration(self) <= duration('24h')",message="must be between 1ms and 24h"
 	InitialBackoff *metav1.Duration `json:"initialBackoff,omitempty"`
 	// MaxBackoff defaults to 5m.
 	// +optional
+	// +kubebuilder:default="5m"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1ms') && duration(self) <= duration('24h')",message="must be between 1ms and 24h"
 	MaxBackoff *metav1.Duration `json:"maxBackoff,omitempty"`
 	// MaxAge of a failed record: an older one is dead-lettered. Default 6h.
 	// +optional
+	// +kubebuilder:default="6h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1ms') && duration(self) <= duration('8760h')",message="must be between 1ms and 8760h"
 	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
+}
+
+// EventSourceMappingStatus is what the controller says about an EventSourceMapping.
+type EventSourceMappingStatus struct {
+	Status `json:",inline"`
+	// MaxConcurrency is the cap that holds: the mapping's own, or that of its Knative Service.
+	// +optional
+	MaxConcurrency int32 `json:"maxConcurrency,omitempty"`
+	// FunctionURL is where the records are sent.
+	// +optional
+	FunctionURL string `json:"functionURL,omitempty"`
 }

@@ -9,14 +9,20 @@ import (
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="MaxBytes",type=string,JSONPath=`.spec.maxBytes`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:resource:shortName=wq,categories=weir
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 63",message="metadata.name must be a DNS-1123 label: at most 63 lower-case letters, digits and '-', no dots"
 type Queue struct {
 	metav1.TypeMeta `json:",inline"`
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
 	// +optional
+	// +kubebuilder:default={}
 	Spec QueueSpec `json:"spec,omitempty"`
 	// +optional
 	Status Status `json:"status,omitempty"`
@@ -48,15 +54,24 @@ const (
 type QueueSpec struct {
 	// Ordering is none, the default.
 	// +optional
+	// +kubebuilder:default=none
 	Ordering QueueOrdering `json:"ordering,omitempty"`
 	// MaxAge is how long a record may stay. Default 96h.
 	// +optional
+	// +kubebuilder:default="96h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m') && duration(self) <= duration('8760h')",message="must be between 1m and 8760h"
 	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
 	// MaxBytes bounds the queue on disk. When it is full the gateway answers 503 and nothing is
 	// dropped. Default 10Gi.
 	// +optional
+	// +kubebuilder:default="10Gi"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isInteger() && quantity(string(self)).compareTo(quantity('8Mi')) >= 0 && quantity(string(self)).compareTo(quantity('64Ti')) <= 0",message="must be a whole number of bytes between 8Mi and 64Ti"
 	MaxBytes *resource.Quantity `json:"maxBytes,omitempty"`
 	// +optional
+	// +kubebuilder:default={}
 	DeadLetter DeadLetter `json:"deadLetter,omitempty"`
 }
 
@@ -64,5 +79,10 @@ type QueueSpec struct {
 type DeadLetter struct {
 	// MaxAge is how long a dead-lettered record is kept. Default 336h.
 	// +optional
+	// +kubebuilder:default="336h"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m') && duration(self) <= duration('8760h')",message="must be between 1m and 8760h"
 	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
 }

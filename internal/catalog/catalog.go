@@ -81,6 +81,8 @@ type Queue struct {
 	MaxAge           time.Duration `json:"maxAge"`
 	MaxBytes         int64         `json:"maxBytes"`
 	DeadLetterMaxAge time.Duration `json:"deadLetterMaxAge"`
+	// Closed means that the queue is being deleted: it takes no new records and is drained of the ones it has.
+	Closed bool `json:"closed,omitempty"`
 }
 
 // Mapping is an event source mapping: it moves records from one queue to one function.

@@ -39,13 +39,7 @@ func compile(objs *Objects, opts Options) (*Bundle, Errors) {
 		queues:   map[catalog.Key]catalog.Queue{},
 	}
 	// What is referred to comes before what refers to it.
-	ctx := knativeContext()
-	for _, r := range objs.Services {
-		c.service(ctx, r)
-	}
-	for _, r := range objs.Queues {
-		c.queue(r)
-	}
+	c.servicesAndQueues()
 	c.apis()
 	c.mappings()
 	if len(c.errs) > 0 {
@@ -54,10 +48,26 @@ func compile(objs *Objects, opts Options) (*Bundle, Errors) {
 	return c.bundle(), nil
 }
 
+func (c *compiler) servicesAndQueues() {
+	ctx := knativeContext()
+	for _, r := range c.objs.Services {
+		c.service(ctx, r)
+	}
+	for _, r := range c.objs.Queues {
+		c.queue(r)
+	}
+}
+
 type compiler struct {
 	opts Options
 	objs *Objects
 	errs Errors
+	// findings are the same mistakes by object, for those who go on without the objects that have some.
+	findings map[Ref]Errors
+	// admitted says that Knative has accepted the Services already: they are a cluster's.
+	admitted bool
+	// unusable are the queues that have mistakes and no earlier version.
+	unusable []catalog.Key
 
 	services map[catalog.Key]*knativeService
 	queues   map[catalog.Key]catalog.Queue
@@ -71,15 +81,19 @@ type subject struct {
 	source Source
 }
 
+func (s *subject) ref() Ref { return Ref{Kind: s.kind, Key: s.key} }
+
 func (s *subject) String() string { return strings.TrimSpace(s.kind + " " + s.key.Name) }
 
 func (c *compiler) fail(s *subject, path, format string, args ...any) {
 	if s.source.reported(path) {
 		return
 	}
-	c.errs = append(c.errs, &Error{
-		File: s.source.File, Line: s.source.line(path), Object: s.String(), Field: path, Msg: fmt.Sprintf(format, args...),
-	})
+	err := &Error{File: s.source.File, Line: s.source.line(path), Object: s.String(), Field: path, Msg: fmt.Sprintf(format, args...)}
+	c.errs = append(c.errs, err)
+	if c.findings != nil {
+		c.findings[s.ref()] = append(c.findings[s.ref()], err)
+	}
 }
 
 func (c *compiler) invalid(s *subject, errs field.ErrorList) {
@@ -99,7 +113,11 @@ func (c *compiler) service(ctx context.Context, r Resource[servingv1.Service]) {
 		svc.Namespace = defaultNamespace
 	}
 	s := &subject{kindService, catalog.Key{Namespace: svc.Namespace, Name: svc.Name}, r.Source}
-	problems := checkService(ctx, svc)
+	svc.SetDefaults(ctx)
+	var problems []problem
+	if !c.admitted {
+		problems = checkService(ctx, svc)
+	}
 	for _, p := range problems {
 		c.fail(s, p.path, "%s", p.msg)
 	}
@@ -134,6 +152,7 @@ func (c *compiler) queue(r Resource[v1alpha1.Queue]) {
 		MaxAge:           q.Spec.MaxAge.Duration,
 		MaxBytes:         q.Spec.MaxBytes.Value(),
 		DeadLetterMaxAge: q.Spec.DeadLetter.MaxAge.Duration,
+		Closed:           q.DeletionTimestamp != nil,
 	}
 }
 
@@ -171,6 +190,9 @@ func (c *compiler) collision(s *subject, path string, r *v1alpha1.Route, table *
 		return // Validate has said so
 	}
 	where := fmt.Sprintf("route %s of %s%s", r.Name, s, at(&s.source, path))
+	if s.source.File == "" { // of a cluster, where APIs of all namespaces share one table
+		where = fmt.Sprintf("route %s of API %s", r.Name, s.key)
+	}
 	if collision := table.add(m.Method, m.Path, where); collision != "" {
 		c.fail(s, path+".match", "%s %s %s; change the method or the path of one", m.Method, m.Path, collision)
 	}
@@ -306,7 +328,9 @@ func (c *compiler) function(s *subject, path string, f *v1alpha1.FunctionReferen
 }
 
 func (c *compiler) needQueue(s *subject, path string, key catalog.Key) {
-	if _, ok := c.queues[key]; !ok {
+	if slices.Contains(c.unusable, key) {
+		c.fail(s, path, "Queue %q has mistakes: its own status says which", key.Name)
+	} else if _, ok := c.queues[key]; !ok {
 		c.missing(s, path, "Queue", key, sameNamespace(c.queues, key))
 	}
 }

@@ -23,9 +23,8 @@ func knativeContext() context.Context {
 	return apis.WithinCreate(config.ToContext(ctx, config.FromContextOrDefaults(ctx)))
 }
 
-// checkService defaults and validates svc by Knative's code, and returns one problem for each path.
+// checkService validates a defaulted svc by Knative's code, and returns one problem for each path.
 func checkService(ctx context.Context, svc *servingv1.Service) []problem {
-	svc.SetDefaults(ctx)
 	var problems []problem
 	for _, e := range svc.Validate(ctx).Filter(apis.ErrorLevel).WrappedErrors() {
 		msg := "Knative refuses it: " + e.Message

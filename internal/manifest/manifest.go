@@ -1,13 +1,13 @@
 // Package manifest turns a user's resources into the data plane's catalog: Weir's own kinds and the
-// Knative Services of the functions, from a folder of YAML files (weir local) or, later, from a cluster.
+// Knative Services of the functions, from a folder of YAML files (weir local) or from a cluster.
 //
 // The work has two halves. [Parse] reads bytes into objects and knows about files and lines. [Compile]
 // fills defaults, validates, resolves references and checks what depends on more than one object; it
-// knows nothing of files beyond the [Source] that each object carries for its messages, so that a
-// controller can call it with cluster objects.
+// knows nothing of files beyond the [Source] that each object carries for its messages. [Reconcile] does
+// the same for a cluster's objects, where one that has mistakes must not hold up the others.
 //
 // Invariants: a folder's mistakes are reported all at once ([Errors]), each with file, line, field and
-// the fix; a catalog is given only when there are none; nothing of the user's is read half (unknown
+// the fix; Compile gives a catalog only when there are none; nothing of the user's is read half (unknown
 // fields and wrong types are mistakes); input is bounded and never makes the package panic (FuzzParse).
 //
 // It is the only importer of knative.dev/serving and knative.dev/pkg: what is a valid Service is decided
@@ -43,11 +43,14 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	if o.FunctionURL == nil {
-		o.FunctionURL = func(k catalog.Key) string {
-			return fmt.Sprintf("http://%s.%s.svc.cluster.local", k.Name, k.Namespace)
-		}
+		o.FunctionURL = serviceURL
 	}
 	return o
+}
+
+// serviceURL is where a Knative Service answers within its cluster, by Knative's convention.
+func serviceURL(k catalog.Key) string {
+	return fmt.Sprintf("http://%s.%s.svc.cluster.local", k.Name, k.Namespace)
 }
 
 // Bundle is what a set of resources means.

@@ -12,6 +12,7 @@ import (
 type routeTable struct {
 	mux    *http.ServeMux
 	routes map[string]string // pattern: where it was registered first, for people
+	order  []string          // the patterns, as they came
 }
 
 // newRouteTable knows the gateway's own paths. The gateway registers them for GET, which is why a GET
@@ -31,13 +32,31 @@ func (t *routeTable) add(method, path, where string) (collision string) {
 	if first, ok := t.routes[pattern]; ok {
 		return fmt.Sprintf("has the method and path of %s", first)
 	}
+	if register(t.mux, pattern) == "" {
+		t.routes[pattern] = where
+		t.order = append(t.order, pattern)
+		return ""
+	}
+	// The mux names any of those that collide; the first that came is the same one each time, which a status that is
+	// written again and again needs.
+	for _, other := range t.order {
+		two := http.NewServeMux()
+		_ = register(two, other)
+		if msg := register(two, pattern); msg != "" {
+			return t.explain(msg)
+		}
+	}
+	return "" // not a pattern: API.Validate says so
+}
+
+// register returns what the mux has against pattern.
+func register(mux *http.ServeMux, pattern string) (msg string) {
 	defer func() {
 		if r := recover(); r != nil {
-			collision = t.explain(fmt.Sprint(r))
+			msg = fmt.Sprint(r)
 		}
 	}()
-	t.mux.Handle(pattern, http.NotFoundHandler())
-	t.routes[pattern] = where
+	mux.Handle(pattern, http.NotFoundHandler())
 	return ""
 }
 

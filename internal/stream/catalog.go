@@ -3,9 +3,11 @@ package stream
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weir-dev/weir/internal/catalog"
@@ -15,26 +17,120 @@ const (
 	catalogBucket = "WEIR_CATALOG"
 	catalogKey    = "catalog"
 	catalogRetry  = time.Second
+	// maxCatalogBytes bounds the published value: a message of NATS holds 1 MiB unless its server says otherwise.
+	// Compressed, that is some ten thousand routes with schemas.
+	maxCatalogBytes = 1<<20 - 4<<10
+	// maxCatalogMemory bounds what a published value may unfold to.
+	maxCatalogMemory = 64 << 20
 )
 
-// PublishCatalog makes cat the one that the data plane works by.
-func (c *Conn) PublishCatalog(ctx context.Context, cat *catalog.Catalog, replicas int) error {
+// The ways in which a catalog can't be published.
+var (
+	// ErrCatalogTooLarge means that all resources together don't fit into one message.
+	ErrCatalogTooLarge = errors.New("stream: the catalog is too large for one message of NATS")
+	// ErrCatalogChanged means that another has published since the catalog was read.
+	ErrCatalogChanged = errors.New("stream: the catalog was changed by another")
+)
+
+// PublishedCatalog is the catalog that the data plane works by, as it was read.
+type PublishedCatalog struct {
+	Catalog  *catalog.Catalog // never nil; empty when none was published yet
+	revision uint64           // of the bucket; 0: none was published yet
+}
+
+// None reports that no catalog was published yet.
+func (p *PublishedCatalog) None() bool { return p.revision == 0 }
+
+// Catalog reads the published catalog.
+func (c *Conn) Catalog(ctx context.Context) (*PublishedCatalog, error) {
 	ctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
+	none := &PublishedCatalog{Catalog: new(catalog.Catalog)}
+	kv, err := c.js.KeyValue(ctx, catalogBucket)
+	if errors.Is(err, jetstream.ErrBucketNotFound) {
+		return none, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("catalog bucket: %w", err)
+	}
+	e, err := kv.Get(ctx, catalogKey)
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return none, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read the catalog: %w", err)
+	}
+	cat, err := decodeCatalog(e.Value())
+	if err != nil {
+		c.log.Error("the published catalog can't be read; it counts as empty", "revision", e.Revision(), "error", err)
+		cat = new(catalog.Catalog)
+	}
+	return &PublishedCatalog{Catalog: cat, revision: e.Revision()}, nil
+}
+
+// PublishCatalog makes cat the one that the data plane works by, in place of former; nil: of whatever is there.
+// It returns ErrCatalogChanged when former is not the published one any more.
+func (c *Conn) PublishCatalog(ctx context.Context, cat *catalog.Catalog, replicas int, former *PublishedCatalog) error {
+	ctx, cancel := c.bound(ctx, apiTimeout)
+	defer cancel()
+	data, err := encodeCatalog(cat)
+	if err != nil {
+		return err
+	}
 	kv, err := c.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-		Bucket: catalogBucket, History: 1, Replicas: replicas, Storage: jetstream.FileStorage, Compression: true,
+		Bucket: catalogBucket, History: 1, Replicas: replicas, Storage: jetstream.FileStorage,
 	})
 	if err != nil {
 		return fmt.Errorf("catalog bucket: %w", err)
 	}
-	data, err := json.Marshal(cat)
-	if err != nil {
-		return fmt.Errorf("encode the catalog: %w", err)
+	if former == nil {
+		_, err = kv.Put(ctx, catalogKey, data)
+	} else {
+		_, err = kv.Update(ctx, catalogKey, data, former.revision) // 0: there is none yet
 	}
-	if _, err := kv.Put(ctx, catalogKey, data); err != nil {
+	var api *jetstream.APIError
+	if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+		return ErrCatalogChanged
+	}
+	if err != nil {
 		return fmt.Errorf("publish the catalog: %w", err)
 	}
 	return nil
+}
+
+func encodeCatalog(cat *catalog.Catalog) ([]byte, error) {
+	data, err := json.Marshal(cat)
+	if err != nil {
+		return nil, fmt.Errorf("encode the catalog: %w", err)
+	}
+	enc, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		return nil, fmt.Errorf("encode the catalog: %w", err)
+	}
+	data = enc.EncodeAll(data, nil)
+	if err := enc.Close(); err != nil {
+		return nil, fmt.Errorf("encode the catalog: %w", err)
+	}
+	if len(data) > maxCatalogBytes {
+		return nil, fmt.Errorf("%w: %d bytes compressed, at most %d", ErrCatalogTooLarge, len(data), maxCatalogBytes)
+	}
+	return data, nil
+}
+
+func decodeCatalog(data []byte) (*catalog.Catalog, error) {
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxCatalogMemory))
+	if err != nil {
+		return nil, fmt.Errorf("decode the catalog: %w", err)
+	}
+	defer dec.Close()
+	if data, err = dec.DecodeAll(data, nil); err != nil {
+		return nil, fmt.Errorf("decode the catalog: %w", err)
+	}
+	cat := new(catalog.Catalog)
+	if err := json.Unmarshal(data, cat); err != nil {
+		return nil, fmt.Errorf("decode the catalog: %w", err)
+	}
+	return cat, nil
 }
 
 // WatchCatalog calls use with the published catalog and with every later one until ctx ends. A bucket
@@ -77,12 +173,12 @@ func (c *Conn) watchCatalog(ctx context.Context, use func(*catalog.Catalog)) err
 			if e == nil { // the end of the initial values
 				continue
 			}
-			var cat catalog.Catalog
-			if err := json.Unmarshal(e.Value(), &cat); err != nil {
+			cat, err := decodeCatalog(e.Value())
+			if err != nil {
 				c.log.Error("the published catalog can't be read; the last good one stays", "revision", e.Revision(), "error", err)
 				continue
 			}
-			use(&cat)
+			use(cat)
 		case <-live.Done():
 			return ErrUnavailable
 		case <-ctx.Done():

@@ -13,6 +13,8 @@ import (
 var (
 	// ErrQueueFull means that the queue holds maxBytes: nothing was stored.
 	ErrQueueFull = errors.New("stream: the queue is full")
+	// ErrQueueClosed means that the queue is being deleted and takes no records: nothing was stored.
+	ErrQueueClosed = errors.New("stream: the queue is being deleted")
 	// ErrBusy means that this process already holds as much unwritten data as it may, or that the
 	// server does: nothing was stored.
 	ErrBusy = errors.New("stream: too many writes are waiting")
@@ -26,6 +28,7 @@ var (
 
 // Error codes of the NATS server (server/errors.json) that have no name in nats.go.
 const (
+	codeMessageTooLarge   = 10054 // larger than the stream's MaxMsgSize, which only a closed queue has
 	codeStreamStoreFailed = 10077 // DiscardNew and a limit is reached
 	codeIngestQueueFull   = 10167
 )
@@ -36,6 +39,8 @@ func publishError(ctx context.Context, err error) error {
 	switch {
 	case errors.As(err, &api):
 		switch {
+		case api.ErrorCode == codeMessageTooLarge:
+			return fmt.Errorf("%w: %w", ErrQueueClosed, err)
 		case api.ErrorCode == codeStreamStoreFailed:
 			return fmt.Errorf("%w: %w", ErrQueueFull, err)
 		case api.ErrorCode == codeIngestQueueFull || api.Code == 429:

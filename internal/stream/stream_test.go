@@ -2,6 +2,7 @@ package stream_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -326,7 +327,7 @@ func TestCatalogReachesWatchers(t *testing.T) {
 	defer func() { cancel(); <-done }()
 	for _, name := range []string{"a", "b"} {
 		want := &catalog.Catalog{Queues: []catalog.Queue{{Key: catalog.Key{Namespace: "default", Name: name}}}}
-		if err := c.PublishCatalog(t.Context(), want, 1); err != nil {
+		if err := c.PublishCatalog(t.Context(), want, 1, nil); err != nil {
 			t.Fatal(err)
 		}
 		if cat := <-got; cat.Revision() != want.Revision() {
@@ -390,5 +391,105 @@ func TestALeaseThatCanNotBeRenewedEndsInTime(t *testing.T) {
 	}
 	if d := time.Since(taken); d >= stream.LeaseTTL || !errors.Is(context.Cause(l.Context()), stream.ErrLeaseLost) || l.Holds() {
 		t.Errorf("it ended after %s with %v; the server holds it for %s", d, context.Cause(l.Context()), stream.LeaseTTL)
+	}
+}
+
+// TestPublishCatalogSwaps: of two that publish in place of the same catalog, one gets told; so a leader that was
+// replaced without knowing it brings nothing old back.
+func TestPublishCatalogSwaps(t *testing.T) {
+	c := testkit.Conn(t, testkit.NATS(t))
+	none, err := c.Catalog(t.Context())
+	if err != nil || !none.None() || none.Catalog == nil {
+		t.Fatalf("got %+v, %v; want an empty one", none, err)
+	}
+	named := func(name string) *catalog.Catalog {
+		return &catalog.Catalog{Queues: []catalog.Queue{{Key: catalog.Key{Namespace: "default", Name: name}}}}
+	}
+	if err := c.PublishCatalog(t.Context(), named("a"), 1, none); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.PublishCatalog(t.Context(), named("b"), 1, none); !errors.Is(err, stream.ErrCatalogChanged) {
+		t.Errorf("the first catalog was published twice: %v", err)
+	}
+	a, err := c.Catalog(t.Context())
+	if err != nil || a.None() || a.Catalog.Revision() != named("a").Revision() {
+		t.Fatalf("got %+v, %v", a, err)
+	}
+	if err := c.PublishCatalog(t.Context(), named("c"), 1, a); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.PublishCatalog(t.Context(), named("d"), 1, a); !errors.Is(err, stream.ErrCatalogChanged) {
+		t.Errorf("an older catalog was replaced: %v", err)
+	}
+}
+
+func TestCatalogTooLarge(t *testing.T) {
+	c := testkit.Conn(t, testkit.NATS(t))
+	var routes []catalog.Route
+	for range 50_000 {
+		routes = append(routes, catalog.Route{Name: rand.Text(), Method: "GET", Path: "/" + rand.Text()}) // compresses badly
+	}
+	err := c.PublishCatalog(t.Context(), &catalog.Catalog{APIs: []catalog.API{{Routes: routes}}}, 1, nil)
+	if !errors.Is(err, stream.ErrCatalogTooLarge) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// TestCloseQueue: a closed queue refuses every record and gives away those that it has; it can be opened again.
+func TestCloseQueue(t *testing.T) {
+	c := testkit.Conn(t, testkit.NATS(t))
+	q := orders()
+	if err := c.CloseQueue(t.Context(), q.Key); err != nil {
+		t.Errorf("a queue without streams: %v", err)
+	}
+	ensure(t, c, q)
+	w := writer(t, c, q.Key)
+	if err := w.Append(t.Context(), newRecord(t, "before")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := c.CloseQueue(t.Context(), q.Key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Append(t.Context(), newRecord(t, "after")); !errors.Is(err, stream.ErrQueueClosed) {
+		t.Errorf("got %v", err)
+	}
+	if st, err := c.Status(t.Context(), q.Key); err != nil || st.Pending != 1 {
+		t.Errorf("got %+v, %v", st, err)
+	}
+	d := next(t, open(t, c, q.Key))
+	if err := d.Ack(); err != nil || string(d.Records[0].Body) != "before" {
+		t.Errorf("got %q, %v", d.Records[0].Body, err)
+	}
+	testkit.Eventually(t, "it is empty", func() bool {
+		st, err := c.Status(t.Context(), q.Key)
+		return err == nil && st.Empty()
+	})
+	ensure(t, c, q)
+	if err := w.Append(t.Context(), newRecord(t, "again")); err != nil {
+		t.Errorf("opened again: %v", err)
+	}
+}
+
+func TestDeleteQueue(t *testing.T) {
+	c := testkit.Conn(t, testkit.NATS(t))
+	q := orders()
+	ensure(t, c, q)
+	for range 2 {
+		if err := c.DeleteQueue(t.Context(), q.Key); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Status(t.Context(), q.Key); !errors.Is(err, stream.ErrNoQueue) {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+// TestQueueThatNATSHasNoRoomFor: three replicas at a server that is alone. Users are told what to change.
+func TestQueueThatNATSHasNoRoomFor(t *testing.T) {
+	c := testkit.Conn(t, testkit.NATS(t))
+	if err := c.EnsureQueue(t.Context(), orders(), 3); !errors.Is(err, stream.ErrNoRoom) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -34,6 +34,18 @@ const (
 	maxAckPending = 16384
 )
 
+// ErrNoRoom means that the server or cluster can't take a queue of this size or number of replicas: it reserves
+// maxBytes for the queue and as much for its dead letters. Nothing was changed.
+var ErrNoRoom = errors.New("stream: NATS can't take the queue")
+
+// Error codes of the NATS server (server/errors.json) that have no name in nats.go.
+const (
+	codeNoSuitablePeers       = 10005 // fewer servers with room than replicas
+	codeInsufficientResources = 10023
+	codeStorageExceeded       = 10047
+	codeReplicasUnsupported   = 10074 // more than one replica at a server that is in no cluster
+)
+
 func queueStream(k catalog.Key) string  { return "WEIR_Q_" + k.Namespace + "_" + k.Name }
 func retryStream(k catalog.Key) string  { return "WEIR_R_" + k.Namespace + "_" + k.Name }
 func deadStream(k catalog.Key) string   { return "WEIR_D_" + k.Namespace + "_" + k.Name }
@@ -72,7 +84,7 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 			sc.Duplicates = min(sc.Duplicates, sc.MaxAge) // the server refuses a longer window
 		}
 		if _, err := c.js.CreateOrUpdateStream(ctx, sc); err != nil {
-			return fmt.Errorf("queue %s: stream %s: %w", q.Key, sc.Name, err)
+			return fmt.Errorf("queue %s: stream %s: %w", q.Key, sc.Name, topologyError(err))
 		}
 	}
 	return c.ensureConsumers(ctx, q.Key)
@@ -96,6 +108,57 @@ func (c *Conn) ensureConsumers(ctx context.Context, k catalog.Key) error {
 	return nil
 }
 
+// topologyError names the states of a refused stream that a user can mend.
+func topologyError(err error) error {
+	var api *jetstream.APIError
+	if errors.As(err, &api) {
+		switch api.ErrorCode {
+		case codeNoSuitablePeers, codeInsufficientResources, codeStorageExceeded, codeReplicasUnsupported:
+			return fmt.Errorf("%w: %w", ErrNoRoom, err)
+		}
+	}
+	return err
+}
+
+// closedMsgSize is the largest message of a closed queue: no block is as small, so all are refused.
+const closedMsgSize = 1
+
+// CloseQueue lets the queue's stream refuse every further record (ErrQueueClosed), whoever writes it; what it
+// holds stays and can be delivered and dead-lettered. It is the first step of deleting a queue: what is found
+// empty afterwards stays empty. EnsureQueue opens the queue again. A queue without streams is no error.
+func (c *Conn) CloseQueue(ctx context.Context, k catalog.Key) error {
+	ctx, cancel := c.bound(ctx, apiTimeout)
+	defer cancel()
+	st, err := c.js.Stream(ctx, queueStream(k))
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("queue %s: %w", k, err)
+	}
+	sc := st.CachedInfo().Config
+	if sc.MaxMsgSize == closedMsgSize {
+		return nil
+	}
+	sc.MaxMsgSize = closedMsgSize
+	if _, err := c.js.UpdateStream(ctx, sc); err != nil {
+		return fmt.Errorf("queue %s: close: %w", k, err)
+	}
+	return nil
+}
+
+// DeleteQueue removes the queue's streams and all that they hold. It is idempotent.
+func (c *Conn) DeleteQueue(ctx context.Context, k catalog.Key) error {
+	ctx, cancel := c.bound(ctx, apiTimeout)
+	defer cancel()
+	for _, name := range []string{queueStream(k), retryStream(k), deadStream(k)} {
+		if err := c.js.DeleteStream(ctx, name); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return fmt.Errorf("queue %s: delete stream %s: %w", k, name, err)
+		}
+	}
+	return nil
+}
+
 // QueueStatus is what a queue holds, in stream messages (blocks) and bytes on disk.
 type QueueStatus struct {
 	Pending    uint64 // blocks that no dispatcher has taken yet
@@ -110,12 +173,15 @@ type QueueStatus struct {
 // Empty reports whether nothing is left to be delivered.
 func (s QueueStatus) Empty() bool { return s.Pending == 0 && s.InFlight == 0 && s.Retrying == 0 }
 
-// Status asks the leaders of the queue's streams and consumers.
+// Status asks the leaders of the queue's streams and consumers. It returns ErrNoQueue when there are none.
 func (c *Conn) Status(ctx context.Context, k catalog.Key) (QueueStatus, error) {
 	ctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
 	var s QueueStatus
 	consumer, err := c.js.Consumer(ctx, queueStream(k), consumerName)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return s, fmt.Errorf("%w: %s", ErrNoQueue, k)
+	}
 	if err != nil {
 		return s, fmt.Errorf("queue %s: %w", k, err)
 	}

@@ -83,7 +83,7 @@ func newCluster(t testing.TB, nats natsServer, folder, url string) *cluster {
 			t.Fatal(err)
 		}
 	}
-	if err := conn.PublishCatalog(ctx, bundle.Catalog, 1); err != nil {
+	if err := conn.PublishCatalog(ctx, bundle.Catalog, 1, nil); err != nil {
 		t.Fatal(err)
 	}
 	return &cluster{

@@ -127,7 +127,7 @@ func (b *bench) drainOnce(ctx context.Context, full string) error {
 	}
 	others := b.watchOthers()
 	start := time.Now()
-	if err := conn.PublishCatalog(ctx, cat, 1); err != nil {
+	if err := conn.PublishCatalog(ctx, cat, 1, nil); err != nil {
 		return err
 	}
 	if err := untilEmpty(ctx, conn, queueKey(cat)); err != nil {

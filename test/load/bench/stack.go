@@ -78,7 +78,7 @@ func provision(ctx context.Context, url string, cat *catalog.Catalog) error {
 			return err
 		}
 	}
-	return conn.PublishCatalog(ctx, cat, 1)
+	return conn.PublishCatalog(ctx, cat, 1, nil)
 }
 
 func connect(ctx context.Context, url string) (*stream.Conn, error) {

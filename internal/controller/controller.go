@@ -1,0 +1,228 @@
+// Package controller turns a cluster's resources into what the data plane works by: it watches Weir's resources
+// and the Knative Services, makes the queues' streams, publishes the catalog, and says in each resource's status
+// whether it works and, if not, how to mend it.
+//
+// There is one reconciliation for everything together, because everything ends in one catalog. It is level
+// triggered: whatever changed, it reads all resources (from the client's cache) and brings the streams, the catalog and the statuses
+// in line with them. The published catalog is the only memory: a resource that turns invalid goes on in its last
+// valid version, which is the one that is published.
+//
+// Invariants: a catalog that names a queue is published after the queue's streams were made, and a queue's streams
+// are removed after a catalog was published in which it is closed; one replica works, the one that holds the
+// leader's lease, and publishing is a compare-and-swap, so that a former leader can't bring an old catalog back;
+// records are never dropped without being told to (finalizer, [v1alpha1.DropRecordsAnnotation]).
+//
+// The files: controller.go (watches and process), reconcile.go (one reconciliation), queues.go (streams and
+// deletion), status.go (conditions).
+//
+// It is the only importer of controller-runtime and client-go. It may import api/v1alpha1, catalog, manifest and
+// stream.
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrlcontroller "sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/internal/manifest"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+const (
+	leaseName = "weir-controller"
+	// The wait after a reconciliation that failed, doubled with each one in a row.
+	retryMin, retryMax = 200 * time.Millisecond, 15 * time.Second
+)
+
+// Config is what a controller needs. The way to the cluster is that of kubectl: the pod's service account, or
+// KUBECONFIG.
+type Config struct {
+	Conn     *stream.Conn
+	Replicas int // of streams: 1, 3 or 5
+	// Namespaces to watch; none: all of the cluster.
+	Namespaces []string
+	// LeaseNamespace is where the leader's lease is kept.
+	LeaseNamespace string
+	// MetricsListen is an address such as ":8080" for Prometheus; "0": none.
+	MetricsListen string
+	Log           *slog.Logger
+}
+
+// Validate names the first field that is missing or wrong.
+func (c *Config) Validate() error {
+	switch {
+	case c.Conn == nil:
+		return errors.New("controller: Conn is missing")
+	case !slices.Contains([]int{1, 3, 5}, c.Replicas):
+		return fmt.Errorf("controller: Replicas is %d: a stream has 1, 3 or 5", c.Replicas)
+	case c.LeaseNamespace == "":
+		return errors.New("controller: LeaseNamespace is missing: name the namespace that the controller runs in")
+	case c.Log == nil:
+		return errors.New("controller: Log is missing")
+	}
+	return nil
+}
+
+// Run watches and reconciles until ctx is cancelled. It calls ready when the caches are filled; whether this
+// replica leads is another matter.
+func Run(ctx context.Context, cfg Config, ready func()) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	log := logr.FromSlogHandler(cfg.Log.Handler())
+	ctrl.SetLogger(log)
+	klog.SetLogger(log)
+	restConfig, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("no way to the cluster: %w: run in a pod with a service account, or set KUBECONFIG", err)
+	}
+	mgr, err := ctrl.NewManager(restConfig, manager.Options{
+		Scheme:                  newScheme(),
+		Logger:                  log,
+		Cache:                   cacheOptions(cfg.Namespaces),
+		Metrics:                 server.Options{BindAddress: cfg.MetricsListen},
+		HealthProbeBindAddress:  "0", // package app has the probes
+		LeaderElection:          true,
+		LeaderElectionID:        leaseName,
+		LeaderElectionNamespace: cfg.LeaseNamespace,
+		// The process ends when Run returns, so the next leader need not wait for the lease to run out.
+		LeaderElectionReleaseOnCancel: true,
+	})
+	if err != nil {
+		return fmt.Errorf("connect to the cluster: %w", err)
+	}
+	if err := errors.Join(needKinds(mgr.GetRESTMapper()), watch(mgr, cfg)); err != nil {
+		return err
+	}
+	if err := mgr.Add(whenSynced(mgr.GetCache(), ready)); err != nil {
+		return err
+	}
+	return mgr.Start(ctx)
+}
+
+func newScheme() *runtime.Scheme {
+	s := runtime.NewScheme()
+	utilruntime.Must(v1alpha1.AddToScheme(s))
+	utilruntime.Must(manifest.AddKnativeToScheme(s))
+	return s
+}
+
+func cacheOptions(namespaces []string) cache.Options {
+	opts := cache.Options{DefaultTransform: cache.TransformStripManagedFields()}
+	for _, ns := range namespaces {
+		if opts.DefaultNamespaces == nil {
+			opts.DefaultNamespaces = map[string]cache.Config{}
+		}
+		opts.DefaultNamespaces[ns] = cache.Config{}
+	}
+	return opts
+}
+
+// needKinds says at the start what would otherwise be a watch that never comes to anything.
+func needKinds(mapper meta.RESTMapper) error {
+	weir := v1alpha1.GroupVersion
+	for kind, fix := range map[string]string{
+		"API": "", "Queue": "", "EventSourceMapping": "",
+		"Service": "Knative Serving is not installed in this cluster: see https://knative.dev/docs/install",
+	} {
+		gvk := weir.WithKind(kind)
+		if fix != "" {
+			gvk = manifest.KnativeGroupVersion().WithKind(kind)
+		} else {
+			fix = "the custom resource definitions are missing: install the chart with crds.install=true"
+		}
+		_, err := mapper.RESTMapping(gvk.GroupKind(), gvk.Version)
+		if meta.IsNoMatchError(err) {
+			return fmt.Errorf("the cluster has no %s %s: %s", gvk.GroupVersion(), kind, fix)
+		}
+		if err != nil {
+			return fmt.Errorf("ask the cluster for %s %s: %w", gvk.GroupVersion(), kind, err)
+		}
+	}
+	return nil
+}
+
+func whenSynced(c cache.Cache, ready func()) manager.Runnable {
+	return everyReplica(func(ctx context.Context) error {
+		if c.WaitForCacheSync(ctx) {
+			ready()
+		}
+		<-ctx.Done()
+		return nil
+	})
+}
+
+// everyReplica is a runnable that doesn't wait for leadership.
+type everyReplica func(context.Context) error
+
+// Start runs it.
+func (f everyReplica) Start(ctx context.Context) error { return f(ctx) }
+
+// NeedLeaderElection is false.
+func (f everyReplica) NeedLeaderElection() bool { return false }
+
+// watch sets up the one reconciliation: whatever changes, the same request is queued, once.
+func watch(mgr manager.Manager, cfg Config) error {
+	everything := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
+		return []reconcile.Request{{NamespacedName: client.ObjectKey{Name: "everything"}}}
+	})
+	// Our own writes to a status change neither generation nor annotations.
+	theirs := builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))
+	up := make(chan event.GenericEvent)
+	if err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error { return announce(ctx, cfg.Conn, up) })); err != nil {
+		return err
+	}
+	return builder.ControllerManagedBy(mgr).Named("weir").
+		Watches(&v1alpha1.API{}, everything, theirs).
+		Watches(&v1alpha1.Queue{}, everything, theirs).
+		Watches(&v1alpha1.EventSourceMapping{}, everything, theirs).
+		Watches(&manifest.KnativeService{}, everything).
+		WatchesRawSource(source.Channel(up, everything)).
+		WithOptions(ctrlcontroller.Options{
+			MaxConcurrentReconciles: 1,
+			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](retryMin, retryMax),
+		}).
+		Complete(newReconciler(mgr.GetClient(), cfg))
+}
+
+// announce sends an event at the start of each connected period: a NATS server that is back may have lost
+// everything.
+func announce(ctx context.Context, conn *stream.Conn, up chan<- event.GenericEvent) error {
+	for conn.WaitUp(ctx) == nil {
+		live := conn.Live()
+		select {
+		case up <- event.GenericEvent{Object: &v1alpha1.Queue{}}:
+		case <-ctx.Done():
+			return nil
+		}
+		select {
+		case <-live.Done():
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	return nil
+}

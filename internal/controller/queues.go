@@ -1,0 +1,143 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/manifest"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// addFinalizers comes before the streams: a queue that has streams has its finalizer.
+func (r *reconciler) addFinalizers(ctx context.Context, res *resources) error {
+	var errs []error
+	for i := range res.queues {
+		q := &res.queues[i]
+		if !q.DeletionTimestamp.IsZero() || controllerutil.ContainsFinalizer(q, v1alpha1.QueueFinalizer) {
+			continue
+		}
+		before := q.DeepCopy()
+		controllerutil.AddFinalizer(q, v1alpha1.QueueFinalizer)
+		// With the version: the list of finalizers is replaced as a whole, and another's must not be lost.
+		err := r.client.Patch(ctx, q, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+		if client.IgnoreNotFound(err) != nil {
+			errs = append(errs, fmt.Errorf("queue %s/%s: add the finalizer: %w", q.Namespace, q.Name, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// ensureStreams makes sure of the streams of each queue that changed, or was not looked at for a while, or was
+// last looked at over another connection. A queue that NATS refuses doesn't hold up the others.
+func (r *reconciler) ensureStreams(ctx context.Context, out *manifest.Outcome) error {
+	if live := r.conn.Live(); live != r.live {
+		r.live, r.leases = live, time.Time{}
+		clear(r.ensured)
+	}
+	now := time.Now()
+	if now.Sub(r.leases) >= resyncEvery {
+		if err := r.conn.EnsureLeases(ctx, r.replicas); err != nil {
+			return err
+		}
+		r.leases = now
+	}
+	named := make(map[catalog.Key]bool, len(out.Catalog.Queues))
+	for _, q := range out.Catalog.Queues {
+		named[q.Key] = true
+		if e, ok := r.ensured[q.Key]; q.Closed || ok && e.spec == q && now.Sub(e.at) < resyncEvery {
+			continue
+		}
+		err := r.conn.EnsureQueue(ctx, q, r.replicas)
+		switch {
+		case err == nil:
+			r.ensured[q.Key] = ensuredQueue{q, now}
+		case errors.Is(err, stream.ErrUnavailable) || ctx.Err() != nil:
+			return err
+		default:
+			delete(r.ensured, q.Key)
+			r.log.Error("a queue's streams can't be made or changed", "queue", q.Key.String(), "error", err)
+			out.Verdicts[manifest.QueueRef(q.Key)] = refused(q, r.replicas, err)
+		}
+	}
+	maps.DeleteFunc(r.ensured, func(k catalog.Key, _ ensuredQueue) bool { return !named[k] })
+	return nil
+}
+
+func refused(q catalog.Queue, replicas int, err error) manifest.Verdict {
+	if errors.Is(err, stream.ErrNoRoom) {
+		return manifest.Verdict{Reason: reasonNoRoom, Message: fmt.Sprintf(
+			"NATS can't take the queue with %d replica(s): it reserves maxBytes (%d bytes) for the records and as much for the dead letters. "+
+				"Lower spec.maxBytes, or give NATS more storage (nats.jetstream in the chart's values) or servers. It said: %v", replicas, q.MaxBytes, err)}
+	}
+	return manifest.Verdict{Reason: reasonStreamRefused, Message: "NATS refused the queue's streams: " + err.Error()}
+}
+
+// deleteQueues goes on with the deletion of queues: the catalog in which they are closed is published, so nobody
+// is to write to them any more; closing the stream makes sure of it. What is empty then stays empty. It reports
+// whether any queue still waits.
+func (r *reconciler) deleteQueues(ctx context.Context, res *resources, out *manifest.Outcome) (waiting bool, err error) {
+	var errs []error
+	for i := range res.queues {
+		q := &res.queues[i]
+		if q.DeletionTimestamp.IsZero() || !controllerutil.ContainsFinalizer(q, v1alpha1.QueueFinalizer) {
+			continue
+		}
+		holds, err := r.deleteQueue(ctx, q)
+		switch {
+		case err != nil:
+			errs = append(errs, err)
+		case holds != nil:
+			waiting = true
+			out.Verdicts[manifest.QueueRef(keyOf(q))] = manifest.Verdict{Reason: reasonDeleting, Message: deletingMessage(q, holds)}
+		}
+	}
+	return waiting, errors.Join(errs...)
+}
+
+// deleteQueue returns what keeps the queue from being deleted, or nil when it is gone.
+func (r *reconciler) deleteQueue(ctx context.Context, q *v1alpha1.Queue) (*stream.QueueStatus, error) {
+	k := keyOf(q)
+	if err := r.conn.CloseQueue(ctx, k); err != nil {
+		return nil, err
+	}
+	status, err := r.conn.Status(ctx, k)
+	switch {
+	case errors.Is(err, stream.ErrNoQueue): // it never had streams, or an earlier try removed them
+	case err != nil:
+		return nil, err
+	case (!status.Empty() || status.Dead > 0) && q.Annotations[v1alpha1.DropRecordsAnnotation] != "true":
+		return &status, nil
+	}
+	if err := r.conn.DeleteQueue(ctx, k); err != nil {
+		return nil, err
+	}
+	r.log.Info("queue deleted", "queue", k.String(), "pending", status.Pending, "retrying", status.Retrying, "dead", status.Dead)
+	before := q.DeepCopy()
+	controllerutil.RemoveFinalizer(q, v1alpha1.QueueFinalizer)
+	err = r.client.Patch(ctx, q, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	if client.IgnoreNotFound(err) != nil {
+		return nil, fmt.Errorf("queue %s: remove the finalizer: %w", k, err)
+	}
+	return nil, nil //nolint:nilnil // documented: it is gone
+}
+
+func deletingMessage(q *v1alpha1.Queue, s *stream.QueueStatus) string {
+	return fmt.Sprintf(
+		"The queue takes no more records and is deleted once it is empty. It holds, in blocks of one to some hundred records: "+
+			"%d that wait, %d in a dispatcher's hands, %d to be tried again, %d of dead letters. "+
+			"Let its mapping drain it, and redrive or purge the dead letters (weir dlq purge %s). "+
+			"To delete it with all that it holds: kubectl -n %s annotate queues.weir.dev %s %s=true",
+		s.Pending, s.InFlight, s.Retrying, s.Dead, q.Name, q.Namespace, q.Name, v1alpha1.DropRecordsAnnotation)
+}
+
+func keyOf(o client.Object) catalog.Key {
+	return catalog.Key{Namespace: o.GetNamespace(), Name: o.GetName()}
+}

@@ -1,0 +1,132 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/manifest"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+const (
+	// resyncEvery is how often everything is looked at again although nothing has changed: streams and consumers
+	// that somebody removed by hand are made again.
+	resyncEvery = time.Minute
+	// deletingEvery is how often a queue that is being deleted is asked whether it is empty.
+	deletingEvery = 2 * time.Second
+)
+
+// reconciler does one reconciliation after the other, never two at a time.
+type reconciler struct {
+	client   client.Client
+	conn     *stream.Conn
+	replicas int
+	log      *slog.Logger
+
+	live    context.Context              //nolint:containedctx // names the connected period that the rest speaks of
+	leases  time.Time                    // when the stream of leases was made sure of
+	ensured map[catalog.Key]ensuredQueue // queues whose streams were made sure of
+}
+
+type ensuredQueue struct {
+	spec catalog.Queue
+	at   time.Time
+}
+
+func newReconciler(c client.Client, cfg Config) *reconciler {
+	return &reconciler{client: c, conn: cfg.Conn, replicas: cfg.Replicas, log: cfg.Log, ensured: map[catalog.Key]ensuredQueue{}}
+}
+
+// resources are copies of everything in the cluster that matters here.
+type resources struct {
+	apis     []v1alpha1.API
+	queues   []v1alpha1.Queue
+	mappings []v1alpha1.EventSourceMapping
+	services []manifest.KnativeService
+}
+
+// Reconcile brings streams, catalog and statuses in line with the cluster's resources.
+func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
+	res, err := r.list(ctx)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if err := r.addFinalizers(ctx, res); err != nil {
+		return reconcile.Result{}, err
+	}
+	out, err := r.apply(ctx, res)
+	if err != nil {
+		return reconcile.Result{}, errors.Join(err, r.reportFailure(ctx, res, err))
+	}
+	deleting, err := r.deleteQueues(ctx, res, out)
+	result := reconcile.Result{RequeueAfter: resyncEvery}
+	if deleting {
+		result.RequeueAfter = deletingEvery
+	}
+	return result, errors.Join(err, r.report(ctx, res, out))
+}
+
+func (r *reconciler) list(ctx context.Context) (*resources, error) {
+	var (
+		apis     v1alpha1.APIList
+		queues   v1alpha1.QueueList
+		mappings v1alpha1.EventSourceMappingList
+		services manifest.KnativeServiceList
+	)
+	for _, l := range []client.ObjectList{&apis, &queues, &mappings, &services} {
+		if err := r.client.List(ctx, l); err != nil { // copies of what the cache holds
+			return nil, fmt.Errorf("list: %w", err)
+		}
+	}
+	return &resources{apis.Items, queues.Items, mappings.Items, services.Items}, nil
+}
+
+// objects returns copies that may be defaulted: the resources themselves are what is patched later.
+func (res *resources) objects() *manifest.Objects {
+	objs := &manifest.Objects{}
+	for i := range res.apis {
+		objs.APIs = append(objs.APIs, manifest.Resource[v1alpha1.API]{Object: res.apis[i].DeepCopy()})
+	}
+	for i := range res.queues {
+		objs.Queues = append(objs.Queues, manifest.Resource[v1alpha1.Queue]{Object: res.queues[i].DeepCopy()})
+	}
+	for i := range res.mappings {
+		objs.Mappings = append(objs.Mappings, manifest.Resource[v1alpha1.EventSourceMapping]{Object: res.mappings[i].DeepCopy()})
+	}
+	for i := range res.services {
+		objs.Services = append(objs.Services, manifest.Resource[manifest.KnativeService]{Object: res.services[i].DeepCopy()})
+	}
+	return objs
+}
+
+// apply makes the streams of all queues and then publishes the catalog that names them.
+func (r *reconciler) apply(ctx context.Context, res *resources) (*manifest.Outcome, error) {
+	if err := r.conn.Ready(); err != nil {
+		return nil, err
+	}
+	former, err := r.conn.Catalog(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := manifest.Reconcile(res.objects(), former.Catalog)
+	if err := r.ensureStreams(ctx, out); err != nil {
+		return nil, err
+	}
+	if !former.None() && former.Catalog.Revision() == out.Catalog.Revision() {
+		return out, nil
+	}
+	if err := r.conn.PublishCatalog(ctx, out.Catalog, r.replicas, former); err != nil {
+		return nil, err
+	}
+	r.log.Info("catalog published", "revision", out.Catalog.Revision(),
+		"apis", len(out.Catalog.APIs), "queues", len(out.Catalog.Queues), "mappings", len(out.Catalog.Mappings))
+	return out, nil
+}

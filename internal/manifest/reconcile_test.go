@@ -1,0 +1,251 @@
+package manifest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/weir-dev/weir/internal/catalog"
+)
+
+const clusterService = `---
+apiVersion: serving.knative.dev/v1
+kind: Service
+metadata: {name: writer, namespace: default}
+spec:
+  template:
+    metadata: {annotations: {autoscaling.knative.dev/max-scale: "3"}}
+    spec:
+      containerConcurrency: 2
+      timeoutSeconds: 60
+      containers: [{image: example.com/writer}]
+status:
+  address: {url: http://writer.default.svc.cluster.local}
+  conditions: [{type: Ready, status: "True"}]
+`
+
+const clusterQueue = `---
+apiVersion: weir.dev/v1alpha1
+kind: Queue
+metadata: {name: orders, namespace: default}
+`
+
+const clusterMapping = `---
+apiVersion: weir.dev/v1alpha1
+kind: EventSourceMapping
+metadata: {name: orders, namespace: default}
+spec: {queue: orders, function: {name: writer}}
+`
+
+// clusterAPI is an API of the given age in seconds with one route to the queue orders.
+func clusterAPI(name string, age int, path string) string {
+	return fmt.Sprintf(`---
+apiVersion: weir.dev/v1alpha1
+kind: API
+metadata: {name: %s, namespace: default, creationTimestamp: %q}
+spec:
+  routes:
+  - name: create
+    match: {method: POST, path: %q}
+    queue: {name: orders}
+`, name, time.Unix(1_800_000_000-int64(age), 0).UTC().Format(time.RFC3339), path)
+}
+
+// clusterObjects are those of the documents, as a cluster has them: no files, no lines.
+func clusterObjects(t *testing.T, docs ...string) *Objects {
+	t.Helper()
+	objs, errs := Parse("test.yaml", []byte(strings.Join(docs, "")))
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	for i := range objs.APIs {
+		objs.APIs[i].Source = Source{}
+	}
+	for i := range objs.Queues {
+		objs.Queues[i].Source = Source{}
+	}
+	for i := range objs.Mappings {
+		objs.Mappings[i].Source = Source{}
+	}
+	for i := range objs.Services {
+		objs.Services[i].Source = Source{}
+	}
+	return objs
+}
+
+func inDefault(name string) catalog.Key { return catalog.Key{Namespace: "default", Name: name} }
+
+func wantVerdict(t *testing.T, out *Outcome, ref Ref, reason Reason, part string) {
+	t.Helper()
+	v := out.Verdicts[ref]
+	if v.Reason != reason || !strings.Contains(v.Message, part) {
+		t.Errorf("%v: got %q: %q\nwant %q with %q", ref, v.Reason, v.Message, reason, part)
+	}
+}
+
+func paths(cat *catalog.Catalog) []string {
+	var all []string
+	for _, a := range cat.APIs {
+		for _, r := range a.Routes {
+			all = append(all, a.Name+r.Path)
+		}
+	}
+	return all
+}
+
+func TestReconcileGood(t *testing.T) {
+	out := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 0, "/orders")), &catalog.Catalog{})
+	if len(out.Verdicts) > 0 {
+		t.Errorf("verdicts: %v", out.Verdicts)
+	}
+	if m := out.Catalog.Mappings; len(m) != 1 || m[0].MaxConcurrency != 6 || m[0].Function.URL != "http://writer.default.svc.cluster.local" {
+		t.Errorf("mappings: %+v", m)
+	}
+	if got := paths(out.Catalog); !slices.Equal(got, []string{"shop/orders"}) {
+		t.Errorf("routes: %v", got)
+	}
+}
+
+// TestReconcileBadOnesDontHoldUpOthers: a mapping to nothing is explained, everything else works.
+func TestReconcileBadOnesDontHoldUpOthers(t *testing.T) {
+	stray := strings.NewReplacer("name: orders, n", "name: stray, n", "queue: orders", "queue: order").Replace(clusterMapping)
+	out := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterMapping, stray, clusterAPI("shop", 0, "/orders")), &catalog.Catalog{})
+	wantVerdict(t, out, MappingRef(inDefault("stray")), Invalid, `spec.queue: there is no Queue "order" in namespace default; did you mean "orders"?`)
+	if len(out.Verdicts) != 1 || len(out.Catalog.Mappings) != 1 || len(out.Catalog.APIs) != 1 {
+		t.Errorf("got %v and %+v", out.Verdicts, out.Catalog)
+	}
+}
+
+// TestReconcileKeepsTheLastValidVersion of each kind, through any number of reconciliations.
+func TestReconcileKeepsTheLastValidVersion(t *testing.T) {
+	good := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 0, "/orders")), &catalog.Catalog{}).Catalog
+	bad := clusterObjects(t, clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 0, "/{"))
+	bad.Queues[0].Object.Spec.MaxAge = &metav1.Duration{Duration: time.Second}
+	bad.Mappings[0].Object.Spec.Timeout = &metav1.Duration{Duration: 2 * time.Minute}
+	out := Reconcile(bad, good)
+	wantVerdict(t, out, APIRef(inDefault("shop")), Invalid, "spec.routes[0].match.path: ")
+	wantVerdict(t, out, QueueRef(inDefault("orders")), Invalid, "spec.maxAge: ")
+	wantVerdict(t, out, MappingRef(inDefault("orders")), Invalid, "spec.timeout: 2m is longer than timeoutSeconds of Service writer, 1m: Knative would end the call first; set it to at most 1m")
+	if out.Catalog.Revision() != good.Revision() {
+		t.Errorf("got %+v\nwant %+v", out.Catalog, good)
+	}
+}
+
+// TestReconcileLeavesOutWhatWasNeverValid, and what refers to it says so.
+func TestReconcileLeavesOutWhatWasNeverValid(t *testing.T) {
+	objs := clusterObjects(t, clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 0, "/orders"))
+	objs.Queues[0].Object.Spec.MaxAge = &metav1.Duration{Duration: time.Second}
+	out := Reconcile(objs, &catalog.Catalog{})
+	const part = `Queue "orders" has mistakes: its own status says which`
+	wantVerdict(t, out, APIRef(inDefault("shop")), Invalid, part)
+	wantVerdict(t, out, MappingRef(inDefault("orders")), Invalid, part)
+	if c := out.Catalog; len(c.APIs)+len(c.Queues)+len(c.Mappings) != 0 {
+		t.Errorf("got %+v", c)
+	}
+}
+
+// TestReconcileTheOlderWins: of two APIs with one route, and of two mappings of one queue, whatever their order.
+func TestReconcileTheOlderWins(t *testing.T) {
+	second := strings.Replace(clusterMapping, "name: orders, n", "name: zweite, n", 1)
+	for _, reverse := range []bool{false, true} {
+		objs := clusterObjects(t, clusterService, clusterQueue, clusterMapping, second, clusterAPI("young", 1, "/orders"), clusterAPI("old", 60, "/orders"))
+		if reverse {
+			slices.Reverse(objs.APIs)
+			slices.Reverse(objs.Mappings)
+		}
+		out := Reconcile(objs, &catalog.Catalog{})
+		wantVerdict(t, out, APIRef(inDefault("young")), Invalid, "POST /orders has the method and path of route create of API default/old; change")
+		wantVerdict(t, out, MappingRef(inDefault("zweite")), Invalid, "queue orders is already drained by EventSourceMapping orders")
+		if got := paths(out.Catalog); !slices.Equal(got, []string{"old/orders"}) || len(out.Catalog.Mappings) != 1 {
+			t.Errorf("got %v and %+v", got, out.Catalog.Mappings)
+		}
+	}
+}
+
+// TestReconcileEarlierVersionGivesWay: what an invalid API held once doesn't stand in the way of a valid one.
+func TestReconcileEarlierVersionGivesWay(t *testing.T) {
+	good := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterAPI("shop", 60, "/orders")), &catalog.Catalog{}).Catalog
+	out := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterAPI("shop", 60, "/{"), clusterAPI("other", 0, "/orders")), good)
+	if got := paths(out.Catalog); !slices.Equal(got, []string{"other/orders"}) {
+		t.Errorf("routes: %v", got)
+	}
+	wantVerdict(t, out, APIRef(inDefault("shop")), Invalid, "spec.routes[0].match.path")
+}
+
+func TestReconcileQueueGoesAway(t *testing.T) {
+	all := []string{clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 0, "/orders")}
+	good := Reconcile(clusterObjects(t, all...), &catalog.Catalog{}).Catalog
+
+	deleting := clusterObjects(t, all...)
+	deleting.Queues[0].Object.DeletionTimestamp = &metav1.Time{Time: time.Unix(1_800_000_000, 0)}
+	out := Reconcile(deleting, good)
+	wantVerdict(t, out, APIRef(inDefault("shop")), QueueDeleting, "Queue orders is being deleted: route create answers 503")
+	if !out.Catalog.Queues[0].Closed || len(out.Catalog.Mappings) != 1 || len(out.Catalog.APIs) != 1 {
+		t.Errorf("a queue that is deleted is closed, drained on, and known to the gateway: %+v", out.Catalog)
+	}
+
+	out = Reconcile(clusterObjects(t, clusterService, clusterMapping, clusterAPI("shop", 0, "/orders")), out.Catalog)
+	if c := out.Catalog; len(c.APIs)+len(c.Queues)+len(c.Mappings) != 0 {
+		t.Errorf("without the queue nothing of it is left: %+v", c)
+	}
+	wantVerdict(t, out, APIRef(inDefault("shop")), Invalid, `there is no Queue "orders"`)
+}
+
+func TestReconcileFunctionNotReady(t *testing.T) {
+	for name, c := range map[string]struct {
+		status string
+		part   string
+	}{
+		"failed":     {`conditions: [{type: Ready, status: "False", reason: RevisionMissing, message: "no image"}]`, "Knative Service writer is not ready: RevisionMissing: no image"},
+		"no address": {`conditions: [{type: Ready, status: Unknown}]`, "Knative Service writer is not ready: it has no address yet"},
+		"rolling out": {`address: {url: http://writer.default.svc.cluster.local}
+  conditions: [{type: Ready, status: Unknown}]`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			head, _, _ := strings.Cut(clusterService, "status:")
+			out := Reconcile(clusterObjects(t, head+"status:\n  "+c.status+"\n", clusterQueue, clusterMapping), &catalog.Catalog{})
+			if len(out.Catalog.Mappings) != 1 {
+				t.Errorf("the mapping is in use all the same: %+v", out.Catalog)
+			}
+			if c.part == "" {
+				if len(out.Verdicts) != 0 {
+					t.Errorf("got %v", out.Verdicts)
+				}
+				return
+			}
+			wantVerdict(t, out, MappingRef(inDefault("orders")), FunctionNotReady, c.part)
+		})
+	}
+}
+
+// TestReconcileTrustsTheCluster: what Knative's webhook has let through isn't refused for what a fresh installation
+// of it would refuse (here a field behind a feature flag).
+func TestReconcileTrustsTheCluster(t *testing.T) {
+	flagged := strings.Replace(clusterService, "      timeoutSeconds: 60\n", "      timeoutSeconds: 60\n      nodeSelector: {disk: ssd}\n", 1)
+	if flagged == clusterService {
+		t.Fatal("the service has changed")
+	}
+	if _, err := Compile(clusterObjects(t, flagged, clusterQueue, clusterMapping), Options{}); err == nil {
+		t.Error("a file with it is refused")
+	}
+	if out := Reconcile(clusterObjects(t, flagged, clusterQueue, clusterMapping), &catalog.Catalog{}); len(out.Verdicts) > 0 {
+		t.Errorf("got %v", out.Verdicts)
+	}
+}
+
+// TestReconcileIsStable: the same objects give the same catalog and the same words each time; otherwise statuses
+// would be written for ever.
+func TestReconcileIsStable(t *testing.T) {
+	docs := []string{clusterService, clusterQueue, clusterMapping, clusterAPI("a", 1, "/orders"), clusterAPI("b", 1, "/{x}"), clusterAPI("c", 1, "/{y}")}
+	first := Reconcile(clusterObjects(t, docs...), &catalog.Catalog{})
+	for range 50 {
+		again := Reconcile(clusterObjects(t, docs...), first.Catalog)
+		if again.Catalog.Revision() != first.Catalog.Revision() || fmt.Sprint(again.Verdicts) != fmt.Sprint(first.Verdicts) {
+			t.Fatalf("first %v\nthen %v", first.Verdicts, again.Verdicts)
+		}
+	}
+}
