@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/weir-dev/weir/internal/app"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/stream"
@@ -25,7 +27,7 @@ import (
 const connectTimeout = 5 * time.Second
 
 type dlq struct {
-	natsURL   string
+	nats      app.NATS // as the flags say; what they leave out is the environment's
 	namespace string
 }
 
@@ -34,9 +36,26 @@ func newDLQ() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dlq",
 		Short: "Look into dead-letter queues, and bring dead letters back",
+		Long: `Look into dead-letter queues, and bring dead letters back.
+
+For a local run: source .weir/env. For the chart, reach NATS by a port-forward, as its user operator:
+
+  kubectl -n weir-system port-forward svc/weir-nats 4222:4222 &
+  (umask 077; kubectl -n weir-system get secret weir-nats-auth \
+    -o jsonpath='{.data.operator-password}' | base64 -d > operator-password)
+  kubectl -n weir-system get secret weir-nats-tls -o jsonpath='{.data.ca\.crt}' | base64 -d > ca.crt
+  weir dlq list orders --nats tls://localhost:4222 --nats-user operator \
+    --nats-password-file operator-password --nats-ca ca.crt
+
+The chart's certificate holds for localhost too. One of your own that doesn't: give --nats a name that it holds
+for, such as weir-nats.weir-system.svc, and point that name to 127.0.0.1 in /etc/hosts.`,
 	}
 	p := cmd.PersistentFlags()
-	p.StringVar(&d.natsURL, "nats", "", "URL of NATS; default: $WEIR_NATS_URL") // not as the flag's default: --help would print the token
+	// The environment is not the flags' default: --help would print the token.
+	p.StringVar(&d.nats.URL, "nats", "", "URL of NATS; default: $WEIR_NATS_URL")
+	p.StringVar(&d.nats.User, "nats-user", "", "user at NATS; default: $WEIR_NATS_USER")
+	p.StringVar(&d.nats.PasswordFile, "nats-password-file", "", "file with the user's password; default: $WEIR_NATS_PASSWORD_FILE")
+	p.StringVar(&d.nats.CAFile, "nats-ca", "", "PEM file of the CA of NATS, turns TLS on; default: $WEIR_NATS_CA_FILE")
 	p.StringVarP(&d.namespace, "namespace", "n", "default", "namespace of the queue")
 	cmd.AddCommand(d.list(), d.show(), d.redrive(), d.purge())
 	return cmd
@@ -44,17 +63,16 @@ func newDLQ() *cobra.Command {
 
 // with connects, runs f for the queue, and closes.
 func (d *dlq) with(cmd *cobra.Command, queue string, f func(c *stream.Conn, k catalog.Key) error) error {
-	if d.natsURL == "" {
-		d.natsURL = os.Getenv("WEIR_NATS_URL")
+	env := app.NATSFromEnv(os.Getenv)
+	nats := app.NATS{
+		URL: cmp.Or(d.nats.URL, env.URL), User: cmp.Or(d.nats.User, env.User),
+		PasswordFile: cmp.Or(d.nats.PasswordFile, env.PasswordFile), CAFile: cmp.Or(d.nats.CAFile, env.CAFile),
 	}
-	if d.natsURL == "" {
-		return errors.New("where is NATS? set WEIR_NATS_URL (for a local run: source .weir/env) or give --nats")
+	if nats.URL == "" {
+		return errors.New("where is NATS? set WEIR_NATS_URL (for a local run: source .weir/env) or give --nats; for the chart see weir dlq --help")
 	}
 	level := slog.LevelError
-	c, err := stream.Connect(stream.Config{
-		URL: d.natsURL, Name: "weir-dlq",
-		Log: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level})),
-	})
+	c, err := stream.Connect(nats.Stream("weir-dlq", slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))))
 	if err != nil {
 		return err
 	}

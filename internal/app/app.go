@@ -21,13 +21,37 @@ import (
 	"github.com/weir-dev/weir/internal/telemetry"
 )
 
-// Config is what the environment says to a service of the data plane.
+// Config is what the environment says to a service. Not every service uses all of it.
 type Config struct {
-	NATSURL  string       // WEIR_NATS_URL
-	Listen   string       // WEIR_LISTEN, default :8080
-	Instance string       // WEIR_INSTANCE: the name of this process in the cluster; default: the host's name
-	Codec    record.Codec // WEIR_COMPRESSION: s2 (default), zstd or none
-	Log      *slog.Logger // WEIR_LOG_LEVEL (default info), WEIR_LOG_FORMAT (json or text; default json)
+	NATS         NATS
+	NATSSync     string        // WEIR_NATS_SYNC: the sync_interval that NATS was configured with; empty: always
+	Listen       string        // WEIR_LISTEN, default :8080
+	HealthListen string        // WEIR_HEALTH_LISTEN, default :8081; HealthOff: no probes
+	DrainTimeout time.Duration // WEIR_DRAIN_TIMEOUT; 0: the service's own default
+	Instance     string        // WEIR_INSTANCE: the name of this process in the cluster; default: the host's name
+	Codec        record.Codec  // WEIR_COMPRESSION: s2 (default), zstd or none
+	Log          *slog.Logger  // WEIR_LOG_LEVEL (default info), WEIR_LOG_FORMAT (json or text; default json)
+}
+
+// NATS says how to reach it.
+type NATS struct {
+	URL          string // WEIR_NATS_URL
+	User         string // WEIR_NATS_USER
+	PasswordFile string // WEIR_NATS_PASSWORD_FILE
+	CAFile       string // WEIR_NATS_CA_FILE: turns TLS on
+}
+
+// NATSFromEnv reads NATS. Nothing of it is checked: `weir dlq` has flags that go before the environment.
+func NATSFromEnv(getenv func(string) string) NATS {
+	return NATS{
+		URL: getenv("WEIR_NATS_URL"), User: getenv("WEIR_NATS_USER"),
+		PasswordFile: getenv("WEIR_NATS_PASSWORD_FILE"), CAFile: getenv("WEIR_NATS_CA_FILE"),
+	}
+}
+
+// Stream returns the configuration of a connection under name.
+func (n NATS) Stream(name string, log *slog.Logger) stream.Config {
+	return stream.Config{URL: n.URL, User: n.User, PasswordFile: n.PasswordFile, CAFile: n.CAFile, Name: name, Log: log}
 }
 
 // FromEnv reads Config. getenv is os.Getenv but in tests.
@@ -38,11 +62,24 @@ func FromEnv(getenv func(string) string) (Config, error) {
 		}
 		return fallback
 	}
-	cfg := Config{NATSURL: getenv("WEIR_NATS_URL"), Listen: or("WEIR_LISTEN", ":8080"), Instance: getenv("WEIR_INSTANCE")}
-	if cfg.NATSURL == "" {
+	cfg := Config{
+		NATS: NATSFromEnv(getenv), NATSSync: getenv("WEIR_NATS_SYNC"), Instance: getenv("WEIR_INSTANCE"),
+		Listen: or("WEIR_LISTEN", ":8080"), HealthListen: or("WEIR_HEALTH_LISTEN", ":8081"),
+	}
+	switch {
+	case cfg.NATS.URL == "":
 		return Config{}, errors.New("WEIR_NATS_URL is not set: give it the address of NATS, such as nats://nats:4222")
+	case cfg.NATS.User != "" && cfg.NATS.PasswordFile == "":
+		return Config{}, errors.New("WEIR_NATS_USER is set, but not WEIR_NATS_PASSWORD_FILE: give it the file that holds the user's password")
+	case cfg.NATS.User == "" && cfg.NATS.PasswordFile != "":
+		return Config{}, errors.New("WEIR_NATS_PASSWORD_FILE is set, but not WEIR_NATS_USER: give it the user whose password that is")
 	}
 	var err error
+	if v := getenv("WEIR_DRAIN_TIMEOUT"); v != "" {
+		if cfg.DrainTimeout, err = time.ParseDuration(v); err != nil || cfg.DrainTimeout <= 0 {
+			return Config{}, fmt.Errorf("WEIR_DRAIN_TIMEOUT is %q: give it a positive duration, such as 35s", v)
+		}
+	}
 	if cfg.Instance == "" {
 		if cfg.Instance, err = os.Hostname(); err != nil {
 			return Config{}, fmt.Errorf("WEIR_INSTANCE is not set and the host has no name: %w", err)
@@ -81,7 +118,9 @@ func Main(service string, ping time.Duration, run func(context.Context, Config, 
 		return 2
 	}
 	cfg.Log = cfg.Log.With("service", service, "instance", cfg.Instance)
-	conn, err := stream.Connect(stream.Config{URL: cfg.NATSURL, Name: "weir-" + service + "-" + cfg.Instance, PingInterval: ping, Log: cfg.Log})
+	nats := cfg.NATS.Stream("weir-"+service+"-"+cfg.Instance, cfg.Log)
+	nats.PingInterval = ping
+	conn, err := stream.Connect(nats)
 	if err == nil {
 		err = run(ctx, cfg, conn)
 		conn.Close()

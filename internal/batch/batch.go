@@ -34,6 +34,9 @@ type entry[T any] struct {
 // NewAccumulator returns an empty accumulator.
 func NewAccumulator[T any](p Policy) *Accumulator[T] { return &Accumulator[T]{policy: p} }
 
+// SetPolicy makes p the policy of what is held and of what comes.
+func (a *Accumulator[T]) SetPolicy(p Policy) { a.policy = p }
+
 // Add appends an item of size bytes that arrived at now.
 func (a *Accumulator[T]) Add(item T, size int, now time.Time) {
 	a.items = append(a.items, entry[T]{item, size, now})

@@ -16,7 +16,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"reflect"
 	"sync"
 	"time"
 
@@ -61,9 +60,10 @@ type Dispatcher struct {
 	cfg     Config
 	catalog chan *catalog.Catalog // capacity 1: the newest that Run has not seen
 
-	mu      sync.Mutex
-	running map[catalog.Key]*mapping // by mapping
-	latest  map[catalog.Key]*mapping // by queue: the one that works or drains
+	mu       sync.Mutex
+	revision string                   // of the catalog in use; empty: none yet
+	running  map[catalog.Key]*mapping // by mapping
+	latest   map[catalog.Key]*mapping // by queue: the one that works or drains
 }
 
 // New returns a dispatcher. It does nothing before Use and Run.
@@ -104,8 +104,9 @@ func (d *Dispatcher) Run(ctx context.Context, ready func()) error {
 	}
 }
 
-// apply starts, replaces and stops mappings. One that did not change is left alone; a new one starts once
-// the one before it on the same queue has drained, whatever came between.
+// apply starts, changes and stops mappings. One that did not change is left alone, one that did goes on by its new
+// spec; another queue makes it another mapping. A new one starts once the one before it on the same queue has
+// drained, whatever came between.
 func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog.Catalog) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -114,7 +115,8 @@ func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog
 		wanted[m.Key] = m
 	}
 	for k, m := range d.running {
-		if spec, ok := wanted[k]; ok && reflect.DeepEqual(spec, m.spec) {
+		if spec, ok := wanted[k]; ok && spec.Queue == m.queue {
+			m.change(spec)
 			delete(wanted, k)
 			continue
 		}
@@ -133,6 +135,14 @@ func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog
 			m.run()
 		})
 	}
+	d.revision = cat.Revision()
+}
+
+// Revision is that of the catalog in use; empty before the first.
+func (d *Dispatcher) Revision() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.revision
 }
 
 // Stats counts the records of one mapping since it started here. At every moment

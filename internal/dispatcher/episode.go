@@ -50,7 +50,7 @@ func (e *episode) call(intake, work context.Context, items []*item) bool {
 	if !ok {
 		return false
 	}
-	bisect := len(items) > 1 && (o.Class == invoke.Refused || o.Class == invoke.Failed && e.m.spec.BisectOnError)
+	bisect := len(items) > 1 && (o.Class == invoke.Refused || o.Class == invoke.Failed && e.m.spec().BisectOnError)
 	if bisect {
 		half := len(items) / 2
 		return e.call(intake, work, items[:half]) && e.call(intake, work, items[half:])
@@ -89,7 +89,10 @@ func (e *episode) outcome(intake, work context.Context, items []*item) (invoke.O
 			e.m.limiter.Cancel()
 			return invoke.Outcome{}, false
 		}
-		o := e.m.cfg.Client.Call(work, e.m.spec.Function.URL, rs, e.m.spec.Batch.MaxRecords == 1, e.m.spec.Timeout)
+		// Each call goes by the present spec: one that waited may go elsewhere than the one before it. A batch that
+		// was formed before maxRecords became 1 is still sent as a batch.
+		spec := e.m.spec()
+		o := e.m.cfg.Client.Call(work, spec.Function.URL, rs, spec.Batch.MaxRecords == 1 && len(rs) == 1, spec.Timeout)
 		if work.Err() != nil && o.Class == invoke.NotNow {
 			e.m.limiter.Cancel() // we cut the call ourselves: it says nothing about the function
 			return o, false
@@ -99,6 +102,9 @@ func (e *episode) outcome(intake, work context.Context, items []*item) (invoke.O
 		switch {
 		case o.Class == invoke.NotNow:
 			count.Throttled = 1
+			if o.Status == 0 {
+				e.m.unreachable(o.Reason)
+			}
 			limit, _, pause := e.m.limiter.State()
 			e.m.log.Debug("the function can't take the call now", "reason", o.Reason, "concurrency", limit, "pause", pause)
 		case o.Class != invoke.Done || o.FailedIDs != nil:
@@ -131,7 +137,7 @@ func (e *episode) store(work context.Context) error {
 			deads = append(deads, it)
 		}
 	}
-	conn, queue := e.m.cfg.Conn, e.m.spec.Queue
+	conn, queue := e.m.cfg.Conn, e.m.queue
 	if len(deads) > 0 {
 		if err := conn.DeadLetter(work, queue, records(deads)); err != nil {
 			return err
@@ -142,7 +148,7 @@ func (e *episode) store(work context.Context) error {
 		}
 	}
 	for attempts, items := range later {
-		due := now.Add(backoff(e.m.spec.Retry, attempts))
+		due := now.Add(backoff(e.m.spec().Retry, attempts))
 		if err := conn.Delay(work, queue, due, records(items)); err != nil {
 			return err
 		}
@@ -154,7 +160,7 @@ func (e *episode) store(work context.Context) error {
 // exhausted reports whether r, which has just failed, gets no further attempt, and says why in its
 // reason.
 func (e *episode) exhausted(r *record.Record, now time.Time) bool {
-	switch p := e.m.spec.Retry; {
+	switch p := e.m.spec().Retry; {
 	case r.Attempts >= p.MaxAttempts:
 		r.Failure.Reason = fmt.Sprintf("%d of %d attempts failed; the last: %s", r.Attempts, p.MaxAttempts, r.Failure.Reason)
 	case r.Age(now) >= p.MaxAge:

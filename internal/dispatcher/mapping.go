@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weir-dev/weir/internal/catalog"
@@ -15,6 +17,8 @@ import (
 const (
 	// sessionRetry is the wait after a session could not be opened.
 	sessionRetry = time.Second
+	// complainEvery is how often the log says that the function can't be reached.
+	complainEvery = 30 * time.Second
 	// purgeEvery is how often settled blocks are removed from the stream.
 	purgeEvery = time.Second
 )
@@ -24,9 +28,14 @@ var errStopping = errors.New("dispatcher: stopping")
 // mapping works for one event source mapping whenever it holds the queue's lease.
 type mapping struct {
 	cfg     Config
-	spec    catalog.Mapping
+	queue   catalog.Key
 	log     *slog.Logger
 	limiter *invoke.Limiter
+
+	// The spec may change while calls are in flight: they keep the one they began with, all that begins takes
+	// the present one. TestMappingChangesLive guards it.
+	present atomic.Pointer[catalog.Mapping]
+	changed chan struct{} // capacity 1: the session has not seen the present spec
 
 	ctx  context.Context // intake: cancelled means drain
 	stop func()
@@ -34,28 +43,51 @@ type mapping struct {
 
 	holds func() bool // whether the lease holds by the clock; set by own before anything calls
 
-	mu    sync.Mutex
-	count Stats
+	mu         sync.Mutex
+	count      Stats
+	complained time.Time // when the log last said that the function can't be reached
 }
 
 func newMapping(ctx context.Context, cfg Config, spec catalog.Mapping) *mapping {
 	m := &mapping{
-		cfg: cfg, spec: spec, log: cfg.Log.With("mapping", spec.Key.String()),
-		limiter: invoke.NewLimiter(spec.MaxConcurrency), done: make(chan struct{}),
+		cfg: cfg, queue: spec.Queue, log: cfg.Log.With("mapping", spec.Key.String()),
+		limiter: invoke.NewLimiter(spec.MaxConcurrency), changed: make(chan struct{}, 1), done: make(chan struct{}),
 	}
+	m.present.Store(&spec)
 	ictx, cancel := context.WithCancelCause(ctx)
 	m.ctx, m.stop = ictx, func() { cancel(errStopping) }
 	return m
 }
 
+// spec is the present one. Nobody changes what it points to.
+func (m *mapping) spec() *catalog.Mapping { return m.present.Load() }
+
+// change makes spec, of the same queue, the one to work by, without interrupting anything.
+func (m *mapping) change(spec catalog.Mapping) {
+	former := m.spec()
+	if reflect.DeepEqual(*former, spec) {
+		return
+	}
+	m.present.Store(&spec)
+	m.limiter.SetMax(spec.MaxConcurrency)
+	if spec.Function.URL != former.Function.URL {
+		m.limiter.Forget()
+	}
+	select {
+	case m.changed <- struct{}{}:
+	default: // the session is still to look at the change before this one
+	}
+	m.log.Info("the mapping changed", "maxConcurrency", spec.MaxConcurrency, "function", spec.Function.Name)
+}
+
 // run takes the lease, works, and starts over when the lease is lost.
 func (m *mapping) run() {
 	for m.ctx.Err() == nil {
-		lease, err := m.cfg.Conn.WaitLease(m.ctx, "queue."+m.spec.Queue.Namespace+"."+m.spec.Queue.Name, m.cfg.Owner)
+		lease, err := m.cfg.Conn.WaitLease(m.ctx, "queue."+m.queue.Namespace+"."+m.queue.Name, m.cfg.Owner)
 		if err != nil {
 			return // stopping
 		}
-		m.log.Info("working for this mapping", "maxConcurrency", m.spec.MaxConcurrency)
+		m.log.Info("working for this mapping", "maxConcurrency", m.spec().MaxConcurrency)
 		m.own(lease)
 		lease.Release()
 	}
@@ -100,7 +132,7 @@ func (m *mapping) session(work context.Context) error {
 	if err := m.cfg.Conn.WaitUp(m.ctx); err != nil {
 		return err
 	}
-	src, err := m.cfg.Conn.OpenSource(m.ctx, m.spec.Queue)
+	src, err := m.cfg.Conn.OpenSource(m.ctx, m.queue)
 	if err != nil {
 		return err
 	}
@@ -119,7 +151,7 @@ func (m *mapping) purge(ctx context.Context) {
 		settled := s.Done + s.Retried + s.Dead
 		// Once more after the last change: acknowledgements are on their way for a moment.
 		if changed := settled != last; (changed || again) && m.cfg.Conn.Ready() == nil {
-			if err := m.cfg.Conn.PurgeSettled(ctx, m.spec.Queue); err != nil && ctx.Err() == nil {
+			if err := m.cfg.Conn.PurgeSettled(ctx, m.queue); err != nil && ctx.Err() == nil {
 				m.log.Warn("settled blocks could not be removed; trying again", "error", err)
 			} else {
 				last, again = settled, changed
@@ -130,6 +162,17 @@ func (m *mapping) purge(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// unreachable says in the log that a call found no connection, once in a while: a function that is away for a
+// moment is none of an operator's business, one whose name or certificate is wrong is.
+func (m *mapping) unreachable(reason string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if now := time.Now(); now.Sub(m.complained) >= complainEvery {
+		m.complained = now
+		m.log.Warn("the function can't be reached", "reason", reason)
 	}
 }
 

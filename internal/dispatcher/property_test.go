@@ -47,6 +47,23 @@ type script struct {
 	throttle map[int]int // number of the call → status
 	batch    int
 	cap      int
+	changes  []change // of the mapping, while it works
+}
+
+// change is a new spec of the mapping.
+type change struct {
+	batch  int
+	cap    int
+	window time.Duration
+}
+
+// maxCap is the highest cap that ever holds.
+func (s script) maxCap() int {
+	n := s.cap
+	for _, c := range s.changes {
+		n = max(n, c.cap)
+	}
+	return n
 }
 
 func drawScript(t *rapid.T) script {
@@ -63,6 +80,13 @@ func drawScript(t *rapid.T) script {
 	}
 	for range rapid.IntRange(0, 4).Draw(t, "throttled calls") {
 		s.throttle[rapid.IntRange(1, 20).Draw(t, "call")] = rapid.SampledFrom([]int{429, 503}).Draw(t, "status")
+	}
+	for range rapid.IntRange(0, 5).Draw(t, "changes") {
+		s.changes = append(s.changes, change{
+			batch:  rapid.SampledFrom([]int{1, 2, 5, 50}).Draw(t, "new batch"),
+			cap:    rapid.IntRange(1, 4).Draw(t, "new cap"),
+			window: rapid.SampledFrom([]time.Duration{0, time.Millisecond, 20 * time.Millisecond}).Draw(t, "new window"),
+		})
 	}
 	return s
 }
@@ -95,7 +119,7 @@ func (s script) answer(number int, c call) answer {
 
 // TestRandomScriptsAgainstTheModel: at every moment each record that was taken is settled, put back, dead
 // or in hand; at the end exactly those are dead that the model says, after as many attempts; nothing
-// settles twice; and throttled calls cost no attempt.
+// settles twice; and throttled calls cost no attempt. All this while the mapping changes.
 func TestRandomScriptsAgainstTheModel(t *testing.T) {
 	conn := testkit.Conn(t, testkit.NATS(t))
 	rapid.Check(t, func(rt *rapid.T) {
@@ -143,9 +167,14 @@ func (w *world) play(s script, bodies []string) error {
 	deadline := time.Now().Add(testkit.Patience)
 	tick := time.NewTicker(3 * time.Millisecond)
 	defer tick.Stop()
-	checked := 0
+	checked, changes := 0, s.changes
 	for {
 		<-tick.C
+		if len(changes) > 0 {
+			w.spec.Batch.MaxRecords, w.spec.Batch.Window, w.spec.MaxConcurrency = changes[0].batch, changes[0].window, changes[0].cap
+			d.Use(&catalog.Catalog{Mappings: []catalog.Mapping{w.spec}})
+			changes = changes[1:]
+		}
 		st, ok := d.Stats(w.spec.Key)
 		if ok {
 			checked++
@@ -194,8 +223,8 @@ func (w *world) verdict(d *dispatcher.Dispatcher, s script, bodies []string) err
 			return fmt.Errorf("%s %+v: taken %d times (dead %t)", b, s.records[i], w.taken[b], died)
 		}
 	}
-	if w.maxSeen > s.cap {
-		return fmt.Errorf("%d calls at once, the cap is %d", w.maxSeen, s.cap)
+	if w.maxSeen > s.maxCap() {
+		return fmt.Errorf("%d calls at once, the cap is %d", w.maxSeen, s.maxCap())
 	}
 	throttled := 0
 	for n := range s.throttle {

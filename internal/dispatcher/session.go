@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/internal/batch"
+	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/stream"
 )
@@ -57,10 +58,12 @@ type item struct {
 func newSession(m *mapping, src *stream.Source) *session {
 	return &session{
 		m: m, src: src, held: map[blockKey]*block{}, ends: make(chan *episode),
-		acc: batch.NewAccumulator[*item](batch.Policy{
-			MaxItems: m.spec.Batch.MaxRecords, MaxBytes: int(m.spec.Batch.MaxBytes), Window: m.spec.Batch.Window,
-		}),
+		acc: batch.NewAccumulator[*item](policy(m.spec())),
 	}
+}
+
+func policy(spec *catalog.Mapping) batch.Policy {
+	return batch.Policy{MaxItems: spec.Batch.MaxRecords, MaxBytes: int(spec.Batch.MaxBytes), Window: spec.Batch.Window}
 }
 
 var (
@@ -93,6 +96,8 @@ func (s *session) run(work context.Context) error {
 			if !s.settle(e) {
 				stop(errIncomplete) // the next session gets them again
 			}
+		case <-s.m.changed: // back at the top, what is due now is due by the new spec, and the limit is the new one
+			s.acc.SetPolicy(policy(s.m.spec()))
 		case <-window.C:
 		case <-extend.C:
 			for _, b := range s.held {
@@ -145,7 +150,7 @@ func (s *session) giveBack() {
 	if s.m.holds() && s.src.Live() {
 		// Not work's context: that calls were cut is the usual reason to be here.
 		ctx, cancel := context.WithTimeout(context.Background(), giveBackTimeout)
-		err = s.m.cfg.Conn.Delay(ctx, s.m.spec.Queue, time.Now(), records(rest))
+		err = s.m.cfg.Conn.Delay(ctx, s.m.queue, time.Now(), records(rest))
 		cancel()
 	}
 	if err != nil {

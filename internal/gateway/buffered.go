@@ -2,11 +2,14 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
 
+	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/telemetry"
 )
 
@@ -42,7 +45,11 @@ func (r *route) buffered(w http.ResponseWriter, req *http.Request, body []byte, 
 			rec.TraceState = ts
 		}
 	}
-	if err := r.writer.Append(req.Context(), &rec); err != nil {
+	err = r.writer.Append(req.Context(), &rec)
+	if errors.Is(err, stream.ErrClosed) {
+		err = r.g.appendLate(req.Context(), r.spec.Queue.Queue, &rec)
+	}
+	if err != nil {
 		writeProblem(w, req, problemOf(err))
 		return
 	}
@@ -52,6 +59,26 @@ func (r *route) buffered(w http.ResponseWriter, req *http.Request, body []byte, 
 	h[headerRequestID] = []string{requestID(req.Header, func() string { return id })}
 	w.WriteHeader(http.StatusAccepted)
 	_, _ = w.Write([]byte(`{"id":"` + id + "\"}\n")) //nolint:gosec // a UUID in JSON is no markup; a client that is gone has its record all the same
+}
+
+// appendLate stores a record whose request had been matched when a new catalog took the last route to its queue
+// away, and with it the queue's writer. TestCatalogChangesUnderLoad guards it.
+func (g *Gateway) appendLate(ctx context.Context, queue catalog.Key, rec *record.Record) error {
+	g.mu.Lock()
+	if g.ended {
+		g.mu.Unlock()
+		return stream.ErrClosed
+	}
+	w := g.writer(queue) //nolint:contextcheck // it writes for all that are late, not for this request alone
+	w.late++
+	g.mu.Unlock()
+	defer func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		w.late--
+		g.retire()
+	}()
+	return w.Append(ctx, rec)
 }
 
 // idempotencyKey reads the Idempotency-Key header (draft-ietf-httpapi-idempotency-key-header): a

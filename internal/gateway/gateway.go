@@ -33,19 +33,28 @@ type Config struct {
 	Conn     *stream.Conn
 	Client   *invoke.Client
 	Codec    record.Codec // of blocks
+	// Sync is the sync_interval that NATS was configured with, as the operator says: it can't be asked for. Anything
+	// but SyncAlways is warned of and shown by /readyz. Empty: SyncAlways.
+	Sync string
 	// DrainTimeout bounds how long requests in flight may go on after Run's context was cancelled.
 	// 0: DefaultDrainTimeout, which is longer than the default timeout of synchronous routes.
 	DrainTimeout time.Duration
 	Log          *slog.Logger
 }
 
+// SyncAlways means that NATS syncs every write before it acknowledges it: then a 202 outlives a power cut.
+const SyncAlways = "always"
+
 // Bounds of the HTTP server.
 const (
 	DefaultDrainTimeout = 35 * time.Second
-	readHeaderTimeout   = 10 * time.Second
-	readTimeout         = 60 * time.Second // of a whole request: a slow client must not hold its body for ever
-	idleTimeout         = 120 * time.Second
-	maxHeaderBytes      = 64 << 10
+	// noticeTimeout is how long clients with open connections are told to close them, each by its next answer, before
+	// idle ones are closed under them: a request that is on its way to a connection that closes is lost to its client.
+	noticeTimeout     = time.Second
+	readHeaderTimeout = 10 * time.Second
+	readTimeout       = 60 * time.Second // of a whole request: a slow client must not hold its body for ever
+	idleTimeout       = 120 * time.Second
+	maxHeaderBytes    = 64 << 10
 	// maxBodiesBytes bounds the bodies in memory together; past it requests get 503.
 	maxBodiesBytes = 128 << 20
 )
@@ -74,6 +83,7 @@ type Gateway struct {
 
 	mu      sync.Mutex
 	writers map[catalog.Key]*writer
+	ended   bool           // no writer is started any more
 	wg      sync.WaitGroup // of the writers
 }
 
@@ -81,6 +91,7 @@ type Gateway struct {
 type writer struct {
 	*stream.Writer
 	stop context.CancelFunc
+	late int // requests of a former catalog that write to it
 }
 
 // New returns a gateway. It serves nothing before Use and Run.
@@ -88,14 +99,17 @@ func New(cfg Config) (*Gateway, error) {
 	if cfg.DrainTimeout == 0 {
 		cfg.DrainTimeout = DefaultDrainTimeout
 	}
+	if cfg.Sync == "" {
+		cfg.Sync = SyncAlways
+	}
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	return &Gateway{cfg: cfg, writers: map[catalog.Key]*writer{}}, nil
 }
 
-// Use makes cat the catalog to serve. Throttles of routes that did not change keep their state. On an
-// error the former catalog stays.
+// Use makes cat the catalog to serve. Requests that are matched already go by the former one. Throttles that did
+// not change keep their tokens, one that did keeps the fraction. On an error the former catalog stays.
 func (g *Gateway) Use(cat *catalog.Catalog) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -106,39 +120,57 @@ func (g *Gateway) Use(cat *catalog.Catalog) error {
 	if former != nil && former.revision == cat.Revision() {
 		return nil
 	}
+	defer g.retire()
 	t, err := g.newTable(cat, former)
 	if err != nil {
 		return fmt.Errorf("catalog %s is not used: %w", cat.Revision(), err)
 	}
 	g.table.Store(t)
-	for k, w := range g.writers {
-		if _, ok := t.queues[k]; !ok {
-			w.stop() // it writes what waits; later requests have no route to it
-			delete(g.writers, k)
-		}
-	}
 	g.cfg.Log.Info("serving catalog", "revision", t.revision, "routes", t.routes)
 	return nil
 }
 
+// retire stops the writers that no route leads to; they write what waits. Requests that were matched before and
+// have not come to writing find their way by appendLate. The caller holds mu.
+func (g *Gateway) retire() {
+	t := g.table.Load()
+	for k, w := range g.writers {
+		if t != nil {
+			if _, routed := t.queues[k]; routed {
+				continue
+			}
+		}
+		if w.late == 0 {
+			w.stop()
+			delete(g.writers, k)
+		}
+	}
+}
+
 // writer returns the running writer of queue k. The caller holds mu.
-func (g *Gateway) writer(k catalog.Key) *stream.Writer {
+func (g *Gateway) writer(k catalog.Key) *writer {
 	if w, ok := g.writers[k]; ok {
-		return w.Writer
+		return w
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &writer{Writer: stream.NewWriter(g.cfg.Conn, k, g.cfg.Codec), stop: cancel}
 	g.writers[k] = w
 	g.wg.Go(func() { w.Run(ctx) })
-	return w.Writer
+	return w
 }
 
-// Run serves until ctx is cancelled, then drains: readiness turns false, requests in flight are
-// answered, and what waits to be written is written.
+// Run serves until ctx is cancelled, then drains: readiness turns false, clients are told to close their
+// connections, requests in flight are answered, and what waits to be written is written.
 func (g *Gateway) Run(ctx context.Context, ready func()) error {
+	if g.cfg.Sync != SyncAlways {
+		g.cfg.Log.Warn("NATS syncs lazily: a power cut loses writes that were answered with 202, as far back as the interval",
+			"sync", g.cfg.Sync, "fix", "configure NATS with sync_interval: always")
+	}
+	conns := newConnections()
 	srv := &http.Server{
 		Handler: g, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout,
 		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(g.cfg.Log.Handler(), slog.LevelDebug),
+		ConnState: conns.observe,
 	}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(g.cfg.Listener) }()
@@ -149,6 +181,7 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 	case <-ctx.Done():
 		g.draining.Store(true)
 		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.DrainTimeout)
+		conns.waitGone(sctx, noticeTimeout)
 		if err = srv.Shutdown(sctx); err != nil {
 			err = fmt.Errorf("requests were still running after %s: %w", g.cfg.DrainTimeout, errors.Join(err, srv.Close()))
 		}
@@ -159,6 +192,7 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 	}
 	g.mu.Lock()
 	g.draining.Store(true)
+	g.ended = true
 	for _, w := range g.writers {
 		w.stop()
 	}
@@ -170,6 +204,9 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 // ServeHTTP gives the request its id, finds its route and serves it.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t := g.table.Load()
+	if g.draining.Load() {
+		w.Header().Set("Connection", "close") // net/http keeps to it: the client's next request goes elsewhere
+	}
 	switch r.URL.Path {
 	case "/healthz":
 		writeJSON(w, http.StatusOK, `{"status":"ok"}`)
@@ -203,6 +240,10 @@ func (g *Gateway) readyz(w http.ResponseWriter, r *http.Request, t *table) {
 	case g.cfg.Conn.Ready() != nil:
 		writeProblem(w, r, problemOf(stream.ErrUnavailable))
 	default:
-		writeJSON(w, http.StatusOK, fmt.Sprintf(`{"status":"ready","catalog":%q,"nats":%q}`, t.revision, g.cfg.Conn.Address()))
+		lazy := ""
+		if g.cfg.Sync != SyncAlways {
+			lazy = fmt.Sprintf(`,"sync":%q`, g.cfg.Sync)
+		}
+		writeJSON(w, http.StatusOK, fmt.Sprintf(`{"status":"ready","catalog":%q,"nats":%q%s}`, t.revision, g.cfg.Conn.Address(), lazy))
 	}
 }

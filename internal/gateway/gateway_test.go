@@ -47,6 +47,11 @@ func key(name string) catalog.Key { return catalog.Key{Namespace: "default", Nam
 
 func start(t testing.TB, fn http.Handler, change func(*catalog.Catalog)) *front {
 	t.Helper()
+	return startAs(t, fn, change, func(*gateway.Config) {})
+}
+
+func startAs(t testing.TB, fn http.Handler, change func(*catalog.Catalog), configure func(*gateway.Config)) *front {
+	t.Helper()
 	f := &front{t: t, natsCfg: localnats.Config{Dir: t.TempDir(), Token: "t"}}
 	f.nats = testkit.NATSIn(t, f.natsCfg)
 	f.natsCfg.Port = f.nats.Port()
@@ -79,7 +84,9 @@ func start(t testing.TB, fn http.Handler, change func(*catalog.Catalog)) *front 
 		t.Fatal(err)
 	}
 	client := invoke.NewClient(4)
-	f.g, err = gateway.New(gateway.Config{Listener: l, Conn: f.conn, Client: client, Codec: record.Zstd, DrainTimeout: testkit.Patience, Log: testkit.Log(t)})
+	cfg := gateway.Config{Listener: l, Conn: f.conn, Client: client, Codec: record.Zstd, DrainTimeout: testkit.Patience, Log: testkit.Log(t)}
+	configure(&cfg)
+	f.g, err = gateway.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,6 +114,7 @@ type reply struct {
 	status  int
 	header  http.Header
 	body    []byte
+	close   bool // the connection is not to be used again
 	problem struct {
 		Type, Title, Detail, RequestID string
 		Status                         int
@@ -128,7 +136,7 @@ func (f *front) do(method, path, body string, header ...string) reply {
 		f.t.Fatal(err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	r := reply{status: resp.StatusCode, header: resp.Header}
+	r := reply{status: resp.StatusCode, header: resp.Header, close: resp.Close}
 	if r.body, err = io.ReadAll(resp.Body); err != nil {
 		f.t.Fatal(err)
 	}
@@ -320,13 +328,20 @@ func TestThrottles(t *testing.T) {
 	if r := post("/raw"); r.status != 429 || !strings.HasPrefix(r.header.Get("RateLimit"), `"shop"`) {
 		t.Errorf("%d %v", r.status, r.header)
 	}
-	// A new catalog with the same throttles gives nobody new tokens; one with another does.
+	// A new catalog gives nobody new tokens, whether it has the same throttles or others; one without does.
 	f.cat.APIs[0].Routes[3].MaxBodyBytes++
 	if err := f.g.Use(&f.cat); err != nil {
 		t.Fatal(err)
 	}
 	if r := post("/raw"); r.status != 429 {
 		t.Errorf("%d after a change elsewhere", r.status)
+	}
+	f.cat.APIs[0].Throttle = &catalog.Throttle{Rate: 0.001, Burst: 300}
+	if err := f.g.Use(&f.cat); err != nil {
+		t.Fatal(err)
+	}
+	if r := post("/raw"); r.status != 429 {
+		t.Errorf("%d after a change of the throttle: an empty bucket is filled by it", r.status)
 	}
 	f.cat.APIs[0].Throttle = nil
 	if err := f.g.Use(&f.cat); err != nil {
@@ -419,9 +434,14 @@ func TestDrainAnswersWhatIsInFlight(t *testing.T) {
 		}
 		return err != nil
 	})
+	probe := httptest.NewRecorder()
+	f.g.ServeHTTP(probe, httptest.NewRequestWithContext(t.Context(), "GET", "/readyz", http.NoBody))
+	if probe.Code != 503 || probe.Header().Get("Connection") != "close" {
+		t.Errorf("readyz while it drains: %d %v", probe.Code, probe.Header())
+	}
 	close(release)
-	if r := <-got; r.status != 200 || string(r.body) != "done" {
-		t.Errorf("%d %s", r.status, r.body)
+	if r := <-got; r.status != 200 || string(r.body) != "done" || !r.close {
+		t.Errorf("%d %s, connection closed: %t", r.status, r.body, r.close)
 	}
 	if err := <-stopped; err != nil {
 		t.Error(err)

@@ -25,6 +25,7 @@ const (
 	typeMediaType   = typeBase + "unsupported-media-type"
 	typeThrottled   = typeBase + "throttled"
 	typeQueueFull   = typeBase + "queue-full"
+	typeQueueClosed = typeBase + "queue-closed"
 	typeUnavailable = typeBase + "unavailable"
 	typeBadGateway  = typeBase + "bad-gateway"
 	typeTimeout     = typeBase + "function-timeout"
@@ -104,6 +105,13 @@ func problemTooLarge(limit int64) problem {
 	}
 }
 
+func problemQueueClosed() problem {
+	return problem{
+		Status: http.StatusServiceUnavailable, Type: typeQueueClosed, Title: "The queue is being deleted", retryAfter: 5,
+		Detail: "Nothing was stored: the queue takes no more records. Try again if it is to be made anew; else remove the route.",
+	}
+}
+
 // problemOf says what a failed write to a queue means.
 func problemOf(err error) problem {
 	p := problem{Status: http.StatusServiceUnavailable, Type: typeUnavailable, Title: "Not stored", retryAfter: 1}
@@ -111,6 +119,8 @@ func problemOf(err error) problem {
 	case errors.Is(err, stream.ErrQueueFull):
 		p.Type, p.Title, p.retryAfter = typeQueueFull, "The queue is full", 5
 		p.Detail = "Nothing was stored. Try again when the queue has drained, or raise its maxBytes."
+	case errors.Is(err, stream.ErrQueueClosed):
+		return problemQueueClosed()
 	case errors.Is(err, stream.ErrBusy):
 		p.Title, p.Detail = "Too many writes are waiting", "Nothing was stored. Try again."
 	case errors.Is(err, stream.ErrClosed):

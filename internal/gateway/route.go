@@ -21,11 +21,12 @@ type table struct {
 	revision string
 	mux      *http.ServeMux
 	routes   int
-	buckets  map[string]*bucket // by scope
-	queues   map[catalog.Key]struct{}
+	buckets  map[string]*bucket       // by scope
+	queues   map[catalog.Key]struct{} // that routes write to
 }
 
-// bucket is a throttle with what it was made from, so that an unchanged one is kept.
+// bucket is a throttle with what it was made from, so that an unchanged one is kept and a changed one is as full
+// as it was.
 type bucket struct {
 	*throttle.Bucket
 	spec catalog.Throttle
@@ -40,7 +41,7 @@ type route struct {
 	api     *bucket        // nil: none
 	own     *bucket        // nil: none
 	schema  *schema.Schema // nil: none
-	writer  appender
+	writer  appender       // nil: the queue is closed, or forward is set
 	forward http.Handler
 }
 
@@ -55,6 +56,10 @@ func (g *Gateway) newTable(cat *catalog.Catalog, former *table) (t *table, err e
 			t, err = nil, fmt.Errorf("%v", p)
 		}
 	}()
+	closed := map[catalog.Key]bool{}
+	for _, q := range cat.Queues {
+		closed[q.Key] = q.Closed
+	}
 	for _, a := range cat.APIs {
 		scope := "/apis/" + a.Namespace + "/" + a.Name
 		api := t.bucket(former, scope, a.Name, a.Throttle)
@@ -65,6 +70,7 @@ func (g *Gateway) newTable(cat *catalog.Catalog, former *table) (t *table, err e
 				return nil, fmt.Errorf("route %s: %w", r.source, err)
 			}
 			switch {
+			case spec.Queue != nil && closed[spec.Queue.Queue]:
 			case spec.Queue != nil:
 				r.writer = g.writer(spec.Queue.Queue)
 				t.queues[spec.Queue.Queue] = struct{}{}
@@ -87,13 +93,17 @@ func (t *table) bucket(former *table, scope, name string, spec *catalog.Throttle
 		return nil
 	}
 	b := &bucket{spec: *spec, name: name}
+	var f *bucket
 	if former != nil {
-		if f := former.buckets[scope]; f != nil && f.spec == *spec {
-			b = f
-		}
+		f = former.buckets[scope]
 	}
-	if b.Bucket == nil {
+	switch {
+	case f == nil:
 		b.Bucket = throttle.New(spec.Rate, spec.Burst, time.Now())
+	case f.spec == *spec:
+		b = f
+	default:
+		b.Bucket = f.Changed(spec.Rate, spec.Burst, time.Now())
 	}
 	t.buckets[scope] = b
 	return b
@@ -104,6 +114,10 @@ func (r *route) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	now := time.Now()
 	if b, wait := r.throttle(now); b != nil {
 		writeThrottled(w, req, b, wait)
+		return
+	}
+	if r.writer == nil && r.forward == nil {
+		writeProblem(w, req, problemQueueClosed())
 		return
 	}
 	if req.ContentLength > r.spec.MaxBodyBytes {

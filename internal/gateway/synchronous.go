@@ -43,6 +43,7 @@ func (g *Gateway) forwardFailed(w http.ResponseWriter, req *http.Request, err er
 			Detail: "It may still be at work. Raise the route's function.timeout, or make the route asynchronous.",
 		})
 	case errors.Is(err, invoke.ErrNotReached):
+		g.cfg.Log.Info("a function can't be reached", "request", req.Header.Get(headerRequestID), "path", req.URL.Path, "error", err)
 		writeProblem(w, req, problem{
 			Status: http.StatusServiceUnavailable, Type: typeUnavailable, Title: "The function can't be reached",
 			Detail: "No instance took the connection. Try again later.", retryAfter: 1,

@@ -11,6 +11,7 @@ package invoke
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -153,12 +154,13 @@ func noAnswer(ctx, cctx context.Context, timeout time.Duration, err error) Outco
 	}
 }
 
-// refusedConnection reports whether the request can't have reached a function: nobody listened, or the
-// name or route to it isn't there (yet).
+// refusedConnection reports whether the request can't have reached a function: nobody listened, the name or
+// route to it isn't there (yet), or its certificate isn't trusted.
 func refusedConnection(err error) bool {
 	var op *net.OpError
 	var dns *net.DNSError
-	return errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial"
+	var cert *tls.CertificateVerificationError
+	return errors.As(err, &cert) || errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial"
 }
 
 func classify(resp *http.Response, body []byte, rs []*record.Record) Outcome {

@@ -277,6 +277,56 @@ func TestLimiter(t *testing.T) {
 	})
 }
 
+// TestLimiterTakesANewCap: a change of the cap interrupts nothing and undoes nothing that "not now" has taught.
+func TestLimiterTakesANewCap(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimiter(2)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for range 12 {
+			go func() { _ = l.Acquire(ctx) }()
+		}
+		in := func(want int) {
+			t.Helper()
+			synctest.Wait()
+			if _, n, _ := l.State(); n != want {
+				t.Errorf("%d calls in flight, want %d", n, want)
+			}
+		}
+		limit := func(want int, paused bool) {
+			t.Helper()
+			if n, _, pause := l.State(); n != want || pause > 0 != paused {
+				t.Errorf("limit %d, pause %s; want %d, %t", n, pause, want, paused)
+			}
+		}
+		in(2)
+		l.SetMax(6)
+		in(6)
+		l.SetMax(2)
+		for left := 5; left >= 2; left-- {
+			l.Release(Outcome{Class: Done, Status: 200})
+			in(left)
+		}
+		l.Release(Outcome{Class: Done, Status: 200})
+		in(2) // one has ended, one has begun
+		l.SetMax(8)
+		in(7) // all twelve but the five that have ended
+
+		// What "not now" has lowered rises by what gets through, not by a higher cap.
+		l.Release(Outcome{Class: NotNow, Status: 429})
+		limit(4, true)
+		l.SetMax(16)
+		limit(4, true)
+		l.SetMax(3)
+		limit(3, true)
+		l.SetMax(16)
+		l.Release(Outcome{Class: Done, Status: 200})
+		l.Forget() // the calls go to another function
+		limit(16, false)
+		in(5)
+	})
+}
+
 func TestGatewayErrorsCountUnlessNoInstanceIsReady(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := NewLimiter(1)

@@ -12,10 +12,10 @@ import (
 // take: "not now" halves it and pauses all calls for a while; calls that get through raise it again
 // step by step, up to the cap.
 type Limiter struct {
-	cap int
 	now func() time.Time
 
 	mu       sync.Mutex
+	cap      int
 	limit    int       // 1 to cap
 	inFlight int       // calls between Acquire and Release
 	credit   int       // calls that got through since the last step up
@@ -39,6 +39,34 @@ const (
 // NewLimiter returns a limiter that starts at its cap.
 func NewLimiter(limit int) *Limiter {
 	return &Limiter{cap: limit, limit: limit, now: time.Now, changed: make(chan struct{})}
+}
+
+// SetMax makes n the cap. A higher one lets more calls start at once, unless "not now" has lowered the limit: then
+// it goes on rising step by step. With a lower one no call starts before fewer than n are in flight.
+func (l *Limiter) SetMax(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.limit == l.cap {
+		l.limit = n
+	}
+	l.cap, l.limit = n, min(n, l.limit)
+	l.wake()
+}
+
+// Forget drops what is known of the function, because the calls go to another one from now on: the limit is the
+// cap again, and no pause is left.
+func (l *Limiter) Forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limit, l.credit, l.strikes = l.cap, 0, 0
+	l.resume, l.unready = time.Time{}, time.Time{}
+	l.wake()
+}
+
+// wake lets those who wait in Acquire look again. The caller holds mu.
+func (l *Limiter) wake() {
+	close(l.changed)
+	l.changed = make(chan struct{})
 }
 
 // Acquire waits until a call may start, or ctx ends.
@@ -71,8 +99,7 @@ func (l *Limiter) Cancel() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.inFlight--
-	close(l.changed)
-	l.changed = make(chan struct{})
+	l.wake()
 }
 
 // Release ends a call with its outcome, and returns the outcome as it is to be treated: 502 and 504
@@ -97,8 +124,7 @@ func (l *Limiter) Release(o Outcome) Outcome {
 			l.credit = 0
 		}
 	}
-	close(l.changed)
-	l.changed = make(chan struct{})
+	l.wake()
 	return o
 }
 

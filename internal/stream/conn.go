@@ -5,7 +5,7 @@
 // sync_interval "always" means that it was synced to disk; whatever the connection does, nothing here
 // waits longer than its documented bound; what is held for an answer is bounded.
 //
-// May import: record, catalog.
+// May import: record, catalog, secret.
 package stream
 
 import (
@@ -37,7 +37,10 @@ var ErrUnavailable = errors.New("stream: NATS is not available")
 
 // Config says how to reach NATS.
 type Config struct {
-	URL          string                                         // nats://…, several separated by commas; may hold credentials
+	URL          string // nats://… or tls://…, several separated by commas; may hold credentials
+	User         string // with PasswordFile: instead of credentials in URL
+	PasswordFile string
+	CAFile       string                                         // PEM: turns TLS on, and only these are trusted
 	InProcess    interface{ InProcessConn() (net.Conn, error) } // the server in this process; of URL only the credentials count
 	Name         string                                         // of this client, seen in the server's monitoring
 	PingInterval time.Duration                                  // 0: DefaultPingInterval
@@ -46,9 +49,13 @@ type Config struct {
 
 // Conn is one connection to NATS. It reconnects by itself, for ever, until Close.
 type Conn struct {
-	nc  *nats.Conn
-	js  jetstream.JetStream
-	log *slog.Logger
+	nc      *nats.Conn
+	js      jetstream.JetStream
+	log     *slog.Logger
+	trouble troubles
+	life    context.Context // ends with Close
+	end     context.CancelFunc
+	wg      sync.WaitGroup
 
 	isUp atomic.Bool // asked on every write
 
@@ -58,12 +65,17 @@ type Conn struct {
 	up     chan struct{} // closed while connected
 }
 
-// Connect opens a connection. NATS being away is no error: the connection is made as soon as it is there.
+// Connect opens a connection. NATS being away is no error, nor is one that refuses the password or has a
+// certificate of another CA: the connection is made as soon as it can be, and the log says what is in its way.
 func Connect(cfg Config) (*Conn, error) {
 	if cfg.PingInterval == 0 {
 		cfg.PingInterval = DefaultPingInterval
 	}
-	c := &Conn{log: cfg.Log, up: make(chan struct{})}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	c := &Conn{log: cfg.Log, trouble: troubles{log: cfg.Log}, up: make(chan struct{})}
+	c.life, c.end = context.WithCancel(context.Background())
 	c.live, c.cancel = context.WithCancelCause(context.Background())
 	c.cancel(ErrUnavailable)
 	opts := []nats.Option{
@@ -79,10 +91,16 @@ func Connect(cfg Config) (*Conn, error) {
 		nats.ConnectHandler(func(*nats.Conn) { c.connected() }),
 		nats.ReconnectHandler(func(*nats.Conn) { c.connected() }),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.disconnected(err) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.trouble.Warn("NATS can't be reached", err) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			c.log.Warn("NATS reported an error", "error", err)
+			c.trouble.Warn("NATS reported an error", err)
 		}),
 	}
+	credentials, err := c.credentials(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("connect to NATS: %w", err)
+	}
+	opts = append(opts, credentials...)
 	if cfg.InProcess != nil {
 		opts = append(opts, nats.InProcessServer(cfg.InProcess))
 	}
@@ -95,12 +113,29 @@ func Connect(cfg Config) (*Conn, error) {
 		nc.Close()
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
+	attempts := nc.StatusChanged(nats.RECONNECTING)
+	c.wg.Go(func() { c.watch(attempts) })
 	return c, nil
 }
 
-// Close ends the connection and everything that waits on it.
+// watch reports why a connection was refused after the socket was there: a certificate that is not trusted, a
+// wrong password. The client has no callback for it, only this change of its status.
+func (c *Conn) watch(attempts <-chan nats.Status) {
+	for {
+		select {
+		case <-attempts:
+			c.trouble.Warn("NATS can't be reached", c.nc.LastError())
+		case <-c.life.Done():
+			return
+		}
+	}
+}
+
+// Close ends the connection and everything that waits on it. It is idempotent.
 func (c *Conn) Close() {
+	c.end()
 	c.nc.Close()
+	c.wg.Wait()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.isUp.Store(false)
@@ -131,11 +166,15 @@ func (c *Conn) WaitUp(ctx context.Context) error {
 	}
 }
 
-// WaitUpFor is WaitUp for at most d; then it returns ErrUnavailable.
+// WaitUpFor is WaitUp for at most d; then it returns ErrUnavailable, with what is known of the reason.
 func (c *Conn) WaitUpFor(ctx context.Context, d time.Duration) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, d, ErrUnavailable)
 	defer cancel()
-	return c.WaitUp(ctx)
+	err := c.WaitUp(ctx)
+	if why := c.trouble.newest(); errors.Is(err, ErrUnavailable) && why != nil {
+		return fmt.Errorf("%w: %w", err, why)
+	}
+	return err
 }
 
 // Ready reports whether NATS can be used now.
@@ -155,6 +194,7 @@ func (c *Conn) connected() {
 	c.live, c.cancel = context.WithCancelCause(context.Background())
 	close(c.up)
 	c.isUp.Store(true)
+	c.trouble.over()
 	c.log.Info("connected to NATS")
 }
 

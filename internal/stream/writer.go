@@ -57,8 +57,9 @@ func NewWriter(c *Conn, k catalog.Key, codec record.Codec) *Writer {
 	}
 }
 
-// Append stores a copy of r and returns nil once it is durable. On ErrQueueFull, ErrBusy, ErrNoQueue
-// and record.ErrTooLarge nothing was stored; on ErrUnavailable and when ctx ends it is unknown.
+// Append stores a copy of r and returns nil once it is durable. On ErrQueueFull, ErrQueueClosed, ErrBusy,
+// ErrNoQueue, ErrClosed and record.ErrTooLarge nothing was stored; on ErrUnavailable and when ctx ends it is
+// unknown.
 func (w *Writer) Append(ctx context.Context, r *record.Record) error {
 	if err := w.conn.Ready(); err != nil {
 		return err

@@ -37,6 +37,42 @@ func TestBucket(t *testing.T) {
 	}
 }
 
+// TestAChangedBucketIsAsFull: tokens are carried over as a fraction, so changes to and fro give none.
+func TestAChangedBucketIsAsFull(t *testing.T) {
+	now := time.Unix(0, 0)
+	left := func(b *Bucket) (n int) {
+		for ok, _ := b.Take(now); ok; ok, _ = b.Take(now) {
+			n++
+		}
+		return n
+	}
+	b := New(1, 100, now)
+	for range 50 {
+		b.Take(now)
+	}
+	if n := left(b.Changed(1, 10, now)); n != 5 {
+		t.Errorf("half of a burst of 10 are %d", n)
+	}
+	for range 10 {
+		b = b.Changed(1, 1000, now).Changed(7, 100, now)
+	}
+	if n := left(b); n != 50 {
+		t.Errorf("%d tokens are left of 50 after changes to and fro", n)
+	}
+	if n := left(b.Changed(1, 1000, now)); n != 0 {
+		t.Errorf("an empty bucket changed has %d", n)
+	}
+	// What came in at the former rate is counted; then the new rate holds.
+	b = New(2, 10, now)
+	left(b)
+	now = now.Add(time.Second)
+	b = b.Changed(4, 10, now)
+	now = now.Add(time.Second)
+	if n := left(b); n != 6 {
+		t.Errorf("2 and 4 tokens make %d", n)
+	}
+}
+
 func TestManyTakersGetTheBurstOnly(t *testing.T) {
 	now := time.Unix(0, 0)
 	b := New(1, 100, now)

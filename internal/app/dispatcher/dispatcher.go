@@ -4,6 +4,7 @@ package dispatcher
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"time"
 
 	"github.com/weir-dev/weir/internal/app"
@@ -28,11 +29,22 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	// over at once, while calls of its former self still run. So it waits for the lease like any other.
 	// TestCapsOverRestart guards it.
 	owner := cfg.Instance + "-" + rand.Text()
-	d, err := dispatcher.New(dispatcher.Config{Conn: conn, Client: client, Owner: owner, Log: cfg.Log})
+	d, err := dispatcher.New(dispatcher.Config{Conn: conn, Client: client, Owner: owner, DrainTimeout: cfg.DrainTimeout, Log: cfg.Log})
 	if err != nil {
 		return err
 	}
+	ready := func() (map[string]string, error) {
+		switch revision := d.Revision(); {
+		case conn.Ready() != nil:
+			return nil, errors.New("NATS can't be reached; the log says why")
+		case revision == "":
+			return nil, errors.New("no catalog has come yet: the controller publishes it")
+		default:
+			return map[string]string{"catalog": revision, "nats": conn.Address()}, nil
+		}
+	}
 	return lifecycle.Run(ctx, cfg.Log, func() {},
+		app.Health(ctx, cfg.HealthListen, ready),
 		lifecycle.Part{Name: "dispatcher", Run: func(ctx context.Context, ready func()) error {
 			ready() // it waits for a catalog, which the next part brings
 			return d.Run(ctx, func() {})

@@ -1,0 +1,73 @@
+// Package controller puts the controller service together.
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/weir-dev/weir/internal/app"
+	"github.com/weir-dev/weir/internal/controller"
+	"github.com/weir-dev/weir/internal/lifecycle"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// PingInterval is calm: nobody waits for an answer.
+const PingInterval = 2 * time.Second
+
+// Run works until ctx is cancelled. Beside app.Config it reads WEIR_STREAM_REPLICAS (default 1), WEIR_NAMESPACES (comma
+// separated; empty: the whole cluster), WEIR_LEADER_ELECTION_NAMESPACE and WEIR_METRICS_LISTEN (default :8080; 0: none).
+func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
+	c, err := fromEnv(os.Getenv)
+	if err != nil {
+		return err
+	}
+	c.Conn, c.Log = conn, cfg.Log
+	var synced atomic.Bool
+	ready := func() (map[string]string, error) {
+		switch {
+		case !synced.Load():
+			return nil, errors.New("the cluster's resources are not read yet")
+		case conn.Ready() != nil:
+			return nil, errors.New("NATS can't be reached; the log says why")
+		}
+		return map[string]string{"nats": conn.Address()}, nil
+	}
+	return lifecycle.Run(ctx, cfg.Log, func() {},
+		app.Health(ctx, cfg.HealthListen, ready),
+		lifecycle.Part{Name: "controller", Run: func(ctx context.Context, started func()) error {
+			return controller.Run(ctx, c, func() {
+				synced.Store(true)
+				started()
+			})
+		}},
+	)
+}
+
+func fromEnv(getenv func(string) string) (controller.Config, error) {
+	c := controller.Config{Replicas: 1, LeaseNamespace: getenv("WEIR_LEADER_ELECTION_NAMESPACE"), MetricsListen: getenv("WEIR_METRICS_LISTEN")}
+	if c.LeaseNamespace == "" {
+		return c, errors.New("WEIR_LEADER_ELECTION_NAMESPACE is not set: give it the namespace that this process runs in")
+	}
+	if c.MetricsListen == "" {
+		c.MetricsListen = ":8080"
+	}
+	if v := getenv("WEIR_STREAM_REPLICAS"); v != "" {
+		n, err := strconv.Atoi(v)
+		if err != nil {
+			return c, fmt.Errorf("WEIR_STREAM_REPLICAS is %q: give it 1, 3 or 5", v)
+		}
+		c.Replicas = n
+	}
+	for ns := range strings.SplitSeq(getenv("WEIR_NAMESPACES"), ",") {
+		if ns = strings.TrimSpace(ns); ns != "" {
+			c.Namespaces = append(c.Namespaces, ns)
+		}
+	}
+	return c, nil
+}

@@ -1,0 +1,103 @@
+package app
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/weir-dev/weir/function"
+	"github.com/weir-dev/weir/internal/lifecycle"
+)
+
+// HealthOff as the address of Health means that there are no probes.
+const HealthOff = "off"
+
+// Bounds of the server of probes.
+const (
+	healthTimeout     = 5 * time.Second // of a request, and of the answers that are under way at the end
+	healthHeaderBytes = 8 << 10
+)
+
+const problemUnavailable = "https://weir.dev/problems/unavailable"
+
+// Health returns the part that serves /healthz and /readyz on listen. ready says what the process works by, which
+// /readyz shows besides its status, or why it can't work; that has to be fit for strangers' eyes.
+//
+// /healthz is 200 as long as the process serves: a part that ends by itself ends the process (package lifecycle).
+// /readyz is 503 from the moment process ends, although the part answers until the ones after it have drained:
+// so it goes before them.
+func Health(process context.Context, listen string, ready func() (map[string]string, error)) lifecycle.Part {
+	return lifecycle.Part{Name: "health", Run: func(ctx context.Context, started func()) error {
+		if listen == HealthOff {
+			started()
+			<-ctx.Done()
+			return nil
+		}
+		var lc net.ListenConfig
+		l, err := lc.Listen(ctx, "tcp", listen)
+		if err != nil {
+			return fmt.Errorf("listen on %s (WEIR_HEALTH_LISTEN; %q turns the probes off): %w", listen, HealthOff, err)
+		}
+		srv := &http.Server{
+			Handler: healthHandler(process, ready), MaxHeaderBytes: healthHeaderBytes,
+			ReadTimeout: healthTimeout, WriteTimeout: healthTimeout, IdleTimeout: time.Minute,
+		}
+		served := make(chan error, 1)
+		go func() { served <- srv.Serve(l) }()
+		started()
+		select {
+		case err := <-served:
+			return err
+		case <-ctx.Done():
+		}
+		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), healthTimeout)
+		defer cancel()
+		if srv.Shutdown(sctx) != nil {
+			_ = srv.Close() // a probe that hangs holds nothing up
+		}
+		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	}}
+}
+
+func healthHandler(process context.Context, ready func() (map[string]string, error)) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeStatus(w, map[string]string{"status": "ok"}) })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if process.Err() != nil {
+			notReady(w, "Draining", "This process is stopping.")
+			return
+		}
+		state, err := ready()
+		if err != nil {
+			notReady(w, "Not ready", err.Error())
+			return
+		}
+		shown := map[string]string{"status": "ready"}
+		maps.Copy(shown, state)
+		writeStatus(w, shown)
+	})
+	return mux
+}
+
+func notReady(w http.ResponseWriter, title, detail string) {
+	function.Problem{
+		Type: problemUnavailable, Title: title, Status: http.StatusServiceUnavailable, Detail: detail, RetryAfter: time.Second,
+	}.Write(w)
+}
+
+func writeStatus(w http.ResponseWriter, status map[string]string) {
+	body, err := json.Marshal(status)
+	if err != nil {
+		panic(fmt.Sprintf("app: a map of strings always marshals: %v", err))
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(append(body, '\n')) // the prober is gone: nobody is left to tell
+}
