@@ -114,7 +114,7 @@ func (c *cluster) gateway() *child {
 func (c *cluster) dispatcher(instance string) *child {
 	c.t.Helper()
 	return startChild(c.t, instance, filepath.Join(parts.bin, "dispatcher"), []string{
-		"WEIR_NATS_URL=" + c.nats.url(), "WEIR_INSTANCE=" + instance, "WEIR_LOG_FORMAT=text",
+		"WEIR_NATS_URL=" + c.nats.url(), "WEIR_HEALTH_LISTEN=off", "WEIR_INSTANCE=" + instance, "WEIR_LOG_FORMAT=text",
 	})
 }
 

@@ -106,7 +106,7 @@ func (b *bench) startGateway(ctx context.Context, natsURL, compression string) (
 }
 
 func (b *bench) startDispatcher(natsURL string) (*child, error) {
-	return b.start("dispatcher", filepath.Join(b.bin, "dispatcher"), nil, []string{"WEIR_NATS_URL=" + natsURL})
+	return b.start("dispatcher", filepath.Join(b.bin, "dispatcher"), nil, []string{"WEIR_NATS_URL=" + natsURL, "WEIR_HEALTH_LISTEN=off"})
 }
 
 // startWriter starts order-writer, one instance for all that a cluster would run: it gets as many
