@@ -20,7 +20,7 @@ FUZZ ?= ^Fuzz
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: deps
 deps: ## install PostgreSQL, PgBouncer and curl if they are missing
@@ -46,14 +46,18 @@ build: ## build every binary into bin/
 	$(GO) build ./...
 	$(GO) build -o bin/ $$($(GO) list -f '{{if eq .Name "main"}}{{.ImportPath}}{{end}}' ./cmd/... ./services/...)
 
+.PHONY: tools
+tools: ## build the pinned helm and kubectl into bin/
+	@hack/tools/kube/install.sh
+
 .PHONY: test
-test: deps-test ## everything, with the race detector and the real parts
+test: deps-test tools ## everything, with the race detector and the real parts
 	$(GO) test -race -timeout $(TEST_TIMEOUT) $(TESTFLAGS) $(PKG)
 
 .PHONY: lint
 lint: ## golangci-lint, and shellcheck if it is there
 	$(TOOL) golangci-lint run ./...
-	@if command -v shellcheck >/dev/null; then shellcheck hack/*.sh .ci/run; else echo "lint: shellcheck is not installed; the shell scripts are not checked"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck -x hack/*.sh hack/tools/*/*.sh hack/cluster/*.sh hack/cluster/node/*.sh .ci/run; else echo "lint: shellcheck is not installed; the shell scripts are not checked"; fi
 
 .PHONY: fmt
 fmt: ## format all Go code
@@ -66,6 +70,22 @@ generate: ## write what is generated
 .PHONY: verify
 verify: ## check that what is generated is up to date
 	@for script in hack/verify-*.sh; do echo "==> $$script"; "$$script" || exit 1; done
+
+.PHONY: images
+images: ## build all container images into bin/images (IMAGES='--repo registry/weir --tag v1 --push')
+	$(GO) run ./hack/images $(IMAGES)
+
+.PHONY: cluster-up
+cluster-up: ## start a throw-away Kubernetes with Knative, from source (root; Debian)
+	hack/cluster/cluster.sh up
+
+.PHONY: cluster-down
+cluster-down: ## end it
+	hack/cluster/cluster.sh down
+
+.PHONY: e2e
+e2e: ## test/e2e in the throw-away cluster, or with E2E_KUBECONFIG and E2E_IMAGES in yours
+	hack/e2e.sh
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZTIME (default 10m), one after the other

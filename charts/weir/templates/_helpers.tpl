@@ -1,0 +1,267 @@
+{{/* Name of everything that the release has. Short enough for "-nats-headless" and a pod's hash behind it. */}}
+{{- define "weir.fullname" -}}
+{{- $name := .Values.fullnameOverride }}
+{{- if not $name }}
+{{- $name = ternary .Release.Name (printf "%s-weir" .Release.Name) (contains "weir" .Release.Name) }}
+{{- end }}
+{{- $name | trunc 40 | trimSuffix "-" }}
+{{- end }}
+
+{{/* Labels by which a component's pods are selected: they must never change. Takes root and component. */}}
+{{- define "weir.selectorLabels" -}}
+app.kubernetes.io/name: weir
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{- define "weir.labels" -}}
+{{ include "weir.selectorLabels" . }}
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/part-of: weir
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{/* metadata of an object of a component. Takes root, component and optionally name and annotations. */}}
+{{- define "weir.metadata" -}}
+name: {{ .name | default (printf "%s-%s" (include "weir.fullname" .root) .component) }}
+namespace: {{ .root.Release.Namespace }}
+labels:
+  {{- include "weir.labels" . | nindent 2 }}
+{{- with .annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{/* metadata of a pod. Takes root, component and checksums, a map of annotations. */}}
+{{- define "weir.podMetadata" -}}
+{{- $values := index .root.Values .component }}
+labels:
+  {{- include "weir.selectorLabels" . | nindent 2 }}
+  app.kubernetes.io/part-of: weir
+  {{- if not (has .component (list "nats" "pgbouncer")) }}
+  {{- /* Not at the others: a new version of the chart alone is no reason to restart them. */}}
+  app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+  {{- end }}
+  {{- with $values.podLabels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with merge (dict) $values.podAnnotations (.checksums | default dict) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "weir.image" -}}
+{{- $values := index .root.Values .component }}
+{{- $values.image | default (printf "%s/%s:%s" (trimSuffix "/" .root.Values.image.registry) .component (.root.Values.image.tag | default .root.Chart.AppVersion)) }}
+{{- end }}
+
+{{/* Where pods may run, and who pulls their images. */}}
+{{- define "weir.scheduling" -}}
+{{- $values := index .root.Values .component }}
+{{- $labels := include "weir.selectorLabels" . | fromYaml }}
+{{- with .root.Values.imagePullSecrets }}
+imagePullSecrets:
+{{- range . }}
+- name: {{ . }}
+{{- end }}
+{{- end }}
+{{- with $values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.tolerations }}
+tolerations:
+{{- toYaml . | nindent 0 }}
+{{- end }}
+{{- $affinity := $values.affinity }}
+{{- if eq .component "nats" }}
+{{- $term := dict "topologyKey" "kubernetes.io/hostname" "labelSelector" (dict "matchLabels" $labels) }}
+{{- if eq $values.antiAffinity "preferred" }}
+{{- $affinity = merge (dict) $affinity (dict "podAntiAffinity" (dict "preferredDuringSchedulingIgnoredDuringExecution" (list (dict "weight" 100 "podAffinityTerm" $term)))) }}
+{{- else if eq $values.antiAffinity "required" }}
+{{- $affinity = merge (dict) $affinity (dict "podAntiAffinity" (dict "requiredDuringSchedulingIgnoredDuringExecution" (list $term))) }}
+{{- end }}
+{{- end }}
+{{- with $affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $values.topologySpreadConstraints }}
+topologySpreadConstraints:
+{{- range . }}
+{{- $defaults := dict "labelSelector" (dict "matchLabels" $labels) }}
+{{- if ne $.component "nats" }}
+{{- /* Pods of the former version don't count: else a rolling update leaves the new ones lopsided. */}}
+{{- $_ := set $defaults "matchLabelKeys" (list "pod-template-hash") }}
+{{- end }}
+- {{ ternary . (merge (dict) . $defaults) (hasKey . "labelSelector") | toYaml | nindent 2 | trim }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "weir.podSecurityContext" -}}
+{{- merge (dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault")) . | toYaml }}
+{{- end }}
+
+{{/* Of Weir's own images: user nonroot. fsGroup lets it read the mounted Secrets. */}}
+{{- define "weir.nonroot" -}}
+{{- include "weir.podSecurityContext" (dict "runAsUser" 65532 "runAsGroup" 65532 "fsGroup" 65532) }}
+{{- end }}
+
+{{- define "weir.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+runAsNonRoot: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{/* A Kubernetes quantity of bytes as a number. */}}
+{{- define "weir.bytes" -}}
+{{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 }}
+{{- $unit := regexFind "[A-Za-z]*$" (toString .) }}
+{{- if not (hasKey $units $unit) }}
+{{- fail (printf "%q is no quantity of bytes: write a whole number with k, M, G, T, Ki, Mi, Gi or Ti" .) }}
+{{- end }}
+{{- mul (regexFind "^[0-9]+" (toString .) | int64) (get $units $unit | int64) }}
+{{- end }}
+
+{{/* The collector works harder before the kernel kills. */}}
+{{- define "weir.goMemoryLimit" -}}
+{{- with (.resources.limits | default dict).memory }}
+- name: GOMEMLIMIT
+  value: {{ div (mul (include "weir.bytes" . | int64) 85) 100 | toString | quote }}
+{{- end }}
+{{- end }}
+
+{{/* Seconds of a duration such as 35s; values.schema.json holds its form. */}}
+{{- define "weir.seconds" -}}
+{{- trimSuffix "s" . }}
+{{- end }}
+
+{{- define "weir.natsURL" -}}
+{{- if .Values.nats.enabled }}
+{{- printf "%s://%s-nats.%s.svc:4222" (ternary "tls" "nats" .Values.nats.tls.enabled) (include "weir.fullname" .) .Release.Namespace }}
+{{- else }}
+{{- .Values.nats.url }}
+{{- end }}
+{{- end }}
+
+{{- define "weir.natsAuthSecret" -}}
+{{- .Values.nats.auth.existingSecret | default (printf "%s-nats-auth" (include "weir.fullname" .)) }}
+{{- end }}
+
+{{- define "weir.natsTLSSecret" -}}
+{{- .Values.nats.tls.existingSecret | default (printf "%s-nats-tls" (include "weir.fullname" .)) }}
+{{- end }}
+
+{{/* Not empty when Weir's services check NATS by a CA of ours: always, but for a NATS of one's own with a public one. */}}
+{{- define "weir.natsHasCA" -}}
+{{- if and .Values.nats.tls.enabled (or .Values.nats.enabled .Values.nats.tls.existingSecret) }}true{{ end }}
+{{- end }}
+
+{{/* Environment that all three services have. Takes root and component, which is the NATS user as well. */}}
+{{- define "weir.env" -}}
+{{- $values := index .root.Values .component }}
+{{- $folder := "/var/run/secrets/weir/nats" }}
+- name: WEIR_INSTANCE
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: WEIR_LOG_LEVEL
+  value: {{ .root.Values.log.level | quote }}
+- name: WEIR_LOG_FORMAT
+  value: {{ .root.Values.log.format | quote }}
+- name: WEIR_NATS_URL
+  value: {{ include "weir.natsURL" .root | quote }}
+{{- if .root.Values.nats.auth.enabled }}
+- name: WEIR_NATS_USER
+  value: {{ index .root.Values.nats.auth.usernames .component | quote }}
+- name: WEIR_NATS_PASSWORD_FILE
+  value: {{ $folder }}/password
+{{- end }}
+{{- if include "weir.natsHasCA" .root }}
+- name: WEIR_NATS_CA_FILE
+  value: {{ $folder }}/ca.crt
+{{- end }}
+{{- include "weir.goMemoryLimit" $values }}
+{{- with $values.extraEnv }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* The password and the CA, and nothing else of their Secrets. No subPath: a rotated Secret reaches the file. */}}
+{{- define "weir.natsVolume" -}}
+{{- if or .root.Values.nats.auth.enabled (include "weir.natsHasCA" .root) }}
+volumes:
+- name: nats
+  projected:
+    defaultMode: 0440
+    sources:
+    {{- if .root.Values.nats.auth.enabled }}
+    - secret:
+        name: {{ include "weir.natsAuthSecret" .root }}
+        items:
+        - {key: {{ .component }}-password, path: password}
+    {{- end }}
+    {{- if include "weir.natsHasCA" .root }}
+    - secret:
+        name: {{ include "weir.natsTLSSecret" .root }}
+        items:
+        - {key: ca.crt, path: ca.crt}
+    {{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "weir.natsMount" -}}
+{{- if or .root.Values.nats.auth.enabled (include "weir.natsHasCA" .root) }}
+volumeMounts:
+- name: nats
+  mountPath: /var/run/secrets/weir/nats
+  readOnly: true
+{{- end }}
+{{- end }}
+
+{{/* Annotations that roll a service's pods when its credentials change. */}}
+{{- define "weir.natsChecksums" -}}
+{{- $secrets := include "weir.natsSecrets" .root | fromYaml }}
+{{- if .root.Values.nats.auth.enabled }}
+checksum/nats-password: {{ get $secrets.auth (printf "%s-password" .component) | default "" | sha256sum }}
+{{- end }}
+{{- if include "weir.natsHasCA" .root }}
+checksum/nats-ca: {{ get $secrets.tls "ca.crt" | default "" | sha256sum }}
+{{- end }}
+{{- end }}
+
+{{/* A PodDisruptionBudget. Takes root and component. */}}
+{{- define "weir.podDisruptionBudget" -}}
+{{- $values := index .root.Values .component }}
+{{- if $values.podDisruptionBudget.enabled }}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  {{- include "weir.metadata" . | nindent 2 }}
+spec:
+  maxUnavailable: {{ $values.podDisruptionBudget.maxUnavailable }}
+  # A pod that isn't ready anyway must not block the drain of its node.
+  unhealthyPodEvictionPolicy: {{ ternary "IfHealthyBudget" "AlwaysAllow" (eq .component "nats") }}
+  selector:
+    matchLabels:
+      {{- include "weir.selectorLabels" . | nindent 6 }}
+{{- end }}
+{{- end }}
+
+{{/* A ServiceAccount without a token. */}}
+{{- define "weir.serviceAccount" -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  {{- include "weir.metadata" . | nindent 2 }}
+automountServiceAccountToken: false
+{{- end }}

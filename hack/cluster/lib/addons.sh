@@ -1,0 +1,55 @@
+# shellcheck shell=bash
+# What a cluster has beside the node: DNS, storage, the registry, Knative Serving.
+
+# apply FILE: server-side, as some resources are too large for the annotation of the other way.
+apply() { inside kubectl apply --server-side --force-conflicts -f - <"$1" >>"$LOGS/apply.log" 2>&1 || {
+  show_log apply
+  die "kubectl apply failed for $1"
+}; }
+
+addons() {
+  apply "$HACK_CLUSTER/manifests/storage.yaml"
+  apply "$HACK_CLUSTER/manifests/coredns.yaml"
+}
+
+rolled_out() {
+  local namespace=$1 what=$2
+  inside kubectl -n "$namespace" rollout status "$what" --timeout=180s >>"$LOGS/rollout.log" 2>&1 && return
+  inside kubectl -n "$namespace" get pods,events >&2 || true
+  show_log kubelet
+  die "$what in $namespace did not become ready"
+}
+
+registry_answers() { inside curl --silent --fail --max-time 2 "http://$REGISTRY/v2/base/manifests/v1"; }
+
+addons_are_ready() {
+  wait_for 30 "the registry" registry registry_answers
+  rolled_out kube-system deployment/coredns
+}
+
+knative() {
+  apply "$KNATIVE_YAML/resources.yaml"
+  inside kubectl wait --for=condition=Established crd --all --timeout=60s >/dev/null
+  apply "$KNATIVE_YAML/settings.yaml"
+  knative_setting config-network ingress-class kingress.ingress.networking.knative.dev
+  knative_setting config-domain example.com ""
+  # A tag of these is not looked up by Knative: only the node's containerd can reach them.
+  knative_setting config-deployment registries-skipping-tag-resolving "ko.local,dev.local,kind.local,$REGISTRY"
+  # A tenth of the usual times, so that tests see scaling without waiting minutes for it.
+  knative_setting config-autoscaler scale-to-zero-grace-period 10s
+  knative_setting config-autoscaler stable-window 10s
+  knative_setting config-autoscaler scale-to-zero-pod-retention-period 0s
+  apply "$HACK_CLUSTER/manifests/kingress.yaml"
+  apply "$KNATIVE_YAML/deployments.yaml"
+}
+
+knative_setting() {
+  inside kubectl -n knative-serving patch configmap "$1" --type merge --patch "{\"data\": {\"$2\": \"$3\"}}" >/dev/null
+}
+
+knative_is_ready() {
+  local deployment
+  for deployment in controller webhook autoscaler activator kingress; do
+    rolled_out knative-serving "deployment/$deployment"
+  done
+}

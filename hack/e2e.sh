@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Runs test/e2e against a cluster: the throw-away one of hack/cluster, which it starts and ends (E2E_KEEP=1 leaves it
+# up), or an existing one.
+#
+#   hack/e2e.sh [flags of the test binary, such as -test.run TestCluster/Install]
+#   E2E_KUBECONFIG=~/.kube/config E2E_IMAGES=registry.example.com/weir hack/e2e.sh
+#
+# For an existing cluster the images are pushed to E2E_IMAGES, from where it must be able to pull; it must have
+# Knative Serving and be one that may be filled and emptied: namespace weir-system and some objects in default.
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+
+tag=${E2E_TAG:-e2e}
+mains=(./test/e2e/loader ./test/e2e/slowwriter)
+flags=(-test.v -test.timeout=45m "$@")
+
+hack/tools/kube/install.sh
+go build -o bin/weir ./cmd/weir
+go test -c -o bin/e2e.test ./test/e2e
+
+if [[ -n "${E2E_KUBECONFIG:-}" ]]; then
+  : "${E2E_IMAGES:?say where the images are pushed to and pulled from, such as registry.example.com/weir}"
+  go run ./hack/images --repo "$E2E_IMAGES" --tag "$tag" --push "${mains[@]}"
+  cd test/e2e
+  exec env E2E_IMAGES="$E2E_IMAGES" E2E_TAG="$tag" "$root/bin/e2e.test" "${flags[@]}"
+fi
+
+cluster=hack/cluster/cluster.sh
+finish() {
+  local code=$?
+  if ((code != 0)); then
+    "$cluster" logs >bin/e2e-cluster.log 2>&1 || true
+    echo "e2e: failed; the ends of the cluster's logs are in bin/e2e-cluster.log" >&2
+  fi
+  [[ -n "${E2E_KEEP:-}" ]] || "$cluster" down
+}
+trap finish EXIT
+"$cluster" up
+go run ./hack/images --repo ko.local/weir --tag "$tag" "${mains[@]}"
+archives=()
+for name in gateway dispatcher controller order-writer order-api "${mains[@]##*/}"; do
+  archives+=("$root/bin/images/$name.tar")
+done
+"$cluster" load "${archives[@]}"
+# Inside, E2E_KUBECONFIG is the cluster's own.
+# shellcheck disable=SC2016
+"$cluster" run bash -c 'cd "$1/test/e2e" && shift && E2E_KUBECONFIG=$KUBECONFIG exec "$@"' e2e "$root" \
+  env E2E_IMAGES=ko.local/weir E2E_TAG="$tag" E2E_NATS_IMAGE=ko.local/nats:v1 E2E_POSTGRES_IMAGE=ko.local/postgres:v1 \
+  E2E_PGBOUNCER_IMAGE=ko.local/pgbouncer:v1 "$root/bin/e2e.test" "${flags[@]}"

@@ -1,0 +1,200 @@
+package e2e_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// testDisruptions: restarts and deletions of everything that Weir consists of, under load: no accepted order is
+// lost, none is a row twice, and a client sees 503 at most.
+func testDisruptions(t *testing.T) {
+	const run = "disrupted"
+	db := database(t)
+	load := startLoad(t, run, "/orders", 100, 0, 16)
+	load.sends(200)
+	step := func(name string, f func()) {
+		start := time.Now()
+		before := load.report()
+		f()
+		load.sends(300) // what goes wrong a moment later belongs to it too
+		after := load.report()
+		t.Logf("%s: %s; meanwhile %d × 202, %d × 503", name, time.Since(start).Round(100*time.Millisecond),
+			after.Statuses["202"]-before.Statuses["202"], after.Statuses["503"]-before.Statuses["503"])
+	}
+	rollout := func(what string) {
+		kubectl(t, "-n", weirNamespace, "rollout", "status", what, "--timeout=180s")
+	}
+	step("rolling restart of the gateway", func() {
+		kubectl(t, "-n", weirNamespace, "rollout", "restart", "deploy/weir-gateway")
+		rollout("deploy/weir-gateway")
+	})
+	if r := load.report(); r.Statuses["202"] != r.Sent {
+		t.Errorf("a rolling restart of the gateway is to be seen by clients: %s", r)
+	}
+	step("rolling restart of the dispatcher", func() {
+		kubectl(t, "-n", weirNamespace, "rollout", "restart", "deploy/weir-dispatcher")
+		rollout("deploy/weir-dispatcher")
+	})
+	step("deletion of the dispatcher that owns the queue", func() {
+		kubectl(t, "-n", weirNamespace, "delete", "pod", owner(t), "--wait=false")
+		rollout("deploy/weir-dispatcher")
+	})
+	step("kill -9 of the dispatcher that owns the queue", func() {
+		kubectl(t, "-n", weirNamespace, "delete", "pod", owner(t), "--grace-period=0", "--force")
+		rollout("deploy/weir-dispatcher")
+	})
+	step("deletion of the controllers", func() {
+		kubectl(t, "-n", weirNamespace, "delete", "pod", "-l", "app.kubernetes.io/component=controller", "--wait=false")
+		rollout("deploy/weir-controller")
+	})
+	step("deletion of NATS", func() {
+		kubectl(t, "-n", weirNamespace, "delete", "pod", "weir-nats-0", "--wait=false")
+		gone(t, "weir-nats-0")
+		rollout("statefulset/weir-nats")
+	})
+	step("eviction of all pods, as a drain of the node does it", func() {
+		for _, p := range pods(t, weirNamespace, "app.kubernetes.io/name=weir") {
+			evict(t, p.Metadata.Name)
+		}
+		for _, what := range []string{"deploy/weir-gateway", "deploy/weir-dispatcher", "deploy/weir-controller", "deploy/weir-pgbouncer", "statefulset/weir-nats"} {
+			rollout(what)
+		}
+	})
+	r := load.stop()
+	if len(r.Errors) > 0 || r.Statuses["202"]+r.Statuses["503"] != r.Sent {
+		t.Errorf("clients saw more than 503s: %s", r)
+	}
+	wantAll(t, db, run, r)
+}
+
+// owner is the dispatcher that works for the queue orders: it says so in its log last.
+func owner(t testing.TB) string {
+	t.Helper()
+	var name, since string
+	eventually(t, "a dispatcher works for the queue", func() string {
+		for _, p := range pods(t, weirNamespace, "app.kubernetes.io/component=dispatcher") {
+			for line := range strings.SplitSeq(kubectl(t, "-n", weirNamespace, "logs", p.Metadata.Name), "\n") {
+				var l struct{ Time, Msg, Mapping string }
+				if json.Unmarshal([]byte(line), &l) == nil && l.Msg == "working for this mapping" && l.Mapping == "default/orders" && l.Time > since {
+					name, since = p.Metadata.Name, l.Time
+				}
+			}
+		}
+		if name == "" {
+			return "none"
+		}
+		return ""
+	})
+	return name
+}
+
+// gone waits until the pod of this name is another one.
+func gone(t testing.TB, name string) {
+	t.Helper()
+	before := get[pod](t, "-n", weirNamespace, "pod", name)
+	eventually(t, name+" is another pod", func() string {
+		out, err := env.kubectl(t.Context(), "-n", weirNamespace, "get", "pod", name, "-o", "jsonpath={.metadata.uid}")
+		if err != nil || out == "" || out == before.Metadata.UID {
+			return "still there, or none yet"
+		}
+		return ""
+	})
+}
+
+// evict asks as `kubectl drain` does: a PodDisruptionBudget may say "not now".
+func evict(t testing.TB, name string) {
+	t.Helper()
+	body := fmt.Sprintf(`{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":%q,"namespace":%q}}`, name, weirNamespace)
+	path := "/api/v1/namespaces/" + weirNamespace + "/pods/" + name + "/eviction"
+	eventually(t, name+" may be evicted", func() string {
+		_, err := env.tool(t.Context(), body, "kubectl", "create", "--raw", path, "-f", "-")
+		if err == nil || strings.Contains(err.Error(), "not found") {
+			return ""
+		}
+		return err.Error()
+	})
+}
+
+// testUninstallAndUpgrade: what is queued, the resources and their definitions survive helm uninstall; an older
+// chart takes them over, and helm upgrade brings it to this one under load.
+func testUninstallAndUpgrade(t *testing.T) {
+	const run = "kept"
+	db := database(t)
+	// Nothing drains the queue while there is no Weir: the orders are there when it is back.
+	kubectl(t, "-n", weirNamespace, "scale", "deploy/weir-dispatcher", "--replicas=0")
+	kubectl(t, "-n", weirNamespace, "wait", "--for=delete", "pod", "-l", "app.kubernetes.io/component=dispatcher", "--timeout=90s")
+	load := startLoad(t, run, "/orders", 200, 500, 16)
+	eventually(t, "the orders are sent", func() string {
+		if r := load.report(); r.Sent < 500 {
+			return r.String()
+		}
+		return ""
+	})
+	r := load.stop()
+	if r.Statuses["202"] != 500 {
+		t.Fatalf("not all were accepted: %s", r)
+	}
+	helm(t, "uninstall", "weir", "--namespace", weirNamespace, "--wait", "--timeout", "3m")
+	if n := len(get[struct{ Items []resource }](t, "-n", sampleNamespace, "apis.weir.dev,queues.weir.dev,esm").Items); n < 3 {
+		t.Errorf("%d resources are left after helm uninstall", n)
+	}
+	if volumes := kubectl(t, "-n", weirNamespace, "get", "pvc", "-o", "name"); !strings.Contains(volumes, "weir-nats-0") {
+		t.Errorf("NATS' volume is gone: %q", volumes)
+	}
+
+	older := olderChart(t)
+	helm(t, chartArgs(older)...)
+	wantAll(t, db, run, r)
+	waitReady(t, "apis.weir.dev/shop", "queues.weir.dev/orders", "esm/orders")
+	before := kubectl(t, "-n", weirNamespace, "get", "secret", "weir-nats-auth", "weir-nats-tls", "-o", "jsonpath={.items[*].data}")
+
+	upgraded := startLoad(t, "upgraded", "/orders", 100, 0, 16)
+	upgraded.sends(200)
+	helm(t, chartArgs("charts/weir")...)
+	upgraded.sends(300)
+	ru := upgraded.stop()
+	if len(ru.Errors) > 0 || ru.Statuses["202"]+ru.Statuses["503"] != ru.Sent {
+		t.Errorf("clients saw more than 503s while helm upgrade ran: %s", ru)
+	}
+	wantAll(t, db, "upgraded", ru)
+	if columns := kubectl(t, "get", "crd", "queues.weir.dev", "-o", "jsonpath={.spec.versions[0].additionalPrinterColumns[*].name}"); !strings.Contains(columns, "MaxBytes") {
+		t.Errorf("the custom resource definitions were not upgraded: %s", columns)
+	}
+	if after := kubectl(t, "-n", weirNamespace, "get", "secret", "weir-nats-auth", "weir-nats-tls", "-o", "jsonpath={.items[*].data}"); before != after {
+		t.Error("helm upgrade made new credentials")
+	}
+}
+
+// olderChart is this chart as one before it could have been: another version, resources that know less.
+func olderChart(t testing.TB) string {
+	t.Helper()
+	folder := filepath.Join(t.TempDir(), "weir")
+	if err := os.CopyFS(folder, os.DirFS(filepath.Join(env.root, "charts", "weir"))); err != nil {
+		t.Fatal(err)
+	}
+	edit := func(file string, change func(string) string) {
+		t.Helper()
+		path := filepath.Join(folder, file)
+		old, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := change(string(old))
+		if text == string(old) {
+			t.Fatalf("%s: nothing to change", file)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	edit("Chart.yaml", func(s string) string { return strings.Replace(s, "\nversion: ", "\nversion: 0.0.1 # was ", 1) })
+	edit("files/crds/weir.dev_queues.yaml", func(s string) string {
+		return strings.Replace(s, "    - jsonPath: .spec.maxBytes\n      name: MaxBytes\n      type: string\n", "", 1)
+	})
+	return folder
+}
