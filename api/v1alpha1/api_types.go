@@ -36,7 +36,10 @@ type APIList struct {
 	Items           []API `json:"items"`
 }
 
-// APISpec is what the user wants of an API.
+// APISpec is what the user wants of an API. What rules over each of a thousand routes would cost the API server too
+// much, quantities above all, the controller checks and says in the status.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.throttle) || quantity(string(self.throttle.rate)).isGreaterThan(quantity('0')) && quantity(string(self.throttle.rate)).compareTo(quantity('10M')) <= 0",message="throttle.rate must be greater than 0 and at most 10M requests a second; remove throttle for no limit"
 type APISpec struct {
 	// Throttle limits the whole API: all routes together. None by default.
 	// +optional
@@ -51,7 +54,6 @@ type APISpec struct {
 // Throttle is a token bucket.
 type Throttle struct {
 	// Rate is in requests a second; fractions such as 0.5 are allowed.
-	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).sign() > 0 && quantity(string(self)).compareTo(quantity('10M')) <= 0",message="must be greater than 0 and at most 10M requests a second; remove throttle for no limit"
 	Rate resource.Quantity `json:"rate"`
 	// Burst is the bucket's size: how many requests may come at once.
 	// +kubebuilder:validation:Minimum=1
@@ -63,7 +65,6 @@ type Throttle struct {
 // +kubebuilder:validation:XValidation:rule="has(self.queue) != has(self.function)",message="say where the requests go: exactly one of queue and function"
 // +kubebuilder:validation:XValidation:rule="!has(self.queue) || self.match.method in ['POST', 'PUT', 'PATCH', 'DELETE']",message="a buffered write needs a method whose requests have a body: POST, PUT, PATCH or DELETE"
 // +kubebuilder:validation:XValidation:rule="!has(self.schema) || self.match.method in ['POST', 'PUT', 'PATCH', 'DELETE']",message="a request of this method has no body to check: remove the schema, or use POST, PUT, PATCH or DELETE"
-// +kubebuilder:validation:XValidation:rule="!has(self.queue) || !has(self.maxBodyBytes) || quantity(string(self.maxBodyBytes)).compareTo(quantity('768Ki')) <= 0",message="maxBodyBytes of a buffered write is at most 768Ki: a message of the queue's stream holds at most 1Mi; send larger bodies to a function"
 type Route struct {
 	// Name is unique within the API.
 	// +kubebuilder:validation:MaxLength=63
@@ -76,7 +77,6 @@ type Route struct {
 	// MaxBodyBytes bounds the request's body. Default 262144.
 	// +optional
 	// +kubebuilder:default="256Ki"
-	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isInteger() && quantity(string(self)).compareTo(quantity('1')) >= 0 && quantity(string(self)).compareTo(quantity('10Mi')) <= 0",message="must be a whole number of bytes between 1 and 10Mi"
 	MaxBodyBytes *resource.Quantity `json:"maxBodyBytes,omitempty"`
 	// Schema is a JSON Schema (2020-12 unless $schema says another draft) of the request's body.
 	// +optional

@@ -37,7 +37,7 @@ need_running() { running || die "it is not up; to start it: hack/cluster/cluster
 healthy() { [[ -e $STATE/complete && ! -e $STATE/failed ]] && running && node_ready; }
 
 up() {
-  local start
+  local start importing
   start=$(now_ms)
   check_root
   lock
@@ -49,19 +49,15 @@ up() {
   step build build
   end_run # what a run that died, or was killed half way, has left
   step node node
-  step images images
+  # While the images go in, the API server starts and gets its settings. A pod before its image would be retried late.
+  images 9>&- &
+  importing=$!
   step ready node_is_ready
-  step addons addons
-  step knative knative
+  step settings settings
+  step images wait "$importing"
   step rollout rollout
   touch "$STATE/complete"
   say "up after $(($(now_ms) - start)) ms; run something in it: hack/cluster/cluster.sh run kubectl get pods -A"
-}
-
-# Waited for together: they start side by side.
-rollout() {
-  addons_are_ready
-  knative_is_ready
 }
 
 end_run() {

@@ -30,7 +30,7 @@ work=$(mktemp -d)
 forward=
 clean_up() {
   [[ -z $forward ]] || kill "$forward" 2>/dev/null || true
-  kube delete namespace "$SPACE" --ignore-not-found --wait=false >/dev/null 2>&1 || true
+  inside kubectl delete namespace "$SPACE" --ignore-not-found --wait=false >/dev/null 2>&1 || true
   rm -rf "$work"
 }
 trap clean_up EXIT
@@ -53,7 +53,11 @@ no_live_pods() { [[ -z $(live_pods) ]]; }
 test_knative() {
   local start most=0 now load
   kube apply --filename - <"$here/manifests/test/function.yaml" >/dev/null
-  kube wait --for=condition=Ready kservice/hello --timeout=120s >/dev/null
+  if ! kube wait --for=condition=Ready kservice/hello --timeout=120s >/dev/null; then
+    kube describe kservice,pods >"$LOGS/test.log" 2>&1
+    show_log test
+    die "the function did not become ready; what was seen of it: $LOGS/test.log"
+  fi
   wait_for 120 "the function to scale to zero" node no_live_pods
   start=$(now_ms)
   check "an answer from zero pods" test "$(get '' "$work/first")" = 200
@@ -110,8 +114,9 @@ test_storage() {
 }
 
 refused() {
-  kube exec postgres-0 -- sh -c 'PGPASSWORD=wrong psql --host postgres --username orders' 2>&1 </dev/null |
-    grep -q 'password authentication failed'
+  local said
+  said=$(kube exec postgres-0 -- sh -c 'PGPASSWORD=wrong psql --host postgres --username orders' 2>&1 </dev/null) || true
+  [[ $said == *"password authentication failed"* ]]
 }
 
 # --- kubectl's streams, and how pods end
@@ -146,8 +151,8 @@ test_nats() {
 }
 
 main() {
-  kube delete namespace "$SPACE" --ignore-not-found --timeout=120s >/dev/null
-  kube create namespace "$SPACE" >/dev/null
+  inside kubectl delete namespace "$SPACE" --ignore-not-found --timeout=120s >/dev/null
+  inside kubectl create namespace "$SPACE" >/dev/null
   step storage test_storage
   step pods test_pods
   step nats test_nats

@@ -24,8 +24,7 @@ func testRefusedResources(t *testing.T) {
 		"a method":                   {apiHead + "    match: {method: FETCH, path: /x}\n" + goodQueue, `Unsupported value: "FETCH"`},
 		"a path":                     {apiHead + "    match: {method: POST, path: x}\n" + goodQueue, "spec.routes[0].match.path"},
 		"a reserved path":            {apiHead + "    match: {method: POST, path: /readyz}\n" + goodQueue, "is the gateway's own"},
-		"a large body":               {apiHead + "    match: {method: POST, path: /x}\n" + goodQueue + "    maxBodyBytes: 1Mi\n", "at most 768Ki"},
-		"a rate of none":             {apiHead + "    match: {method: POST, path: /x}\n" + goodQueue + "    throttle: {rate: 0, burst: 1}\n", "greater than 0"},
+		"a rate of none":             {strings.Replace(apiHead, "spec:\n", "spec:\n  throttle: {rate: 0, burst: 1}\n", 1) + "    match: {method: POST, path: /x}\n" + goodQueue, "greater than 0"},
 		"an empty bucket":            {apiHead + "    match: {method: POST, path: /x}\n" + goodQueue + "    throttle: {rate: 1, burst: 0}\n", "burst"},
 		"a long timeout":             {apiHead + "    match: {method: GET, path: /x}\n    function: {name: f, timeout: 1h}\n", "must be between 100ms and 15m"},
 		"name and url":               {apiHead + "    match: {method: GET, path: /x}\n    function: {name: f, url: \"http://x\"}\n", "exactly one of name"},
@@ -65,6 +64,8 @@ func testExplainedResources(t *testing.T) {
 		"a drained queue":   {"esm", mappingHead + "{queue: orders, function: {name: order-writer}}", "queue orders is already drained by EventSourceMapping orders"},
 		"a bad schema":      {"apis.weir.dev", apiHead + "    match: {method: POST, path: /x}\n" + goodQueue + "    schema: {type: objekt}\n", "spec.routes[0].schema"},
 		"a taken route":     {"apis.weir.dev", apiHead + "    match: {method: POST, path: /orders}\n" + goodQueue, "POST /orders has the method and path of route create-order of API default/shop"},
+		"a large body":      {"apis.weir.dev", apiHead + "    match: {method: POST, path: /x}\n" + goodQueue + "    maxBodyBytes: 1Mi\n", "send larger bodies to a function"},
+		"a rate of none":    {"apis.weir.dev", apiHead + "    match: {method: POST, path: /x}\n" + goodQueue + "    throttle: {rate: 0, burst: 1}\n", "spec.routes[0].throttle.rate: "},
 		"too large a queue": {"queues.weir.dev", queueHead + "{maxBytes: 64Ti}", "Lower spec.maxBytes, or give NATS more storage"},
 	} {
 		t.Run(name, func(t *testing.T) {

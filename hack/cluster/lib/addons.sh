@@ -2,14 +2,10 @@
 # What a cluster has beside the node: DNS, storage, the registry, Knative Serving.
 
 # apply FILE: server-side, as some resources are too large for the annotation of the other way.
-apply() { inside kubectl apply --server-side --force-conflicts -f - <"$1" >>"$LOGS/apply.log" 2>&1 || {
+apply() {
+  inside kubectl apply --server-side --force-conflicts -f - <"$1" >>"$LOGS/apply.log" 2>&1 && return
   show_log apply
   die "kubectl apply failed for $1"
-}; }
-
-addons() {
-  apply "$HACK_CLUSTER/manifests/storage.yaml"
-  apply "$HACK_CLUSTER/manifests/coredns.yaml"
 }
 
 rolled_out() {
@@ -22,12 +18,9 @@ rolled_out() {
 
 registry_answers() { inside curl --silent --fail --max-time 2 "http://$REGISTRY/v2/base/manifests/v1"; }
 
-addons_are_ready() {
-  wait_for 30 "the registry" registry registry_answers
-  rolled_out kube-system deployment/coredns
-}
-
-knative() {
+# settings: all that runs no pod, so that it needs no image.
+settings() {
+  apply "$HACK_CLUSTER/manifests/storage.yaml"
   apply "$KNATIVE_YAML/resources.yaml"
   inside kubectl wait --for=condition=Established crd --all --timeout=60s >/dev/null
   apply "$KNATIVE_YAML/settings.yaml"
@@ -39,16 +32,20 @@ knative() {
   knative_setting config-autoscaler scale-to-zero-grace-period 10s
   knative_setting config-autoscaler stable-window 10s
   knative_setting config-autoscaler scale-to-zero-pod-retention-period 0s
-  apply "$HACK_CLUSTER/manifests/kingress.yaml"
-  apply "$KNATIVE_YAML/deployments.yaml"
 }
 
 knative_setting() {
   inside kubectl -n knative-serving patch configmap "$1" --type merge --patch "{\"data\": {\"$2\": \"$3\"}}" >/dev/null
 }
 
-knative_is_ready() {
+# rollout starts the pods, all at once, and waits for all.
+rollout() {
   local deployment
+  apply "$HACK_CLUSTER/manifests/coredns.yaml"
+  apply "$HACK_CLUSTER/manifests/kingress.yaml"
+  apply "$KNATIVE_YAML/deployments.yaml"
+  wait_for 30 "the registry" registry registry_answers
+  rolled_out kube-system deployment/coredns
   for deployment in controller webhook autoscaler activator kingress; do
     rolled_out knative-serving "deployment/$deployment"
   done

@@ -43,6 +43,8 @@ disabled_plugins = [
         SystemdCgroup = false
 TOML
   # failCgroupV1: a kubelet of this version refuses v1 otherwise. Eviction by disk is off: the disk is the developer's.
+  # imagePullCredentialsVerificationPolicy: an image that was once pulled, and is here under another name by "load" too,
+  # would be asked for again under that name, from a registry that is not there.
   cat >"$STATE/kubelet.yaml" <<YAML
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
@@ -60,6 +62,7 @@ volumePluginDir: $STATE/volume-plugins
 authentication: {anonymous: {enabled: true}, webhook: {enabled: false}}
 authorization: {mode: AlwaysAllow}
 evictionHard: {memory.available: 100Mi, nodefs.available: 0%, nodefs.inodesFree: 0%, imagefs.available: 0%, imagefs.inodesFree: 0%}
+imagePullCredentialsVerificationPolicy: NeverVerify
 imageGCHighThresholdPercent: 100
 imageGCLowThresholdPercent: 99
 makeIPTablesUtilChains: false

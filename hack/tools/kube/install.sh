@@ -20,6 +20,11 @@ versions=(
   -X "k8s.io/component-base/version.gitMinor=$minor"
   -X k8s.io/component-base/version.gitTreeState=clean
   -X "helm.sh/helm/v3/internal/version.version=$helm"
+  # What helm takes a cluster to be that it can't ask: template and lint go by it.
+  -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1
+  -X "helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=$minor"
+  -X helm.sh/helm/v3/pkg/lint/rules.k8sVersionMajor=1
+  -X "helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor=$minor"
 )
 CGO_ENABLED=0 go build -buildvcs=false -trimpath -gcflags=all=-dwarf=false -ldflags "-s -w ${versions[*]}" -o "$bin/" \
   ./cmd/kubectl helm.sh/helm/v3/cmd/helm

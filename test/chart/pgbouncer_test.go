@@ -1,0 +1,196 @@
+package chart_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/weir-dev/weir/internal/localdb"
+	"github.com/weir-dev/weir/internal/testkit"
+)
+
+// TestPgBouncer starts the PgBouncer of this machine with the rendered files in front of a real PostgreSQL.
+func TestPgBouncer(t *testing.T) {
+	ctx := t.Context()
+	db, err := localdb.Start(ctx, localdb.Config{Fast: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Stop(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	direct, err := url.Parse(db.DirectURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	password, _ := direct.User.Password()
+	docs := render(t, fmt.Sprintf(`
+pgbouncer:
+  enabled: true
+  databases:
+  - {name: orders, host: %q, port: %s, dbname: %s, poolSize: 3, reservePool: 1, poolMode: transaction, maxDbConnections: 4}
+  defaultPoolSize: 2
+  maxClientConn: 50
+  auth: {users: [{name: %s, password: %q}]}
+  adminUsers: [%s]
+  extraConfig: {tcp_keepidle: 60}
+`, direct.Hostname(), direct.Port(), strings.Trim(direct.Path, "/"), direct.User.Username(), password, direct.User.Username()))
+
+	// PgBouncer may not run as root, and another user can't get into a test's folder.
+	dir, err := os.MkdirTemp("", "weir-chart-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	_ = l.Close()
+	ini := strings.NewReplacer(
+		"/etc/pgbouncer/auth", dir, "listen_addr = 0.0.0.0", "listen_addr = 127.0.0.1", "listen_port = 6432", fmt.Sprintf("listen_port = %d", port),
+	).Replace(get[corev1.ConfigMap](t, docs, "weir-pgbouncer").Data["pgbouncer.ini"])
+	for name, data := range map[string][]byte{
+		"pgbouncer.ini": []byte(ini), "userlist.txt": get[corev1.Secret](t, docs, "weir-pgbouncer-auth").Data["userlist.txt"],
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.CommandContext(ctx, pgbouncer(t), filepath.Join(dir, "pgbouncer.ini"))
+	log := new(errorLog)
+	cmd.Stderr = log
+	cmd.SysProcAttr = &syscall.SysProcAttr{}
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
+	}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGINT) }
+	cmd.WaitDelay = testkit.Patience
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+
+	target := url.URL{Scheme: "postgres", User: direct.User, Host: fmt.Sprintf("127.0.0.1:%d", port), Path: "/orders", RawQuery: "sslmode=disable"}
+	query := func(database, sql string) (string, error) {
+		to := target
+		to.Path = "/" + database
+		cfg, err := pgx.ParseConfig(to.String())
+		if err != nil {
+			return "", err
+		}
+		cfg.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
+		cfg.RuntimeParams = map[string]string{"extra_float_digits": "3"} // drivers send it; it must be let pass
+		qctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		conn, err := pgx.ConnectConfig(qctx, cfg)
+		if err != nil {
+			return "", err
+		}
+		defer func() { _ = conn.Close(context.WithoutCancel(qctx)) }()
+		rows, err := conn.Query(qctx, sql)
+		if err != nil {
+			return "", err
+		}
+		defer rows.Close()
+		var out strings.Builder
+		for rows.Next() {
+			values, err := rows.Values()
+			if err != nil {
+				return "", err
+			}
+			fmt.Fprintln(&out, values...)
+		}
+		return out.String(), rows.Err()
+	}
+	testkit.Eventually(t, "PgBouncer answers", func() bool {
+		select {
+		case err := <-ended:
+			t.Fatalf("PgBouncer ended: %v\n%s\n%s", err, log, ini)
+		default:
+		}
+		out, err := query("orders", "select 'through'")
+		return err == nil && out == "through\n"
+	})
+	if out, err := query("pgbouncer", "show databases"); err != nil || !strings.Contains(out, "orders") || !strings.Contains(out, "transaction") {
+		t.Errorf("show databases: %q, %v", out, err)
+	}
+	if out, err := query("pgbouncer", "show config"); err != nil || !strings.Contains(out, "max_client_conn 50 ") || !strings.Contains(out, "auth_type scram-sha-256 ") {
+		t.Errorf("show config: %q, %v", out, err)
+	}
+	target.User = url.UserPassword(direct.User.Username(), "wrong")
+	if _, err := query("orders", "select 1"); err == nil {
+		t.Error("a wrong password was taken")
+	}
+	if strings.Contains(log.String(), "unrecognized") || strings.Contains(log.String(), "ERROR") {
+		t.Errorf("PgBouncer complains:\n%s", log)
+	}
+	if err := cmd.Process.Signal(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != nil {
+		t.Errorf("PgBouncer's end: %v\n%s", err, log)
+	}
+}
+
+// pgbouncer finds the program; Debian keeps it out of users' PATH.
+func pgbouncer(t *testing.T) string {
+	t.Helper()
+	for _, name := range []string{"pgbouncer", "/usr/sbin/pgbouncer", "/opt/homebrew/bin/pgbouncer", "/usr/local/bin/pgbouncer"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	t.Fatal("PgBouncer is not installed: run make deps")
+	return ""
+}
+
+// TestPgBouncerConfig holds what is written only when it was asked for.
+func TestPgBouncerConfig(t *testing.T) {
+	plain := get[corev1.ConfigMap](t, render(t, pgbouncerOn), "weir-pgbouncer").Data["pgbouncer.ini"]
+	for _, want := range []string{
+		"orders = host=postgres.default.svc port=5432 dbname=orders\n",
+		"reports = host=other.example.com port=5433 dbname=r user=reader pool_size=3 reserve_pool=1 pool_mode=session max_db_connections=4\n",
+		"\npool_mode = transaction\n", "\nauth_type = scram-sha-256\n", "\nignore_startup_parameters = extra_float_digits\n", "\nunix_socket_dir = \n",
+	} {
+		if !strings.Contains(plain, want) {
+			t.Errorf("%q is not in\n%s", want, plain)
+		}
+	}
+	for _, no := range []string{"max_prepared_statements", "auth_user", "admin_users", "tls_ca_file", "client_tls_key_file", "e+"} {
+		if strings.Contains(plain, no) {
+			t.Errorf("%s is in\n%s", no, plain)
+		}
+	}
+	if got := string(get[corev1.Secret](t, render(t, pgbouncerOn), "weir-pgbouncer-auth").Data["userlist.txt"]); got != "\"orders\" \"pass\"\"word\"\n" {
+		t.Errorf("userlist.txt is %q", got)
+	}
+	full := get[corev1.ConfigMap](t, render(t, matrix["pgbouncer with all"]), "weir-pgbouncer").Data["pgbouncer.ini"]
+	for _, want := range []string{
+		"\n* = host=10.0.0.1 port=5432\n", "\nmax_prepared_statements = 100\n", "\nmax_client_conn = 2000000\n", "\nauth_user = pgbouncer\n",
+		"\nstats_users = stats,more\n", "\ntcp_keepidle = 60\n", "\nserver_tls_ca_file = /etc/pgbouncer/server-tls/ca.crt\n",
+		"\nclient_tls_key_file = /etc/pgbouncer/client-tls/tls.key\n",
+	} {
+		if !strings.Contains(full+"\n", want) {
+			t.Errorf("%q is not in\n%s", want, full)
+		}
+	}
+}

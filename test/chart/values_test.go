@@ -1,0 +1,208 @@
+package chart_test
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+// TestRefused holds that what can't be meant is refused, with words that help.
+func TestRefused(t *testing.T) {
+	for _, c := range []struct{ values, says string }{
+		// Typos, one in each part.
+		{`gatway: {}`, "gatway"},
+		{`image: {repository: x}`, "repository"},
+		{`log: {level: verbose}`, "/log/level"},
+		{`compression: gzip`, "/compression"},
+		{`crds: {instal: true}`, "instal"},
+		{`gateway: {replica: 3}`, "replica"},
+		{`gateway: {replicas: "3"}`, "/gateway/replicas"},
+		{`gateway: {drainTimeout: 1m}`, "/gateway/drainTimeout"},
+		{`gateway: {autoscaling: {enable: true}}`, "enable"},
+		{`gateway: {service: {type: Loadbalancer}}`, "/gateway/service/type"},
+		{`gateway: {resources: {limit: {}}}`, "limit"},
+		{`gateway: {resources: {limits: {memory: 1GB}}}`, "/gateway/resources/limits/memory"},
+		{`gateway: {podDisruptionBudget: {minAvailable: 1}}`, "minAvailable"},
+		{`gateway: {topologySpreadConstraints: [{maxskew: 1}]}`, "maxskew"},
+		{`gateway: {podLabels: {a: 1}}`, "/gateway/podLabels/a"},
+		{`gateway: {extraEnv: [{nam: A}]}`, "nam"},
+		{`dispatcher: {drain: 3s}`, "drain"},
+		{`controller: {watchNamespaces: shop}`, "/controller/watchNamespaces"},
+		{`controller: {watchNamespaces: [Shop]}`, "/controller/watchNamespaces/0"},
+		{`controller: {streamReplicas: 2}`, "/controller/streamReplicas"},
+		{`nats: {replicas: 2}`, "/nats/replicas"},
+		{`nats: {enabled: false, url: "nats.example.com:4222"}`, "/nats/url"},
+		{`nats: {syncInterval: never}`, "/nats/syncInterval"},
+		{`nats: {persistence: {sise: 1Gi}}`, "sise"},
+		{`nats: {persistence: {accessModes: [ReadWriteMany]}}`, "/nats/persistence/accessModes"},
+		{`nats: {auth: {usernames: {gateway: "a b"}}}`, "/nats/auth/usernames/gateway"},
+		{`nats: {tls: {certManager: {issuerRef: {nam: x}}}}`, "nam"},
+		{`nats: {lameDuck: {durationSeconds: 5}}`, "/nats/lameDuck/durationSeconds"},
+		{`nats: {antiAffinity: hard}`, "/nats/antiAffinity"},
+		{`nats: {podDisruptionBudget: {maxUnavailable: 2}}`, "/nats/podDisruptionBudget"},
+		{`nats: {podSecurityContext: {runAsUser: 0}}`, "/nats/podSecurityContext/runAsUser"},
+		{`pgbouncer: {poolMode: transactions}`, "/pgbouncer/poolMode"},
+		{`pgbouncer: {databases: [{name: a, host: b, pool_size: 3}]}`, "pool_size"},
+		{`pgbouncer: {databases: [{name: a, host: "b password=c"}]}`, "/pgbouncer/databases/0/host"},
+		{`pgbouncer: {auth: {users: [{name: a}]}}`, "password"},
+		{`pgbouncer: {extraConfig: {"a\nb": 1}}`, "invalid propertyName"},
+		{`pgbouncer: {serverTls: {sslmode: verify}}`, "/pgbouncer/serverTls/sslmode"},
+		{`networkPolicy: {gatewayFrom: [{namespace: a}]}`, "namespace"},
+		{`networkPolicy: {dnsPorts: [0]}`, "/networkPolicy/dnsPorts/0"},
+		{`serviceMonitor: {enabled: "true"}`, "/serviceMonitor/enabled"},
+		{`tests: {cmd: []}`, "cmd"},
+		// What fits together by itself, but not with the rest.
+		{`nats: {url: "nats://other:4222"}`, "set nats.enabled=false"},
+		{`nats: {enabled: false, auth: {existingSecret: a}}`, "set nats.url"},
+		{`nats: {enabled: false, url: "nats://other:4222"}`, "set nats.auth.existingSecret"},
+		{`nats: {enabled: false, url: "nats://other:4222", auth: {existingSecret: a}, tls: {certManager: {issuerRef: {name: a}}}}`, "certManager"},
+		{`nats: {tls: {existingSecret: a, certManager: {issuerRef: {name: a}}}}`, "keep one"},
+		{`nats: {lameDuck: {durationSeconds: 30, gracePeriodSeconds: 30}}`, "gracePeriodSeconds"},
+		{`nats: {jetstream: {maxFileStore: 60Gi}}`, "make the volume larger"},
+		{`controller: {streamReplicas: 3}`, "nats.replicas"},
+		{`gateway: {autoscaling: {enabled: true, minReplicas: 20}}`, "maxReplicas"},
+		{`pgbouncer: {enabled: true, auth: {existingSecret: a}}`, "pgbouncer.databases"},
+		{`pgbouncer: {enabled: true, databases: [{name: a, host: b}]}`, "pgbouncer.auth"},
+		{`pgbouncer: {enabled: true, databases: [{name: a, host: b}], auth: {existingSecret: a, users: [{name: a, password: b}]}}`, "set one of"},
+		{`pgbouncer: {enabled: true, databases: [{name: a, host: b}], auth: {existingSecret: a}, serverTls: {sslmode: verify-ca}}`, "caSecret"},
+		{`pgbouncer: {enabled: true, databases: [{name: a, host: b}], auth: {existingSecret: a}, clientTls: {sslmode: require}}`, "existingSecret"},
+		{`pgbouncer: {enabled: true, databases: [{name: a, host: b}], auth: {existingSecret: a}, extraConfig: {pool_mode: session}}`, "use its own value"},
+	} {
+		_, err := template(t, c.values)
+		if err == nil {
+			t.Errorf("%s was not refused", c.values)
+		} else if !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: the refusal doesn't say %q:\n%v", c.values, c.says, err)
+		}
+	}
+}
+
+var update = flag.Bool("update", false, "write the table of values into the chart's README")
+
+// value is a key of values.yaml that stands on a line with what it is set to.
+type value struct{ path, preset, meaning string }
+
+// documented reads values.yaml: the keys in their order, each with the comment above it and its value.
+func documented(t *testing.T) []value {
+	t.Helper()
+	data, err := os.ReadFile(chart + "/values.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tree map[string]any
+	if err := yaml.UnmarshalStrict(data, &tree); err != nil {
+		t.Fatal(err)
+	}
+	var out []value
+	var path []string
+	comment := ""
+	for i, line := range strings.Split(string(data), "\n") {
+		trimmed := strings.TrimLeft(line, " ")
+		if meaning, ok := strings.CutPrefix(trimmed, "# -- "); ok {
+			comment = meaning
+			continue
+		}
+		if trimmed == "" || strings.HasPrefix(trimmed, "#") {
+			continue
+		}
+		key, rest, ok := strings.Cut(trimmed, ":")
+		depth := (len(line) - len(trimmed)) / 2
+		if !ok || depth > len(path) {
+			t.Fatalf("values.yaml:%d: a value must stand on one line with its key: %s", i+1, line)
+		}
+		path = append(path[:depth], key)
+		if rest == "" {
+			continue // what is below it is described
+		}
+		if comment == "" {
+			t.Errorf("values.yaml:%d: %s has no comment that begins with --", i+1, key)
+		}
+		at := any(tree)
+		for _, k := range path {
+			at = at.(map[string]any)[k]
+		}
+		var preset strings.Builder
+		enc := json.NewEncoder(&preset)
+		enc.SetEscapeHTML(false)
+		if err := enc.Encode(at); err != nil {
+			t.Fatal(err)
+		}
+		out = append(out, value{strings.Join(path, "."), strings.TrimSpace(preset.String()), comment})
+		comment = ""
+	}
+	return out
+}
+
+func TestReadme(t *testing.T) {
+	const heads = "| Value | Default | Meaning |\n|---|---|---|\n"
+	file := chart + "/README.md"
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, got, ok := strings.Cut(string(data), heads)
+	if !ok {
+		t.Fatal("README.md has no table of values")
+	}
+	var want strings.Builder
+	for _, v := range documented(t) {
+		fmt.Fprintf(&want, "| `%s` | `%s` | %s |\n", v.path, v.preset, v.meaning)
+	}
+	if *update {
+		if err := os.WriteFile(file, []byte(before+heads+want.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	} else if got != want.String() {
+		t.Error("the table of values in README.md is not what values.yaml says: go test ./test/chart -run TestReadme -update")
+	}
+}
+
+// TestSchemaIsComplete holds that the schema and values.yaml have the same keys.
+func TestSchemaIsComplete(t *testing.T) {
+	data, err := os.ReadFile(chart + "/values.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	type node struct {
+		Properties           map[string]json.RawMessage
+		AdditionalProperties any
+	}
+	var walk func(path string, schema json.RawMessage, values map[string]any)
+	walk = func(path string, schema json.RawMessage, values map[string]any) {
+		var n node
+		if err := json.Unmarshal(schema, &n); err != nil {
+			t.Fatal(err)
+		}
+		if n.Properties == nil {
+			return // a definition, or free
+		}
+		if n.AdditionalProperties != false {
+			t.Errorf("%s takes any key", path)
+		}
+		for _, key := range slices.Sorted(maps.Keys(n.Properties)) {
+			v, ok := values[key]
+			if !ok && path+"."+key != ".global" && !strings.HasSuffix(path, "issuerRef") {
+				t.Errorf("%s.%s is in the schema and not in values.yaml", path, key)
+			}
+			if below, ok := v.(map[string]any); ok {
+				walk(path+"."+key, n.Properties[key], below)
+			}
+		}
+	}
+	var tree map[string]any
+	values, err := os.ReadFile(chart + "/values.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := yaml.Unmarshal(values, &tree); err != nil {
+		t.Fatal(err)
+	}
+	walk("", data, tree)
+}
