@@ -43,7 +43,7 @@ jetstream {
   store_dir: "/data"
   max_file_store: {{ if $nats.jetstream.maxFileStore }}{{ include "weir.bytes" $nats.jetstream.maxFileStore }}{{ else }}{{ div (mul (include "weir.bytes" $nats.persistence.size | int64) 9) 10 }}{{ end }}
   max_memory_store: {{ include "weir.bytes" $nats.jetstream.maxMemoryStore }}
-  sync_interval: {{ $nats.syncInterval }}
+  sync_interval: {{ $nats.syncInterval | quote }}
 }
 {{- if $nats.tls.enabled }}
 
