@@ -87,6 +87,17 @@ func apply(t testing.TB, manifests string) {
 	}
 }
 
+// deleteAfter deletes an object of the sample's namespace when the test has ended, and waits until it is gone.
+func deleteAfter(t testing.TB, kind, name string) {
+	t.Helper()
+	t.Cleanup(func() { // the test's own context is over then
+		_, err := env.kubectl(context.Background(), "-n", sampleNamespace, "delete", "--ignore-not-found", "--timeout=60s", kind, name)
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
 // get decodes an object of the cluster.
 func get[T any](t testing.TB, args ...string) T {
 	t.Helper()
@@ -308,9 +319,7 @@ func startLoad(t testing.TB, run, path string, rate, limit, conns int) *loader {
 	t.Helper()
 	url := "http://weir-gateway." + weirNamespace + ".svc.cluster.local" + path
 	apply(t, fmt.Sprintf(loaderPod, run, env.image("loader"), url, rate, limit, conns))
-	t.Cleanup(func() {
-		_, _ = env.kubectl(context.Background(), "-n", sampleNamespace, "delete", "pod", run, "--ignore-not-found", "--wait=false")
-	})
+	deleteAfter(t, "pod", run)
 	kubectl(t, "-n", sampleNamespace, "wait", "--for=condition=Ready", "pod/"+run, "--timeout=120s")
 	l := &loader{t: t, run: run, url: "http://" + forward(t, sampleNamespace, "pod/"+run, 8080)}
 	return l

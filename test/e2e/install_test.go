@@ -17,6 +17,7 @@ func chartArgs(chart string) []string {
 		"upgrade", "--install", "weir", chart, "--namespace", weirNamespace, "--create-namespace", "--wait", "--timeout", "5m",
 		"--values", "deploy/k8s/kind/values.yaml",
 		"--set", "image.registry=" + env.images, "--set", "image.tag=" + env.tag,
+		"--set", "tests.image=" + env.image("loader"), "--set", "tests.command={/ko-app/loader}", "--set", "tests.args={-get}",
 		"--set", "gateway.replicas=2", "--set", "dispatcher.replicas=2", "--set", "controller.replicas=2",
 	}
 	for name, image := range map[string]string{"nats.image": env.nats, "pgbouncer.image": env.pgbouncer} {

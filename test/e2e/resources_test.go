@@ -38,7 +38,7 @@ func testRefusedResources(t *testing.T) {
 		"a short age":             {queueHead + "{maxAge: 1s}", "must be between 1m and 8760h"},
 		"no duration":             {queueHead + "{maxAge: soon}", "spec.maxAge"},
 		"a small queue":           {queueHead + "{maxBytes: 1Mi}", "must be a whole number of bytes between 8Mi and 64Ti"},
-		"half a byte":             {queueHead + "{maxBytes: 10000000.5}", "must be a whole number of bytes"},
+		"half a byte":             {queueHead + "{maxBytes: \"10000000.5\"}", "must be a whole number of bytes"},
 		"a url without a cap":     {mappingHead + `{queue: orders, function: {url: "http://x"}}`, "maxConcurrency is missing"},
 		"a cap of none":           {mappingHead + "{queue: orders, function: {name: f}, maxConcurrency: 0}", "maxConcurrency"},
 		"a backoff the wrong way": {mappingHead + "{queue: orders, function: {name: f}, retry: {initialBackoff: 1m, maxBackoff: 1s}}", "maxBackoff must not be below initialBackoff"},
@@ -71,7 +71,7 @@ func testExplainedResources(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			apply(t, "apiVersion: weir.dev/v1alpha1\nkind: Queue\nmetadata: {name: unused}\nspec: {maxBytes: 8Mi}\n")
 			apply(t, c.manifest)
-			t.Cleanup(func() { kubectl(t, "-n", sampleNamespace, "delete", "--wait=false", c.kind, "wrong") })
+			deleteAfter(t, c.kind, "wrong")
 			eventually(t, "the status explains it", func() string {
 				if r := get[resource](t, "-n", sampleNamespace, c.kind, "wrong").ready(); r.Status != "False" || !strings.Contains(r.Message, c.part) {
 					return fmt.Sprintf("%+v", r)
@@ -104,7 +104,7 @@ func testDeleteQueue(t *testing.T) {
 	gateway := "http://" + forward(t, weirNamespace, "svc/weir-gateway", 80)
 	apply(t, "apiVersion: weir.dev/v1alpha1\nkind: Queue\nmetadata: {name: kept}\nspec: {maxBytes: 8Mi}\n---\n"+
 		strings.ReplaceAll(apiHead, "wrong", "kept")+"    match: {method: POST, path: /kept}\n    queue: {name: kept}\n")
-	t.Cleanup(func() { kubectl(t, "-n", sampleNamespace, "delete", "apis.weir.dev", "kept") })
+	deleteAfter(t, "apis.weir.dev", "kept")
 	waitReady(t, "queues.weir.dev/kept", "apis.weir.dev/kept")
 	answers := func(want int, part string) func() string {
 		return func() string {
