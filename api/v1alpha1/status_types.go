@@ -7,7 +7,7 @@ const (
 	ConditionReady = "Ready"
 	// QueueFinalizer keeps a Queue that is being deleted until its streams are gone.
 	QueueFinalizer = "weir.dev/queue"
-	// DropRecordsAnnotation, with the value "true", lets a Queue be deleted with the records that it holds.
+	// DropRecordsAnnotation with the value "true" lets a Queue be deleted with the records that it holds.
 	DropRecordsAnnotation = "weir.dev/drop-records"
 )
 

@@ -10,7 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"log"
+	"log/slog"
 	"net/http/httptest"
 	"os"
 	"os/exec"
@@ -182,7 +182,7 @@ func runs(t *testing.T, r io.Reader) {
 
 // TestPush pushes to a registry in this process, and reads back what a cluster would pull.
 func TestPush(t *testing.T) {
-	srv := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	srv := httptest.NewServer(registry.New(registry.Logger(slog.NewLogLogger(slog.DiscardHandler, slog.LevelError))))
 	defer srv.Close()
 	repo := strings.TrimPrefix(srv.URL, "http://") + "/weir"
 

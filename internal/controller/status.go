@@ -93,7 +93,7 @@ func (r *reconciler) reportFailure(ctx context.Context, res *resources, cause er
 	v := manifest.Verdict{Reason: reasonNotPublished, Message: "The change is not in use yet; it is tried again. The reason: " + cause.Error()}
 	switch {
 	case errors.Is(cause, stream.ErrCatalogChanged), ctx.Err() != nil:
-		return nil // tried again at once, or by another leader
+		return nil //nolint:nilerr // tried again at once, or by another leader
 	case errors.Is(cause, stream.ErrUnavailable):
 		v = manifest.Verdict{Reason: reasonNATSUnavailable, Message: "NATS can't be reached; the change comes into use when it is back. " + cause.Error()}
 	case errors.Is(cause, stream.ErrCatalogTooLarge):

@@ -16,9 +16,10 @@ import (
 	"github.com/weir-dev/weir/internal/catalog"
 )
 
-// KnativeService and KnativeServiceList are Knative's own types, for those who watch them in a cluster.
 type (
-	KnativeService     = servingv1.Service
+	// KnativeService is Knative's own type, for those who watch it in a cluster.
+	KnativeService = servingv1.Service
+	// KnativeServiceList is a list of them.
 	KnativeServiceList = servingv1.ServiceList
 )
 
@@ -34,9 +35,13 @@ type Ref struct {
 	catalog.Key
 }
 
-// Refs of the kinds that have a status.
-func APIRef(k catalog.Key) Ref     { return Ref{kindAPI, k} }
-func QueueRef(k catalog.Key) Ref   { return Ref{kindQueue, k} }
+// APIRef names an API.
+func APIRef(k catalog.Key) Ref { return Ref{kindAPI, k} }
+
+// QueueRef names a Queue.
+func QueueRef(k catalog.Key) Ref { return Ref{kindQueue, k} }
+
+// MappingRef names an EventSourceMapping.
 func MappingRef(k catalog.Key) Ref { return Ref{kindMapping, k} }
 
 // Reason says in one word why an object is not ready. Reasons are part of the API: people select by them.

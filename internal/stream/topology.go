@@ -110,8 +110,7 @@ func (c *Conn) ensureConsumers(ctx context.Context, k catalog.Key) error {
 
 // topologyError names the states of a refused stream that a user can mend.
 func topologyError(err error) error {
-	var api *jetstream.APIError
-	if errors.As(err, &api) {
+	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
 		switch api.ErrorCode {
 		case codeNoSuitablePeers, codeInsufficientResources, codeStorageExceeded, codeReplicasUnsupported:
 			return fmt.Errorf("%w: %w", ErrNoRoom, err)

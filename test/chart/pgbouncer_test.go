@@ -50,7 +50,7 @@ pgbouncer:
 `, direct.Hostname(), direct.Port(), strings.Trim(direct.Path, "/"), direct.User.Username(), password, direct.User.Username()))
 
 	// PgBouncer may not run as root, and another user can't get into a test's folder.
-	dir, err := os.MkdirTemp("", "weir-chart-")
+	dir, err := os.MkdirTemp("", "weir-chart-") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -511,9 +512,7 @@ func TestEnvironment(t *testing.T) {
 	}
 	docs := render(t, ``)
 	for name, want := range services {
-		for key, value := range common {
-			want[key] = value
-		}
+		maps.Copy(want, common)
 		spec := get[appsv1.Deployment](t, docs, "weir-"+name).Spec.Template.Spec
 		got := map[string]string{}
 		for _, e := range spec.Containers[0].Env {
