@@ -7,6 +7,7 @@
 #
 # For an existing cluster the images are pushed to E2E_IMAGES, from where it must be able to pull; it must have
 # Knative Serving and be one that may be filled and emptied: namespace weir-system and some objects in default.
+# Skaffold is tried with E2E_REGISTRY only, a registry to push to without credentials.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -44,8 +45,17 @@ for name in gateway dispatcher controller order-writer order-api "${mains[@]##*/
   archives+=("$root/bin/images/$name.tar")
 done
 "$cluster" load "${archives[@]}"
+# Skaffold deploys what the files say; the images of others that they name are these here.
+hack/tools/skaffold/install.sh
+named() { sed -n "s|^ *image: *\\($1:[^ ]*\\)$|\\1|p" "$2"; }
+alias_image() {
+  "$cluster" run ctr --address /run/containerd/containerd.sock --namespace k8s.io images tag --force "$1" "$2" >/dev/null
+}
+alias_image ko.local/nats:v1 "$(named '[^ ]*/nats' charts/weir/values.yaml)"
+alias_image ko.local/pgbouncer:v1 "$(named '[^ ]*/pgbouncer' charts/weir/values.yaml)"
+alias_image ko.local/postgres:v1 "docker.io/library/$(named postgres deploy/k8s/postgres/statefulset.yaml)"
 # Inside, E2E_KUBECONFIG is the cluster's own.
 # shellcheck disable=SC2016
 "$cluster" run bash -c 'cd "$1/test/e2e" && shift && E2E_KUBECONFIG=$KUBECONFIG exec "$@"' e2e "$root" \
   env E2E_IMAGES=ko.local/weir E2E_TAG="$tag" E2E_NATS_IMAGE=ko.local/nats:v1 E2E_POSTGRES_IMAGE=ko.local/postgres:v1 \
-  E2E_PGBOUNCER_IMAGE=ko.local/pgbouncer:v1 "$root/bin/e2e.test" "${flags[@]}"
+  E2E_PGBOUNCER_IMAGE=ko.local/pgbouncer:v1 E2E_REGISTRY=localhost:5000 E2E_BASE_IMAGE=localhost:5000/base:v1 "$root/bin/e2e.test" "${flags[@]}"

@@ -277,7 +277,7 @@ func TestFlags(t *testing.T) {
 
 func TestEnvironment(t *testing.T) {
 	var actual, documented []string
-	for _, dir := range []string{"internal/app", "internal/functions/orderdb", "internal/functions/orderwriter", "function"} {
+	for _, dir := range []string{"internal/app", "internal/app/controller", "internal/functions/orderdb", "internal/functions/orderwriter", "function"} {
 		walk(parseDir(t, dir, false), func(call *ast.CallExpr) {
 			if name := method(call); (name == "getenv" || name == "or") && len(call.Args) > 0 {
 				if variable, ok := text(call.Args[0]); ok {

@@ -72,6 +72,32 @@ func testDisruptions(t *testing.T) {
 	wantAll(t, db, run, r)
 }
 
+// testChangeWithoutNATS: a change that can't be published says so, and comes into use when NATS is back.
+func testChangeWithoutNATS(t *testing.T) {
+	scale := func(replicas string) {
+		kubectl(t, "-n", weirNamespace, "scale", "statefulset/weir-nats", "--replicas="+replicas)
+	}
+	patch := func(spec string) {
+		kubectl(t, "-n", sampleNamespace, "patch", "esm", "orders", "--type=merge", "-p", spec)
+	}
+	scale("0")
+	kubectl(t, "-n", weirNamespace, "wait", "--for=delete", "pod/weir-nats-0", "--timeout=120s")
+	patch(`{"spec":{"maxConcurrency":7}}`)
+	eventually(t, "the status says that NATS is away", func() string {
+		if c := get[resource](t, "-n", sampleNamespace, "esm/orders").ready(); c.Reason != "NATSUnavailable" {
+			return c.Reason + ": " + c.Message
+		}
+		return ""
+	})
+	scale("1")
+	waitReady(t, "esm/orders")
+	if m := get[resource](t, "-n", sampleNamespace, "esm/orders"); m.Status.MaxConcurrency != 7 {
+		t.Errorf("the cap is %d", m.Status.MaxConcurrency)
+	}
+	patch(`{"spec":{"maxConcurrency":null}}`)
+	waitReady(t, "esm/orders", "apis.weir.dev/shop", "queues.weir.dev/orders")
+}
+
 // owner is the dispatcher that works for the queue orders: it says so in its log last.
 func owner(t testing.TB) string {
 	t.Helper()

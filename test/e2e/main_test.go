@@ -37,5 +37,7 @@ func TestCluster(t *testing.T) {
 	t.Run("Defaults", testDefaults)
 	t.Run("DeleteQueue", testDeleteQueue)
 	t.Run("Disruptions", testDisruptions)
+	t.Run("ChangeWithoutNATS", testChangeWithoutNATS)
 	t.Run("UninstallAndUpgrade", testUninstallAndUpgrade)
+	t.Run("Skaffold", testSkaffold)
 }
