@@ -129,7 +129,7 @@ func problemOf(err error) problem {
 		p.Title, p.Detail = "The queue does not exist yet", "Nothing was stored. Try again; if it stays so, the queue's stream was not made."
 	case errors.Is(err, record.ErrTooLarge):
 		return problemTooLarge(record.MaxRecordBytes)
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled) && !errors.Is(err, stream.ErrUnavailable): // a lost connection to NATS cancels too
 		p.Title, p.Detail = "The client went away", "The request may have been stored."
 	default:
 		p.Title = "Storage is not available"

@@ -601,6 +601,15 @@ func TestSwitches(t *testing.T) {
 	}
 }
 
+// TestGatewayProbes: NATS that is away takes no gateway out of its Service, or clients would be refused where they
+// are to get a 503.
+func TestGatewayProbes(t *testing.T) {
+	c := get[appsv1.Deployment](t, render(t, ``), "weir-gateway").Spec.Template.Spec.Containers[0]
+	if s, r := c.StartupProbe.HTTPGet.Path, c.ReadinessProbe.HTTPGet.Path; s != "/readyz" || r != "/healthz" {
+		t.Errorf("startup %s, readiness %s", s, r)
+	}
+}
+
 // TestNATSProbes: see the comments in the template.
 func TestNATSProbes(t *testing.T) {
 	for values, live := range map[string]string{``: "/healthz", `nats: {replicas: 3}`: "/healthz?js-enabled-only=true"} {
