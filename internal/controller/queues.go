@@ -36,8 +36,8 @@ func (r *reconciler) addFinalizers(ctx context.Context, res *resources) error {
 }
 
 // ensureStreams makes sure of the streams of each queue that changed, or was not looked at for a while, or was
-// last looked at over another connection. A queue that NATS refuses doesn't hold up the others.
-func (r *reconciler) ensureStreams(ctx context.Context, out *manifest.Outcome) error {
+// last looked at over another connection. It returns those that NATS refuses, which don't hold up the others.
+func (r *reconciler) ensureStreams(ctx context.Context, queues []catalog.Queue) (map[catalog.Key]manifest.Verdict, error) {
 	if live := r.conn.Live(); live != r.live {
 		r.live, r.leases = live, time.Time{}
 		clear(r.ensured)
@@ -45,14 +45,18 @@ func (r *reconciler) ensureStreams(ctx context.Context, out *manifest.Outcome) e
 	now := time.Now()
 	if now.Sub(r.leases) >= resyncEvery {
 		if err := r.conn.EnsureLeases(ctx, r.replicas); err != nil {
-			return err
+			return nil, err
 		}
 		r.leases = now
 	}
-	named := make(map[catalog.Key]bool, len(out.Catalog.Queues))
-	for _, q := range out.Catalog.Queues {
+	refusals := map[catalog.Key]manifest.Verdict{}
+	named := make(map[catalog.Key]bool, len(queues))
+	for _, q := range queues {
+		if q.Closed {
+			continue // not named: a queue that is made again under this name is to get streams at once
+		}
 		named[q.Key] = true
-		if e, ok := r.ensured[q.Key]; q.Closed || ok && e.spec == q && now.Sub(e.at) < resyncEvery {
+		if e, ok := r.ensured[q.Key]; ok && e.spec == q && now.Sub(e.at) < resyncEvery {
 			continue
 		}
 		err := r.conn.EnsureQueue(ctx, q, r.replicas)
@@ -60,18 +64,18 @@ func (r *reconciler) ensureStreams(ctx context.Context, out *manifest.Outcome) e
 		case err == nil:
 			r.ensured[q.Key] = ensuredQueue{q, now}
 		case errors.Is(err, stream.ErrUnavailable) || ctx.Err() != nil:
-			return err
+			return nil, err
 		default:
 			delete(r.ensured, q.Key)
 			r.log.Error("a queue's streams can't be made or changed", "queue", q.Key.String(), "error", err)
-			out.Verdicts[manifest.QueueRef(q.Key)] = refused(q, r.replicas, err)
+			refusals[q.Key] = refusal(q, r.replicas, err)
 		}
 	}
 	maps.DeleteFunc(r.ensured, func(k catalog.Key, _ ensuredQueue) bool { return !named[k] })
-	return nil
+	return refusals, nil
 }
 
-func refused(q catalog.Queue, replicas int, err error) manifest.Verdict {
+func refusal(q catalog.Queue, replicas int, err error) manifest.Verdict {
 	if errors.Is(err, stream.ErrNoRoom) {
 		return manifest.Verdict{Reason: reasonNoRoom, Message: fmt.Sprintf(
 			"NATS can't take the queue with %d replica(s): it reserves maxBytes (%d bytes) for the records and as much for the dead letters. "+
@@ -94,6 +98,7 @@ func (r *reconciler) deleteQueues(ctx context.Context, res *resources, out *mani
 		switch {
 		case err != nil:
 			errs = append(errs, err)
+			out.Verdicts[manifest.QueueRef(keyOf(q))] = manifest.Verdict{Reason: reasonDeleting, Message: "The queue is being deleted, which can't go on now; it is tried again. The reason: " + err.Error()}
 		case holds != nil:
 			waiting = true
 			out.Verdicts[manifest.QueueRef(keyOf(q))] = manifest.Verdict{Reason: reasonDeleting, Message: deletingMessage(q, holds)}
@@ -105,24 +110,27 @@ func (r *reconciler) deleteQueues(ctx context.Context, res *resources, out *mani
 // deleteQueue returns what keeps the queue from being deleted, or nil when it is gone.
 func (r *reconciler) deleteQueue(ctx context.Context, q *v1alpha1.Queue) (*stream.QueueStatus, error) {
 	k := keyOf(q)
-	if err := r.conn.CloseQueue(ctx, k); err != nil {
-		return nil, err
-	}
-	status, err := r.conn.Status(ctx, k)
-	switch {
-	case errors.Is(err, stream.ErrNoQueue): // it never had streams, or an earlier try removed them
-	case err != nil:
-		return nil, err
-	case (!status.Empty() || status.Dead > 0) && q.Annotations[v1alpha1.DropRecordsAnnotation] != "true":
-		return &status, nil
+	drop := q.Annotations[v1alpha1.DropRecordsAnnotation] == "true"
+	if !drop {
+		if err := r.conn.CloseQueue(ctx, k); err != nil {
+			return nil, err
+		}
+		status, err := r.conn.Status(ctx, k)
+		switch {
+		case errors.Is(err, stream.ErrNoQueue): // it never had streams, or an earlier try removed them
+		case err != nil:
+			return nil, err
+		case !status.Empty() || status.Dead > 0:
+			return &status, nil
+		}
 	}
 	if err := r.conn.DeleteQueue(ctx, k); err != nil {
 		return nil, err
 	}
-	r.log.Info("queue deleted", "queue", k.String(), "pending", status.Pending, "retrying", status.Retrying, "dead", status.Dead)
+	r.log.Info("queue deleted", "queue", k.String(), "withRecords", drop)
 	before := q.DeepCopy()
 	controllerutil.RemoveFinalizer(q, v1alpha1.QueueFinalizer)
-	err = r.client.Patch(ctx, q, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+	err := r.client.Patch(ctx, q, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	if client.IgnoreNotFound(err) != nil {
 		return nil, fmt.Errorf("queue %s: remove the finalizer: %w", k, err)
 	}
@@ -133,9 +141,9 @@ func deletingMessage(q *v1alpha1.Queue, s *stream.QueueStatus) string {
 	return fmt.Sprintf(
 		"The queue takes no more records and is deleted once it is empty. It holds, in blocks of one to some hundred records: "+
 			"%d that wait, %d in a dispatcher's hands, %d to be tried again, %d of dead letters. "+
-			"Let its mapping drain it, and redrive or purge the dead letters (weir dlq purge %s). "+
+			"Let its mapping drain it, and purge the dead letters when they are of no use any more (weir dlq purge -n %s %s --yes). "+
 			"To delete it with all that it holds: kubectl -n %s annotate queues.weir.dev %s %s=true",
-		s.Pending, s.InFlight, s.Retrying, s.Dead, q.Name, q.Namespace, q.Name, v1alpha1.DropRecordsAnnotation)
+		s.Pending, s.InFlight, s.Retrying, s.Dead, q.Namespace, q.Name, q.Namespace, q.Name, v1alpha1.DropRecordsAnnotation)
 }
 
 func keyOf(o client.Object) catalog.Key {

@@ -116,9 +116,13 @@ func (r *reconciler) apply(ctx context.Context, res *resources) (*manifest.Outco
 	if err != nil {
 		return nil, err
 	}
-	out := manifest.Reconcile(res.objects(), former.Catalog)
-	if err := r.ensureStreams(ctx, out); err != nil {
+	out := manifest.Reconcile(res.objects(), former.Catalog, nil)
+	refusals, err := r.ensureStreams(ctx, out.Catalog.Queues)
+	if err != nil {
 		return nil, err
+	}
+	if len(refusals) > 0 { // without them, or with what they were before
+		out = manifest.Reconcile(res.objects(), former.Catalog, refusals)
 	}
 	if !former.None() && former.Catalog.Revision() == out.Catalog.Revision() {
 		return out, nil

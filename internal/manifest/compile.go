@@ -66,7 +66,7 @@ type compiler struct {
 	findings map[Ref]Errors
 	// admitted says that Knative has accepted the Services already: they are a cluster's.
 	admitted bool
-	// unusable are the queues that have mistakes and no earlier version.
+	// unusable are the queues that have mistakes, or can't be had, and no earlier version.
 	unusable []catalog.Key
 
 	services map[catalog.Key]*knativeService
@@ -175,13 +175,33 @@ func (c *compiler) apis() {
 		seen[s.key] = &s.source
 		api := catalog.API{Key: s.key, Throttle: throttle(a.Spec.Throttle)}
 		for i := range a.Spec.Routes {
-			route := &a.Spec.Routes[i]
-			path := fmt.Sprintf("spec.routes[%d]", i)
-			c.collision(s, path, route, table)
-			api.Routes = append(api.Routes, c.route(s, path, route))
+			api.Routes = append(api.Routes, c.route(s, routePath(i), &a.Spec.Routes[i]))
 		}
 		c.out.APIs = append(c.out.APIs, api)
+		c.collisions(s, a, table)
 	}
+}
+
+func routePath(i int) string { return fmt.Sprintf("spec.routes[%d]", i) }
+
+// collisions claims the paths of a. In a cluster an API with any mistake claims none: it is not going to be served, and
+// must not hold up one that is.
+func (c *compiler) collisions(s *subject, a *v1alpha1.API, table *routeTable) {
+	if c.excluded(s) {
+		return
+	}
+	before := len(table.order)
+	for i := range a.Spec.Routes {
+		c.collision(s, routePath(i), &a.Spec.Routes[i], table)
+	}
+	if c.excluded(s) {
+		table.forget(before)
+	}
+}
+
+// excluded reports whether the others are to go on as if s were not there.
+func (c *compiler) excluded(s *subject) bool {
+	return c.findings != nil && len(c.findings[s.ref()]) > 0
 }
 
 func (c *compiler) collision(s *subject, path string, r *v1alpha1.Route, table *routeTable) {
@@ -239,15 +259,18 @@ func (c *compiler) mappings() {
 		}
 		seen[s.key] = &s.source
 
-		queue := catalog.Key{Namespace: m.Namespace, Name: m.Spec.Queue}
+		queue, mine := catalog.Key{Namespace: m.Namespace, Name: m.Spec.Queue}, false
 		c.needQueue(s, "spec.queue", queue)
 		if first, ok := drained[queue]; ok && m.Spec.Queue != "" {
 			c.fail(s, "spec.queue", "queue %s is already drained by %s%s: one mapping drains a queue; remove one, or give it a queue of its own",
 				queue.Name, first, at(&first.source, "spec.queue"))
 		} else {
-			drained[queue] = s
+			mine = true
 		}
 		c.out.Mappings = append(c.out.Mappings, c.mapping(s, m, queue))
+		if mine && !c.excluded(s) { // as with paths
+			drained[queue] = s
+		}
 	}
 }
 
@@ -329,7 +352,7 @@ func (c *compiler) function(s *subject, path string, f *v1alpha1.FunctionReferen
 
 func (c *compiler) needQueue(s *subject, path string, key catalog.Key) {
 	if slices.Contains(c.unusable, key) {
-		c.fail(s, path, "Queue %q has mistakes: its own status says which", key.Name)
+		c.fail(s, path, "Queue %q is not in use: its own status says why", key.Name)
 	} else if _, ok := c.queues[key]; !ok {
 		c.missing(s, path, "Queue", key, sameNamespace(c.queues, key))
 	}

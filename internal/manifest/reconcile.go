@@ -13,6 +13,7 @@ import (
 	"knative.dev/pkg/apis"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 
+	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/internal/catalog"
 )
 
@@ -71,12 +72,20 @@ type Outcome struct {
 
 // Reconcile compiles a cluster's objects. Unlike [Compile] it always gives a catalog: an object with mistakes does
 // not hold up the others, and where former, the catalog that is published now, has an earlier version of it, that
-// one stays in use, as far as it gets on with the rest. Of two objects that exclude each other the older one wins.
+// one stays in use, as far as it gets on with the rest. refused are queues that can't be had for another reason than
+// their own text; they are treated likewise.
+//
+// Of two objects that exclude each other the one wins whose claim is published already, whatever is applied later by
+// whom; of two newcomers the older one.
 //
 // It fills in defaults in objs themselves.
-func Reconcile(objs *Objects, former *catalog.Catalog) *Outcome {
-	slices.SortStableFunc(objs.APIs, olderFirst)
-	slices.SortStableFunc(objs.Mappings, olderFirst)
+func Reconcile(objs *Objects, former *catalog.Catalog, refused map[catalog.Key]Verdict) *Outcome {
+	slices.SortStableFunc(objs.APIs, func(a, b Resource[v1alpha1.API]) int {
+		return cmp.Or(newClaims(a.Object, former)-newClaims(b.Object, former), olderFirst(a, b))
+	})
+	slices.SortStableFunc(objs.Mappings, func(a, b Resource[v1alpha1.EventSourceMapping]) int {
+		return cmp.Or(newClaim(a.Object, former)-newClaim(b.Object, former), olderFirst(a, b))
+	})
 	services := make(map[catalog.Key]*servingv1.Service, len(objs.Services))
 	for _, r := range objs.Services {
 		services[catalog.Key{Namespace: r.Object.Namespace, Name: r.Object.Name}] = r.Object
@@ -87,7 +96,7 @@ func Reconcile(objs *Objects, former *catalog.Catalog) *Outcome {
 			opts: opts.withDefaults(), objs: objs, admitted: true, findings: map[Ref]Errors{},
 			services: map[catalog.Key]*knativeService{}, queues: map[catalog.Key]catalog.Queue{},
 		},
-		former: former, live: services, verdicts: map[Ref]Verdict{},
+		former: former, refused: refused, live: services, verdicts: map[Ref]Verdict{},
 	}
 	r.servicesAndQueues()
 	r.mendQueues()
@@ -104,6 +113,7 @@ type reconciler struct {
 	compiler
 
 	former   *catalog.Catalog
+	refused  map[catalog.Key]Verdict
 	live     map[catalog.Key]*servingv1.Service
 	verdicts map[Ref]Verdict
 }
@@ -112,7 +122,7 @@ type reconciler struct {
 // to it is told so.
 func (r *reconciler) mendQueues() {
 	for k, q := range r.queues {
-		if len(r.findings[QueueRef(k)]) == 0 {
+		if _, refused := r.refused[k]; !refused && len(r.findings[QueueRef(k)]) == 0 {
 			continue
 		}
 		i := slices.IndexFunc(r.former.Queues, func(f catalog.Queue) bool { return f.Key == k })
@@ -192,6 +202,9 @@ func (r *reconciler) mendMappings() {
 
 // judge says of each object that is not ready why.
 func (r *reconciler) judge() {
+	for k, v := range r.refused {
+		r.verdicts[QueueRef(k)] = v
+	}
 	for ref, errs := range r.findings {
 		r.verdicts[ref] = Verdict{Invalid, sentences(errs.sorted())}
 	}
@@ -262,6 +275,31 @@ func sentences(errs Errors) string {
 		lines[i] = plain.Error()
 	}
 	return strings.Join(lines, "\n")
+}
+
+// newClaims is 0 for an API that claims no other paths than its published version does, else 1.
+func newClaims(a *v1alpha1.API, former *catalog.Catalog) int {
+	i := slices.IndexFunc(former.APIs, func(f catalog.API) bool { return f.Namespace == a.Namespace && f.Name == a.Name })
+	if i < 0 {
+		return 1
+	}
+	for j := range a.Spec.Routes {
+		m := &a.Spec.Routes[j].Match
+		if !slices.ContainsFunc(former.APIs[i].Routes, func(f catalog.Route) bool { return f.Method == m.Method && f.Path == m.Path }) {
+			return 1
+		}
+	}
+	return 0
+}
+
+// newClaim is 0 for a mapping that drains the queue that its published version does, else 1.
+func newClaim(m *v1alpha1.EventSourceMapping, former *catalog.Catalog) int {
+	if slices.ContainsFunc(former.Mappings, func(f catalog.Mapping) bool {
+		return f.Namespace == m.Namespace && f.Name == m.Name && f.Queue.Name == m.Spec.Queue
+	}) {
+		return 0
+	}
+	return 1
 }
 
 // olderFirst orders objects of one kind by age, then by name: two of one second, or of a test without a clock.

@@ -98,7 +98,7 @@ func paths(cat *catalog.Catalog) []string {
 }
 
 func TestReconcileGood(t *testing.T) {
-	out := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 0, "/orders")), &catalog.Catalog{})
+	out := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 0, "/orders")), &catalog.Catalog{}, nil)
 	if len(out.Verdicts) > 0 {
 		t.Errorf("verdicts: %v", out.Verdicts)
 	}
@@ -113,7 +113,7 @@ func TestReconcileGood(t *testing.T) {
 // TestReconcileBadOnesDontHoldUpOthers: a mapping to nothing is explained, everything else works.
 func TestReconcileBadOnesDontHoldUpOthers(t *testing.T) {
 	stray := strings.NewReplacer("name: orders, n", "name: stray, n", "queue: orders", "queue: order").Replace(clusterMapping)
-	out := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterMapping, stray, clusterAPI("shop", 0, "/orders")), &catalog.Catalog{})
+	out := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterMapping, stray, clusterAPI("shop", 0, "/orders")), &catalog.Catalog{}, nil)
 	wantVerdict(t, out, MappingRef(inDefault("stray")), Invalid, `spec.queue: there is no Queue "order" in namespace default; did you mean "orders"?`)
 	if len(out.Verdicts) != 1 || len(out.Catalog.Mappings) != 1 || len(out.Catalog.APIs) != 1 {
 		t.Errorf("got %v and %+v", out.Verdicts, out.Catalog)
@@ -122,11 +122,11 @@ func TestReconcileBadOnesDontHoldUpOthers(t *testing.T) {
 
 // TestReconcileKeepsTheLastValidVersion of each kind, through any number of reconciliations.
 func TestReconcileKeepsTheLastValidVersion(t *testing.T) {
-	good := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 0, "/orders")), &catalog.Catalog{}).Catalog
+	good := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 0, "/orders")), &catalog.Catalog{}, nil).Catalog
 	bad := clusterObjects(t, clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 0, "/{"))
 	bad.Queues[0].Object.Spec.MaxAge = &metav1.Duration{Duration: time.Second}
 	bad.Mappings[0].Object.Spec.Timeout = &metav1.Duration{Duration: 2 * time.Minute}
-	out := Reconcile(bad, good)
+	out := Reconcile(bad, good, nil)
 	wantVerdict(t, out, APIRef(inDefault("shop")), Invalid, "spec.routes[0].match.path: ")
 	wantVerdict(t, out, QueueRef(inDefault("orders")), Invalid, "spec.maxAge: ")
 	wantVerdict(t, out, MappingRef(inDefault("orders")), Invalid, "spec.timeout: 2m is longer than timeoutSeconds of Service writer, 1m: Knative would end the call first; set it to at most 1m")
@@ -139,8 +139,8 @@ func TestReconcileKeepsTheLastValidVersion(t *testing.T) {
 func TestReconcileLeavesOutWhatWasNeverValid(t *testing.T) {
 	objs := clusterObjects(t, clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 0, "/orders"))
 	objs.Queues[0].Object.Spec.MaxAge = &metav1.Duration{Duration: time.Second}
-	out := Reconcile(objs, &catalog.Catalog{})
-	const part = `Queue "orders" has mistakes: its own status says which`
+	out := Reconcile(objs, &catalog.Catalog{}, nil)
+	const part = `Queue "orders" is not in use: its own status says why`
 	wantVerdict(t, out, APIRef(inDefault("shop")), Invalid, part)
 	wantVerdict(t, out, MappingRef(inDefault("orders")), Invalid, part)
 	if c := out.Catalog; len(c.APIs)+len(c.Queues)+len(c.Mappings) != 0 {
@@ -157,7 +157,7 @@ func TestReconcileTheOlderWins(t *testing.T) {
 			slices.Reverse(objs.APIs)
 			slices.Reverse(objs.Mappings)
 		}
-		out := Reconcile(objs, &catalog.Catalog{})
+		out := Reconcile(objs, &catalog.Catalog{}, nil)
 		wantVerdict(t, out, APIRef(inDefault("young")), Invalid, "POST /orders has the method and path of route create of API default/old; change")
 		wantVerdict(t, out, MappingRef(inDefault("zweite")), Invalid, "queue orders is already drained by EventSourceMapping orders")
 		if got := paths(out.Catalog); !slices.Equal(got, []string{"old/orders"}) || len(out.Catalog.Mappings) != 1 {
@@ -168,8 +168,8 @@ func TestReconcileTheOlderWins(t *testing.T) {
 
 // TestReconcileEarlierVersionGivesWay: what an invalid API held once doesn't stand in the way of a valid one.
 func TestReconcileEarlierVersionGivesWay(t *testing.T) {
-	good := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterAPI("shop", 60, "/orders")), &catalog.Catalog{}).Catalog
-	out := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterAPI("shop", 60, "/{"), clusterAPI("other", 0, "/orders")), good)
+	good := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterAPI("shop", 60, "/orders")), &catalog.Catalog{}, nil).Catalog
+	out := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterAPI("shop", 60, "/{"), clusterAPI("other", 0, "/orders")), good, nil)
 	if got := paths(out.Catalog); !slices.Equal(got, []string{"other/orders"}) {
 		t.Errorf("routes: %v", got)
 	}
@@ -178,17 +178,17 @@ func TestReconcileEarlierVersionGivesWay(t *testing.T) {
 
 func TestReconcileQueueGoesAway(t *testing.T) {
 	all := []string{clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 0, "/orders")}
-	good := Reconcile(clusterObjects(t, all...), &catalog.Catalog{}).Catalog
+	good := Reconcile(clusterObjects(t, all...), &catalog.Catalog{}, nil).Catalog
 
 	deleting := clusterObjects(t, all...)
 	deleting.Queues[0].Object.DeletionTimestamp = &metav1.Time{Time: time.Unix(1_800_000_000, 0)}
-	out := Reconcile(deleting, good)
+	out := Reconcile(deleting, good, nil)
 	wantVerdict(t, out, APIRef(inDefault("shop")), QueueDeleting, "Queue orders is being deleted: route create answers 503")
 	if !out.Catalog.Queues[0].Closed || len(out.Catalog.Mappings) != 1 || len(out.Catalog.APIs) != 1 {
 		t.Errorf("a queue that is deleted is closed, drained on, and known to the gateway: %+v", out.Catalog)
 	}
 
-	out = Reconcile(clusterObjects(t, clusterService, clusterMapping, clusterAPI("shop", 0, "/orders")), out.Catalog)
+	out = Reconcile(clusterObjects(t, clusterService, clusterMapping, clusterAPI("shop", 0, "/orders")), out.Catalog, nil)
 	if c := out.Catalog; len(c.APIs)+len(c.Queues)+len(c.Mappings) != 0 {
 		t.Errorf("without the queue nothing of it is left: %+v", c)
 	}
@@ -207,7 +207,7 @@ func TestReconcileFunctionNotReady(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			head, _, _ := strings.Cut(clusterService, "status:")
-			out := Reconcile(clusterObjects(t, head+"status:\n  "+c.status+"\n", clusterQueue, clusterMapping), &catalog.Catalog{})
+			out := Reconcile(clusterObjects(t, head+"status:\n  "+c.status+"\n", clusterQueue, clusterMapping), &catalog.Catalog{}, nil)
 			if len(out.Catalog.Mappings) != 1 {
 				t.Errorf("the mapping is in use all the same: %+v", out.Catalog)
 			}
@@ -232,7 +232,7 @@ func TestReconcileTrustsTheCluster(t *testing.T) {
 	if _, err := Compile(clusterObjects(t, flagged, clusterQueue, clusterMapping), Options{}); err == nil {
 		t.Error("a file with it is refused")
 	}
-	if out := Reconcile(clusterObjects(t, flagged, clusterQueue, clusterMapping), &catalog.Catalog{}); len(out.Verdicts) > 0 {
+	if out := Reconcile(clusterObjects(t, flagged, clusterQueue, clusterMapping), &catalog.Catalog{}, nil); len(out.Verdicts) > 0 {
 		t.Errorf("got %v", out.Verdicts)
 	}
 }
@@ -241,11 +241,79 @@ func TestReconcileTrustsTheCluster(t *testing.T) {
 // would be written for ever.
 func TestReconcileIsStable(t *testing.T) {
 	docs := []string{clusterService, clusterQueue, clusterMapping, clusterAPI("a", 1, "/orders"), clusterAPI("b", 1, "/{x}"), clusterAPI("c", 1, "/{y}")}
-	first := Reconcile(clusterObjects(t, docs...), &catalog.Catalog{})
+	first := Reconcile(clusterObjects(t, docs...), &catalog.Catalog{}, nil)
 	for range 50 {
-		again := Reconcile(clusterObjects(t, docs...), first.Catalog)
+		again := Reconcile(clusterObjects(t, docs...), first.Catalog, nil)
 		if again.Catalog.Revision() != first.Catalog.Revision() || fmt.Sprint(again.Verdicts) != fmt.Sprint(first.Verdicts) {
 			t.Fatalf("first %v\nthen %v", first.Verdicts, again.Verdicts)
 		}
+	}
+}
+
+// TestReconcileWhatIsInvalidClaimsNothing: an older object with a mistake doesn't keep a younger one from a path or a
+// queue.
+func TestReconcileWhatIsInvalidClaimsNothing(t *testing.T) {
+	wrongAPI := strings.Replace(clusterAPI("old", 60, "/orders"), "queue: {name: orders}", "queue: {name: order}", 1)
+	twoRoutes := clusterAPI("older", 90, "/first") + "  - {name: bad, match: {method: POST, path: /second}, queue: {name: nothing}}\n"
+	wrongMapping := strings.NewReplacer("name: orders, n", "name: a-first, n", "name: writer", "name: writre").Replace(clusterMapping)
+	out := Reconcile(clusterObjects(t, clusterService, clusterQueue, wrongMapping, clusterMapping, wrongAPI, twoRoutes,
+		clusterAPI("young", 1, "/orders"), clusterAPI("younger", 0, "/first")), &catalog.Catalog{}, nil)
+	if got := paths(out.Catalog); !slices.Equal(got, []string{"young/orders", "younger/first"}) {
+		t.Errorf("routes: %v", got)
+	}
+	if m := out.Catalog.Mappings; len(m) != 1 || m[0].Name != "orders" {
+		t.Errorf("mappings: %+v", m)
+	}
+	for _, ref := range []Ref{APIRef(inDefault("old")), APIRef(inDefault("older")), MappingRef(inDefault("a-first"))} {
+		if out.Verdicts[ref].Reason != Invalid {
+			t.Errorf("%v: %+v", ref, out.Verdicts[ref])
+		}
+	}
+	if len(out.Verdicts) != 3 {
+		t.Errorf("got %v", out.Verdicts)
+	}
+}
+
+// TestReconcileACollisionIsTakenBackWhole: an API that collides with its second route has not taken its first.
+func TestReconcileACollisionIsTakenBackWhole(t *testing.T) {
+	collides := clusterAPI("second", 30, "/free") + "  - {name: taken, match: {method: POST, path: /orders}, queue: {name: orders}}\n"
+	out := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterAPI("first", 60, "/orders"), collides, clusterAPI("third", 0, "/free")), &catalog.Catalog{}, nil)
+	if got := paths(out.Catalog); !slices.Equal(got, []string{"first/orders", "third/free"}) {
+		t.Errorf("routes: %v", got)
+	}
+}
+
+// TestReconcileWhatIsServedWins: an older API, or mapping, that claims later what another has gets nothing.
+func TestReconcileWhatIsServedWins(t *testing.T) {
+	second := strings.NewReplacer("name: orders, n", "name: a-thief, n").Replace(clusterMapping)
+	good := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterMapping, clusterAPI("old", 60, "/mine"), clusterAPI("young", 1, "/orders")), &catalog.Catalog{}, nil).Catalog
+	thief := clusterAPI("old", 60, "/mine") + "  - {name: more, match: {method: POST, path: /orders}, queue: {name: orders}}\n"
+	out := Reconcile(clusterObjects(t, clusterService, clusterQueue, second, clusterMapping, thief, clusterAPI("young", 1, "/orders")), good, nil)
+	wantVerdict(t, out, APIRef(inDefault("old")), Invalid, "has the method and path of route create of API default/young")
+	wantVerdict(t, out, MappingRef(inDefault("a-thief")), Invalid, "already drained by EventSourceMapping orders")
+	if out.Catalog.Revision() != good.Revision() {
+		t.Errorf("got %+v\nwant %+v", out.Catalog, good)
+	}
+}
+
+// TestReconcileRefusedQueue: a queue that NATS refuses is left out, or stays what it was; what needs it says so.
+func TestReconcileRefusedQueue(t *testing.T) {
+	docs := []string{clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 0, "/orders")}
+	refused := map[catalog.Key]Verdict{inDefault("orders"): {Reason: "NoRoom", Message: "no room"}}
+	out := Reconcile(clusterObjects(t, docs...), &catalog.Catalog{}, refused)
+	wantVerdict(t, out, QueueRef(inDefault("orders")), "NoRoom", "no room")
+	wantVerdict(t, out, APIRef(inDefault("shop")), Invalid, `Queue "orders" is not in use: its own status says why`)
+	wantVerdict(t, out, MappingRef(inDefault("orders")), Invalid, `Queue "orders" is not in use`)
+	if c := out.Catalog; len(c.APIs)+len(c.Queues)+len(c.Mappings) != 0 {
+		t.Errorf("got %+v", c)
+	}
+
+	good := Reconcile(clusterObjects(t, docs...), &catalog.Catalog{}, nil).Catalog
+	larger := clusterObjects(t, docs...)
+	larger.Queues[0].Object.Spec.MaxAge = &metav1.Duration{Duration: 200 * time.Hour}
+	out = Reconcile(larger, good, refused)
+	wantVerdict(t, out, QueueRef(inDefault("orders")), "NoRoom", "no room")
+	if len(out.Verdicts) != 1 || out.Catalog.Revision() != good.Revision() {
+		t.Errorf("got %v and %+v", out.Verdicts, out.Catalog)
 	}
 }

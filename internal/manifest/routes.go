@@ -49,6 +49,18 @@ func (t *routeTable) add(method, path, where string) (collision string) {
 	return "" // not a pattern: API.Validate says so
 }
 
+// forget takes back what came after the first n patterns. A mux can't, so there is a new one.
+func (t *routeTable) forget(n int) {
+	for _, pattern := range t.order[n:] {
+		delete(t.routes, pattern)
+	}
+	t.order = t.order[:n]
+	t.mux = http.NewServeMux()
+	for _, pattern := range t.order {
+		_ = register(t.mux, pattern) // it did not collide before
+	}
+}
+
 // register returns what the mux has against pattern.
 func register(mux *http.ServeMux, pattern string) (msg string) {
 	defer func() {

@@ -51,14 +51,14 @@ func (c *Conn) Catalog(ctx context.Context) (*PublishedCatalog, error) {
 		return none, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("catalog bucket: %w", err)
+		return nil, fmt.Errorf("catalog bucket: %w", c.apiError(ctx, err))
 	}
 	e, err := kv.Get(ctx, catalogKey)
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return none, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read the catalog: %w", err)
+		return nil, fmt.Errorf("read the catalog: %w", c.apiError(ctx, err))
 	}
 	cat, err := decodeCatalog(e.Value())
 	if err != nil {
@@ -81,7 +81,7 @@ func (c *Conn) PublishCatalog(ctx context.Context, cat *catalog.Catalog, replica
 		Bucket: catalogBucket, History: 1, Replicas: replicas, Storage: jetstream.FileStorage,
 	})
 	if err != nil {
-		return fmt.Errorf("catalog bucket: %w", err)
+		return fmt.Errorf("catalog bucket: %w", c.apiError(ctx, err))
 	}
 	if former == nil {
 		_, err = kv.Put(ctx, catalogKey, data)
@@ -93,7 +93,7 @@ func (c *Conn) PublishCatalog(ctx context.Context, cat *catalog.Catalog, replica
 		return ErrCatalogChanged
 	}
 	if err != nil {
-		return fmt.Errorf("publish the catalog: %w", err)
+		return fmt.Errorf("publish the catalog: %w", c.apiError(ctx, err))
 	}
 	return nil
 }

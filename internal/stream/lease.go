@@ -50,7 +50,7 @@ func (c *Conn) EnsureLeases(ctx context.Context, replicas int) error {
 		Replicas: replicas, MaxMsgsPerSubject: 1, AllowMsgTTL: true,
 	})
 	if err != nil {
-		return fmt.Errorf("stream of leases: %w", err)
+		return fmt.Errorf("stream of leases: %w", c.apiError(ctx, err))
 	}
 	return nil
 }

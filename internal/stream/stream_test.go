@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
 	"github.com/weir-dev/weir/internal/catalog"
@@ -486,10 +489,112 @@ func TestDeleteQueue(t *testing.T) {
 	}
 }
 
-// TestQueueThatNATSHasNoRoomFor: three replicas at a server that is alone. Users are told what to change.
+// smallNATS is a server that has room for 20 MiB.
+func smallNATS(t *testing.T) *stream.Conn {
+	t.Helper()
+	srv, err := server.NewServer(&server.Options{
+		Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), JetStreamMaxStore: 20 << 20, NoLog: true, NoSigs: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.Start()
+	t.Cleanup(func() { srv.Shutdown(); srv.WaitForShutdown() })
+	if !srv.ReadyForConnections(testkit.Patience) {
+		t.Fatal("the server does not start")
+	}
+	c, err := stream.Connect(stream.Config{URL: srv.ClientURL(), Name: t.Name(), Log: testkit.Log(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	testkit.Eventually(t, "the connection is up", func() bool { return c.Ready() == nil })
+	return c
+}
+
+// TestQueueThatNATSHasNoRoomFor leaves nothing behind that others would want the room of; and it can be deleted.
 func TestQueueThatNATSHasNoRoomFor(t *testing.T) {
-	c := testkit.Conn(t, testkit.NATS(t))
-	if err := c.EnsureQueue(t.Context(), orders(), 3); !errors.Is(err, stream.ErrNoRoom) {
-		t.Errorf("got %v", err)
+	c := smallNATS(t)
+	q := orders()
+	if err := c.EnsureQueue(t.Context(), q, 3); !errors.Is(err, stream.ErrNoRoom) {
+		t.Errorf("three replicas at a server that is alone: %v", err)
+	}
+	q.MaxBytes = 15 << 20 // once, but not twice
+	if err := c.EnsureQueue(t.Context(), q, 1); !errors.Is(err, stream.ErrNoRoom) {
+		t.Fatalf("got %v", err)
+	}
+	if _, err := c.Status(t.Context(), q.Key); !errors.Is(err, stream.ErrNoQueue) {
+		t.Errorf("streams are left: %v", err)
+	}
+	small := orders()
+	small.Name, small.MaxBytes = "small", 8<<20
+	if err := c.EnsureQueue(t.Context(), small, 1); err != nil {
+		t.Fatalf("another has no room now: %v", err)
+	}
+	w := writer(t, c, small.Key)
+	if err := w.Append(t.Context(), newRecord(t, "kept")); err != nil {
+		t.Fatal(err)
+	}
+	small.MaxBytes = 11 << 20 // the dead letters' stream can grow, the queue's can't
+	if err := c.EnsureQueue(t.Context(), small, 1); !errors.Is(err, stream.ErrNoRoom) {
+		t.Fatalf("got %v", err)
+	}
+	small.MaxBytes = 9 << 20 // there is as much room as before
+	if err := c.EnsureQueue(t.Context(), small, 1); err != nil {
+		t.Errorf("a change that was refused is not taken back: %v", err)
+	}
+	if st, err := c.Status(t.Context(), small.Key); err != nil || st.Pending != 1 {
+		t.Errorf("got %+v, %v", st, err)
+	}
+}
+
+// TestStatusOfAHalfQueue: what is missing holds nothing; what is there counts.
+func TestStatusOfAHalfQueue(t *testing.T) {
+	s := testkit.NATS(t)
+	c := testkit.Conn(t, s)
+	q := orders()
+	ensure(t, c, q)
+	if err := writer(t, c, q.Key).Append(t.Context(), newRecord(t, "x")); err != nil {
+		t.Fatal(err)
+	}
+	nc, err := nats.Connect(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(js.DeleteConsumer(t.Context(), "WEIR_Q_default_orders", "dispatcher"), js.DeleteStream(t.Context(), "WEIR_R_default_orders")); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := c.Status(t.Context(), q.Key); err != nil || st.Pending != 1 || st.Retrying != 0 {
+		t.Errorf("got %+v, %v", st, err)
+	}
+	if err := js.DeleteStream(t.Context(), "WEIR_Q_default_orders"); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.DeadLetter(t.Context(), q.Key, []record.Record{*newRecord(t, "dead")}); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := c.Status(t.Context(), q.Key); err != nil || st.Dead != 1 {
+		t.Errorf("dead letters of a queue that lost its stream: %+v, %v", st, err)
+	}
+}
+
+// TestUnavailableIsNoRefusal: what NATS doesn't answer is to be tried again, and not the user's to mend.
+func TestUnavailableIsNoRefusal(t *testing.T) {
+	s := testkit.NATS(t)
+	c := testkit.Conn(t, s)
+	s.Stop()
+	if err := c.EnsureQueue(t.Context(), orders(), 1); !errors.Is(err, stream.ErrUnavailable) {
+		t.Errorf("EnsureQueue: %v", err)
+	}
+	if _, err := c.Status(t.Context(), orders().Key); !errors.Is(err, stream.ErrUnavailable) {
+		t.Errorf("Status: %v", err)
+	}
+	if _, err := c.Catalog(t.Context()); !errors.Is(err, stream.ErrUnavailable) {
+		t.Errorf("Catalog: %v", err)
 	}
 }

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weir-dev/weir/internal/catalog"
@@ -35,7 +37,7 @@ const (
 )
 
 // ErrNoRoom means that the server or cluster can't take a queue of this size or number of replicas: it reserves
-// maxBytes for the queue and as much for its dead letters. Nothing was changed.
+// maxBytes for the queue and as much for its dead letters. What was changed for it was taken back.
 var ErrNoRoom = errors.New("stream: NATS can't take the queue")
 
 // Error codes of the NATS server (server/errors.json) that have no name in nats.go.
@@ -79,15 +81,51 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 	dead.Retention, dead.Discard = jetstream.LimitsPolicy, jetstream.DiscardNew
 	dead.MaxBytes, dead.MaxAge = q.MaxBytes, q.DeadLetterMaxAge
 
-	for _, sc := range []jetstream.StreamConfig{main, retry, dead} {
+	// Against the flow: what the queue's own stream names has a place to go. A queue that NATS takes only in part would
+	// hold the room of others and could not work, so what was done is undone.
+	var undo []func()
+	for _, sc := range []jetstream.StreamConfig{dead, retry, main} {
 		if sc.MaxAge > 0 {
 			sc.Duplicates = min(sc.Duplicates, sc.MaxAge) // the server refuses a longer window
 		}
-		if _, err := c.js.CreateOrUpdateStream(ctx, sc); err != nil {
-			return fmt.Errorf("queue %s: stream %s: %w", q.Key, sc.Name, topologyError(err))
+		back, err := c.ensureStream(ctx, sc)
+		if err != nil {
+			for _, f := range slices.Backward(undo) {
+				f()
+			}
+			return fmt.Errorf("queue %s: stream %s: %w", q.Key, sc.Name, c.apiError(ctx, err))
 		}
+		undo = append(undo, back)
 	}
 	return c.ensureConsumers(ctx, q.Key)
+}
+
+// ensureStream makes or updates one stream and returns what takes that back as far as it can be.
+func (c *Conn) ensureStream(ctx context.Context, sc jetstream.StreamConfig) (undo func(), err error) {
+	again := func(f func(context.Context) error) func() {
+		return func() {
+			ctx, cancel := c.bound(context.WithoutCancel(ctx), apiTimeout)
+			defer cancel()
+			if err := f(ctx); err != nil {
+				c.log.Warn("a stream is left as it is", "stream", sc.Name, "error", err)
+			}
+		}
+	}
+	st, err := c.js.Stream(ctx, sc.Name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		if _, err := c.js.CreateStream(ctx, sc); err != nil {
+			return nil, err
+		}
+		return again(func(ctx context.Context) error { return c.js.DeleteStream(ctx, sc.Name) }), nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	before := st.CachedInfo().Config
+	if _, err := c.js.UpdateStream(ctx, sc); err != nil {
+		return nil, err
+	}
+	return again(func(ctx context.Context) error { _, err := c.js.UpdateStream(ctx, before); return err }), nil
 }
 
 // ensureConsumers makes the consumers of a queue whose streams exist; one that was deleted by hand is
@@ -102,19 +140,24 @@ func (c *Conn) ensureConsumers(ctx context.Context, k catalog.Key) error {
 			return fmt.Errorf("%w: %s", ErrNoQueue, k)
 		}
 		if err != nil {
-			return fmt.Errorf("queue %s: consumer of %s: %w", k, stream, err)
+			return fmt.Errorf("queue %s: consumer of %s: %w", k, stream, c.apiError(ctx, err))
 		}
 	}
 	return nil
 }
 
-// topologyError names the states of a refused stream that a user can mend.
-func topologyError(err error) error {
-	if api, ok := errors.AsType[*jetstream.APIError](err); ok {
+// apiError names the states of a refused request: one that the user can mend, and NATS being away, which ctx, of
+// bound, may know.
+func (c *Conn) apiError(ctx context.Context, err error) error {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	if ok {
 		switch api.ErrorCode {
 		case codeNoSuitablePeers, codeInsufficientResources, codeStorageExceeded, codeReplicasUnsupported:
 			return fmt.Errorf("%w: %w", ErrNoRoom, err)
 		}
+	}
+	if c.Ready() != nil || errors.Is(context.Cause(ctx), ErrUnavailable) || errors.Is(err, nats.ErrNoResponders) || ok && api.Code == 503 {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err
 }
@@ -133,7 +176,7 @@ func (c *Conn) CloseQueue(ctx context.Context, k catalog.Key) error {
 		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("queue %s: %w", k, err)
+		return fmt.Errorf("queue %s: %w", k, c.apiError(ctx, err))
 	}
 	sc := st.CachedInfo().Config
 	if sc.MaxMsgSize == closedMsgSize {
@@ -141,7 +184,7 @@ func (c *Conn) CloseQueue(ctx context.Context, k catalog.Key) error {
 	}
 	sc.MaxMsgSize = closedMsgSize
 	if _, err := c.js.UpdateStream(ctx, sc); err != nil {
-		return fmt.Errorf("queue %s: close: %w", k, err)
+		return fmt.Errorf("queue %s: close: %w", k, c.apiError(ctx, err))
 	}
 	return nil
 }
@@ -152,7 +195,7 @@ func (c *Conn) DeleteQueue(ctx context.Context, k catalog.Key) error {
 	defer cancel()
 	for _, name := range []string{queueStream(k), retryStream(k), deadStream(k)} {
 		if err := c.js.DeleteStream(ctx, name); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
-			return fmt.Errorf("queue %s: delete stream %s: %w", k, name, err)
+			return fmt.Errorf("queue %s: delete stream %s: %w", k, name, c.apiError(ctx, err))
 		}
 	}
 	return nil
@@ -172,38 +215,62 @@ type QueueStatus struct {
 // Empty reports whether nothing is left to be delivered.
 func (s QueueStatus) Empty() bool { return s.Pending == 0 && s.InFlight == 0 && s.Retrying == 0 }
 
-// Status asks the leaders of the queue's streams and consumers. It returns ErrNoQueue when there are none.
+// Status asks the leaders of the queue's streams and consumers. It returns ErrNoQueue when there is none of them.
+//
+// It asks in the direction in which records go, queue, retries, dead letters, and a record is stored in the next stream
+// before it leaves the one before: so none slips through, and a queue that is closed and found to hold nothing does.
 func (c *Conn) Status(ctx context.Context, k catalog.Key) (QueueStatus, error) {
 	ctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
 	var s QueueStatus
+	var info *jetstream.ConsumerInfo
 	consumer, err := c.js.Consumer(ctx, queueStream(k), consumerName)
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
+	switch {
+	case err == nil:
+		info = consumer.CachedInfo() // fetched by the call above
+		s.Pending, s.InFlight = info.NumPending, info.NumAckPending
+	case errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, jetstream.ErrConsumerNotFound):
+		// Somebody removed it by hand, or the queue was never made whole.
+	default:
+		return s, fmt.Errorf("queue %s: %w", k, c.apiError(ctx, err))
+	}
+	main, haveMain, err := c.streamState(ctx, queueStream(k))
+	if err != nil {
+		return s, err
+	}
+	s.QueueBytes = main.Bytes
+	if info == nil {
+		s.Pending = main.Msgs
+	} else if delivered := info.Delivered.Stream; s.Pending == 0 && main.Msgs > 0 && main.LastSeq > delivered {
+		// A consumer counts what was stored a moment ago a moment later; the stream knows at once.
+		s.Pending = min(main.LastSeq-delivered, main.Msgs)
+	}
+	retry, haveRetry, err := c.streamState(ctx, retryStream(k))
+	if err != nil {
+		return s, err
+	}
+	s.Retrying, s.RetryBytes = retry.Msgs, retry.Bytes
+	dead, haveDead, err := c.streamState(ctx, deadStream(k))
+	if err != nil {
+		return s, err
+	}
+	s.Dead, s.DeadBytes = dead.Msgs, dead.Bytes
+	if !haveMain && !haveRetry && !haveDead {
 		return s, fmt.Errorf("%w: %s", ErrNoQueue, k)
 	}
-	if err != nil {
-		return s, fmt.Errorf("queue %s: %w", k, err)
-	}
-	info := consumer.CachedInfo() // fetched by the call above
-	s.Pending, s.InFlight = info.NumPending, info.NumAckPending
-	for name, into := range map[string]func(jetstream.StreamState){
-		queueStream(k): func(st jetstream.StreamState) {
-			s.QueueBytes = st.Bytes
-			// A consumer counts what was stored a moment ago a moment later; the stream knows at once.
-			if delivered := info.Delivered.Stream; s.Pending == 0 && st.Msgs > 0 && st.LastSeq > delivered {
-				s.Pending = min(st.LastSeq-delivered, st.Msgs)
-			}
-		},
-		retryStream(k): func(st jetstream.StreamState) { s.Retrying, s.RetryBytes = st.Msgs, st.Bytes },
-		deadStream(k):  func(st jetstream.StreamState) { s.Dead, s.DeadBytes = st.Msgs, st.Bytes },
-	} {
-		st, err := c.js.Stream(ctx, name)
-		if err != nil {
-			return s, fmt.Errorf("queue %s: %w", k, err)
-		}
-		into(st.CachedInfo().State)
-	}
 	return s, nil
+}
+
+// streamState is zero, and ok false, when there is no such stream.
+func (c *Conn) streamState(ctx context.Context, name string) (state jetstream.StreamState, ok bool, err error) {
+	st, err := c.js.Stream(ctx, name)
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return state, false, nil
+	}
+	if err != nil {
+		return state, false, fmt.Errorf("stream %s: %w", name, c.apiError(ctx, err))
+	}
+	return st.CachedInfo().State, true, nil
 }
 
 // PurgeSettled removes what is below the acknowledgement floor. It costs one operation however many
