@@ -40,9 +40,9 @@ tls { cert_file: %q, key_file: %q }
 authorization {
   users = [
     { user: controller, password: %q, permissions: {
-      publish: ["weir.>", "$JS.>", "$KV.>"], subscribe: ["_INBOX.>"] } }
+      publish: ["weir.>", "$JS.>", "$KV.>"], subscribe: ["_INBOX_controller.>"] } }
     { user: operator, password: %q, permissions: {
-      publish: ["weir.>", "$JS.>", "$KV.>"], subscribe: ["_INBOX.>"] } }
+      publish: ["weir.>", "$JS.>", "$KV.>"], subscribe: ["_INBOX_operator.>"] } }
     { user: gateway, password: %q, permissions: {
       publish: [
         "weir.q.>"
@@ -50,7 +50,7 @@ authorization {
         "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>"
         "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>"
         "$JS.FC.KV_WEIR_CATALOG.>"
-      ], subscribe: ["_INBOX.>"] } }
+      ], subscribe: ["_INBOX_gateway.>"] } }
     { user: dispatcher, password: %q, permissions: {
       publish: {
         allow: [
@@ -64,7 +64,7 @@ authorization {
           "$JS.FC.KV_WEIR_CATALOG.>"
         ]
         deny: ["$JS.API.STREAM.PURGE.KV_WEIR_CATALOG", "$JS.API.STREAM.PURGE.WEIR_LEASES"]
-      }, subscribe: ["_INBOX.>"] } }
+      }, subscribe: ["_INBOX_dispatcher.>"] } }
   ]
 }
 `

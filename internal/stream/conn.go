@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"regexp"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,6 +47,9 @@ type Config struct {
 	PingInterval time.Duration                                  // 0: DefaultPingInterval
 	Log          *slog.Logger
 }
+
+// plainUser are the names that are one token of a subject.
+var plainUser = regexp.MustCompile(`^[a-zA-Z0-9_-]+$`) //nolint:gochecknoglobals // a constant
 
 // Conn is one connection to NATS. It reconnects by itself, for ever, until Close.
 type Conn struct {
@@ -101,6 +105,11 @@ func Connect(cfg Config) (*Conn, error) {
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
 	opts = append(opts, credentials...)
+	if plainUser.MatchString(cfg.User) {
+		// Answers, and what a consumer delivers, come under a prefix of the user's own, so that NATS' permissions can
+		// keep users from reading each other's. The chart's do.
+		opts = append(opts, nats.CustomInboxPrefix("_INBOX_"+cfg.User))
+	}
 	if cfg.InProcess != nil {
 		opts = append(opts, nats.InProcessServer(cfg.InProcess))
 	}

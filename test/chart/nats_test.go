@@ -381,21 +381,25 @@ func TestNATSUsers(t *testing.T) {
 				"$JS.API.CONSUMER.MSG.NEXT." + q + ".dispatcher", "$JS.API.CONSUMER.PAUSE." + q + ".dispatcher", "$JS.API.STREAM.LIST",
 				"$JS.API.STREAM.NAMES", "$JS.ACK." + q + ".dispatcher.1.1.1.1.0", "_INBOX.anybody.1",
 			}, ownStreams...),
-			listen:  []string{">", "weir.>", "weir.q.>", "weir.lease.>", "$KV.>", "$JS.>", "$JS.API.>", "$SYS.>"},
-			allowed: []string{"weir.q.default.nobody"}, listens: []string{"_INBOX.a.>"},
+			listen:  []string{">", "weir.>", "weir.q.>", "weir.lease.>", "$KV.>", "$JS.>", "$JS.API.>", "$SYS.>", "_INBOX.>", "_INBOX_dispatcher.>"},
+			allowed: []string{"weir.q.default.nobody"}, listens: []string{"_INBOX_gateway.a.>"},
 		},
 		{
-			user: "dispatcher", publish: append([]string{"_INBOX.anybody.1"}, ownStreams...),
-			listen:  []string{">", "weir.>", "weir.q.>", "$KV.>", "$JS.>", "$SYS.>"},
-			allowed: []string{"weir.d.default.nobody", "$JS.API.STREAM.INFO." + q}, listens: []string{"_INBOX.a.>"},
+			user: "dispatcher",
+			publish: append([]string{
+				"_INBOX.anybody.1", "weir.q.default.orders", "$JS.API.STREAM.PURGE.WEIR_LEASES", "$JS.API.STREAM.MSG.GET." + q,
+				"$JS.API.STREAM.MSG.DELETE." + q, "$JS.API.CONSUMER.CREATE." + q + ".x", "$JS.API.CONSUMER.DELETE." + q + ".dispatcher",
+			}, ownStreams...),
+			listen:  []string{">", "weir.>", "weir.q.>", "$KV.>", "$JS.>", "$SYS.>", "_INBOX.>", "_INBOX_controller.>"},
+			allowed: []string{"weir.d.default.nobody", "$JS.API.STREAM.INFO." + q}, listens: []string{"_INBOX_dispatcher.a.>"},
 		},
 		{
-			user: "controller", publish: all, listen: []string{">", "other", "$SYS.>"},
-			allowed: []string{"weir.x", "$JS.API.STREAM.INFO." + q}, listens: []string{"$JS.EVENT.>", "_INBOX.a.>"},
+			user: "controller", publish: all, listen: []string{">", "other", "$SYS.>", "_INBOX_operator.>"},
+			allowed: []string{"weir.x", "$JS.API.STREAM.INFO." + q}, listens: []string{"$JS.EVENT.>", "_INBOX_controller.a.>"},
 		},
 		{
-			user: "operator", publish: all, listen: []string{">", "other", "$SYS.>"},
-			allowed: []string{"weir.x", "$JS.API.STREAM.INFO." + q}, listens: []string{"$JS.EVENT.>", "_INBOX.a.>"},
+			user: "operator", publish: all, listen: []string{">", "other", "$SYS.>", "_INBOX_controller.>"},
+			allowed: []string{"weir.x", "$JS.API.STREAM.INFO." + q}, listens: []string{"$JS.EVENT.>", "_INBOX_operator.a.>"},
 		},
 	} {
 		for _, subject := range slices.Concat(c.publish, c.allowed) {

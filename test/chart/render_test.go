@@ -621,6 +621,9 @@ func TestNATSProbes(t *testing.T) {
 		if c.ReadinessProbe.HTTPGet.Path != "/healthz?js-server-only=true" {
 			t.Errorf("%q: readiness %v", values, c.ReadinessProbe)
 		}
+		if c.StartupProbe.HTTPGet.Path != map[bool]string{true: "/healthz", false: "/healthz?js-server-only=true"}[*set.Spec.Replicas == 3] {
+			t.Errorf("%q: startup %v", values, c.StartupProbe)
+		}
 		if c.StartupProbe.PeriodSeconds*c.StartupProbe.FailureThreshold < 600 {
 			t.Errorf("%q: recovery may take %d s only", values, c.StartupProbe.PeriodSeconds*c.StartupProbe.FailureThreshold)
 		}
@@ -629,6 +632,30 @@ func TestNATSProbes(t *testing.T) {
 		}
 		if (c.Lifecycle != nil) != (*set.Spec.Replicas == 3) {
 			t.Errorf("%q: lame duck is for a cluster, and only for it", values)
+		}
+	}
+}
+
+// TestNoMetadataService holds that no URL of a resource reaches a cloud's metadata service through Weir.
+func TestNoMetadataService(t *testing.T) {
+	for _, name := range []string{"weir-gateway", "weir-dispatcher"} {
+		policy := get[networkingv1.NetworkPolicy](t, render(t, ``), name)
+		if !slices.Contains(policy.Spec.PolicyTypes, networkingv1.PolicyTypeEgress) {
+			t.Errorf("%s: egress is not restricted", name)
+		}
+		var except []string
+		for _, rule := range policy.Spec.Egress {
+			if len(rule.To) == 0 && len(rule.Ports) == 0 {
+				t.Errorf("%s: a rule lets everything out", name)
+			}
+			for _, peer := range rule.To {
+				if peer.IPBlock != nil {
+					except = append(except, peer.IPBlock.Except...)
+				}
+			}
+		}
+		if !slices.Equal(except, []string{"169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128"}) {
+			t.Errorf("%s: except %v", name, except)
 		}
 	}
 }

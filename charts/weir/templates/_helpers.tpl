@@ -265,3 +265,20 @@ metadata:
   {{- include "weir.metadata" . | nindent 2 }}
 automountServiceAccountToken: false
 {{- end }}
+
+{{/* Egress of those who call functions, from .Values.networkPolicy. */}}
+{{- define "weir.functionEgress" -}}
+{{- $v4 := list }}{{- $v6 := list }}
+{{- range .blockedCIDRs }}
+{{- if contains ":" . }}{{ $v6 = append $v6 . }}{{ else }}{{ $v4 = append $v4 . }}{{ end }}
+{{- end -}}
+- to:
+  - namespaceSelector: {} # pods: some network plugins don't take them for addresses
+  - ipBlock: {cidr: 0.0.0.0/0, except: {{ toJson $v4 }}}
+  - ipBlock: {cidr: "::/0", except: {{ toJson $v6 }}}
+- ports: # a node's DNS cache has a link-local address
+  {{- range .dnsPorts }}
+  - {protocol: UDP, port: {{ . }}}
+  - {protocol: TCP, port: {{ . }}}
+  {{- end }}
+{{- end }}

@@ -1,31 +1,35 @@
+{{- /* Each user's answers and deliveries come under an inbox prefix of its own. A stream's name is one token of a
+subject, which can't be matched by its beginning: hence the wildcards, and what they must not reach is denied.
+internal/app's TestServicesNeedNoMoreRights runs the services with the same lists. */}}
 {{- define "weir.natsPermissions" -}}
 {{- if or (eq . "controller") (eq . "operator") -}}
 {
         publish: ["weir.>", "$JS.>", "$KV.>"]
-        subscribe: ["weir.>", "$JS.>", "$KV.>", "_INBOX.>"]
+        subscribe: ["weir.>", "$JS.>", "$KV.>", "_INBOX_{{ . }}.>"]
       }
 {{- else if eq . "dispatcher" -}}
 {
         publish: {
-          allow: ["weir.>", "$JS.API.>", "$JS.ACK.>", "$JS.FC.>"]
-          # Streams are the controller's, and so is what the catalog's bucket holds.
-          deny: [
-            "$JS.API.STREAM.CREATE.>", "$JS.API.STREAM.UPDATE.>", "$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.RESTORE.>",
-            "$JS.API.STREAM.PEER.>", "$JS.API.META.>", "$JS.API.SERVER.>", "$JS.API.ACCOUNT.>",
-            "$JS.API.STREAM.PURGE.KV_WEIR_CATALOG", "$JS.API.STREAM.MSG.DELETE.KV_WEIR_CATALOG"
+          # Records to be tried again, dead letters, leases; what its consumers need; a watch of the catalog's bucket.
+          allow: [
+            "weir.r.>", "weir.d.>", "weir.lease.>", "$JS.ACK.>", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.PURGE.*",
+            "$JS.API.STREAM.MSG.GET.WEIR_LEASES", "$JS.API.STREAM.MSG.DELETE.WEIR_LEASES",
+            "$JS.API.CONSUMER.CREATE.*.dispatcher.>", "$JS.API.CONSUMER.INFO.*.dispatcher",
+            "$JS.API.CONSUMER.RESET.*.dispatcher", "$JS.API.CONSUMER.MSG.NEXT.*.dispatcher",
+            "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_CATALOG.>"
           ]
+          deny: ["$JS.API.STREAM.PURGE.KV_WEIR_CATALOG", "$JS.API.STREAM.PURGE.WEIR_LEASES"]
         }
-        subscribe: ["_INBOX.>"]
+        subscribe: ["_INBOX_dispatcher.>"]
       }
 {{- else -}}
 {
         # Records into queues, and a watch of the catalog's bucket.
         publish: [
-          "weir.q.>", "$JS.API.INFO", "$JS.API.STREAM.INFO.KV_WEIR_CATALOG", "$JS.API.DIRECT.GET.KV_WEIR_CATALOG.>",
-          "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.INFO.KV_WEIR_CATALOG.>",
-          "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.ACK.KV_WEIR_CATALOG.>", "$JS.FC.>"
+          "weir.q.>", "$JS.API.STREAM.INFO.KV_WEIR_CATALOG", "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>",
+          "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_CATALOG.>"
         ]
-        subscribe: ["_INBOX.>"]
+        subscribe: ["_INBOX_gateway.>"]
       }
 {{- end }}
 {{- end }}
