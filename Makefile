@@ -57,7 +57,7 @@ test: deps-test tools ## everything, with the race detector and the real parts
 .PHONY: lint
 lint: ## golangci-lint, and shellcheck if it is there
 	$(TOOL) golangci-lint run ./...
-	@if command -v shellcheck >/dev/null; then shellcheck -x hack/*.sh hack/tools/*/*.sh hack/cluster/*.sh hack/cluster/node/*.sh .ci/run; else echo "lint: shellcheck is not installed; the shell scripts are not checked"; fi
+	@if command -v shellcheck >/dev/null; then shellcheck -x hack/*.sh hack/tools/*/*.sh hack/cluster/*.sh hack/cluster/lib/*.sh hack/cluster/node/*.sh hack/cluster/images/postgres/entrypoint.sh .ci/run; else echo "lint: shellcheck is not installed; the shell scripts are not checked"; fi
 
 .PHONY: fmt
 fmt: ## format all Go code

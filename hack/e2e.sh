@@ -13,7 +13,8 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cd "$root"
 
-tag=${E2E_TAG:-e2e}
+# Another one each time: nodes keep what they have pulled.
+tag=${E2E_TAG:-e2e-$(date +%s)}
 mains=(./test/e2e/loader ./test/e2e/slowwriter)
 flags=(-test.v -test.timeout=45m "$@")
 
@@ -22,6 +23,8 @@ go build -o bin/weir ./cmd/weir
 go test -c -o bin/e2e.test ./test/e2e
 
 if [[ -n "${E2E_KUBECONFIG:-}" ]]; then
+  E2E_KUBECONFIG=$(realpath "$E2E_KUBECONFIG")
+  export E2E_KUBECONFIG
   : "${E2E_IMAGES:?say where the images are pushed to and pulled from, such as registry.example.com/weir}"
   go run ./hack/images --repo "$E2E_IMAGES" --tag "$tag" --push "${mains[@]}"
   cd test/e2e
@@ -39,6 +42,8 @@ finish() {
 }
 trap finish EXIT
 "$cluster" up
+# With the flags of the cluster's own build, whose packages are there now.
+CGO_ENABLED=0 go -C hack/cluster test -trimpath -gcflags=all=-dwarf=false ./cmd/kingress
 go run ./hack/images --repo ko.local/weir --tag "$tag" "${mains[@]}"
 archives=()
 for name in gateway dispatcher controller order-writer order-api "${mains[@]##*/}"; do
@@ -58,4 +63,4 @@ alias_image ko.local/postgres:v1 "docker.io/library/$(named postgres deploy/k8s/
 # shellcheck disable=SC2016
 "$cluster" run bash -c 'cd "$1/test/e2e" && shift && E2E_KUBECONFIG=$KUBECONFIG exec "$@"' e2e "$root" \
   env E2E_IMAGES=ko.local/weir E2E_TAG="$tag" E2E_NATS_IMAGE=ko.local/nats:v1 E2E_POSTGRES_IMAGE=ko.local/postgres:v1 \
-  E2E_PGBOUNCER_IMAGE=ko.local/pgbouncer:v1 E2E_REGISTRY=localhost:5000 E2E_BASE_IMAGE=localhost:5000/base:v1 "$root/bin/e2e.test" "${flags[@]}"
+  E2E_PGBOUNCER_IMAGE=ko.local/pgbouncer:v1 E2E_ON_NODE=1 E2E_REGISTRY=localhost:5000 E2E_BASE_IMAGE=localhost:5000/base:v1 "$root/bin/e2e.test" "${flags[@]}"

@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -44,17 +47,33 @@ func testDisruptions(t *testing.T) {
 		kubectl(t, "-n", weirNamespace, "delete", "pod", owner(t), "--wait=false")
 		rollout("deploy/weir-dispatcher")
 	})
-	step("kill -9 of the dispatcher that owns the queue", func() {
-		kubectl(t, "-n", weirNamespace, "delete", "pod", owner(t), "--grace-period=0", "--force")
-		rollout("deploy/weir-dispatcher")
-	})
+	if env.onNode {
+		step("kill -9 of the dispatcher that owns the queue", func() {
+			name := owner(t)
+			kill(t, get[pod](t, "-n", weirNamespace, "pod", name).Metadata.UID, "dispatcher")
+			eventually(t, "it was started again", func() string {
+				if n := kubectl(t, "-n", weirNamespace, "get", "pod", name, "-o", "jsonpath={.status.containerStatuses[0].restartCount}"); n == "0" {
+					return n + " restarts"
+				}
+				return ""
+			})
+			rollout("deploy/weir-dispatcher")
+		})
+	}
 	step("deletion of the controllers", func() {
 		kubectl(t, "-n", weirNamespace, "delete", "pod", "-l", "app.kubernetes.io/component=controller", "--wait=false")
 		rollout("deploy/weir-controller")
 	})
 	step("deletion of NATS", func() {
+		before := get[pod](t, "-n", weirNamespace, "pod", "weir-nats-0").Metadata.UID
 		kubectl(t, "-n", weirNamespace, "delete", "pod", "weir-nats-0", "--wait=false")
-		gone(t, "weir-nats-0")
+		eventually(t, "weir-nats-0 is another pod", func() string {
+			out, err := env.kubectl(t.Context(), "-n", weirNamespace, "get", "pod", "weir-nats-0", "-o", "jsonpath={.metadata.uid}")
+			if err != nil || out == "" || out == before {
+				return "still there, or none yet"
+			}
+			return ""
+		})
 		rollout("statefulset/weir-nats")
 	})
 	step("eviction of all pods, as a drain of the node does it", func() {
@@ -69,7 +88,7 @@ func testDisruptions(t *testing.T) {
 	if len(r.Errors) > 0 || r.Statuses["202"]+r.Statuses["503"] != r.Sent {
 		t.Errorf("clients saw more than 503s: %s", r)
 	}
-	wantAll(t, db, run, r)
+	wantAll(t, db, "orders", run, r)
 }
 
 // testChangeWithoutNATS: a change that can't be published says so, and comes into use when NATS is back.
@@ -119,17 +138,36 @@ func owner(t testing.TB) string {
 	return name
 }
 
-// gone waits until the pod of this name is another one.
-func gone(t testing.TB, name string) {
+// kill sends SIGKILL to a program of a pod: these tests run on the node.
+func kill(t testing.TB, podUID, program string) {
 	t.Helper()
-	before := get[pod](t, "-n", weirNamespace, "pod", name)
-	eventually(t, name+" is another pod", func() string {
-		out, err := env.kubectl(t.Context(), "-n", weirNamespace, "get", "pod", name, "-o", "jsonpath={.metadata.uid}")
-		if err != nil || out == "" || out == before.Metadata.UID {
-			return "still there, or none yet"
+	commands, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	killed := 0
+	for _, path := range commands {
+		command, err := os.ReadFile(path)
+		if err != nil || !strings.HasPrefix(string(command), "/ko-app/"+program) {
+			continue // or it has just ended
 		}
-		return ""
-	})
+		process := filepath.Dir(path)
+		groups, err := os.ReadFile(filepath.Join(process, "cgroup"))
+		if err != nil || !strings.Contains(strings.ReplaceAll(string(groups), "_", "-"), podUID) {
+			continue
+		}
+		id, err := strconv.Atoi(filepath.Base(process))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Kill(id, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		killed++
+	}
+	if killed != 1 {
+		t.Fatalf("%d processes of %s in pod %s", killed, program, podUID)
+	}
 }
 
 // evict asks as `kubectl drain` does: a PodDisruptionBudget may say "not now".
@@ -174,11 +212,18 @@ func testUninstallAndUpgrade(t *testing.T) {
 	}
 
 	older := olderChart(t)
-	helm(t, chartArgs(older)...)
-	wantAll(t, db, run, r)
+	helm(t, append(chartArgs(older), olderPods...)...)
+	wantAll(t, db, "orders", run, r)
 	waitReady(t, "apis.weir.dev/shop", "queues.weir.dev/orders", "esm/orders")
 	before := kubectl(t, "-n", weirNamespace, "get", "secret", "weir-nats-auth", "weir-nats-tls", "-o", "jsonpath={.items[*].data}")
 
+	names := func() (all []string) {
+		for _, p := range pods(t, weirNamespace, "app.kubernetes.io/name=weir") {
+			all = append(all, p.Metadata.UID)
+		}
+		return all
+	}
+	olderUIDs := names()
 	upgraded := startLoad(t, "upgraded", "/orders", 100, 0, 16)
 	upgraded.sends(200)
 	helm(t, chartArgs("charts/weir")...)
@@ -187,13 +232,24 @@ func testUninstallAndUpgrade(t *testing.T) {
 	if len(ru.Errors) > 0 || ru.Statuses["202"]+ru.Statuses["503"] != ru.Sent {
 		t.Errorf("clients saw more than 503s while helm upgrade ran: %s", ru)
 	}
-	wantAll(t, db, "upgraded", ru)
+	wantAll(t, db, "orders", "upgraded", ru)
+	for _, uid := range names() {
+		if slices.Contains(olderUIDs, uid) {
+			t.Error("helm upgrade left a pod as it was: nothing was tried")
+		}
+	}
 	if columns := kubectl(t, "get", "crd", "queues.weir.dev", "-o", "jsonpath={.spec.versions[0].additionalPrinterColumns[*].name}"); !strings.Contains(columns, "MaxBytes") {
 		t.Errorf("the custom resource definitions were not upgraded: %s", columns)
 	}
 	if after := kubectl(t, "-n", weirNamespace, "get", "secret", "weir-nats-auth", "weir-nats-tls", "-o", "jsonpath={.items[*].data}"); before != after {
 		t.Error("helm upgrade made new credentials")
 	}
+}
+
+// olderPods make every pod of the older release another one than after the upgrade.
+var olderPods = []string{ //nolint:gochecknoglobals // a constant
+	"--set", "gateway.podAnnotations.older=yes", "--set", "dispatcher.podAnnotations.older=yes", "--set", "controller.podAnnotations.older=yes",
+	"--set", "nats.podAnnotations.older=yes", "--set", "pgbouncer.podAnnotations.older=yes",
 }
 
 // olderChart is this chart as one before it could have been: another version, resources that know less.

@@ -35,13 +35,15 @@ type environment struct {
 	tag    string // E2E_TAG
 	// Images of others; empty: the chart's and the sample's own.
 	nats, postgres, pgbouncer string
+	onNode                    bool // E2E_ON_NODE: this process sees the node's processes
 }
 
 func fromEnv() (environment, error) {
-	root, err := filepath.Abs("../..")
+	root, err := filepath.Abs("../..") // hack/e2e.sh gives E2E_KUBECONFIG as an absolute path
 	e := environment{
 		root: root, images: os.Getenv("E2E_IMAGES"), tag: os.Getenv("E2E_TAG"),
 		nats: os.Getenv("E2E_NATS_IMAGE"), postgres: os.Getenv("E2E_POSTGRES_IMAGE"), pgbouncer: os.Getenv("E2E_PGBOUNCER_IMAGE"),
+		onNode: os.Getenv("E2E_ON_NODE") != "",
 	}
 	if err == nil && (e.images == "" || e.tag == "") {
 		err = errors.New("E2E_IMAGES and E2E_TAG say where Weir's images are: run `make e2e`")
@@ -358,8 +360,8 @@ func (l *loader) sends(n int) {
 	})
 }
 
-// wantAll checks that each accepted order of run becomes a row, once.
-func wantAll(t testing.TB, db *pgxpool.Pool, run string, r report) {
+// wantAll checks that each accepted order of run becomes a row, once, and that no dead letter is in its queue.
+func wantAll(t testing.TB, db *pgxpool.Pool, queue, run string, r report) {
 	t.Helper()
 	want := len(r.Accepted)
 	took := eventually(t, "all accepted orders are rows", func() string {
@@ -371,7 +373,7 @@ func wantAll(t testing.TB, db *pgxpool.Pool, run string, r report) {
 	if twice := count(t, db, `SELECT count(*) - count(DISTINCT customer) FROM orders WHERE sku = $1`, run); twice != 0 {
 		t.Errorf("%d orders are rows twice", twice)
 	}
-	if dead := dead(t, "orders"); dead != 0 {
+	if dead := dead(t, queue); dead != 0 {
 		t.Errorf("%d dead letters", dead)
 	}
 	t.Logf("%s: %s; all %d accepted are rows, once each, %s after the end", run, r, want, took.Round(time.Millisecond))

@@ -11,6 +11,9 @@ import (
 	"time"
 )
 
+// poolSize is PgBouncer's.
+const poolSize = 2
+
 // chartArgs are the values with which the tests install: those of kind, but more than one of what can be.
 func chartArgs(chart string) []string {
 	args := []string{
@@ -18,6 +21,8 @@ func chartArgs(chart string) []string {
 		"--values", "deploy/k8s/kind/values.yaml",
 		"--set", "image.registry=" + env.images, "--set", "image.tag=" + env.tag,
 		"--set", "tests.image=" + env.image("loader"), "--set", "tests.command={/ko-app/loader}", "--set", "tests.args={-get}",
+		// Fewer connections than slowwriter may make calls: the pool is what bounds PostgreSQL.
+		"--set", fmt.Sprintf("pgbouncer.defaultPoolSize=%[1]d,pgbouncer.maxDbConnections=%[1]d", poolSize),
 		"--set", "gateway.replicas=2", "--set", "dispatcher.replicas=2", "--set", "controller.replicas=2",
 	}
 	for name, image := range map[string]string{"nats.image": env.nats, "pgbouncer.image": env.pgbouncer} {
