@@ -7,6 +7,8 @@
 #
 # For an existing cluster the images are pushed to E2E_IMAGES, from where it must be able to pull; it must have
 # Knative Serving and be one that may be filled and emptied: namespace weir-system and some objects in default.
+# E2E_NATS_REPLICAS=3 installs a cluster of NATS, for what of the tests doesn't stop it:
+#   E2E_NATS_REPLICAS=3 hack/e2e.sh -test.run 'TestCluster/(Install|ScaleFromZero|Disruptions)'
 # Skaffold is tried with E2E_REGISTRY only, a registry to push to without credentials.
 set -euo pipefail
 

@@ -35,6 +35,7 @@ type environment struct {
 	tag    string // E2E_TAG
 	// Images of others; empty: the chart's and the sample's own.
 	nats, postgres, pgbouncer string
+	natsReplicas              string // E2E_NATS_REPLICAS: 3, instead of the values' 1
 	onNode                    bool // E2E_ON_NODE: this process sees the node's processes
 }
 
@@ -43,7 +44,7 @@ func fromEnv() (environment, error) {
 	e := environment{
 		root: root, images: os.Getenv("E2E_IMAGES"), tag: os.Getenv("E2E_TAG"),
 		nats: os.Getenv("E2E_NATS_IMAGE"), postgres: os.Getenv("E2E_POSTGRES_IMAGE"), pgbouncer: os.Getenv("E2E_PGBOUNCER_IMAGE"),
-		onNode: os.Getenv("E2E_ON_NODE") != "",
+		natsReplicas: os.Getenv("E2E_NATS_REPLICAS"), onNode: os.Getenv("E2E_ON_NODE") != "",
 	}
 	if err == nil && (e.images == "" || e.tag == "") {
 		err = errors.New("E2E_IMAGES and E2E_TAG say where Weir's images are: run `make e2e`")

@@ -25,6 +25,9 @@ func chartArgs(chart string) []string {
 		"--set", fmt.Sprintf("pgbouncer.defaultPoolSize=%[1]d,pgbouncer.maxDbConnections=%[1]d", poolSize),
 		"--set", "gateway.replicas=2", "--set", "dispatcher.replicas=2", "--set", "controller.replicas=2",
 	}
+	if env.natsReplicas != "" {
+		args = append(args, "--set", "nats.replicas="+env.natsReplicas)
+	}
 	for name, image := range map[string]string{"nats.image": env.nats, "pgbouncer.image": env.pgbouncer} {
 		if image != "" {
 			args = append(args, "--set", name+"="+image)
