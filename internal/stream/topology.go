@@ -156,7 +156,9 @@ func (c *Conn) apiError(ctx context.Context, err error) error {
 			return fmt.Errorf("%w: %w", ErrNoRoom, err)
 		}
 	}
-	if c.Ready() != nil || errors.Is(context.Cause(ctx), ErrUnavailable) || errors.Is(err, nats.ErrNoResponders) || ok && api.Code == 503 {
+	// The client knows of a lost connection a moment before Ready does.
+	lost := errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, nats.ErrConnectionClosed) || c.Ready() != nil
+	if lost || errors.Is(context.Cause(ctx), ErrUnavailable) || errors.Is(err, nats.ErrNoResponders) || ok && api.Code == 503 {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err
