@@ -36,7 +36,7 @@ type environment struct {
 	// Images of others; empty: the chart's and the sample's own.
 	nats, postgres, pgbouncer string
 	natsReplicas              string // E2E_NATS_REPLICAS: 3, instead of the values' 1
-	onNode                    bool // E2E_ON_NODE: this process sees the node's processes
+	onNode                    bool   // E2E_ON_NODE: this process sees the node's processes
 }
 
 func fromEnv() (environment, error) {
