@@ -49,7 +49,7 @@ type Config struct {
 }
 
 // plainUser are the names that are one token of a subject.
-var plainUser = regexp.MustCompile(`^[a-zA-Z0-9_-]+$`) //nolint:gochecknoglobals // a constant
+var plainUser = regexp.MustCompile(`^[a-zA-Z0-9_-]+$`)
 
 // Conn is one connection to NATS. It reconnects by itself, for ever, until Close.
 type Conn struct {

@@ -247,7 +247,7 @@ func testUninstallAndUpgrade(t *testing.T) {
 }
 
 // olderPods make every pod of the older release another one than after the upgrade.
-var olderPods = []string{ //nolint:gochecknoglobals // a constant
+var olderPods = []string{
 	"--set", "gateway.podAnnotations.older=yes", "--set", "dispatcher.podAnnotations.older=yes", "--set", "controller.podAnnotations.older=yes",
 	"--set", "nats.podAnnotations.older=yes", "--set", "pgbouncer.podAnnotations.older=yes",
 }
