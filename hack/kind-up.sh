@@ -57,7 +57,9 @@ apply() { kube apply --server-side --force-conflicts --filename "$1" >/dev/null;
 
 say "Knative Serving $SERVING_VERSION"
 apply "$SERVING/serving-crds.yaml"
-kube wait --for=condition=Established --timeout="$WAIT" crd --selector=knative.dev/crd-install=true >/dev/null
+# Twice, as kubectl wait gives up at once on a definition that is too new to have any conditions.
+established() { kube wait --for=condition=Established --timeout="$WAIT" crd --selector=knative.dev/crd-install=true >/dev/null; }
+established 2>/dev/null || { sleep 2 && established; }
 apply "$SERVING/serving-core.yaml"
 
 say "Kourier $KOURIER_VERSION"

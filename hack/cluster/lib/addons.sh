@@ -18,11 +18,14 @@ rolled_out() {
 
 registry_answers() { inside curl --silent --fail --max-time 2 "http://$REGISTRY/v2/base/manifests/v1"; }
 
+# established: kubectl wait gives up at once on a definition that is too new to have any conditions.
+established() { inside kubectl wait --for=condition=Established crd --all --timeout=5s >/dev/null 2>&1; }
+
 # settings: all that runs no pod, so that it needs no image.
 settings() {
   apply "$HACK_CLUSTER/manifests/storage.yaml"
   apply "$KNATIVE_YAML/resources.yaml"
-  inside kubectl wait --for=condition=Established crd --all --timeout=60s >/dev/null
+  wait_for 60 "the custom resource definitions" apply established
   apply "$KNATIVE_YAML/settings.yaml"
   knative_setting config-network ingress-class kingress.ingress.networking.knative.dev
   knative_setting config-domain example.com ""
