@@ -19,7 +19,7 @@ const module = "github.com/weir-dev/weir/"
 var ranks = map[string]int{
 	"function": 0, // public: for people who write functions
 
-	"internal/record": 0, "internal/batch": 0, "internal/throttle": 0, "internal/catalog": 0, "internal/filelock": 0,
+	"internal/record": 0, "internal/batch": 0, "internal/throttle": 0, "internal/catalog": 0, "internal/sign": 0, "internal/filelock": 0,
 	"internal/childproc": 0,
 
 	"internal/schema": 1, "internal/lifecycle": 1, "internal/telemetry": 1, "internal/secret": 1,
@@ -28,6 +28,7 @@ var ranks = map[string]int{
 	"api/v1alpha1": 2, "internal/stream": 2, "internal/invoke": 2,
 
 	"internal/manifest": 3,
+	"internal/job":      4,
 
 	"internal/functions/orderdb": 4,
 	"internal/gateway":           5, "internal/dispatcher": 5, "internal/controller": 5,

@@ -60,10 +60,10 @@ type Throttle struct {
 	Burst int32 `json:"burst"`
 }
 
-// Route says what happens to the requests that match: exactly one of Queue and Function.
+// Route says what happens to the requests that match: exactly one of Queue, Job and Function.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.queue) != has(self.function)",message="say where the requests go: exactly one of queue and function"
-// +kubebuilder:validation:XValidation:rule="!has(self.queue) || self.match.method in ['POST', 'PUT', 'PATCH', 'DELETE']",message="a buffered write needs a method whose requests have a body: POST, PUT, PATCH or DELETE"
+// +kubebuilder:validation:XValidation:rule="(has(self.queue) ? 1 : 0) + (has(self.job) ? 1 : 0) + (has(self.function) ? 1 : 0) == 1",message="say where the requests go: exactly one of queue, job and function"
+// +kubebuilder:validation:XValidation:rule="!has(self.queue) && !has(self.job) || self.match.method in ['POST', 'PUT', 'PATCH', 'DELETE']",message="a buffered write or a job needs a method whose requests have a body: POST, PUT, PATCH or DELETE"
 // +kubebuilder:validation:XValidation:rule="!has(self.schema) || self.match.method in ['POST', 'PUT', 'PATCH', 'DELETE']",message="a request of this method has no body to check: remove the schema, or use POST, PUT, PATCH or DELETE"
 type Route struct {
 	// Name is unique within the API.
@@ -86,6 +86,10 @@ type Route struct {
 	// Queue makes the route a buffered write: 202 once the request is durable in the queue.
 	// +optional
 	Queue *RouteQueue `json:"queue,omitempty"`
+	// Job makes the route an asynchronous request: 202 with the job's address once the request is durable; the
+	// client asks there for the outcome.
+	// +optional
+	Job *RouteJob `json:"job,omitempty"`
 	// Function makes the route a synchronous call: the function's answer is the client's.
 	// +optional
 	Function *RouteFunction `json:"function,omitempty"`
@@ -99,7 +103,7 @@ type RouteMatch struct {
 	// Path is a net/http.ServeMux path pattern without method and host, such as /orders/{id}.
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:Pattern=`^/[^ \t\r\n?#]*$`
-	// +kubebuilder:validation:XValidation:rule="!(self in ['/healthz', '/readyz'])",message="is the gateway's own; choose another path"
+	// +kubebuilder:validation:XValidation:rule="!(self in ['/healthz', '/readyz']) && !self.startsWith('/jobs/')",message="is the gateway's own; choose another path"
 	Path string `json:"path"`
 }
 
@@ -109,6 +113,15 @@ type RouteQueue struct {
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Name string `json:"name"`
+}
+
+// RouteJob says who does the work of an asynchronous request.
+type RouteJob struct {
+	// Queue is the name of a Queue in the same namespace. The function of its mapping does the work, one call for
+	// each job, whatever the mapping's batch says: a job's result is the answer to its own call.
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Queue string `json:"queue"`
 }
 
 // RouteFunction names the function of a synchronous call.

@@ -29,6 +29,14 @@ const (
 // ReservedPaths are the gateway's own.
 func ReservedPaths() []string { return []string{"/healthz", "/readyz"} }
 
+// JobsPath is below which the gateway answers for jobs itself.
+const JobsPath = "/jobs/"
+
+// Reserved reports whether path, a route's, is the gateway's own.
+func Reserved(path string) bool {
+	return slices.Contains(ReservedPaths(), path) || strings.HasPrefix(path, JobsPath)
+}
+
 // methods a route can match; CONNECT and TRACE are not for APIs.
 func methods() []string {
 	return []string{
@@ -83,7 +91,7 @@ func (r *Route) validate(p *field.Path) field.ErrorList {
 		}
 		errs = append(errs, validateSchema(r.Schema, p.Child("schema"))...)
 	}
-	if r.Queue != nil && known && !hasBody {
+	if (r.Queue != nil || r.Job != nil) && known && !hasBody {
 		errs = append(errs, field.NotSupported(p.Child("match", "method"), r.Match.Method, bodyMethods()))
 	}
 	return errs
@@ -91,14 +99,29 @@ func (r *Route) validate(p *field.Path) field.ErrorList {
 
 func (r *Route) validateTarget(p *field.Path) field.ErrorList {
 	var errs field.ErrorList
-	switch {
-	case r.Queue == nil && r.Function == nil:
-		errs = append(errs, field.Required(p, "say where the requests go: queue or function"))
-	case r.Queue != nil && r.Function != nil:
-		errs = append(errs, field.Forbidden(p.Child("function"), "queue is set too: keep one of queue and function"))
+	var targets []string
+	for _, t := range []struct {
+		name string
+		set  bool
+	}{{"queue", r.Queue != nil}, {"job", r.Job != nil}, {"function", r.Function != nil}} {
+		if t.set {
+			targets = append(targets, t.name)
+		}
+	}
+	switch len(targets) {
+	case 0:
+		errs = append(errs, field.Required(p, "say where the requests go: queue, job or function"))
+	case 1:
+	default:
+		errs = append(errs, field.Forbidden(p.Child(targets[1]), targets[0]+" is set too: keep one of queue, job and function"))
 	}
 	if r.Queue != nil {
 		errs = append(errs, validateName(r.Queue.Name, p.Child("queue", "name"))...)
+	}
+	if r.Job != nil {
+		errs = append(errs, validateName(r.Job.Queue, p.Child("job", "queue"))...)
+	}
+	if r.Queue != nil || r.Job != nil {
 		if e := validateBytes(r.MaxBodyBytes, 1, MaxBufferedBodyBytes, p.Child("maxBodyBytes")); e != nil {
 			e[0].Detail += ": a message of the queue's stream holds at most 1Mi; send larger bodies to a function"
 			errs = append(errs, e...)
@@ -133,7 +156,7 @@ func checkPattern(path string) (err error) {
 		return errors.New("must start with '/' (no method, no host), such as /orders/{id}")
 	case strings.ContainsAny(path, " \t\r\n?#"):
 		return errors.New("must be a path alone: no spaces, query or fragment")
-	case slices.Contains(ReservedPaths(), path):
+	case Reserved(path):
 		return errors.New("is the gateway's own; choose another path")
 	}
 	defer func() {

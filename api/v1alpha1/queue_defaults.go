@@ -9,6 +9,8 @@ const (
 	DefaultQueueMaxBytes = 10 << 30
 	// DefaultDeadLetterMaxAge is two weeks: people must have time to look.
 	DefaultDeadLetterMaxAge = 336 * time.Hour
+	// DefaultResultsMaxBytes bounds the outcomes of a queue's jobs on disk.
+	DefaultResultsMaxBytes = 4 << 30
 )
 
 // Default fills in what the user left out. It is idempotent.
@@ -19,4 +21,6 @@ func (q *Queue) Default() {
 	defaultDuration(&q.Spec.MaxAge, DefaultQueueMaxAge)
 	defaultQuantity(&q.Spec.MaxBytes, DefaultQueueMaxBytes)
 	defaultDuration(&q.Spec.DeadLetter.MaxAge, DefaultDeadLetterMaxAge)
+	defaultDuration(&q.Spec.Results.MaxAge, q.Spec.MaxAge.Duration)
+	defaultQuantity(&q.Spec.Results.MaxBytes, DefaultResultsMaxBytes)
 }

@@ -51,6 +51,8 @@ const (
 )
 
 // QueueSpec is what the user wants of a Queue.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.results) || !has(self.results.maxAge) || !has(self.maxAge) || duration(self.results.maxAge) >= duration(self.maxAge)",message="results.maxAge must not be below maxAge: a job without a state counts as queued as long as it may be in the queue"
 type QueueSpec struct {
 	// Ordering is none, the default.
 	// +optional
@@ -73,6 +75,28 @@ type QueueSpec struct {
 	// +optional
 	// +kubebuilder:default={}
 	DeadLetter DeadLetter `json:"deadLetter,omitempty"`
+	// Results is for queues that job routes write to.
+	// +optional
+	// +kubebuilder:default={}
+	Results Results `json:"results,omitempty"`
+}
+
+// Results is where the states and results of a queue's jobs are kept.
+type Results struct {
+	// MaxAge is how long a job's outcome is kept, from its last change on. Not below the queue's own maxAge, which is
+	// the default.
+	// +optional
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m') && duration(self) <= duration('8760h')",message="must be between 1m and 8760h"
+	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
+	// MaxBytes bounds the outcomes on disk. When it is reached no job of the queue can end, so the queue stands still
+	// until outcomes are old enough to go; nothing is lost. Default 4Gi.
+	// +optional
+	// +kubebuilder:default="4Gi"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isInteger() && quantity(string(self)).compareTo(quantity('8Mi')) >= 0 && quantity(string(self)).compareTo(quantity('64Ti')) <= 0",message="must be a whole number of bytes between 8Mi and 64Ti"
+	MaxBytes *resource.Quantity `json:"maxBytes,omitempty"`
 }
 
 // DeadLetter is the queue of the records that could not be delivered.

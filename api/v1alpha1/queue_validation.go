@@ -1,6 +1,7 @@
 package v1alpha1
 
 import (
+	"fmt"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -29,5 +30,16 @@ func (q *Queue) Validate() field.ErrorList {
 	}
 	errs = append(errs, validateDuration(q.Spec.MaxAge, minQueueAge, maxQueueAge, spec.Child("maxAge"))...)
 	errs = append(errs, validateBytes(q.Spec.MaxBytes, minQueueBytes, maxQueueBytes, spec.Child("maxBytes"))...)
-	return append(errs, validateDuration(q.Spec.DeadLetter.MaxAge, minQueueAge, maxQueueAge, spec.Child("deadLetter", "maxAge"))...)
+	errs = append(errs, validateDuration(q.Spec.DeadLetter.MaxAge, minQueueAge, maxQueueAge, spec.Child("deadLetter", "maxAge"))...)
+	results := spec.Child("results")
+	var ages field.ErrorList
+	if *q.Spec.Results.MaxAge != *q.Spec.MaxAge { // else it is the default, and any mistake is reported
+		ages = validateDuration(q.Spec.Results.MaxAge, minQueueAge, maxQueueAge, results.Child("maxAge"))
+	}
+	if len(ages) == 0 && q.Spec.Results.MaxAge.Duration < q.Spec.MaxAge.Duration {
+		ages = append(ages, field.Invalid(results.Child("maxAge"), FormatDuration(q.Spec.Results.MaxAge.Duration), fmt.Sprintf(
+			"must not be below maxAge, which is %s: a job without a state counts as queued as long as it may be in the queue", FormatDuration(q.Spec.MaxAge.Duration))))
+	}
+	errs = append(errs, ages...)
+	return append(errs, validateBytes(q.Spec.Results.MaxBytes, minQueueBytes, maxQueueBytes, results.Child("maxBytes"))...)
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/lifecycle"
+	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
 )
 
@@ -13,5 +14,14 @@ func WatchCatalog(conn *stream.Conn, use func(*catalog.Catalog)) lifecycle.Part 
 	return lifecycle.Part{Name: "catalog", Run: func(ctx context.Context, ready func()) error {
 		ready()
 		return conn.WatchCatalog(ctx, use)
+	}}
+}
+
+// WatchKeys returns the part that hands the signing keys, and whenever they change, to use. It does not wait for the
+// first: what needs none works without.
+func WatchKeys(conn *stream.Conn, use func(sign.Ring)) lifecycle.Part {
+	return lifecycle.Part{Name: "keys", Run: func(ctx context.Context, ready func()) error {
+		ready()
+		return conn.WatchKeys(ctx, use)
 	}}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -18,6 +19,7 @@ import (
 	appgateway "github.com/weir-dev/weir/internal/app/gateway"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/lifecycle"
+	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/testkit"
 )
@@ -61,11 +63,15 @@ func get(t *testing.T, url string) (int, string) {
 var orders = catalog.Key{Namespace: "default", Name: "orders"}
 
 func shop(functionURL string) (catalog.Queue, *catalog.Catalog) {
-	q := catalog.Queue{Key: orders, MaxAge: time.Hour, MaxBytes: 64 << 20, DeadLetterMaxAge: time.Hour}
+	q := catalog.Queue{
+		Key: orders, MaxAge: time.Hour, MaxBytes: 64 << 20, DeadLetterMaxAge: time.Hour,
+		Jobs: true, Results: catalog.Results{MaxAge: time.Hour, MaxBytes: 16 << 20},
+	}
 	return q, &catalog.Catalog{
 		Queues: []catalog.Queue{q},
 		APIs: []catalog.API{{Key: catalog.Key{Namespace: "default", Name: "shop"}, Routes: []catalog.Route{
 			{Name: "create", Method: "POST", Path: "/orders", MaxBodyBytes: 1000, Queue: &catalog.QueueTarget{Queue: orders}},
+			{Name: "report", Method: "POST", Path: "/reports", MaxBodyBytes: 1000, Job: &catalog.QueueTarget{Queue: orders}},
 		}}},
 		Mappings: []catalog.Mapping{{
 			Key: orders, Queue: orders, Function: catalog.Function{Name: "f", URL: functionURL}, MaxConcurrency: 2, Timeout: testkit.Patience,
@@ -75,8 +81,8 @@ func shop(functionURL string) (catalog.Queue, *catalog.Catalog) {
 	}
 }
 
-// TestServicesNeedNoMoreRights: an order that fails once, one that is refused and one that is fine pass through
-// gateway and dispatcher, each over TLS as its own user with the rights of natsConf and no others.
+// TestServicesNeedNoMoreRights: an order that fails once, one that is refused and one that is fine, and jobs of every
+// kind, pass through gateway and dispatcher, each over TLS as its own user with the rights of natsConf and no others.
 func TestServicesNeedNoMoreRights(t *testing.T) {
 	s := newSecureNATS(t)
 	var failed atomic.Bool
@@ -93,6 +99,9 @@ func TestServicesNeedNoMoreRights(t *testing.T) {
 	control, _ := s.connect("controller")
 	q, cat := shop(fn.URL)
 	if err := control.EnsureLeases(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := control.EnsureKeys(t.Context(), 1, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	if err := control.EnsureQueue(t.Context(), q, 1); err != nil {
@@ -141,6 +150,22 @@ func TestServicesNeedNoMoreRights(t *testing.T) {
 		return err == nil && st.Empty() && st.Dead == 1 && st.QueueBytes == 0 && failed.Load()
 	})
 
+	j := &jobs{t: t, url: "http://" + frontAddr}
+	for _, row := range []struct {
+		body, key string
+		status    int
+	}{{"fine", "", 200}, {"fine", "k", 200}, {"fine", "k", 200}, {"other", "k", 422}, {"never", "", 400}} {
+		header := []string{"Prefer", "wait=20"}
+		if row.key != "" {
+			header = append(header, "Idempotency-Key", row.key)
+		}
+		if r := j.do("POST", "/reports", row.body, header...); r.status != row.status {
+			t.Errorf("job %+v: %+v", row, r)
+		} else if path := r.header.Get("Location"); path != "" && j.do("DELETE", path, "").status != 409 {
+			t.Errorf("job %+v has not ended", row)
+		}
+	}
+
 	// A change reaches both without a restart: the ordered consumer of the catalog goes on.
 	cat.Mappings[0].MaxConcurrency = 3
 	if err := control.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
@@ -185,6 +210,15 @@ func TestServicesNeedNoMoreRights(t *testing.T) {
 		{"the gateway reads a queue", front, func(ctx context.Context, c *stream.Conn) error { _, err := c.OpenSource(ctx, orders); return err }},
 		{"the gateway takes a lease", front, func(ctx context.Context, c *stream.Conn) error { _, err := c.TryLease(ctx, "x", "y"); return err }},
 		{"the gateway publishes a catalog", front, func(ctx context.Context, c *stream.Conn) error { return c.PublishCatalog(ctx, cat, 1, nil) }},
+		{"the gateway makes keys", front, func(ctx context.Context, c *stream.Conn) error { return c.EnsureKeys(ctx, 1, time.Now()) }},
+		{"the dispatcher reads the keys", back, func(ctx context.Context, c *stream.Conn) error {
+			ctx, cancel := context.WithCancelCause(ctx)
+			err := c.WatchKeys(ctx, func(sign.Ring) { cancel(errors.New("here they are")) })
+			if context.Cause(ctx).Error() != "here they are" {
+				return errors.Join(err, context.Cause(ctx))
+			}
+			return nil
+		}},
 		{"the dispatcher makes a queue", back, func(ctx context.Context, c *stream.Conn) error { return c.EnsureQueue(ctx, q, 1) }},
 		{"the dispatcher deletes a queue", back, func(ctx context.Context, c *stream.Conn) error { return c.DeleteQueue(ctx, orders) }},
 		{"the dispatcher publishes a catalog", back, func(ctx context.Context, c *stream.Conn) error { return c.PublishCatalog(ctx, cat, 1, nil) }},

@@ -45,7 +45,7 @@ type Throttle struct {
 	Burst int     `json:"burst"`
 }
 
-// Route says what happens to a request. Exactly one of Queue and Function is set.
+// Route says what happens to a request. Exactly one of Queue, Job and Function is set.
 type Route struct {
 	Name         string          `json:"name"`
 	Method       string          `json:"method"`
@@ -54,10 +54,11 @@ type Route struct {
 	MaxBodyBytes int64           `json:"maxBodyBytes"`
 	Schema       json.RawMessage `json:"schema,omitempty"` // JSON Schema 2020-12 of the body
 	Queue        *QueueTarget    `json:"queue,omitempty"`
+	Job          *QueueTarget    `json:"job,omitempty"`
 	Function     *FunctionTarget `json:"function,omitempty"`
 }
 
-// QueueTarget makes a route a buffered write.
+// QueueTarget is where a buffered write or an asynchronous request is stored.
 type QueueTarget struct {
 	Queue Key `json:"queue"`
 }
@@ -81,8 +82,16 @@ type Queue struct {
 	MaxAge           time.Duration `json:"maxAge"`
 	MaxBytes         int64         `json:"maxBytes"`
 	DeadLetterMaxAge time.Duration `json:"deadLetterMaxAge"`
+	Jobs             bool          `json:"jobs,omitempty"` // a route makes jobs of it
+	Results          Results       `json:"results"`
 	// Closed means that the queue is being deleted: it takes no new records and is drained of the ones it has.
 	Closed bool `json:"closed,omitempty"`
+}
+
+// Results bounds what is kept of a queue's jobs.
+type Results struct {
+	MaxAge   time.Duration `json:"maxAge"` // not below the queue's
+	MaxBytes int64         `json:"maxBytes"`
 }
 
 // Mapping is an event source mapping: it moves records from one queue to one function.

@@ -47,6 +47,9 @@ func (r *reconciler) ensureStreams(ctx context.Context, queues []catalog.Queue) 
 		if err := r.conn.EnsureLeases(ctx, r.replicas); err != nil {
 			return nil, err
 		}
+		if err := r.conn.EnsureKeys(ctx, r.replicas, now); err != nil {
+			return nil, err
+		}
 		r.leases = now
 	}
 	refusals := map[catalog.Key]manifest.Verdict{}
@@ -77,9 +80,13 @@ func (r *reconciler) ensureStreams(ctx context.Context, queues []catalog.Queue) 
 
 func refusal(q catalog.Queue, replicas int, err error) manifest.Verdict {
 	if errors.Is(err, stream.ErrNoRoom) {
+		results := ""
+		if q.Jobs {
+			results = fmt.Sprintf(", and results.maxBytes (%d bytes) for the outcomes of jobs", q.Results.MaxBytes)
+		}
 		return manifest.Verdict{Reason: reasonNoRoom, Message: fmt.Sprintf(
-			"NATS can't take the queue with %d replica(s): it reserves maxBytes (%d bytes) for the records and as much for the dead letters. "+
-				"Lower spec.maxBytes, or give NATS more storage (nats.jetstream in the chart's values) or servers. It said: %v", replicas, q.MaxBytes, err)}
+			"NATS can't take the queue with %d replica(s): it reserves maxBytes (%d bytes) for the records and as much for the dead letters%s. "+
+				"Lower them, or give NATS more storage (nats.jetstream in the chart's values) or servers. It said: %v", replicas, q.MaxBytes, results, err)}
 	}
 	return manifest.Verdict{Reason: reasonStreamRefused, Message: "NATS refused the queue's streams: " + err.Error()}
 }

@@ -7,9 +7,10 @@
 // works for a mapping (the lease), which is how the cap holds in the cluster.
 //
 // The data flows through the files in this order: dispatcher.go (which mappings run), mapping.go (the
-// lease), session.go (blocks in, batches out, acknowledgements), episode.go (calls and outcomes).
+// lease), session.go (blocks in, batches out, acknowledgements), episode.go (calls and outcomes), job.go (the same of
+// one whose answer somebody waits for).
 //
-// May import: record, batch, catalog, stream, invoke.
+// May import: record, batch, catalog, stream, invoke, job.
 package dispatcher
 
 import (
@@ -21,6 +22,7 @@ import (
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/invoke"
+	"github.com/weir-dev/weir/internal/job"
 	"github.com/weir-dev/weir/internal/stream"
 )
 
@@ -58,6 +60,7 @@ func (c *Config) Validate() error {
 // Dispatcher runs the mappings of the present catalog.
 type Dispatcher struct {
 	cfg     Config
+	hub     *job.Hub              // tells of jobs that are cancelled while they run
 	catalog chan *catalog.Catalog // capacity 1: the newest that Run has not seen
 
 	mu       sync.Mutex
@@ -74,7 +77,7 @@ func New(cfg Config) (*Dispatcher, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Dispatcher{cfg: cfg, catalog: make(chan *catalog.Catalog, 1), running: map[catalog.Key]*mapping{}, latest: map[catalog.Key]*mapping{}}, nil
+	return &Dispatcher{cfg: cfg, hub: job.NewHub(cfg.Conn, cfg.Log), catalog: make(chan *catalog.Catalog, 1), running: map[catalog.Key]*mapping{}, latest: map[catalog.Key]*mapping{}}, nil
 }
 
 // Use makes cat the catalog to work by. It never blocks; only the newest catalog counts.
@@ -91,6 +94,7 @@ func (d *Dispatcher) Use(cat *catalog.Catalog) {
 // Run works until ctx is cancelled, then drains: no new calls, the ones in flight may finish. It calls
 // ready when the first catalog is in use.
 func (d *Dispatcher) Run(ctx context.Context, ready func()) error {
+	defer d.hub.Close()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {
@@ -124,7 +128,7 @@ func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog
 		delete(d.running, k)
 	}
 	for k, spec := range wanted {
-		m := newMapping(ctx, d.cfg, spec)
+		m := newMapping(ctx, d.cfg, d.hub, spec)
 		former := d.latest[spec.Queue]
 		d.running[k], d.latest[spec.Queue] = m, m
 		wg.Go(func() {
@@ -135,6 +139,13 @@ func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog
 			m.run()
 		})
 	}
+	var jobs []catalog.Key
+	for _, q := range cat.Queues {
+		if q.Jobs {
+			jobs = append(jobs, q.Key)
+		}
+	}
+	d.hub.Use(jobs)
 	d.revision = cat.Revision()
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/invoke"
+	"github.com/weir-dev/weir/internal/job"
 	"github.com/weir-dev/weir/internal/record"
 )
 
@@ -30,14 +31,19 @@ func (f fate) settled() bool { return f == done || f == retried || f == dead }
 // A record that fails has one attempt counted for the whole episode, however often the batch was halved
 // on the way, so that those beside a poisonous record don't use up their attempts.
 type episode struct {
-	m     *mapping
-	items []*item
+	m       *mapping
+	items   []*item
+	attempt *job.Attempt // at the one item, when it is a job that failed
 }
 
 // run calls the function and stores what failed. It ends early, leaving records unsettled, when intake
 // ends while it waits for the function, or when work ends.
 func (e *episode) run(intake, work context.Context) {
-	e.call(intake, work, e.items)
+	if e.items[0].rec.Job {
+		e.job(intake, work, e.items[0])
+	} else {
+		e.call(intake, work, e.items)
+	}
 	if err := e.store(work); err != nil {
 		e.m.log.Warn("failed records could not be put back; they will be delivered again", "error", err)
 	}
@@ -55,6 +61,12 @@ func (e *episode) call(intake, work context.Context, items []*item) bool {
 		half := len(items) / 2
 		return e.call(intake, work, items[:half]) && e.call(intake, work, items[half:])
 	}
+	judge(items, o)
+	return true
+}
+
+// judge gives the items their fate by what became of their call.
+func judge(items []*item, o invoke.Outcome) {
 	now := time.Now()
 	for _, it := range items {
 		reason, named := o.FailedIDs[it.rec.ID]
@@ -72,7 +84,6 @@ func (e *episode) call(intake, work context.Context, items []*item) bool {
 		it.rec.Attempts++
 		it.rec.Failure = &record.Failure{Time: now, Status: o.Status, Reason: reason}
 	}
-	return true
 }
 
 // outcome calls the function until the answer is other than "not now".
@@ -97,21 +108,7 @@ func (e *episode) outcome(intake, work context.Context, items []*item) (invoke.O
 			e.m.limiter.Cancel() // we cut the call ourselves: it says nothing about the function
 			return o, false
 		}
-		o = e.m.limiter.Release(o)
-		count := Stats{Calls: 1}
-		switch {
-		case o.Class == invoke.NotNow:
-			count.Throttled = 1
-			if o.Status == 0 {
-				e.m.unreachable(o.Reason)
-			}
-			limit, _, pause := e.m.limiter.State()
-			e.m.log.Debug("the function can't take the call now", "reason", o.Reason, "concurrency", limit, "pause", pause)
-		case o.Class != invoke.Done || o.FailedIDs != nil:
-			count.Failed = 1
-			e.m.log.Info("a call failed", "records", len(rs), "class", o.Class.String(), "reason", o.Reason)
-		}
-		e.m.add(count)
+		o = e.m.release(o, len(rs))
 		if o.Class != invoke.NotNow {
 			return o, true
 		}
@@ -142,6 +139,9 @@ func (e *episode) store(work context.Context) error {
 		if err := conn.DeadLetter(work, queue, records(deads)); err != nil {
 			return err
 		}
+		if err := e.ended(work, now, true); err != nil {
+			return err
+		}
 		settle(deads, dead)
 		for _, it := range deads {
 			e.m.log.Warn("dead-lettered", "record", it.rec.ID.String(), "attempts", it.rec.Attempts, "reason", it.rec.Failure.Reason)
@@ -150,6 +150,9 @@ func (e *episode) store(work context.Context) error {
 	for attempts, items := range later {
 		due := now.Add(backoff(e.m.spec().Retry, attempts))
 		if err := conn.Delay(work, queue, due, records(items)); err != nil {
+			return err
+		}
+		if err := e.ended(work, now, false); err != nil {
 			return err
 		}
 		settle(items, retried)

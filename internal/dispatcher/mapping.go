@@ -11,6 +11,7 @@ import (
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/invoke"
+	"github.com/weir-dev/weir/internal/job"
 	"github.com/weir-dev/weir/internal/stream"
 )
 
@@ -28,6 +29,7 @@ var errStopping = errors.New("dispatcher: stopping")
 // mapping works for one event source mapping whenever it holds the queue's lease.
 type mapping struct {
 	cfg     Config
+	hub     *job.Hub
 	queue   catalog.Key
 	log     *slog.Logger
 	limiter *invoke.Limiter
@@ -48,9 +50,9 @@ type mapping struct {
 	complained time.Time // when the log last said that the function can't be reached
 }
 
-func newMapping(ctx context.Context, cfg Config, spec catalog.Mapping) *mapping {
+func newMapping(ctx context.Context, cfg Config, hub *job.Hub, spec catalog.Mapping) *mapping {
 	m := &mapping{
-		cfg: cfg, queue: spec.Queue, log: cfg.Log.With("mapping", spec.Key.String()),
+		cfg: cfg, hub: hub, queue: spec.Queue, log: cfg.Log.With("mapping", spec.Key.String()),
 		limiter: invoke.NewLimiter(spec.MaxConcurrency), changed: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	m.present.Store(&spec)
@@ -163,6 +165,26 @@ func (m *mapping) purge(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// release ends a call of n records at the limiter, which may know better what its outcome means, and counts it.
+func (m *mapping) release(o invoke.Outcome, n int) invoke.Outcome {
+	o = m.limiter.Release(o)
+	count := Stats{Calls: 1}
+	switch {
+	case o.Class == invoke.NotNow:
+		count.Throttled = 1
+		if o.Status == 0 {
+			m.unreachable(o.Reason)
+		}
+		limit, _, pause := m.limiter.State()
+		m.log.Debug("the function can't take the call now", "reason", o.Reason, "concurrency", limit, "pause", pause)
+	case o.Class != invoke.Done || o.FailedIDs != nil:
+		count.Failed = 1
+		m.log.Info("a call failed", "records", n, "class", o.Class.String(), "reason", o.Reason)
+	}
+	m.add(count)
+	return o
 }
 
 // unreachable says in the log that a call found no connection, once in a while: a function that is away for a

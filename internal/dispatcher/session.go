@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"context"
 	"errors"
+	"math"
 	"time"
 
 	"github.com/weir-dev/weir/internal/batch"
@@ -28,6 +29,9 @@ type session struct {
 	m    *mapping
 	src  *stream.Source
 	acc  *batch.Accumulator[*item]
+	jobs *batch.Accumulator[*item] // each is a batch of its own
+	ids  map[record.ID]struct{}    // of the jobs in hand
+	turn bool                      // whose turn it is to be taken from: jobs'
 	held map[blockKey]*block
 	size int // bytes in held
 	busy int // episodes that run
@@ -58,7 +62,8 @@ type item struct {
 func newSession(m *mapping, src *stream.Source) *session {
 	return &session{
 		m: m, src: src, held: map[blockKey]*block{}, ends: make(chan *episode),
-		acc: batch.NewAccumulator[*item](policy(m.spec())),
+		acc:  batch.NewAccumulator[*item](policy(m.spec())),
+		jobs: batch.NewAccumulator[*item](batch.Policy{MaxItems: 1, MaxBytes: math.MaxInt}), ids: map[record.ID]struct{}{},
 	}
 }
 
@@ -178,15 +183,24 @@ func (s *session) take(d *stream.Delivery) {
 		b.size += r.Size()
 		it := &item{rec: r, block: b}
 		b.items = append(b.items, it)
-		s.acc.Add(it, len(r.Body), now)
+		switch _, twice := s.ids[r.ID]; {
+		case !r.Job:
+			s.acc.Add(it, len(r.Body), now)
+		case twice: // of a client that repeated its request: the one in hand stands for both
+			it.fate = done
+			b.left--
+		default:
+			s.ids[r.ID] = struct{}{}
+			s.jobs.Add(it, len(r.Body), now)
+		}
 	}
+	s.m.add(Stats{Taken: len(d.Records), Done: len(d.Records) - b.left, InHand: b.left})
 	if b.left == 0 {
-		_ = d.Ack() // an empty block; at worst it comes again
+		_ = d.Ack() // at worst it comes again
 		return
 	}
 	s.held[k] = b
 	s.size += b.size
-	s.m.add(Stats{Taken: b.left, InHand: b.left})
 }
 
 // startEpisodes starts one for each batch that is due, as far as the function takes calls, and sets the
@@ -196,7 +210,7 @@ func (s *session) startEpisodes(intake, work context.Context, window *time.Timer
 		if limit, _, _ := s.m.limiter.State(); s.busy >= limit {
 			return // an episode's end brings the loop back here
 		}
-		items := s.acc.Take(time.Now())
+		items := s.next(time.Now())
 		if items == nil {
 			break
 		}
@@ -212,12 +226,28 @@ func (s *session) startEpisodes(intake, work context.Context, window *time.Timer
 	}
 }
 
+// next takes jobs and batches of other records by turns.
+func (s *session) next(now time.Time) []*item {
+	first, second := s.acc, s.jobs
+	if s.turn {
+		first, second = second, first
+	}
+	s.turn = !s.turn
+	if items := first.Take(now); items != nil {
+		return items
+	}
+	return second.Take(now)
+}
+
 // settle acknowledges the blocks whose last record was settled by e. It reports whether all of e's records
 // are settled.
 func (s *session) settle(e *episode) bool {
 	var d Stats
 	complete := true
 	for _, it := range e.items {
+		if it.rec.Job {
+			delete(s.ids, it.rec.ID)
+		}
 		switch it.fate {
 		case done:
 			d.Done++

@@ -21,35 +21,11 @@ type appender interface {
 
 // buffered stores the request as a record and answers 202 once it is durable.
 func (r *route) buffered(w http.ResponseWriter, req *http.Request, body []byte, now time.Time) {
-	rec := record.Record{Time: now, Source: r.source, ContentType: req.Header.Get("Content-Type"), JSON: r.schema != nil, Body: body}
-	if r.schema != nil && rec.ContentType == "" {
-		rec.ContentType = "application/json"
-	}
-	var err error
-	if key, ok := idempotencyKey(req.Header); !ok {
-		writeProblem(w, req, problem{
-			Status: http.StatusBadRequest, Type: typeBadRequest, Title: "Bad idempotency key",
-			Detail: "Idempotency-Key must be one string of 1 to 255 printable characters.",
-		})
-		return
-	} else if key != "" {
-		rec.ID = record.IDFromKey(r.source, key)
-	} else if rec.ID, err = record.NewID(); err != nil {
-		r.g.cfg.Log.Error("no id could be made: the system has no randomness", "route", r.source, "error", err)
-		writeProblem(w, req, problem{Status: http.StatusInternalServerError, Type: typeInternal, Title: "Internal error", Detail: "Nothing was stored. Try again; the gateway's log says more."})
+	var rec record.Record
+	if _, ok := r.fill(&rec, w, req, body, now); !ok {
 		return
 	}
-	if tp := req.Header.Get("Traceparent"); tp != "" && telemetry.ValidTraceParent(tp) {
-		rec.TraceParent = tp
-		if ts := req.Header.Get("Tracestate"); len(ts) <= telemetry.MaxTraceState {
-			rec.TraceState = ts
-		}
-	}
-	err = r.writer.Append(req.Context(), &rec)
-	if errors.Is(err, stream.ErrClosed) {
-		err = r.g.appendLate(req.Context(), r.spec.Queue.Queue, &rec)
-	}
-	if err != nil {
+	if err := r.append(req.Context(), &rec); err != nil {
 		writeProblem(w, req, problemOf(err))
 		return
 	}
@@ -58,7 +34,46 @@ func (r *route) buffered(w http.ResponseWriter, req *http.Request, body []byte, 
 	h["Content-Type"] = jsonContentType
 	h[headerRequestID] = []string{requestID(req.Header, func() string { return id })}
 	w.WriteHeader(http.StatusAccepted)
-	_, _ = w.Write([]byte(`{"id":"` + id + "\"}\n")) //nolint:gosec // a UUID in JSON is no markup; a client that is gone has its record all the same
+	_, _ = w.Write([]byte(`{"id":"` + id + "\"}\n")) // a client that is gone has its record all the same
+}
+
+// fill makes the request a record. ok is false when it can't, which is answered then.
+func (r *route) fill(rec *record.Record, w http.ResponseWriter, req *http.Request, body []byte, now time.Time) (keyed, ok bool) {
+	rec.Time, rec.Source, rec.ContentType, rec.JSON, rec.Body = now, r.source, req.Header.Get("Content-Type"), r.schema != nil, body
+	if r.schema != nil && rec.ContentType == "" {
+		rec.ContentType = "application/json"
+	}
+	var err error
+	key, ok := idempotencyKey(req.Header)
+	if !ok {
+		writeProblem(w, req, problem{
+			Status: http.StatusBadRequest, Type: typeBadRequest, Title: "Bad idempotency key",
+			Detail: "Idempotency-Key must be one string of 1 to 255 printable characters.",
+		})
+		return false, false
+	} else if key != "" {
+		rec.ID = record.IDFromKey(r.source, key)
+	} else if rec.ID, err = record.NewID(); err != nil {
+		r.g.cfg.Log.Error("no id could be made: the system has no randomness", "route", r.source, "error", err)
+		writeProblem(w, req, problem{Status: http.StatusInternalServerError, Type: typeInternal, Title: "Internal error", Detail: "Nothing was stored. Try again; the gateway's log says more."})
+		return false, false
+	}
+	if tp := req.Header.Get("Traceparent"); tp != "" && telemetry.ValidTraceParent(tp) {
+		rec.TraceParent = tp
+		if ts := req.Header.Get("Tracestate"); len(ts) <= telemetry.MaxTraceState {
+			rec.TraceState = ts
+		}
+	}
+	return key != "", true
+}
+
+// append stores rec in the route's queue, in a group with others'.
+func (r *route) append(ctx context.Context, rec *record.Record) error {
+	err := r.writer.Append(ctx, rec)
+	if errors.Is(err, stream.ErrClosed) {
+		err = r.g.appendLate(ctx, r.queue, rec)
+	}
+	return err
 }
 
 // appendLate stores a record whose request had been matched when a new catalog took the last route to its queue

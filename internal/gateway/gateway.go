@@ -5,9 +5,9 @@
 // in memory are bounded together; a new catalog replaces the old one between two requests.
 //
 // The data flows through the files in this order: gateway.go (catalog and server), route.go (throttle and
-// body), schema.go, buffered.go or synchronous.go, problem.go.
+// body), schema.go, buffered.go, job.go or synchronous.go, problem.go. What clients ask about jobs is jobs.go.
 //
-// May import: record, throttle, catalog, telemetry, stream, invoke.
+// May import: record, throttle, catalog, sign, telemetry, stream, invoke, job.
 package gateway
 
 import (
@@ -17,13 +17,16 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/invoke"
+	"github.com/weir-dev/weir/internal/job"
 	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
 )
 
@@ -78,8 +81,12 @@ func (c *Config) Validate() error {
 type Gateway struct {
 	cfg      Config
 	table    atomic.Pointer[table]
+	keys     atomic.Pointer[sign.Ring]
+	hub      *job.Hub
+	jobs     *http.ServeMux // below /jobs/
 	draining atomic.Bool
-	bodies   atomic.Int64 // bytes
+	drain    chan struct{} // closed when draining is set
+	bodies   atomic.Int64  // bytes
 
 	mu      sync.Mutex
 	writers map[catalog.Key]*writer
@@ -105,8 +112,13 @@ func New(cfg Config) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Gateway{cfg: cfg, writers: map[catalog.Key]*writer{}}, nil
+	g := &Gateway{cfg: cfg, writers: map[catalog.Key]*writer{}, hub: job.NewHub(cfg.Conn, cfg.Log), drain: make(chan struct{})}
+	g.jobs = g.jobsMux()
+	return g, nil
 }
+
+// UseKeys makes ring the signing keys.
+func (g *Gateway) UseKeys(ring sign.Ring) { g.keys.Store(&ring) }
 
 // Use makes cat the catalog to serve. Requests that are matched already go by the former one. Throttles that did
 // not change keep their tokens, one that did keeps the fraction. On an error the former catalog stays.
@@ -126,6 +138,13 @@ func (g *Gateway) Use(cat *catalog.Catalog) error {
 		return fmt.Errorf("catalog %s is not used: %w", cat.Revision(), err)
 	}
 	g.table.Store(t)
+	var jobs []catalog.Key
+	for _, q := range cat.Queues {
+		if q.Jobs {
+			jobs = append(jobs, q.Key)
+		}
+	}
+	g.hub.Use(jobs)
 	g.cfg.Log.Info("serving catalog", "revision", t.revision, "routes", t.routes)
 	return nil
 }
@@ -180,6 +199,7 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 	case err = <-served:
 	case <-ctx.Done():
 		g.draining.Store(true)
+		close(g.drain)
 		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.DrainTimeout)
 		conns.waitGone(sctx, noticeTimeout)
 		if err = srv.Shutdown(sctx); err != nil {
@@ -198,6 +218,7 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 	}
 	g.mu.Unlock()
 	g.wg.Wait()
+	g.hub.Close()
 	return err
 }
 
@@ -217,6 +238,14 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	if t == nil {
 		writeProblem(w, r, problemStarting())
+		return
+	}
+	if strings.HasPrefix(r.URL.Path, jobsPath) {
+		if h, pattern := g.jobs.Handler(r); pattern == "" {
+			writeProblem(w, r, noRoute(h, r))
+		} else {
+			g.jobs.ServeHTTP(w, r) // sets what the pattern's wildcards match
+		}
 		return
 	}
 	h, pattern := t.mux.Handler(r)

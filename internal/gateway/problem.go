@@ -30,6 +30,13 @@ const (
 	typeBadGateway  = typeBase + "bad-gateway"
 	typeTimeout     = typeBase + "function-timeout"
 	typeInternal    = typeBase + "internal"
+	typeKeyReused   = typeBase + "idempotency-key-reused"
+
+	typeNoJob        = typeBase + "no-job"
+	typeJobFailed    = typeBase + "job-failed"
+	typeJobCancelled = typeBase + "job-cancelled"
+	typeJobExpired   = typeBase + "job-expired"
+	typeJobEnded     = typeBase + "job-ended"
 )
 
 // problem is the body of every error (RFC 9457).

@@ -23,6 +23,8 @@ type table struct {
 	routes   int
 	buckets  map[string]*bucket       // by scope
 	queues   map[catalog.Key]struct{} // that routes write to
+	maxAges  map[catalog.Key]time.Duration
+	jobs     []catalog.Key // queues whose jobs may be asked for
 }
 
 // bucket is a throttle with what it was made from, so that an unchanged one is kept and a changed one is as full
@@ -41,6 +43,8 @@ type route struct {
 	api     *bucket        // nil: none
 	own     *bucket        // nil: none
 	schema  *schema.Schema // nil: none
+	queue   catalog.Key    // of writer
+	maxAge  time.Duration  // of queue
 	writer  appender       // nil: the queue is closed, or forward is set
 	forward http.Handler
 }
@@ -49,7 +53,7 @@ type route struct {
 func (g *Gateway) newTable(cat *catalog.Catalog, former *table) (t *table, err error) {
 	t = &table{
 		revision: cat.Revision(), mux: http.NewServeMux(),
-		buckets: map[string]*bucket{}, queues: map[catalog.Key]struct{}{},
+		buckets: map[string]*bucket{}, queues: map[catalog.Key]struct{}{}, maxAges: map[catalog.Key]time.Duration{},
 	}
 	defer func() { // the mux panics on patterns that collide
 		if p := recover(); p != nil {
@@ -59,6 +63,8 @@ func (g *Gateway) newTable(cat *catalog.Catalog, former *table) (t *table, err e
 	closed := map[catalog.Key]bool{}
 	for _, q := range cat.Queues {
 		closed[q.Key] = q.Closed
+		t.maxAges[q.Key] = q.MaxAge
+		t.jobs = append(t.jobs, q.Key) // also of those whose last job route has gone
 	}
 	for _, a := range cat.APIs {
 		scope := "/apis/" + a.Namespace + "/" + a.Name
@@ -69,17 +75,21 @@ func (g *Gateway) newTable(cat *catalog.Catalog, former *table) (t *table, err e
 			if r.schema, err = compileSchema(spec.Schema); err != nil {
 				return nil, fmt.Errorf("route %s: %w", r.source, err)
 			}
+			target := spec.Queue
+			if spec.Job != nil {
+				target = spec.Job
+			}
 			switch {
-			case spec.Queue != nil && closed[spec.Queue.Queue]:
-			case spec.Queue != nil:
-				r.writer = g.writer(spec.Queue.Queue)
-				t.queues[spec.Queue.Queue] = struct{}{}
+			case target != nil && closed[target.Queue]:
+			case target != nil:
+				r.queue, r.maxAge, r.writer = target.Queue, t.maxAges[target.Queue], g.writer(target.Queue)
+				t.queues[target.Queue] = struct{}{}
 			case spec.Function != nil:
 				if r.forward, err = g.cfg.Client.Forward(spec.Function.Function.URL, g.forwardFailed); err != nil {
 					return nil, fmt.Errorf("route %s: %w", r.source, err)
 				}
 			default:
-				return nil, fmt.Errorf("route %s: has neither queue nor function", r.source)
+				return nil, fmt.Errorf("route %s: has neither queue, job nor function", r.source)
 			}
 			t.mux.Handle(spec.Method+" "+spec.Path, r)
 			t.routes++
@@ -150,6 +160,10 @@ func (r *route) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if r.forward != nil {
 		withBody(req, body)
 		r.synchronous(w, req)
+		return
+	}
+	if r.spec.Job != nil {
+		r.job(w, req, body, now)
 		return
 	}
 	r.buffered(w, req, body, now)

@@ -95,33 +95,64 @@ func transport(maxIdle int) *http.Transport {
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
+// Answer is what a function said to one record.
+type Answer struct {
+	ContentType string
+	Body        []byte
+}
+
 // Call posts rs to url and classifies the answer. With single it sends the one record in CloudEvents'
 // binary mode, else a JSON batch. timeout bounds the whole call; ctx ending earlier gives NotNow, because
 // it says nothing about the records.
 func (c *Client) Call(ctx context.Context, url string, rs []*record.Record, single bool, timeout time.Duration) Outcome {
+	o, a := c.exchange(ctx, url, rs, single, timeout, maxAnswerBytes)
+	if a == nil {
+		return o
+	}
+	return named(o.Status, a, rs)
+}
+
+// CallFor posts r to url in CloudEvents' binary mode for the sake of the answer, at most limit bytes of it: a longer
+// one is refused. Otherwise it is like Call.
+func (c *Client) CallFor(ctx context.Context, url string, r *record.Record, timeout time.Duration, limit int) (Outcome, Answer) {
+	o, a := c.exchange(ctx, url, []*record.Record{r}, true, timeout, limit)
+	switch {
+	case a == nil:
+		return o, Answer{}
+	case len(a.Body) > limit:
+		return Outcome{Class: Refused, Status: o.Status, Reason: fmt.Sprintf("the answer is larger than %d bytes", limit)}, Answer{}
+	}
+	return o, *a
+}
+
+// exchange returns the answer of a call that succeeded, limit bytes of its body or one more, else nil.
+func (c *Client) exchange(ctx context.Context, url string, rs []*record.Record, single bool, timeout time.Duration, limit int) (Outcome, *Answer) {
 	cctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	var connected atomic.Bool
 	tctx := httptrace.WithClientTrace(cctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
 	req, err := newRequest(tctx, url, rs, single)
 	if err != nil {
-		return Outcome{Class: Failed, Reason: "the request can't be built: " + err.Error()}
+		return Outcome{Class: Failed, Reason: "the request can't be built: " + err.Error()}, nil
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if !connected.Load() && ctx.Err() == nil {
-			return Outcome{Class: NotNow, Reason: "no connection: " + err.Error()}
+			return Outcome{Class: NotNow, Reason: "no connection: " + err.Error()}, nil
 		}
-		return noAnswer(ctx, cctx, timeout, err)
+		return noAnswer(ctx, cctx, timeout, err), nil
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswerBytes+1))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, int64(limit)+1))
 	if err != nil {
 		o := noAnswer(ctx, cctx, timeout, err)
 		o.Status = resp.StatusCode
-		return o
+		return o, nil
 	}
-	return classify(resp, body, rs)
+	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
+		return Outcome{Class: Done, Status: resp.StatusCode}, &Answer{ContentType: resp.Header.Get("Content-Type"), Body: body}
+	}
+	return classify(resp, body), nil
 }
 
 func newRequest(ctx context.Context, url string, rs []*record.Record, single bool) (*http.Request, error) {
@@ -163,11 +194,10 @@ func refusedConnection(err error) bool {
 	return errors.As(err, &cert) || errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial"
 }
 
-func classify(resp *http.Response, body []byte, rs []*record.Record) Outcome {
+// classify is for a response without success.
+func classify(resp *http.Response, body []byte) Outcome {
 	o := Outcome{Status: resp.StatusCode}
 	switch s := resp.StatusCode; {
-	case s >= 200 && s < 300:
-		return named(resp, body, rs)
 	case s == http.StatusTooManyRequests || s == http.StatusServiceUnavailable:
 		o.Class, o.RetryAfter = NotNow, retryAfter(resp.Header.Get("Retry-After"), time.Now())
 	case s == http.StatusBadGateway || s == http.StatusGatewayTimeout:
@@ -184,11 +214,11 @@ func classify(resp *http.Response, body []byte, rs []*record.Record) Outcome {
 // named reads batchItemFailures of a 2xx answer. An answer that names what was not sent, or can't be
 // read although it claims to be JSON, is a failure of the whole batch: taking it for success could lose
 // records.
-func named(resp *http.Response, body []byte, rs []*record.Record) Outcome {
-	o := Outcome{Class: Done, Status: resp.StatusCode}
-	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+func named(status int, a *Answer, rs []*record.Record) Outcome {
+	o := Outcome{Class: Done, Status: status}
+	media, _, _ := mime.ParseMediaType(a.ContentType)
 	isJSON := media == "application/json" || strings.HasSuffix(media, "+json")
-	body = bytes.TrimSpace(body)
+	body := bytes.TrimSpace(a.Body)
 	if len(body) == 0 || !isJSON && body[0] != '{' {
 		return o
 	}

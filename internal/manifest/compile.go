@@ -152,6 +152,7 @@ func (c *compiler) queue(r Resource[v1alpha1.Queue]) {
 		MaxAge:           q.Spec.MaxAge.Duration,
 		MaxBytes:         q.Spec.MaxBytes.Value(),
 		DeadLetterMaxAge: q.Spec.DeadLetter.MaxAge.Duration,
+		Results:          catalog.Results{MaxAge: q.Spec.Results.MaxAge.Duration, MaxBytes: q.Spec.Results.MaxBytes.Value()},
 		Closed:           q.DeletionTimestamp != nil,
 	}
 }
@@ -206,7 +207,7 @@ func (c *compiler) excluded(s *subject) bool {
 
 func (c *compiler) collision(s *subject, path string, r *v1alpha1.Route, table *routeTable) {
 	m := &r.Match
-	if slices.Contains(v1alpha1.ReservedPaths(), m.Path) {
+	if v1alpha1.Reserved(m.Path) {
 		return // Validate has said so
 	}
 	where := fmt.Sprintf("route %s of %s%s", r.Name, s, at(&s.source, path))
@@ -233,6 +234,11 @@ func (c *compiler) route(s *subject, path string, r *v1alpha1.Route) catalog.Rou
 		key := catalog.Key{Namespace: s.key.Namespace, Name: r.Queue.Name}
 		c.needQueue(s, path+".queue.name", key)
 		out.Queue = &catalog.QueueTarget{Queue: key}
+	}
+	if r.Job != nil {
+		key := catalog.Key{Namespace: s.key.Namespace, Name: r.Job.Queue}
+		c.needQueue(s, path+".job.queue", key)
+		out.Job = &catalog.QueueTarget{Queue: key}
 	}
 	if r.Function != nil {
 		fn, svc := c.function(s, path+".function", &r.Function.FunctionReference)
@@ -382,8 +388,18 @@ func (c *compiler) checkTimeout(s *subject, path string, timeout time.Duration, 
 }
 
 func (c *compiler) bundle() *Bundle {
+	jobs := map[catalog.Key]bool{}
+	for _, a := range c.out.APIs {
+		for _, r := range a.Routes {
+			if r.Job != nil {
+				jobs[r.Job.Queue] = true
+			}
+		}
+	}
 	for _, k := range sortedByKey(c.queues) {
-		c.out.Queues = append(c.out.Queues, c.queues[k])
+		q := c.queues[k]
+		q.Jobs = jobs[k] // not kept of an earlier version
+		c.out.Queues = append(c.out.Queues, q)
 	}
 	slices.SortFunc(c.out.APIs, func(a, b catalog.API) int { return compareKeys(a.Key, b.Key) })
 	slices.SortFunc(c.out.Mappings, func(a, b catalog.Mapping) int { return compareKeys(a.Key, b.Key) })

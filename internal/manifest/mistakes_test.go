@@ -248,13 +248,13 @@ a.yaml:13: API shop: spec.routes[1].function.name: there is no Knative Service "
 			"no target",
 			"    queue: {name: orders}\n",
 			"",
-			`a.yaml:7: API shop: spec.routes[0]: Required value: say where the requests go: queue or function`,
+			`a.yaml:7: API shop: spec.routes[0]: Required value: say where the requests go: queue, job or function`,
 		},
 		{
 			"two targets",
 			"    queue: {name: orders}",
 			"    queue: {name: orders}\n    function: {name: reader, timeout: 1s}",
-			`a.yaml:11: API shop: spec.routes[0].function: Forbidden: queue is set too: keep one of queue and function`,
+			`a.yaml:11: API shop: spec.routes[0].function: Forbidden: queue is set too: keep one of queue, job and function`,
 		},
 		{
 			"buffered GET",

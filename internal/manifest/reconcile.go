@@ -159,8 +159,11 @@ func (r *reconciler) mendAPIs() {
 		}
 		earlier := r.former.APIs[i]
 		earlier.Routes = slices.DeleteFunc(slices.Clone(earlier.Routes), func(route catalog.Route) bool {
-			if route.Queue != nil {
-				if _, ok := r.queues[route.Queue.Queue]; !ok {
+			for _, target := range []*catalog.QueueTarget{route.Queue, route.Job} {
+				if target == nil {
+					continue
+				}
+				if _, ok := r.queues[target.Queue]; !ok {
 					return true
 				}
 			}
@@ -215,6 +218,8 @@ func (r *reconciler) judge() {
 			switch {
 			case route.Queue != nil:
 				r.judgeQueue(ref, route.Queue.Name, fmt.Sprintf("route %s answers 503", route.Name))
+			case route.Job != nil:
+				r.judgeQueue(ref, route.Job.Queue, fmt.Sprintf("route %s answers 503", route.Name))
 			case route.Function != nil:
 				r.judgeFunction(ref, route.Function.Name, "route "+route.Name+": ")
 			}

@@ -24,7 +24,7 @@ import (
 // A record of the payload:
 //
 //	flags              bit 0: Body is JSON; bit 1: a failure follows; bit 2: trace context follows;
-//	                   bit 3: the time of a redrive follows
+//	                   bit 3: the time of a redrive follows; bit 4: the record is a job
 //	id                 16 bytes
 //	time               Unix nanoseconds, 8 bytes big endian
 //	attempts
@@ -91,6 +91,7 @@ const (
 	flagFailure
 	flagTrace
 	flagRedriven
+	flagJob
 	flagsKnown = 1<<iota - 1
 )
 
@@ -151,6 +152,9 @@ func (b *Builder) Append(r *Record) error {
 	}
 	if !r.Redriven.IsZero() {
 		flags |= flagRedriven
+	}
+	if r.Job {
+		flags |= flagJob
 	}
 	p := append(b.payload, flags)
 	p = append(p, r.ID[:]...)
@@ -321,7 +325,7 @@ func (d *decoder) record(r *Record) {
 			Reason: string(d.bytes()),
 		}
 	}
-	r.JSON = flags&flagJSON != 0
+	r.JSON, r.Job = flags&flagJSON != 0, flags&flagJob != 0
 	if flags&flagRedriven != 0 {
 		r.Redriven = d.time()
 	}

@@ -54,6 +54,7 @@ type Record struct {
 	TraceState  string
 	Attempts    int  // counted failures so far
 	JSON        bool // Body is known to be one valid JSON text
+	Job         bool // somebody waits for the function's answer: it is called with this record alone
 	Body        []byte
 	Failure     *Failure  // the last counted failure; nil before the first
 	Redriven    time.Time // when it last left the dead-letter queue; zero: never

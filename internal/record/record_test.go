@@ -21,7 +21,7 @@ func genRecord() *rapid.Generator[Record] {
 	return rapid.Custom(func(t *rapid.T) Record {
 		r := Record{
 			Time: when.Draw(t, "time"), Source: text.Draw(t, "source"), ContentType: text.Draw(t, "type"),
-			Attempts: rapid.IntRange(0, 1000).Draw(t, "attempts"), JSON: rapid.Bool().Draw(t, "json"),
+			Attempts: rapid.IntRange(0, 1000).Draw(t, "attempts"), JSON: rapid.Bool().Draw(t, "json"), Job: rapid.Bool().Draw(t, "job"),
 			Body: rapid.SliceOfN(rapid.Byte(), 0, 200).Draw(t, "body"),
 		}
 		copy(r.ID[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "id"))

@@ -16,7 +16,6 @@ import (
 const (
 	catalogBucket = "WEIR_CATALOG"
 	catalogKey    = "catalog"
-	catalogRetry  = time.Second
 	// maxCatalogBytes bounds the published value: a message of NATS holds 1 MiB unless its server says otherwise.
 	// Compressed, that is some ten thousand routes with schemas.
 	maxCatalogBytes = 1<<20 - 4<<10
@@ -136,30 +135,42 @@ func decodeCatalog(data []byte) (*catalog.Catalog, error) {
 // WatchCatalog calls use with the published catalog and with every later one until ctx ends. A bucket
 // that is not there yet, or NATS being away, only delays it.
 func (c *Conn) WatchCatalog(ctx context.Context, use func(*catalog.Catalog)) error {
+	return c.watchKey(ctx, catalogBucket, catalogKey, func(e jetstream.KeyValueEntry) {
+		cat, err := decodeCatalog(e.Value())
+		if err != nil {
+			c.log.Error("the published catalog can't be read; the last good one stays", "revision", e.Revision(), "error", err)
+			return
+		}
+		use(cat)
+	})
+}
+
+// watchKey calls use with the value of a key and with every later one until ctx ends.
+func (c *Conn) watchKey(ctx context.Context, bucket, key string, use func(jetstream.KeyValueEntry)) error {
 	for ctx.Err() == nil {
-		if err := c.watchCatalog(ctx, use); err != nil && ctx.Err() == nil {
-			c.log.Warn("the catalog can't be watched", "retry", catalogRetry, "error", err)
+		if err := c.watchKeyOnce(ctx, bucket, key, use); err != nil && ctx.Err() == nil {
+			c.log.Warn("a bucket of NATS can't be watched", "bucket", bucket, "retry", watchRetry, "error", err)
 		}
 		select {
-		case <-time.After(catalogRetry):
+		case <-time.After(watchRetry):
 		case <-ctx.Done():
 		}
 	}
 	return nil
 }
 
-func (c *Conn) watchCatalog(ctx context.Context, use func(*catalog.Catalog)) error {
+func (c *Conn) watchKeyOnce(ctx context.Context, bucket, key string, use func(jetstream.KeyValueEntry)) error {
 	if err := c.WaitUp(ctx); err != nil {
 		return err
 	}
 	live := c.Live()
 	actx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
-	kv, err := c.js.KeyValue(actx, catalogBucket)
+	kv, err := c.js.KeyValue(actx, bucket)
 	if err != nil {
-		return fmt.Errorf("catalog bucket: %w", err)
+		return err
 	}
-	w, err := kv.Watch(ctx, catalogKey, jetstream.IgnoreDeletes())
+	w, err := kv.Watch(ctx, key, jetstream.IgnoreDeletes())
 	if err != nil {
 		return fmt.Errorf("watch: %w", err)
 	}
@@ -170,15 +181,9 @@ func (c *Conn) watchCatalog(ctx context.Context, use func(*catalog.Catalog)) err
 			if !ok {
 				return ErrUnavailable
 			}
-			if e == nil { // the end of the initial values
-				continue
+			if e != nil { // nil: the end of the initial values
+				use(e)
 			}
-			cat, err := decodeCatalog(e.Value())
-			if err != nil {
-				c.log.Error("the published catalog can't be read; the last good one stays", "revision", e.Revision(), "error", err)
-				continue
-			}
-			use(cat)
 		case <-live.Done():
 			return ErrUnavailable
 		case <-ctx.Done():

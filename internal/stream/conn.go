@@ -57,6 +57,7 @@ type Conn struct {
 	js      jetstream.JetStream
 	log     *slog.Logger
 	trouble troubles
+	handles sync.Map        // of streams, by name
 	life    context.Context // ends with Close
 	end     context.CancelFunc
 	wg      sync.WaitGroup

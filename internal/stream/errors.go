@@ -22,6 +22,10 @@ var (
 	ErrNoQueue = errors.New("stream: the queue has no stream")
 	// ErrLeaseHeld means that another owner holds the lease.
 	ErrLeaseHeld = errors.New("stream: the lease is held by another")
+	// ErrNoJob means that no state of the job is stored.
+	ErrNoJob = errors.New("stream: no state of the job")
+	// ErrJobChanged means that the job has another state than the one that was to be replaced.
+	ErrJobChanged = errors.New("stream: the job's state has changed")
 	// ErrClosed means that the writer was told to stop.
 	ErrClosed = errors.New("stream: closed")
 )

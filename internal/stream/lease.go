@@ -155,8 +155,7 @@ func (l *Lease) renew(ctx context.Context) error {
 	defer cancel()
 	ack, err := l.conn.js.PublishMsg(ctx, &nats.Msg{Subject: l.subject, Data: []byte(l.owner)},
 		jetstream.WithExpectLastSequencePerSubject(l.seq), jetstream.WithMsgTTL(LeaseTTL))
-	var api *jetstream.APIError
-	if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+	if wrongSequence(err) {
 		return errWrongSequence
 	}
 	if errors.Is(err, jetstream.ErrNoStreamResponse) || errors.Is(err, nats.ErrNoResponders) {

@@ -64,16 +64,20 @@ func (c *Conn) store(ctx context.Context, rs []record.Record, msg func(block []b
 // publishUntil publishes m, again and again under the same id, until it is durable, ctx ends or the
 // connection is lost.
 func (c *Conn) publishUntil(ctx context.Context, m *nats.Msg, id string) error {
+	return c.until(ctx, m.Subject, func() error { return c.publish(ctx, commitTimeout, m, id) })
+}
+
+func (c *Conn) until(ctx context.Context, subject string, publish func() error) error {
 	for wait := publishBackoffMin; ; wait = min(2*wait, publishBackoffMax) {
-		err := c.publish(ctx, commitTimeout, m, id)
+		err := publish()
 		if err == nil {
 			return nil
 		}
 		again := errors.Is(err, ErrUnavailable) || errors.Is(err, ErrQueueFull) || errors.Is(err, ErrBusy) || errors.Is(err, ErrNoQueue)
 		if !again || c.Ready() != nil || ctx.Err() != nil {
-			return fmt.Errorf("publish to %s: %w", m.Subject, err)
+			return fmt.Errorf("publish to %s: %w", subject, err)
 		}
-		c.log.Warn("publishing again", "subject", m.Subject, "in", wait, "error", err)
+		c.log.Warn("publishing again", "subject", subject, "in", wait, "error", err)
 		select {
 		case <-time.After(wait):
 		case <-ctx.Done():

@@ -11,17 +11,21 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/record"
 )
 
-// A queue is three streams, so that each can have the retention that it needs:
+// A queue is three streams, or four, so that each can have the retention that it needs:
 //
 //	WEIR_Q_ns_name  weir.q.ns.name          blocks as the gateway wrote them. Limits retention (removing
-//	                                        messages one by one costs a sync each), discard new when full,
-//	                                        purged below the acknowledgement floor.
+//	                weir.q.ns.name.ID       messages one by one costs a sync each), discard new when full,
+//	                                        purged below the acknowledgement floor. Those with an ID hold one
+//	                                        record, which was to be the only one of this id.
 //	WEIR_R_ns_name  weir.r.ns.name.at.ID    blocks to be tried again at a later time (message schedules),
 //	                weir.r.ns.name.due      which the server moves here when their time has come. A stream
 //	                                        with schedules can't discard new, hence a stream of its own.
 //	WEIR_D_ns_name  weir.d.ns.name          dead letters.
+//	WEIR_J_ns_name  weir.j.ns.name.ID       the last state of each job, of queues that job routes write to; published
+//	                weir.e.ns.name.ID       here, to whoever listens, once it is stored.
 //
 // Names of resources are DNS labels: they hold no dot and no underscore, so these names are unambiguous.
 const (
@@ -51,9 +55,13 @@ const (
 func queueStream(k catalog.Key) string  { return "WEIR_Q_" + k.Namespace + "_" + k.Name }
 func retryStream(k catalog.Key) string  { return "WEIR_R_" + k.Namespace + "_" + k.Name }
 func deadStream(k catalog.Key) string   { return "WEIR_D_" + k.Namespace + "_" + k.Name }
+func jobStream(k catalog.Key) string    { return "WEIR_J_" + k.Namespace + "_" + k.Name }
 func queueSubject(k catalog.Key) string { return "weir.q." + k.Namespace + "." + k.Name }
-func dueSubject(k catalog.Key) string   { return "weir.r." + k.Namespace + "." + k.Name + ".due" }
-func deadSubject(k catalog.Key) string  { return "weir.d." + k.Namespace + "." + k.Name }
+func onceSubject(k catalog.Key, id record.ID) string {
+	return queueSubject(k) + "." + id.String()
+}
+func dueSubject(k catalog.Key) string  { return "weir.r." + k.Namespace + "." + k.Name + ".due" }
+func deadSubject(k catalog.Key) string { return "weir.d." + k.Namespace + "." + k.Name }
 func atSubject(k catalog.Key, id string) string {
 	return "weir.r." + k.Namespace + "." + k.Name + ".at." + id
 }
@@ -67,7 +75,7 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 		Metadata: map[string]string{"weir.dev/queue": q.Key.String()},
 	}
 	main := base
-	main.Name, main.Subjects = queueStream(q.Key), []string{queueSubject(q.Key)}
+	main.Name, main.Subjects = queueStream(q.Key), []string{queueSubject(q.Key), queueSubject(q.Key) + ".*"}
 	main.Retention, main.Discard = jetstream.LimitsPolicy, jetstream.DiscardNew
 	main.MaxBytes, main.MaxAge = q.MaxBytes, q.MaxAge
 
@@ -81,10 +89,21 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 	dead.Retention, dead.Discard = jetstream.LimitsPolicy, jetstream.DiscardNew
 	dead.MaxBytes, dead.MaxAge = q.MaxBytes, q.DeadLetterMaxAge
 
+	streams := []jetstream.StreamConfig{dead, retry, main}
+	if q.Jobs {
+		jobs := base
+		jobs.Name, jobs.Subjects = jobStream(q.Key), []string{jobSubject(q.Key, "*")}
+		jobs.Retention, jobs.Discard = jetstream.LimitsPolicy, jetstream.DiscardNew
+		jobs.MaxBytes, jobs.MaxAge, jobs.MaxMsgsPerSubject = q.Results.MaxBytes, q.Results.MaxAge, 1
+		jobs.RePublish = &jetstream.RePublish{Source: jobSubject(q.Key, ">"), Destination: jobEventSubject(q.Key, ">"), HeadersOnly: true}
+		jobs.AllowDirect = false // a replica that lags would tell a client of a state that it has seen pass
+		streams = slices.Insert(streams, 0, jobs)
+	}
+
 	// Against the flow: what the queue's own stream names has a place to go. A queue that NATS takes only in part would
 	// hold the room of others and could not work, so what was done is undone.
 	var undo []func()
-	for _, sc := range []jetstream.StreamConfig{dead, retry, main} {
+	for _, sc := range streams {
 		if sc.MaxAge > 0 {
 			sc.Duplicates = min(sc.Duplicates, sc.MaxAge) // the server refuses a longer window
 		}
@@ -131,7 +150,8 @@ func (c *Conn) ensureStream(ctx context.Context, sc jetstream.StreamConfig) (und
 // ensureConsumers makes the consumers of a queue whose streams exist; one that was deleted by hand is
 // made again when a dispatcher next opens the queue.
 func (c *Conn) ensureConsumers(ctx context.Context, k catalog.Key) error {
-	for stream, subject := range map[string]string{queueStream(k): queueSubject(k), retryStream(k): dueSubject(k)} {
+	// All of the queue's stream: a filter that matches everything costs.
+	for stream, subject := range map[string]string{queueStream(k): "", retryStream(k): dueSubject(k)} {
 		_, err := c.js.CreateOrUpdateConsumer(ctx, stream, jetstream.ConsumerConfig{
 			Durable: consumerName, FilterSubject: subject, AckPolicy: jetstream.AckExplicitPolicy,
 			AckWait: ackWait, MaxAckPending: maxAckPending, MaxDeliver: -1, // we own the dead-letter queue
@@ -195,7 +215,7 @@ func (c *Conn) CloseQueue(ctx context.Context, k catalog.Key) error {
 func (c *Conn) DeleteQueue(ctx context.Context, k catalog.Key) error {
 	ctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
-	for _, name := range []string{queueStream(k), retryStream(k), deadStream(k)} {
+	for _, name := range []string{queueStream(k), retryStream(k), deadStream(k), jobStream(k)} {
 		if err := c.js.DeleteStream(ctx, name); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
 			return fmt.Errorf("queue %s: delete stream %s: %w", k, name, c.apiError(ctx, err))
 		}

@@ -43,5 +43,6 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	return lifecycle.Run(ctx, cfg.Log, func() { cfg.Log.Info("listening", "address", l.Addr().String()) },
 		lifecycle.Part{Name: "gateway", Run: g.Run},
 		app.WatchCatalog(conn, use),
+		app.WatchKeys(conn, g.UseKeys),
 	)
 }

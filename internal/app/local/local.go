@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"strings"
+	"time"
 
 	"github.com/weir-dev/weir/internal/app"
 	appdispatcher "github.com/weir-dev/weir/internal/app/dispatcher"
@@ -128,6 +129,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		lifecycle.Part{Name: "functions", Run: hosts.run},
 		lifecycle.Part{Name: "dispatcher", Run: d.Run},
 		lifecycle.Part{Name: "gateway", Run: g.Run},
+		app.WatchKeys(front, g.UseKeys),
 	)
 }
 
@@ -137,6 +139,9 @@ func provision(ctx context.Context, conn *stream.Conn, cat *catalog.Catalog) err
 		return err
 	}
 	if err := conn.EnsureLeases(ctx, 1); err != nil {
+		return err
+	}
+	if err := conn.EnsureKeys(ctx, 1, time.Now()); err != nil {
 		return err
 	}
 	for _, q := range cat.Queues {

@@ -10,26 +10,31 @@ internal/app's TestServicesNeedNoMoreRights runs the services with the same list
 {{- else if eq . "dispatcher" -}}
 {
         publish: {
-          # Records to be tried again, dead letters, leases; what its consumers need; a watch of the catalog's bucket.
+          # Records to be tried again, dead letters, states of jobs, leases; what its consumers need; a watch of the
+          # catalog's bucket.
           allow: [
-            "weir.r.>", "weir.d.>", "weir.lease.>", "$JS.ACK.>", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.PURGE.*",
-            "$JS.API.STREAM.MSG.GET.WEIR_LEASES", "$JS.API.STREAM.MSG.DELETE.WEIR_LEASES",
-            "$JS.API.CONSUMER.CREATE.*.dispatcher.>", "$JS.API.CONSUMER.INFO.*.dispatcher",
+            "weir.r.>", "weir.d.>", "weir.j.>", "weir.lease.>", "$JS.ACK.>", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.PURGE.*",
+            "$JS.API.STREAM.MSG.GET.*", "$JS.API.STREAM.MSG.DELETE.WEIR_LEASES",
+            "$JS.API.CONSUMER.CREATE.*.dispatcher", "$JS.API.CONSUMER.CREATE.*.dispatcher.>", "$JS.API.CONSUMER.INFO.*.dispatcher",
             "$JS.API.CONSUMER.RESET.*.dispatcher", "$JS.API.CONSUMER.MSG.NEXT.*.dispatcher",
             "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_CATALOG.>"
           ]
-          deny: ["$JS.API.STREAM.PURGE.KV_WEIR_CATALOG", "$JS.API.STREAM.PURGE.WEIR_LEASES"]
+          deny: [
+            "$JS.API.STREAM.PURGE.KV_WEIR_CATALOG", "$JS.API.STREAM.PURGE.KV_WEIR_KEYS", "$JS.API.STREAM.PURGE.WEIR_LEASES",
+            "$JS.API.STREAM.MSG.GET.KV_WEIR_KEYS", "$JS.API.CONSUMER.CREATE.KV_WEIR_KEYS.>"
+          ]
         }
-        subscribe: ["_INBOX_dispatcher.>"]
+        subscribe: ["_INBOX_dispatcher.>", "weir.e.>"]
       }
 {{- else -}}
 {
-        # Records into queues, and a watch of the catalog's bucket.
+        # Records into queues and states of jobs, the look at both, and watches of the buckets of catalog and keys.
         publish: [
-          "weir.q.>", "$JS.API.STREAM.INFO.KV_WEIR_CATALOG", "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>",
-          "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_CATALOG.>"
+          "weir.q.>", "weir.j.>", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.MSG.GET.*", "$JS.API.DIRECT.GET.*.weir.q.>",
+          "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_CATALOG.>",
+          "$JS.API.CONSUMER.CREATE.KV_WEIR_KEYS.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_KEYS.>", "$JS.FC.KV_WEIR_KEYS.>"
         ]
-        subscribe: ["_INBOX_gateway.>"]
+        subscribe: ["_INBOX_gateway.>", "weir.e.>"]
       }
 {{- end }}
 {{- end }}

@@ -1,0 +1,263 @@
+package gateway
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/weir-dev/weir/internal/job"
+)
+
+// jobsPath is below what the gateway answers for jobs; API routes can't have it (v1alpha1.JobsPath).
+const jobsPath = "/jobs/"
+
+// pollAfter is what clients are told to wait before they ask again, in seconds.
+const pollAfter = "1"
+
+func (g *Gateway) jobsMux() *http.ServeMux {
+	mux := http.NewServeMux()
+	handle := func(pattern string, f func(j *jobRequest, w http.ResponseWriter, req *http.Request)) {
+		mux.HandleFunc(pattern, func(w http.ResponseWriter, req *http.Request) {
+			t, text := g.table.Load(), req.PathValue("id")
+			w.Header().Set(headerRequestID, requestID(req.Header, newRequestID))
+			w.Header().Set("Cache-Control", "private, no-cache") // whoever keeps it asks before it uses it
+			ring := g.ring()
+			if len(ring.Keys) == 0 {
+				writeProblem(w, req, problemOfJob(job.ErrNoKeys))
+				return
+			}
+			id, err := job.ParseID(text, ring, t.jobs)
+			if err != nil {
+				writeProblem(w, req, problemOfJob(err))
+				return
+			}
+			f(&jobRequest{g: g, id: id, text: text, maxAge: t.maxAges[id.Queue]}, w, req)
+		})
+	}
+	handle("GET /jobs/{id}", (*jobRequest).get)
+	handle("DELETE /jobs/{id}", (*jobRequest).cancel)
+	handle("GET /jobs/{id}/result", (*jobRequest).result)
+	return mux
+}
+
+// jobRequest is a request about one job.
+type jobRequest struct {
+	g      *Gateway
+	id     job.ID
+	text   string        // of id
+	maxAge time.Duration // of its queue
+}
+
+// get answers with the state. With Prefer: wait it waits for another one than the client knows by If-None-Match, or
+// than there is.
+func (j *jobRequest) get(w http.ResponseWriter, req *http.Request) {
+	state, _, ok := j.look(w, req, true)
+	if !ok {
+		return
+	}
+	h := w.Header()
+	h.Set("Etag", etag(state))
+	if known(req, state) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	j.writeState(w, http.StatusOK, state)
+}
+
+// result answers with the result, or says why there is none.
+func (j *jobRequest) result(w http.ResponseWriter, req *http.Request) {
+	state, body, ok := j.look(w, req, false)
+	if !ok {
+		return
+	}
+	if !state.Status.Final() {
+		j.writeState(w, http.StatusAccepted, state)
+		return
+	}
+	h := w.Header()
+	h.Set("Etag", etag(state))
+	if state.Status == job.Succeeded && known(req, state) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	j.writeResult(w, req, state, body)
+}
+
+// cancel gives the job its final state, if it has none.
+func (j *jobRequest) cancel(w http.ResponseWriter, req *http.Request) {
+	state, err := job.Cancel(req.Context(), j.g.cfg.Conn, j.id, j.maxAge, time.Now())
+	switch {
+	case errors.Is(err, job.ErrFinal) && state.Status == job.Cancelled, err == nil:
+		w.Header().Set("Etag", etag(state))
+		j.writeState(w, http.StatusOK, state)
+	case errors.Is(err, job.ErrFinal):
+		writeProblem(w, req, problem{
+			Status: http.StatusConflict, Type: typeJobEnded, Title: "The job has ended",
+			Detail: "It can't be cancelled any more: it is " + string(state.Status) + ".",
+		})
+	default:
+		p := problemOfJob(err)
+		p.Detail = "The job may or may not have been cancelled. Try again."
+		writeProblem(w, req, p)
+	}
+}
+
+// look reads the state and waits as the client prefers: for any change, or for the end. ok is false when it can't,
+// which is answered then.
+func (j *jobRequest) look(w http.ResponseWriter, req *http.Request, anyChange bool) (*job.State, []byte, bool) {
+	prefer := readPreferences(req.Header)
+	prefer.async = false // there is nothing to respond to but at once
+	var watch *job.Watch
+	if prefer.wait > 0 {
+		prefer.applied(w.Header())
+		watch = j.g.hub.Watch(j.id.Queue, j.id.Record)
+		defer watch.Close()
+	}
+	state, body, err := job.Get(req.Context(), j.g.cfg.Conn, j.id, j.maxAge, time.Now())
+	if err == nil && watch != nil && !state.Status.Final() && (!anyChange || req.Header.Get("If-None-Match") == "" || known(req, state)) {
+		first := state.Version()
+		state, body, err = j.await(req.Context(), watch, state, prefer.wait, func(s *job.State) bool {
+			return s.Status.Final() || anyChange && s.Version() != first
+		})
+	}
+	if err != nil {
+		p := problemOfJob(err)
+		if p.Status == http.StatusServiceUnavailable {
+			p.Detail = "The job's state can't be read now. Try again."
+		}
+		writeProblem(w, req, p)
+		return nil, nil, false
+	}
+	return state, body, true
+}
+
+// await looks at the state whenever it may have changed, until it is enough or the wait is over; a gateway that drains
+// lets nobody wait.
+func (j *jobRequest) await(ctx context.Context, watch *job.Watch, state *job.State, wait time.Duration, enough func(*job.State) bool) (*job.State, []byte, error) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	var body []byte
+	for !enough(state) {
+		select {
+		case <-watch.Changed():
+		case <-timer.C:
+			return state, body, nil
+		case <-j.g.drain:
+			return state, body, nil
+		case <-ctx.Done():
+			return state, body, context.Cause(ctx)
+		}
+		s, b, err := job.Get(ctx, j.g.cfg.Conn, j.id, j.maxAge, time.Now())
+		if err != nil {
+			return state, body, err
+		}
+		state, body = s, b
+	}
+	if body == nil && state.Status == job.Succeeded { // it had ended before the wait
+		return job.Get(ctx, j.g.cfg.Conn, j.id, j.maxAge, time.Now())
+	}
+	return state, body, nil
+}
+
+// jobDocument is what clients see of a job (docs/contracts.md).
+type jobDocument struct {
+	ID       string      `json:"id"`
+	Status   job.Status  `json:"status"`
+	Created  time.Time   `json:"created"`
+	Started  time.Time   `json:"started,omitzero"`
+	Finished time.Time   `json:"finished,omitzero"`
+	Attempts int         `json:"attempts"`
+	Error    *problem    `json:"error,omitempty"`
+	Result   *job.Result `json:"result,omitempty"`
+	Links    jobLinks    `json:"links"`
+}
+
+type jobLinks struct {
+	Self   string `json:"self"`
+	Result string `json:"result"`
+}
+
+func (j *jobRequest) writeState(w http.ResponseWriter, status int, s *job.State) {
+	d := jobDocument{
+		ID: j.text, Status: s.Status, Created: s.Created, Started: s.Started, Finished: s.Finished, Attempts: s.Attempts,
+		Result: s.Result, Links: jobLinks{Self: jobsPath + j.text, Result: jobsPath + j.text + "/result"},
+	}
+	if s.Error != nil && s.Status != job.Succeeded {
+		p := problemOfFailure(s)
+		d.Error = &p
+	}
+	h := w.Header()
+	if !s.Status.Final() {
+		h.Set("Retry-After", pollAfter)
+	}
+	h["Content-Type"] = jsonContentType
+	body, err := json.Marshal(d)
+	if err != nil {
+		body = []byte(`{}`) // plain values always marshal
+	}
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n'))
+}
+
+// writeResult answers for a job that has ended.
+func (j *jobRequest) writeResult(w http.ResponseWriter, req *http.Request, s *job.State, body []byte) {
+	switch s.Status {
+	case job.Succeeded:
+		h := w.Header()
+		contentType := s.Result.ContentType
+		if contentType == "" {
+			contentType = "application/octet-stream"
+		}
+		h.Set("Content-Type", contentType)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Content-Length", strconv.Itoa(len(body)))
+		w.WriteHeader(http.StatusOK)
+		_, _ = w.Write(body) //nolint:gosec // the function's own answer, as of a synchronous route
+	case job.Failed:
+		writeProblem(w, req, problemOfFailure(s))
+	case job.Cancelled:
+		writeProblem(w, req, problem{
+			Status: http.StatusConflict, Type: typeJobCancelled, Title: "The job was cancelled", Detail: "It has no result. Submit the request anew.",
+		})
+	default:
+		writeProblem(w, req, problem{
+			Status: http.StatusGone, Type: typeJobExpired, Title: "The job has expired",
+			Detail: "Its result is kept no longer, or it never came to be done. Raise results.maxAge of its queue to keep results for longer.",
+		})
+	}
+}
+
+// problemOfFailure is the function's own status where that says whose fault it is, else 500.
+func problemOfFailure(s *job.State) problem {
+	p := problem{Status: http.StatusInternalServerError, Type: typeJobFailed, Title: "The job failed", Detail: s.Error.Detail}
+	if s.Status != job.Failed {
+		p.Title = "The latest attempt failed"
+	}
+	if s.Error.Status >= 400 && s.Error.Status < 500 {
+		p.Status = s.Error.Status
+	}
+	return p
+}
+
+func etag(s *job.State) string {
+	if s.Status == job.Expired {
+		return `"expired"`
+	}
+	return `"` + strconv.FormatUint(s.Version(), 10) + `"`
+}
+
+// known reports whether the client has this state (RFC 9110, section 13.1.2).
+func known(req *http.Request, s *job.State) bool {
+	for _, line := range req.Header.Values("If-None-Match") {
+		for tag := range strings.SplitSeq(line, ",") {
+			if tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/"); tag == etag(s) || tag == "*" {
+				return true
+			}
+		}
+	}
+	return false
+}

@@ -1,0 +1,54 @@
+package gateway
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// maxWait bounds how long a request is held for a job: as long as a synchronous call by default.
+const maxWait = 29 * time.Second
+
+// preferences are what of the Prefer header (RFC 7240) is honoured.
+type preferences struct {
+	async bool          // respond-async
+	wait  time.Duration // wait, at most maxWait; 0: not said
+}
+
+// readPreferences ignores what it doesn't know or can't read, as the RFC says; of a preference that is there twice the
+// first counts.
+func readPreferences(h http.Header) (p preferences) {
+	waits := false
+	for _, line := range h["Prefer"] {
+		for token := range strings.SplitSeq(line, ",") {
+			token, _, _ = strings.Cut(token, ";") // parameters: none are defined
+			name, value, _ := strings.Cut(token, "=")
+			switch strings.ToLower(strings.TrimSpace(name)) {
+			case "respond-async":
+				p.async = true
+			case "wait":
+				value = strings.Trim(strings.TrimSpace(value), `"`)
+				if n, err := strconv.ParseUint(value, 10, 31); err == nil && !waits {
+					waits = true
+					p.wait = min(time.Duration(n)*time.Second, maxWait)
+				}
+			}
+		}
+	}
+	return p
+}
+
+// applied says which preferences were honoured.
+func (p preferences) applied(h http.Header) {
+	var parts []string
+	if p.async {
+		parts = append(parts, "respond-async")
+	}
+	if p.wait > 0 {
+		parts = append(parts, "wait="+strconv.Itoa(int(p.wait/time.Second)))
+	}
+	if len(parts) > 0 {
+		h.Set("Preference-Applied", strings.Join(parts, ", "))
+	}
+}

@@ -1,0 +1,124 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// Attempt is one try to do a job, by the owner of its queue. Its methods try until the state is durable, ctx ends or
+// the connection is lost; they are not safe for concurrent use.
+type Attempt struct {
+	conn  *stream.Conn
+	queue catalog.Key
+	rec   *record.Record
+	state State // as it is stored
+}
+
+// Begin makes the job running. It returns ErrFinal when the job has ended: it was cancelled, or this is a record that
+// came twice. A job that had failed begins again when its record was redriven since.
+func Begin(ctx context.Context, conn *stream.Conn, queue catalog.Key, rec *record.Record, now time.Time) (*Attempt, error) {
+	a := &Attempt{conn: conn, queue: queue, rec: rec}
+	fresh := rec.Attempts == 0 && rec.Redriven.IsZero() // most have no state yet: that is not asked for first
+	for {
+		former := &State{}
+		if !fresh {
+			s, _, err := load(ctx, conn, queue, rec.ID)
+			if err != nil {
+				return nil, err
+			}
+			if s != nil {
+				former = s
+			}
+		}
+		fresh = false
+		fingerprint := Fingerprint(rec)
+		if former.seq != 0 && former.Print != "" && former.Print != fingerprint {
+			return nil, ErrFinal // its client was told that the idempotency key is another request's
+		}
+		if former.Status.Final() && former.seq != 0 && (former.Status != Failed || !rec.Redriven.After(former.Finished)) {
+			return nil, ErrFinal
+		}
+		a.state = State{
+			Status: Running, Attempts: rec.Attempts + 1, Created: time.UnixMilli(rec.Time.UnixMilli()).UTC(), Started: now.UTC(), Changed: now.UTC(),
+			Error: former.Error, Print: fingerprint, seq: former.seq,
+		}
+		if former.seq != 0 {
+			a.state.Created = former.Created
+		}
+		err := a.put(ctx, a.state, nil)
+		if !errors.Is(err, ErrFinal) && !errors.Is(err, stream.ErrJobChanged) {
+			return a, err
+		}
+	}
+}
+
+// put replaces the state that this attempt has stored.
+func (a *Attempt) put(ctx context.Context, s State, body []byte) error {
+	header, err := s.encode()
+	if err != nil {
+		return err
+	}
+	s.seq, err = a.conn.PutJobUntil(ctx, a.queue, a.rec.ID, stream.JobState{Header: header, Body: body}, a.state.seq)
+	if err == nil {
+		a.state = s
+	}
+	return err
+}
+
+// end is put, but a state that came between the attempt's is looked at: ErrFinal when it is final. What is not, is
+// replaced: this process owns the queue, so it is the mark of nobody who is still at work.
+func (a *Attempt) end(ctx context.Context, s State, body []byte) error {
+	for {
+		err := a.put(ctx, s, body)
+		if !errors.Is(err, stream.ErrJobChanged) {
+			return err
+		}
+		there, _, err := load(ctx, a.conn, a.queue, a.rec.ID)
+		switch {
+		case err != nil:
+			return err
+		case there == nil: // it aged out while the attempt ran
+			a.state.seq = 0
+		case there.Status.Final():
+			return ErrFinal
+		default:
+			a.state.seq = there.seq
+		}
+	}
+}
+
+// Succeed stores the result. ErrFinal means that it is dropped: the job was cancelled.
+func (a *Attempt) Succeed(ctx context.Context, contentType string, body []byte, now time.Time) error {
+	if len(body) > MaxInlineBytes {
+		return fmt.Errorf("a result of %d bytes; at most %d", len(body), MaxInlineBytes)
+	}
+	s := a.state
+	s.Status, s.Changed, s.Finished, s.Error = Succeeded, now.UTC(), now.UTC(), nil
+	s.Result = &Result{ContentType: contentType, Size: int64(len(body))}
+	return a.end(ctx, s, body)
+}
+
+// Fail stores that the job has failed for good. ErrFinal means that it was cancelled.
+func (a *Attempt) Fail(ctx context.Context, e Error, now time.Time) error {
+	s := a.state
+	s.Status, s.Changed, s.Finished, s.Error = Failed, now.UTC(), now.UTC(), &e
+	return a.end(ctx, s, nil)
+}
+
+// Requeue stores that the job waits for its next attempt; e is nil when the function took none.
+func (a *Attempt) Requeue(ctx context.Context, e *Error, now time.Time) error {
+	s := a.state
+	s.Status, s.Changed = Queued, now.UTC()
+	if e != nil {
+		s.Error = e
+	} else {
+		s.Attempts--
+	}
+	return a.end(ctx, s, nil)
+}

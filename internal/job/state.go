@@ -1,0 +1,86 @@
+package job
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/weir-dev/weir/internal/record"
+)
+
+// Status is where a job stands.
+type Status string
+
+// The statuses. The first two and Expired are also what a job is of which no state is stored: every id that was given
+// has a status.
+const (
+	Queued    Status = "queued"  // waits for its first or next attempt
+	Running   Status = "running" // an attempt has begun
+	Succeeded Status = "succeeded"
+	Failed    Status = "failed"
+	Cancelled Status = "cancelled"
+	Expired   Status = "expired" // older than its queue keeps anything of it
+)
+
+// Final reports whether nothing more happens to the job, unless an operator redrives it.
+func (s Status) Final() bool { return s != Queued && s != Running }
+
+// State is what is known of a job.
+type State struct {
+	Status   Status    `json:"status"`
+	Attempts int       `json:"attempts,omitempty"` // that began
+	Created  time.Time `json:"created"`
+	Started  time.Time `json:"started,omitzero"`  // of the latest attempt
+	Changed  time.Time `json:"changed,omitzero"`  // the latest change of the status
+	Finished time.Time `json:"finished,omitzero"` // with a final status
+	Error    *Error    `json:"error,omitempty"`   // of the latest attempt that failed
+	Result   *Result   `json:"result,omitempty"`  // Succeeded
+	// Print is the fingerprint of the request, by which another one under the same idempotency key is noticed.
+	Print string `json:"print,omitempty"`
+
+	seq uint64
+}
+
+// Version names the state among those of its job: another state has another version. 0: nothing is stored.
+func (s *State) Version() uint64 { return s.seq }
+
+// Error says why an attempt failed.
+type Error struct {
+	Status int    `json:"status,omitempty"` // the function's HTTP status; 0: there was no answer
+	Detail string `json:"detail"`
+}
+
+// Result describes the function's answer.
+type Result struct {
+	ContentType string `json:"contentType,omitempty"`
+	Size        int64  `json:"size"` // bytes
+}
+
+// MaxInlineBytes bounds a result that is kept with the state.
+const MaxInlineBytes = 256 << 10
+
+// Fingerprint tells requests apart that come under one idempotency key.
+func Fingerprint(r *record.Record) string {
+	h := sha256.New()
+	_, _ = fmt.Fprintf(h, "%d:%s", len(r.ContentType), r.ContentType)
+	h.Write(r.Body)
+	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:16])
+}
+
+func (s *State) encode() (string, error) {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return "", fmt.Errorf("encode a job's state: %w", err)
+	}
+	return string(b), nil
+}
+
+func decode(header string, seq uint64) (*State, error) {
+	s := &State{seq: seq}
+	if err := json.Unmarshal([]byte(header), s); err != nil {
+		return nil, fmt.Errorf("decode a job's state: %w", err)
+	}
+	return s, nil
+}

@@ -1,0 +1,103 @@
+// Package job is asynchronous requests: their ids, their states, and who is told of a change.
+//
+// A job is a record in a queue whose outcome somebody waits for. Its submission writes the record and nothing else;
+// the first state is stored when its first attempt begins.
+//
+// Invariants: of the states of one job each replaces the one before it, compared and set at the stream's leader, so a
+// final state stays and what comes after it is dropped; an attempt begins only after its running state is durable, so
+// a job that was cancelled before is not called; a record is settled only after the job's state is durable.
+//
+// May import: record, catalog, sign, stream.
+package job
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// ErrFinal means that the job has a final state already.
+var ErrFinal = errors.New("job: it has ended")
+
+// Get returns the job's state; maxAge is its queue's.
+func Get(ctx context.Context, conn *stream.Conn, id ID, maxAge time.Duration, now time.Time) (*State, []byte, error) {
+	s, body, err := load(ctx, conn, id.Queue, id.Record)
+	if err != nil || s != nil {
+		return s, body, err
+	}
+	s = &State{Status: Queued, Created: id.Created}
+	if now.Sub(id.Created) > maxAge { // a state outlives it: so there is nothing any more
+		s.Status = Expired
+	}
+	return s, nil, nil
+}
+
+// load returns nil when no state is stored.
+func load(ctx context.Context, conn *stream.Conn, queue catalog.Key, id record.ID) (*State, []byte, error) {
+	st, err := conn.Job(ctx, queue, id)
+	if errors.Is(err, stream.ErrNoJob) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	s, err := decode(st.Header, st.Seq)
+	return s, st.Body, err
+}
+
+// Submit stores r, a job, once: if a record of its id is or was there already, it returns the id of that job and its
+// fingerprint, which is r's own only if it is the same request; fresh is false then. r's id comes from an idempotency
+// key.
+func Submit(ctx context.Context, conn *stream.Conn, queue catalog.Key, r *record.Record) (id ID, fingerprint string, fresh bool, err error) {
+	there, err := conn.AppendOnce(ctx, queue, r)
+	if err != nil {
+		return ID{}, "", false, err
+	}
+	// A state speaks before a record: the job's own may have been settled and purged, and then what is there, or was
+	// just stored, is of a repetition, to be dropped by whoever is to begin it.
+	s, _, err := load(ctx, conn, queue, r.ID)
+	switch {
+	case err != nil:
+		return ID{}, "", false, err
+	case s != nil:
+		return NewID(queue, r.ID, s.Created), s.Print, false, nil
+	case there != nil:
+		return NewID(queue, there.ID, there.Time), Fingerprint(there), false, nil
+	}
+	return NewID(queue, r.ID, r.Time), Fingerprint(r), true, nil
+}
+
+// Cancel gives the job its final state, or returns ErrFinal with the one that it has. When it returns nil, no attempt
+// begins any more.
+func Cancel(ctx context.Context, conn *stream.Conn, id ID, maxAge time.Duration, now time.Time) (*State, error) {
+	for {
+		s, _, err := Get(ctx, conn, id, maxAge, now)
+		if err != nil {
+			return nil, err
+		}
+		if s.Status.Final() {
+			return s, ErrFinal
+		}
+		next := *s
+		next.Status, next.Changed, next.Finished = Cancelled, now, now
+		header, err := next.encode()
+		if err != nil {
+			return nil, err
+		}
+		next.seq, err = conn.PutJob(ctx, id.Queue, id.Record, stream.JobState{Header: header}, s.seq)
+		if errors.Is(err, stream.ErrJobChanged) {
+			continue
+		}
+		return &next, err
+	}
+}
+
+// Ended reports whether the job has a final state.
+func Ended(ctx context.Context, conn *stream.Conn, queue catalog.Key, id record.ID) (bool, error) {
+	s, _, err := load(ctx, conn, queue, id)
+	return err == nil && s != nil && s.Status.Final(), err
+}

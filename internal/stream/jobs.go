@@ -1,0 +1,238 @@
+package stream
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/record"
+)
+
+// The state of a job is one message, the last on the subject of its id. What those who watch need is in a header:
+// NATS publishes the headers of each message anew once it is stored, however large the results are.
+const (
+	headerJobState = "Weir-Job"
+	// maxJobEvents is how many states may wait for a watcher. When there are more, it is told that it missed some.
+	maxJobEvents = 4096
+	// MaxJobBytes bounds a state with its body: a message holds 1 MiB.
+	MaxJobBytes = 768 << 10
+	watchRetry  = time.Second
+)
+
+func jobSubject(k catalog.Key, id string) string {
+	return "weir.j." + k.Namespace + "." + k.Name + "." + id
+}
+
+func jobEventSubject(k catalog.Key, id string) string {
+	return "weir.e." + k.Namespace + "." + k.Name + "." + id
+}
+
+// JobState is the state of one job as it is stored.
+type JobState struct {
+	Header string // what watchers see: printable, without line breaks
+	Body   []byte
+	Seq    uint64 // of the stream: higher is later; 0: not stored
+}
+
+// AppendOnce stores r in queue k unless the queue holds a record of this id already. It returns nil once r is durable,
+// or the record that is there. It costs a write of its own, which Writer.Append shares with others. The errors are
+// those of Append.
+func (c *Conn) AppendOnce(ctx context.Context, k catalog.Key, r *record.Record) (*record.Record, error) {
+	if err := c.Ready(); err != nil {
+		return nil, err
+	}
+	block, err := record.Encode([]record.Record{*r}, record.DefaultCodec)
+	if err != nil {
+		return nil, err
+	}
+	subject := onceSubject(k, r.ID)
+	for {
+		err := c.publish(ctx, commitTimeout, &nats.Msg{Subject: subject, Data: block[0]}, "", jetstream.WithExpectLastSequencePerSubject(0))
+		if !wrongSequence(err) {
+			if err != nil {
+				return nil, fmt.Errorf("write to queue %s: %w", k, err)
+			}
+			return nil, nil //nolint:nilnil // documented: r itself was stored
+		}
+		m, err := c.last(ctx, queueStream(k), subject)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			continue // it was settled and purged in between
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read from queue %s: %w", k, err)
+		}
+		rs, err := record.Decode(m.Data)
+		if err != nil || len(rs) != 1 {
+			return nil, fmt.Errorf("read from queue %s: record %s: %d records, %w", k, r.ID, len(rs), err)
+		}
+		return &rs[0], nil
+	}
+}
+
+// Job returns the state of job id, which its leader knows, or ErrNoJob.
+func (c *Conn) Job(ctx context.Context, k catalog.Key, id record.ID) (*JobState, error) {
+	if err := c.Ready(); err != nil {
+		return nil, err
+	}
+	m, err := c.last(ctx, jobStream(k), jobSubject(k, id.String()))
+	switch {
+	case errors.Is(err, jetstream.ErrMsgNotFound), errors.Is(err, jetstream.ErrStreamNotFound):
+		return nil, ErrNoJob
+	case err != nil:
+		return nil, fmt.Errorf("job %s of queue %s: %w", id, k, err)
+	}
+	return &JobState{Header: m.Header.Get(headerJobState), Body: m.Data, Seq: m.Sequence}, nil
+}
+
+// last reads the newest message of a subject.
+func (c *Conn) last(ctx context.Context, stream, subject string) (*jetstream.RawStreamMsg, error) {
+	ctx, cancel := c.bound(ctx, apiTimeout)
+	defer cancel()
+	st, err := c.streamHandle(ctx, stream)
+	if err != nil {
+		return nil, c.apiError(ctx, err)
+	}
+	m, err := st.GetLastMsgForSubject(ctx, subject)
+	if err != nil {
+		return nil, c.apiError(ctx, err)
+	}
+	return m, nil
+}
+
+// streamHandle asks the server for a stream the first time only.
+func (c *Conn) streamHandle(ctx context.Context, name string) (jetstream.Stream, error) {
+	if st, ok := c.handles.Load(name); ok {
+		return st.(jetstream.Stream), nil //nolint:forcetypeassert // only these are stored
+	}
+	st, err := c.js.Stream(ctx, name)
+	if err == nil {
+		c.handles.Store(name, st)
+	}
+	return st, err
+}
+
+// PutJob replaces the state of sequence last, 0 for none, by s, and returns the new one's sequence once it is durable,
+// or ErrJobChanged. On ErrUnavailable, and when ctx ends, it is unknown whether it did.
+func (c *Conn) PutJob(ctx context.Context, k catalog.Key, id record.ID, s JobState, last uint64) (uint64, error) {
+	if n := len(s.Header) + len(s.Body); n > MaxJobBytes {
+		return 0, fmt.Errorf("job %s: a state of %d bytes; at most %d", id, n, MaxJobBytes)
+	}
+	if err := c.Ready(); err != nil {
+		return 0, err
+	}
+	seq, err := c.putJob(ctx, k, id, s, last)
+	if err != nil && !errors.Is(err, ErrJobChanged) {
+		return 0, fmt.Errorf("job %s of queue %s: %w", id, k, err)
+	}
+	return seq, err
+}
+
+func (c *Conn) putJob(ctx context.Context, k catalog.Key, id record.ID, s JobState, last uint64) (uint64, error) {
+	ctx, cancel := c.bound(ctx, commitTimeout)
+	defer cancel()
+	ack, err := c.js.PublishMsg(ctx, &nats.Msg{
+		Subject: jobSubject(k, id.String()), Data: s.Body, Header: nats.Header{headerJobState: {s.Header}},
+	}, jetstream.WithExpectLastSequencePerSubject(last))
+	switch {
+	case err == nil:
+		return ack.Sequence, nil
+	case wrongSequence(err):
+		return 0, ErrJobChanged
+	}
+	return 0, publishError(ctx, err)
+}
+
+// PutJobUntil is PutJob again and again, until s is durable, the state is another one, ctx ends or the connection is
+// lost. A state that was stored and whose acknowledgement was lost is found to be there.
+func (c *Conn) PutJobUntil(ctx context.Context, k catalog.Key, id record.ID, s JobState, last uint64) (uint64, error) {
+	var seq uint64
+	tried := false
+	err := c.until(ctx, jobSubject(k, id.String()), func() (err error) {
+		seq, err = c.PutJob(ctx, k, id, s, last)
+		if errors.Is(err, ErrJobChanged) && tried {
+			if there, rerr := c.Job(ctx, k, id); rerr == nil && there.Header == s.Header && bytes.Equal(there.Body, s.Body) {
+				seq, err = there.Seq, nil
+			}
+		}
+		tried = true
+		return err
+	})
+	return seq, err
+}
+
+func wrongSequence(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
+}
+
+// JobWatcher is told what WatchJobs sees.
+type JobWatcher interface {
+	// Started says that states which were stored before may have been missed, and later ones are seen. It comes again
+	// whenever some were missed.
+	Started()
+	// Changed is a state that was stored; of one job they come in order but for a change of the stream's leader. It
+	// has no body.
+	Changed(id record.ID, s JobState)
+}
+
+// WatchJobs follows the states of queue k's jobs, which NATS publishes anew once they are stored, until ctx ends. NATS
+// being away only interrupts it.
+func (c *Conn) WatchJobs(ctx context.Context, k catalog.Key, w JobWatcher) {
+	for ctx.Err() == nil {
+		if err := c.watchJobs(ctx, k, w); err != nil && ctx.Err() == nil && c.Ready() == nil {
+			c.log.Warn("the states of jobs can't be watched", "queue", k.String(), "retry", watchRetry, "error", err)
+		}
+		select {
+		case <-time.After(watchRetry):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (c *Conn) watchJobs(ctx context.Context, k catalog.Key, w JobWatcher) error {
+	if err := c.WaitUp(ctx); err != nil {
+		return err
+	}
+	live := c.Live()
+	messages := make(chan *nats.Msg, maxJobEvents)
+	sub, err := c.nc.ChanSubscribe(jobEventSubject(k, "*"), messages)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	fctx, cancel := c.bound(ctx, apiTimeout)
+	defer cancel()
+	if err := c.nc.FlushWithContext(fctx); err != nil { // the server has the subscription now
+		return err
+	}
+	w.Started()
+	prefix, missed := jobEventSubject(k, ""), 0
+	for {
+		select {
+		case m := <-messages:
+			id, err := record.ParseID(strings.TrimPrefix(m.Subject, prefix))
+			seq, serr := strconv.ParseUint(m.Header.Get(jetstream.SequenceHeader), 10, 64)
+			if err != nil || serr != nil {
+				c.log.Warn("a message among the states of jobs is none", "subject", m.Subject)
+				continue
+			}
+			w.Changed(id, JobState{Header: m.Header.Get(headerJobState), Seq: seq})
+			if n, err := sub.Dropped(); err == nil && n > missed {
+				missed = n
+				w.Started()
+			}
+		case <-live.Done():
+			return ErrUnavailable
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}

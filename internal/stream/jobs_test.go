@@ -1,0 +1,223 @@
+package stream_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/localnats"
+	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/sign"
+	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/testkit"
+)
+
+func jobQueue() catalog.Queue {
+	q := orders()
+	q.Jobs, q.Results = true, catalog.Results{MaxAge: time.Hour, MaxBytes: 16 << 20}
+	return q
+}
+
+func TestAppendOnce(t *testing.T) {
+	c := testkit.Conn(t, testkit.NATS(t))
+	q := jobQueue()
+	first, other := newRecord(t, "first"), newRecord(t, "other")
+	if _, err := c.AppendOnce(t.Context(), q.Key, first); !errors.Is(err, stream.ErrNoQueue) {
+		t.Errorf("without a queue: %v", err)
+	}
+	ensure(t, c, q)
+	if err := writer(t, c, q.Key).Append(t.Context(), newRecord(t, "of a group")); err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []*record.Record{nil, first, first} {
+		again := *first
+		again.Body = []byte(strconv.Itoa(i))
+		if i == 0 {
+			again = *first
+		}
+		got, err := c.AppendOnce(t.Context(), q.Key, &again)
+		if err != nil || (got == nil) != (want == nil) || got != nil && string(got.Body) != "first" {
+			t.Fatalf("the %dth time: %+v, %v", i, got, err)
+		}
+	}
+	if got, err := c.AppendOnce(t.Context(), q.Key, other); got != nil || err != nil {
+		t.Errorf("another id: %+v, %v", got, err)
+	}
+	src, err := c.OpenSource(t.Context(), q.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Close()
+	var bodies []string
+	for len(bodies) < 3 {
+		select {
+		case src.Room() <- struct{}{}:
+		case d := <-src.Deliveries():
+			for _, r := range d.Records {
+				bodies = append(bodies, string(r.Body))
+			}
+			if err := d.Ack(); err != nil {
+				t.Fatal(err)
+			}
+		case <-src.Done():
+			t.Fatal(src.Err())
+		}
+	}
+	if !slices.Equal(bodies, []string{"of a group", "first", "other"}) {
+		t.Errorf("delivered %q", bodies)
+	}
+	testkit.Eventually(t, "all is settled and purged", func() bool {
+		if err := c.PurgeSettled(t.Context(), q.Key); err != nil {
+			t.Fatal(err)
+		}
+		s, err := c.Status(t.Context(), q.Key)
+		return err == nil && s.Empty() && s.QueueBytes == 0
+	})
+	if got, err := c.AppendOnce(t.Context(), q.Key, first); got != nil || err != nil {
+		t.Errorf("after it was settled it is new: %+v, %v", got, err)
+	}
+	if err := c.CloseQueue(t.Context(), q.Key); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.AppendOnce(t.Context(), q.Key, newRecord(t, "x")); !errors.Is(err, stream.ErrQueueClosed) {
+		t.Errorf("a closed queue: %v", err)
+	}
+}
+
+func TestJobStatesReplaceEachOther(t *testing.T) {
+	c := testkit.Conn(t, testkit.NATS(t))
+	q := jobQueue()
+	id := newRecord(t, "x").ID
+	if _, err := c.Job(t.Context(), q.Key, id); !errors.Is(err, stream.ErrNoJob) {
+		t.Errorf("without a queue: %v", err)
+	}
+	ensure(t, c, q)
+	if _, err := c.Job(t.Context(), q.Key, id); !errors.Is(err, stream.ErrNoJob) {
+		t.Errorf("without a state: %v", err)
+	}
+	if _, err := c.PutJob(t.Context(), q.Key, id, stream.JobState{Header: "a"}, 5); !errors.Is(err, stream.ErrJobChanged) {
+		t.Errorf("in place of what is not there: %v", err)
+	}
+	one, err := c.PutJob(t.Context(), q.Key, id, stream.JobState{Header: "a", Body: []byte("1")}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.PutJob(t.Context(), q.Key, id, stream.JobState{Header: "b"}, 0); !errors.Is(err, stream.ErrJobChanged) {
+		t.Errorf("a second first state: %v", err)
+	}
+	two, err := c.PutJobUntil(t.Context(), q.Key, id, stream.JobState{Header: `{"ü":"é\\n"}`, Body: []byte("2")}, one)
+	if err != nil || two <= one {
+		t.Fatal(two, err)
+	}
+	if got, err := c.Job(t.Context(), q.Key, id); err != nil || got.Header != `{"ü":"é\\n"}` || string(got.Body) != "2" || got.Seq != two {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	if _, err := c.PutJob(t.Context(), q.Key, id, stream.JobState{Body: make([]byte, stream.MaxJobBytes+1)}, two); err == nil {
+		t.Error("a state of any size is stored")
+	}
+	if err := c.DeleteQueue(t.Context(), q.Key); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Job(t.Context(), q.Key, id); !errors.Is(err, stream.ErrNoJob) {
+		t.Errorf("of a deleted queue: %v", err)
+	}
+}
+
+// observer records what a JobWatcher is told.
+type observer struct {
+	mu      sync.Mutex
+	started int
+	seen    []string
+}
+
+func (o *observer) Started() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.started++
+}
+
+func (o *observer) Changed(id record.ID, s stream.JobState) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.seen = append(o.seen, id.String()+" "+s.Header+" "+strconv.FormatUint(s.Seq, 10)+" "+strconv.Itoa(len(s.Body)))
+}
+
+func (o *observer) count() (started, seen int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.started, len(o.seen)
+}
+
+// TestWatchJobs over a restart of NATS: whoever looks again at each start, after it, misses nothing.
+func TestWatchJobs(t *testing.T) {
+	cfg := localnats.Config{Dir: t.TempDir(), Token: "t"}
+	s := testkit.NATSIn(t, cfg)
+	cfg.Port = s.Port()
+	c := testkit.Conn(t, s)
+	q := jobQueue()
+	ensure(t, c, q)
+	ctx, cancel := context.WithCancel(t.Context())
+	var o observer
+	var wg sync.WaitGroup
+	wg.Go(func() { c.WatchJobs(ctx, q.Key, &o) })
+	testkit.Eventually(t, "it watches", func() bool { n, _ := o.count(); return n == 1 })
+	var want []string
+	put := func(header string) {
+		t.Helper()
+		id := newRecord(t, "x").ID
+		seq, err := c.PutJobUntil(t.Context(), q.Key, id, stream.JobState{Header: header, Body: []byte("large")}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, id.String()+" "+header+" "+strconv.FormatUint(seq, 10)+" 0")
+	}
+	put("a")
+	put("b")
+	testkit.Eventually(t, "both are seen", func() bool { _, n := o.count(); return n == 2 })
+	s.Stop()
+	testkit.Eventually(t, "the loss is noticed", func() bool { return c.Ready() != nil })
+	testkit.NATSIn(t, cfg)
+	testkit.Eventually(t, "it watches again", func() bool { n, _ := o.count(); return n == 2 })
+	put("c")
+	testkit.Eventually(t, "the third is seen", func() bool { _, n := o.count(); return n == 3 })
+	cancel()
+	wg.Wait()
+	if !slices.Equal(o.seen, want) {
+		t.Errorf("seen %q, want %q", o.seen, want)
+	}
+}
+
+func TestKeys(t *testing.T) {
+	c := testkit.Conn(t, testkit.NATS(t))
+	ctx, cancel := context.WithCancel(t.Context())
+	rings := make(chan sign.Ring, 10)
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = c.WatchKeys(ctx, func(r sign.Ring) { rings <- r }) })
+	now := time.Now()
+	for range 2 {
+		if err := c.EnsureKeys(t.Context(), 1, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := <-rings
+	if len(first.Keys) != 1 {
+		t.Errorf("%d keys", len(first.Keys))
+	}
+	if err := c.EnsureKeys(t.Context(), 1, now.Add(sign.RotateEvery+time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	second := <-rings
+	if len(second.Keys) != 2 || second.Keys[0].ID != first.Keys[0].ID {
+		t.Errorf("after a rotation: %+v, was %+v", second, first)
+	}
+	cancel()
+	wg.Wait()
+	if len(rings) != 0 {
+		t.Error("the keys changed although there was nothing to do")
+	}
+}
