@@ -80,13 +80,13 @@ func (r *reconciler) ensureStreams(ctx context.Context, queues []catalog.Queue) 
 
 func refusal(q catalog.Queue, replicas int, err error) manifest.Verdict {
 	if errors.Is(err, stream.ErrNoRoom) {
-		results := ""
+		results, too := "", ""
 		if q.Jobs {
-			results = fmt.Sprintf(", and results.maxBytes (%d bytes) for the outcomes of jobs", q.Results.MaxBytes)
+			results, too = fmt.Sprintf(", and results.maxBytes (%d bytes) for the outcomes of jobs", q.Results.MaxBytes), " or spec.results.maxBytes"
 		}
 		return manifest.Verdict{Reason: reasonNoRoom, Message: fmt.Sprintf(
 			"NATS can't take the queue with %d replica(s): it reserves maxBytes (%d bytes) for the records and as much for the dead letters%s. "+
-				"Lower them, or give NATS more storage (nats.jetstream in the chart's values) or servers. It said: %v", replicas, q.MaxBytes, results, err)}
+				"Lower spec.maxBytes%s, or give NATS more storage (nats.jetstream in the chart's values) or servers. It said: %v", replicas, q.MaxBytes, results, too, err)}
 	}
 	return manifest.Verdict{Reason: reasonStreamRefused, Message: "NATS refused the queue's streams: " + err.Error()}
 }
