@@ -29,12 +29,13 @@ const (
 // ReservedPaths are the gateway's own.
 func ReservedPaths() []string { return []string{"/healthz", "/readyz"} }
 
-// JobsPath is below which the gateway answers for jobs itself.
-const JobsPath = "/jobs/"
+// reservedPrefixes are those of what the gateway answers about jobs.
+func reservedPrefixes() []string { return []string{"/jobs/", "/callbacks/"} }
 
 // Reserved reports whether path, a route's, is the gateway's own.
 func Reserved(path string) bool {
-	return slices.Contains(ReservedPaths(), path) || strings.HasPrefix(path, JobsPath)
+	return slices.Contains(ReservedPaths(), path) ||
+		slices.ContainsFunc(reservedPrefixes(), func(p string) bool { return strings.HasPrefix(path, p) })
 }
 
 // methods a route can match; CONNECT and TRACE are not for APIs.

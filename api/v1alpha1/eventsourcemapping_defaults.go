@@ -8,6 +8,7 @@ const (
 	DefaultBatchMaxBytes       = 4 << 20
 	DefaultBatchWindow         = time.Duration(0)
 	DefaultMappingTimeout      = time.Minute
+	DefaultHeartbeat           = time.Minute
 	DefaultRetryMaxAttempts    = 5
 	DefaultRetryInitialBackoff = time.Second
 	DefaultRetryMaxBackoff     = 5 * time.Minute
@@ -22,6 +23,7 @@ func (m *EventSourceMapping) Default() {
 	defaultQuantity(&s.Batch.MaxBytes, DefaultBatchMaxBytes)
 	defaultDuration(&s.Batch.Window, DefaultBatchWindow)
 	defaultDuration(&s.Timeout, DefaultMappingTimeout)
+	defaultDuration(&s.Heartbeat, DefaultHeartbeat)
 	defaultInt32(&s.Retry.MaxAttempts, DefaultRetryMaxAttempts)
 	defaultDuration(&s.Retry.InitialBackoff, DefaultRetryInitialBackoff)
 	defaultDuration(&s.Retry.MaxBackoff, DefaultRetryMaxBackoff)

@@ -8,6 +8,9 @@ import (
 )
 
 const (
+	minHeartbeat = time.Second
+	maxHeartbeat = 24 * time.Hour
+
 	// maxBatchRecords and maxBatchWindow are AWS Lambda's.
 	maxBatchRecords = 10000
 	maxBatchWindow  = 5 * time.Minute
@@ -35,6 +38,7 @@ func (m *EventSourceMapping) Validate() field.ErrorList {
 
 	errs = append(errs, validateCount(s.MaxConcurrency, 1, maxConcurrency, spec.Child("maxConcurrency"))...)
 	errs = append(errs, validateDuration(s.Timeout, MinTimeout, MaxTimeout, spec.Child("timeout"))...)
+	errs = append(errs, validateDuration(s.Heartbeat, minHeartbeat, maxHeartbeat, spec.Child("heartbeat"))...)
 	return append(errs, s.Retry.validate(spec.Child("retry"))...)
 }
 

@@ -219,6 +219,11 @@ func (in *EventSourceMappingSpec) DeepCopyInto(out *EventSourceMappingSpec) {
 		*out = new(v1.Duration)
 		**out = **in
 	}
+	if in.Heartbeat != nil {
+		in, out := &in.Heartbeat, &out.Heartbeat
+		*out = new(v1.Duration)
+		**out = **in
+	}
 	in.Retry.DeepCopyInto(&out.Retry)
 }
 

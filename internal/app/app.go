@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/url"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -29,6 +30,7 @@ type Config struct {
 	HealthListen string        // WEIR_HEALTH_LISTEN, default :8081; HealthOff: no probes
 	DrainTimeout time.Duration // WEIR_DRAIN_TIMEOUT; 0: the service's own default
 	Instance     string        // WEIR_INSTANCE: the name of this process in the cluster; default: the host's name
+	CallbackURL  string        // WEIR_CALLBACK_URL: the gateway's, as functions reach it; empty: functions can't go on after their answer
 	Codec        record.Codec  // WEIR_COMPRESSION: s2 (default), zstd or none
 	Log          *slog.Logger  // WEIR_LOG_LEVEL (default info), WEIR_LOG_FORMAT (json or text; default json)
 }
@@ -63,7 +65,7 @@ func FromEnv(getenv func(string) string) (Config, error) {
 		return fallback
 	}
 	cfg := Config{
-		NATS: NATSFromEnv(getenv), NATSSync: getenv("WEIR_NATS_SYNC"), Instance: getenv("WEIR_INSTANCE"),
+		NATS: NATSFromEnv(getenv), NATSSync: getenv("WEIR_NATS_SYNC"), Instance: getenv("WEIR_INSTANCE"), CallbackURL: getenv("WEIR_CALLBACK_URL"),
 		Listen: or("WEIR_LISTEN", ":8080"), HealthListen: or("WEIR_HEALTH_LISTEN", ":8081"),
 	}
 	switch {
@@ -75,6 +77,9 @@ func FromEnv(getenv func(string) string) (Config, error) {
 		return Config{}, errors.New("WEIR_NATS_PASSWORD_FILE is set, but not WEIR_NATS_USER: give it the user whose password that is")
 	}
 	var err error
+	if u, err := url.Parse(cfg.CallbackURL); cfg.CallbackURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		return Config{}, fmt.Errorf("WEIR_CALLBACK_URL is %q: give it the address of the gateway as functions reach it, such as http://weir-gateway.weir-system", cfg.CallbackURL)
+	}
 	if v := getenv("WEIR_DRAIN_TIMEOUT"); v != "" {
 		if cfg.DrainTimeout, err = time.ParseDuration(v); err != nil || cfg.DrainTimeout <= 0 {
 			return Config{}, fmt.Errorf("WEIR_DRAIN_TIMEOUT is %q: give it a positive duration, such as 35s", v)

@@ -19,6 +19,7 @@ import (
 	"github.com/weir-dev/weir/internal/gateway"
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/testkit"
 )
@@ -33,7 +34,7 @@ type jobs struct {
 	release func() // the dispatcher, which until then has not begun
 }
 
-func startJobs(t *testing.T, fn http.HandlerFunc) *jobs {
+func startJobs(t *testing.T, fn http.HandlerFunc, change ...func(*catalog.Mapping)) *jobs {
 	t.Helper()
 	conn := testkit.Conn(t, testkit.NATS(t))
 	j := &jobs{t: t, conn: conn, queue: catalog.Key{Namespace: "default", Name: "reports"}}
@@ -55,9 +56,12 @@ func startJobs(t *testing.T, fn http.HandlerFunc) *jobs {
 		}}},
 		Mappings: []catalog.Mapping{{
 			Key: j.queue, Queue: j.queue, Function: catalog.Function{Name: "f", URL: srv.URL},
-			Batch: catalog.Batch{MaxRecords: 100, MaxBytes: 1 << 20}, MaxConcurrency: 4, Timeout: testkit.Patience,
+			Batch: catalog.Batch{MaxRecords: 100, MaxBytes: 1 << 20}, MaxConcurrency: 4, Timeout: testkit.Patience, Heartbeat: time.Hour,
 			Retry: catalog.Retry{MaxAttempts: 2, InitialBackoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond, MaxAge: time.Hour},
 		}},
+	}
+	for _, f := range change {
+		f(&j.cat.Mappings[0])
 	}
 	client := invoke.NewClient(16)
 	t.Cleanup(client.Close)
@@ -72,7 +76,9 @@ func startJobs(t *testing.T, fn http.HandlerFunc) *jobs {
 	if err := g.Use(&j.cat); err != nil {
 		t.Fatal(err)
 	}
-	d, err := dispatcher.New(dispatcher.Config{Conn: conn, Client: client, Owner: "a", DrainTimeout: time.Millisecond, Log: testkit.Log(t)})
+	d, err := dispatcher.New(dispatcher.Config{
+		Conn: conn, Client: client, Owner: "a", CallbackURL: "http://" + l.Addr().String() + "/", DrainTimeout: time.Millisecond, Log: testkit.Log(t),
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +91,12 @@ func startJobs(t *testing.T, fn http.HandlerFunc) *jobs {
 		wg.Wait()
 	})
 	wg.Go(func() { _ = g.Run(ctx, func() {}) })
-	wg.Go(func() { _ = conn.WatchKeys(ctx, g.UseKeys) })
+	wg.Go(func() {
+		_ = conn.WatchKeys(ctx, func(ring sign.Ring) {
+			d.UseKeys(ring)
+			g.UseKeys(ring)
+		})
+	})
 	j.release = sync.OnceFunc(func() { wg.Go(func() { _ = d.Run(ctx, func() {}) }) })
 	j.url = "http://" + l.Addr().String()
 	testkit.Eventually(t, "the signing keys are there", func() bool { return j.do("GET", "/jobs/x", "").status == http.StatusNotFound })
@@ -100,7 +111,11 @@ type jobReply struct {
 	doc    struct {
 		ID, Status string
 		Attempts   int
-		Error      *struct {
+		Progress   *struct {
+			Percent float64
+			Message string
+		}
+		Error *struct {
 			Type, Detail string
 			Status       int
 		}
@@ -388,5 +403,113 @@ func TestJobIdempotency(t *testing.T) {
 	})
 	if n := calls.Load(); n != 2 {
 		t.Errorf("%d calls for two jobs", n)
+	}
+}
+
+// TestJobGoesOn: a function that answers 202 reports later.
+func TestJobGoesOn(t *testing.T) {
+	callbacks := make(chan string, 10)
+	j := startJobs(t, func(w http.ResponseWriter, r *http.Request) {
+		callbacks <- r.Header.Get("Weir-Callback")
+		answer(w, http.StatusAccepted, "")
+	})
+	j.release()
+	report := func(url, status, body string, header ...string) jobReply {
+		t.Helper()
+		if !strings.HasPrefix(url, j.url+"/callbacks/") {
+			t.Fatalf("the function is to call %q", url)
+		}
+		return j.do("POST", strings.TrimPrefix(url, j.url)+"?status="+status, body, header...)
+	}
+	path := j.submit("x")
+	url := <-callbacks
+	if r := report(url, "running", `{"percent": 40, "message": "half of it"}`); r.status != http.StatusNoContent {
+		t.Errorf("progress: %+v", r)
+	}
+	if r := j.do("GET", path, ""); r.doc.Status != "running" || r.doc.Progress == nil || r.doc.Progress.Percent != 40 || r.doc.Progress.Message != "half of it" {
+		t.Errorf("its progress: %+v", r)
+	}
+	for _, bad := range []struct{ status, body string }{{"running", "x"}, {"running", `{"percent": 101}`}, {"gone", ""}, {"", ""}} {
+		if r := report(url, bad.status, bad.body); r.status != http.StatusBadRequest {
+			t.Errorf("%+v: %+v", bad, r)
+		}
+	}
+	if r := report(url, "running", strings.Repeat("x", 64<<10+1)); r.status != http.StatusRequestEntityTooLarge {
+		t.Errorf("a huge report: %d", r.status)
+	}
+	if r := report(url+"x", "running", ""); r.status != http.StatusNotFound || r.doc.Type != "https://weir.dev/problems/no-callback" {
+		t.Errorf("a made up address: %+v", r)
+	}
+	if r := report(url, "succeeded", "a,b", "Content-Type", "text/csv"); r.status != http.StatusNoContent {
+		t.Errorf("success: %+v", r)
+	}
+	if r := j.do("GET", path+"/result", ""); r.status != http.StatusOK || r.body != "a,b" || r.header.Get("Content-Type") != "text/csv" {
+		t.Errorf("its result: %+v", r)
+	}
+	if r := report(url, "succeeded", "again"); r.status != http.StatusConflict || r.doc.Type != "https://weir.dev/problems/attempt-over" {
+		t.Errorf("success again: %+v", r)
+	}
+
+	// A failure counts as an attempt, and the next one is made at once; the second is the last.
+	path = j.submit("y")
+	first := <-callbacks
+	if r := report(first, "failed", "out of paper"); r.status != http.StatusNoContent {
+		t.Errorf("failure: %+v", r)
+	}
+	second := <-callbacks
+	if second == first {
+		t.Error("two attempts have one address")
+	}
+	if r := report(first, "succeeded", "too late"); r.status != http.StatusConflict {
+		t.Errorf("of an attempt that has failed: %+v", r)
+	}
+	if r := report(second, "failed", `{"status": 422, "detail": "no such format"}`, "Content-Type", "application/problem+json"); r.status != http.StatusNoContent {
+		t.Errorf("failure: %+v", r)
+	}
+	r := j.until(path, "failed")
+	if r.doc.Attempts != 2 || r.doc.Error == nil || !strings.Contains(r.doc.Error.Detail, "no such format") || r.doc.Error.Status != 422 {
+		t.Errorf("failed: %+v", r)
+	}
+
+	// Cancelled while it goes on: the function learns it when it reports.
+	path = j.submit("z")
+	url = <-callbacks
+	if r := j.do("DELETE", path, ""); r.doc.Status != "cancelled" {
+		t.Errorf("cancelled: %+v", r)
+	}
+	if r := report(url, "running", ""); r.status != http.StatusConflict {
+		t.Errorf("progress of a cancelled job: %+v", r)
+	}
+}
+
+// TestJobIsSilent: without a sign of life the attempt has failed; with one it goes on.
+func TestJobIsSilent(t *testing.T) {
+	callbacks := make(chan string, 10)
+	j := startJobs(t, func(w http.ResponseWriter, r *http.Request) {
+		callbacks <- r.Header.Get("Weir-Callback")
+		answer(w, http.StatusAccepted, "")
+	}, func(m *catalog.Mapping) { m.Heartbeat = 2 * time.Second })
+	j.release()
+	path := j.submit("x")
+	first := <-callbacks
+	second := <-callbacks // two seconds later
+	if first == second {
+		t.Error("two attempts have one address")
+	}
+	for range 3 { // for longer than a heartbeat
+		before := j.do("GET", path, "")
+		if r := j.do("POST", strings.TrimPrefix(second, j.url)+"?status=running", `{"percent": 1}`); r.status != http.StatusNoContent {
+			t.Fatalf("a sign of life: %+v", r)
+		}
+		if r := j.do("GET", path, "", "Prefer", "wait=1", "If-None-Match", j.do("GET", path, "").header.Get("Etag")); r.status != http.StatusNotModified {
+			if r.doc.Status == "running" {
+				continue // the dispatcher has stored that it waits
+			}
+			t.Fatalf("it was %s; after a sign of life it is %+v", before.doc.Status, r)
+		}
+	}
+	r := j.until(path, "failed")
+	if r.doc.Attempts != 2 || r.doc.Error == nil || !strings.Contains(r.doc.Error.Detail, "no sign of life for 2s") {
+		t.Errorf("failed: %+v", r)
 	}
 }

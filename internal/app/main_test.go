@@ -45,8 +45,9 @@ authorization {
       publish: ["weir.>", "$JS.>", "$KV.>"], subscribe: ["_INBOX_operator.>"] } }
     { user: gateway, password: %q, permissions: {
       publish: [
-        "weir.q.>", "weir.j.>"
-        "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.MSG.GET.*", "$JS.API.DIRECT.GET.*.weir.q.>"
+        "weir.q.>", "weir.j.>", "weir.r.*.*.at.*"
+        "$JS.API.STREAM.INFO.KV_WEIR_CATALOG", "$JS.API.STREAM.INFO.KV_WEIR_KEYS"
+        "$JS.API.DIRECT.GET.*.weir.q.*.*.*", "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.DIRECT.GET.*.weir.r.*.*.at.*"
         "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.CREATE.KV_WEIR_KEYS.>"
         "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_KEYS.>"
         "$JS.FC.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_KEYS.>"
@@ -55,18 +56,17 @@ authorization {
       publish: {
         allow: [
           "weir.r.>", "weir.d.>", "weir.j.>", "weir.lease.>"
+          "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.DIRECT.GET.*.weir.r.*.*.at.*"
           "$JS.ACK.>"
           "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.PURGE.*"
-          "$JS.API.STREAM.MSG.GET.*", "$JS.API.STREAM.MSG.DELETE.WEIR_LEASES"
+          "$JS.API.STREAM.MSG.GET.WEIR_LEASES", "$JS.API.STREAM.MSG.DELETE.WEIR_LEASES"
           "$JS.API.CONSUMER.CREATE.*.dispatcher", "$JS.API.CONSUMER.CREATE.*.dispatcher.>", "$JS.API.CONSUMER.INFO.*.dispatcher"
           "$JS.API.CONSUMER.RESET.*.dispatcher", "$JS.API.CONSUMER.MSG.NEXT.*.dispatcher"
           "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>"
           "$JS.FC.KV_WEIR_CATALOG.>"
+          "$JS.API.CONSUMER.CREATE.KV_WEIR_KEYS.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_KEYS.>", "$JS.FC.KV_WEIR_KEYS.>"
         ]
-        deny: [
-          "$JS.API.STREAM.PURGE.KV_WEIR_CATALOG", "$JS.API.STREAM.PURGE.KV_WEIR_KEYS", "$JS.API.STREAM.PURGE.WEIR_LEASES"
-          "$JS.API.STREAM.MSG.GET.KV_WEIR_KEYS", "$JS.API.CONSUMER.CREATE.KV_WEIR_KEYS.>"
-        ]
+        deny: ["$JS.API.STREAM.PURGE.KV_WEIR_CATALOG", "$JS.API.STREAM.PURGE.KV_WEIR_KEYS", "$JS.API.STREAM.PURGE.WEIR_LEASES"]
       }, subscribe: ["_INBOX_dispatcher.>", "weir.e.>"] } }
   ]
 }

@@ -101,7 +101,8 @@ type Mapping struct {
 	Function       Function      `json:"function"`
 	Batch          Batch         `json:"batch"`
 	MaxConcurrency int           `json:"maxConcurrency"`
-	Timeout        time.Duration `json:"timeout"` // of one function call
+	Timeout        time.Duration `json:"timeout"`   // of one function call
+	Heartbeat      time.Duration `json:"heartbeat"` // of jobs that go on after their call
 	Retry          Retry         `json:"retry"`
 	BisectOnError  bool          `json:"bisectOnError"`
 }

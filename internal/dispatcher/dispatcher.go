@@ -10,19 +10,22 @@
 // lease), session.go (blocks in, batches out, acknowledgements), episode.go (calls and outcomes), job.go (the same of
 // one whose answer somebody waits for).
 //
-// May import: record, batch, catalog, stream, invoke, job.
+// May import: record, batch, catalog, sign, stream, invoke, job.
 package dispatcher
 
 import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
 )
 
@@ -33,10 +36,15 @@ type Config struct {
 	// Owner names this process among all dispatchers of the cluster. A process that starts under the
 	// name of one that is gone takes its mappings over at once.
 	Owner string
+	// CallbackURL is the gateway's, as functions reach it, for those that go on with a job after their answer. Empty:
+	// none can.
+	CallbackURL string
 	// DrainTimeout bounds how long calls in flight may go on after Run's context was cancelled.
 	// 0: DefaultDrainTimeout.
 	DrainTimeout time.Duration
 	Log          *slog.Logger
+
+	callback func(job.Token) string // empty: none
 }
 
 // DefaultDrainTimeout is below Kubernetes' usual grace period.
@@ -60,6 +68,7 @@ func (c *Config) Validate() error {
 // Dispatcher runs the mappings of the present catalog.
 type Dispatcher struct {
 	cfg     Config
+	keys    *atomic.Pointer[sign.Ring]
 	hub     *job.Hub              // tells of jobs that are cancelled while they run
 	catalog chan *catalog.Catalog // capacity 1: the newest that Run has not seen
 
@@ -77,8 +86,23 @@ func New(cfg Config) (*Dispatcher, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Dispatcher{cfg: cfg, hub: job.NewHub(cfg.Conn, cfg.Log), catalog: make(chan *catalog.Catalog, 1), running: map[catalog.Key]*mapping{}, latest: map[catalog.Key]*mapping{}}, nil
+	keys := new(atomic.Pointer[sign.Ring])
+	cfg.callback = func(t job.Token) string {
+		ring := keys.Load()
+		if cfg.CallbackURL == "" || ring == nil {
+			return ""
+		}
+		text, err := t.Text(*ring)
+		if err != nil {
+			return "" // no keys yet: the function can't go on after its answer
+		}
+		return strings.TrimSuffix(cfg.CallbackURL, "/") + "/callbacks/" + text
+	}
+	return &Dispatcher{cfg: cfg, keys: keys, hub: job.NewHub(cfg.Conn, cfg.Log), catalog: make(chan *catalog.Catalog, 1), running: map[catalog.Key]*mapping{}, latest: map[catalog.Key]*mapping{}}, nil
 }
+
+// UseKeys makes ring the signing keys.
+func (d *Dispatcher) UseKeys(ring sign.Ring) { d.keys.Store(&ring) }
 
 // Use makes cat the catalog to work by. It never blocks; only the newest catalog counts.
 func (d *Dispatcher) Use(cat *catalog.Catalog) {

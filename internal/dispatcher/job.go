@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"context"
 	"errors"
+	"net/http"
 	"time"
 
 	"github.com/weir-dev/weir/internal/invoke"
@@ -27,10 +28,11 @@ func (e *episode) job(intake, work context.Context, it *item) {
 		}
 		if err != nil {
 			e.m.limiter.Cancel()
-			e.conclude(it, err)
+			e.goOn(work, it, attempt, err)
 			return
 		}
-		o, answer, cancelled := e.callFor(work, it, watch)
+		callback := e.m.cfg.callback(attempt.Token())
+		o, answer, cancelled := e.ask(work, it, watch, callback)
 		if cancelled || work.Err() != nil && o.Class == invoke.NotNow {
 			e.m.limiter.Cancel() // we cut the call ourselves: it says nothing about the function
 			if cancelled {
@@ -38,11 +40,18 @@ func (e *episode) job(intake, work context.Context, it *item) {
 			}
 			return
 		}
-		switch o = e.m.release(o, 1); o.Class {
-		case invoke.Done:
+		switch o = e.m.release(o, 1); {
+		case o.Class == invoke.Done && o.Status == http.StatusAccepted && callback != "":
+			err := attempt.Wait(work, e.m.spec().Heartbeat, time.Now())
+			if err == nil {
+				err = job.ErrWaiting
+			}
+			e.goOn(work, it, attempt, err)
+			return
+		case o.Class == invoke.Done:
 			e.conclude(it, attempt.Succeed(work, answer.ContentType, answer.Body, time.Now()))
 			return
-		case invoke.NotNow:
+		case o.Class == invoke.NotNow:
 			if err := attempt.Requeue(work, nil, time.Now()); err != nil {
 				e.conclude(it, err)
 				return
@@ -55,8 +64,35 @@ func (e *episode) job(intake, work context.Context, it *item) {
 	}
 }
 
-// callFor calls the function for one record's answer, and breaks the call off when the job is cancelled.
-func (e *episode) callFor(work context.Context, it *item, watch *job.Watch) (invoke.Outcome, invoke.Answer, bool) {
+// goOn settles the record of an attempt that is not made now: it is put off while the function goes on with it, and has
+// failed when that gave no sign of life in time, or said so.
+func (e *episode) goOn(work context.Context, it *item, attempt *job.Attempt, err error) {
+	switch {
+	case errors.Is(err, job.ErrWaiting):
+		if err := e.m.cfg.Conn.DelayJob(work, e.m.queue, attempt.Until(), *it.rec); err != nil {
+			e.conclude(it, err)
+			return
+		}
+		it.fate = retried
+		// What the function said before that found nothing to hasten.
+		if over, err := job.Over(work, e.m.cfg.Conn, attempt.Token()); err == nil && over {
+			err = e.m.cfg.Conn.Hasten(work, e.m.queue, it.rec.ID, time.Now())
+			if err != nil {
+				e.m.log.Debug("a job's record stays put off until its time", "record", it.rec.ID.String(), "error", err)
+			}
+		}
+	case errors.Is(err, job.ErrLapsed):
+		e.attempt = attempt
+		cause := attempt.Cause()
+		judge(e.items, invoke.Outcome{Class: invoke.Failed, Status: cause.Status, Reason: cause.Detail})
+		e.m.log.Info("an attempt at a job has lapsed", "record", it.rec.ID.String(), "reason", cause.Detail)
+	default:
+		e.conclude(it, err)
+	}
+}
+
+// ask calls the function for one record's answer, and breaks the call off when the job is cancelled.
+func (e *episode) ask(work context.Context, it *item, watch *job.Watch, callback string) (invoke.Outcome, invoke.Answer, bool) {
 	ctx, cancel := context.WithCancelCause(work)
 	watching := make(chan struct{})
 	go func() {
@@ -73,7 +109,9 @@ func (e *episode) callFor(work context.Context, it *item, watch *job.Watch) (inv
 		}
 	}()
 	spec := e.m.spec()
-	o, answer := e.m.cfg.Client.CallFor(ctx, spec.Function.URL, it.rec, spec.Timeout, job.MaxInlineBytes)
+	o, answer := e.m.cfg.Client.Ask(ctx, invoke.Question{
+		URL: spec.Function.URL, Record: it.rec, Timeout: spec.Timeout, Limit: job.MaxInlineBytes, Callback: callback,
+	})
 	cancelled := errors.Is(context.Cause(ctx), errCancelled) && o.Class == invoke.NotNow // else it answered first
 	cancel(nil)
 	<-watching

@@ -5,7 +5,7 @@
 // in memory are bounded together; a new catalog replaces the old one between two requests.
 //
 // The data flows through the files in this order: gateway.go (catalog and server), route.go (throttle and
-// body), schema.go, buffered.go, job.go or synchronous.go, problem.go. What clients ask about jobs is jobs.go.
+// body), schema.go, buffered.go, job.go or synchronous.go, problem.go. What clients ask about jobs is jobs.go, what functions say of them callbacks.go.
 //
 // May import: record, throttle, catalog, sign, telemetry, stream, invoke, job.
 package gateway
@@ -83,7 +83,7 @@ type Gateway struct {
 	table    atomic.Pointer[table]
 	keys     atomic.Pointer[sign.Ring]
 	hub      *job.Hub
-	jobs     *http.ServeMux // below /jobs/
+	jobs     *http.ServeMux // below /jobs/ and /callbacks/
 	draining atomic.Bool
 	drain    chan struct{} // closed when draining is set
 	bodies   atomic.Int64  // bytes
@@ -240,7 +240,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, r, problemStarting())
 		return
 	}
-	if strings.HasPrefix(r.URL.Path, jobsPath) {
+	if strings.HasPrefix(r.URL.Path, jobsPath) || strings.HasPrefix(r.URL.Path, callbacksPath) {
 		if h, pattern := g.jobs.Handler(r); pattern == "" {
 			writeProblem(w, r, noRoute(h, r))
 		} else {

@@ -103,6 +103,13 @@ func problemOfJob(err error) problem {
 		}
 	case errors.Is(err, job.ErrNoID):
 		return problem{Status: http.StatusNotFound, Type: typeNoJob, Title: "No such job", Detail: "No job was ever given this id, or its queue was deleted."}
+	case errors.Is(err, job.ErrNoToken):
+		return problem{Status: http.StatusNotFound, Type: typeNoCallback, Title: "No such callback", Detail: "No attempt at a job was ever given this address, or its queue was deleted."}
+	case errors.Is(err, job.ErrOver):
+		return problem{
+			Status: http.StatusConflict, Type: typeAttemptOver, Title: "The attempt is over",
+			Detail: "The job has ended or was cancelled, or another attempt is made because this one was silent for too long. Stop working at it.",
+		}
 	case errors.Is(err, errKeyReused):
 		return problem{
 			Status: http.StatusUnprocessableEntity, Type: typeKeyReused, Title: "The idempotency key is in use",

@@ -12,8 +12,11 @@ import (
 	"github.com/weir-dev/weir/internal/job"
 )
 
-// jobsPath is below what the gateway answers for jobs; API routes can't have it (v1alpha1.JobsPath).
-const jobsPath = "/jobs/"
+// What the gateway answers about jobs is below these; API routes can't have them (v1alpha1.Reserved).
+const (
+	jobsPath      = "/jobs/"
+	callbacksPath = "/callbacks/"
+)
 
 // pollAfter is what clients are told to wait before they ask again, in seconds.
 const pollAfter = "1"
@@ -41,6 +44,7 @@ func (g *Gateway) jobsMux() *http.ServeMux {
 	handle("GET /jobs/{id}", (*jobRequest).get)
 	handle("DELETE /jobs/{id}", (*jobRequest).cancel)
 	handle("GET /jobs/{id}/result", (*jobRequest).result)
+	mux.HandleFunc("POST /callbacks/{token}", g.callback)
 	return mux
 }
 
@@ -135,15 +139,21 @@ func (j *jobRequest) look(w http.ResponseWriter, req *http.Request, anyChange bo
 	return state, body, true
 }
 
+// lookAgain is when a wait without a signal looks at the state once more: a replica of NATS may have answered the first
+// look that did not know yet of a change that had been signalled before it.
+const lookAgain = 250 * time.Millisecond
+
 // await looks at the state whenever it may have changed, until it is enough or the wait is over; a gateway that drains
 // lets nobody wait.
 func (j *jobRequest) await(ctx context.Context, watch *job.Watch, state *job.State, wait time.Duration, enough func(*job.State) bool) (*job.State, []byte, error) {
-	timer := time.NewTimer(wait)
+	timer, again := time.NewTimer(wait), time.NewTimer(lookAgain)
 	defer timer.Stop()
+	defer again.Stop()
 	var body []byte
 	for !enough(state) {
 		select {
 		case <-watch.Changed():
+		case <-again.C:
 		case <-timer.C:
 			return state, body, nil
 		case <-j.g.drain:
@@ -165,15 +175,16 @@ func (j *jobRequest) await(ctx context.Context, watch *job.Watch, state *job.Sta
 
 // jobDocument is what clients see of a job (docs/contracts.md).
 type jobDocument struct {
-	ID       string      `json:"id"`
-	Status   job.Status  `json:"status"`
-	Created  time.Time   `json:"created"`
-	Started  time.Time   `json:"started,omitzero"`
-	Finished time.Time   `json:"finished,omitzero"`
-	Attempts int         `json:"attempts"`
-	Error    *problem    `json:"error,omitempty"`
-	Result   *job.Result `json:"result,omitempty"`
-	Links    jobLinks    `json:"links"`
+	ID       string        `json:"id"`
+	Status   job.Status    `json:"status"`
+	Created  time.Time     `json:"created"`
+	Started  time.Time     `json:"started,omitzero"`
+	Finished time.Time     `json:"finished,omitzero"`
+	Attempts int           `json:"attempts"`
+	Progress *job.Progress `json:"progress,omitempty"`
+	Error    *problem      `json:"error,omitempty"`
+	Result   *job.Result   `json:"result,omitempty"`
+	Links    jobLinks      `json:"links"`
 }
 
 type jobLinks struct {
@@ -184,7 +195,7 @@ type jobLinks struct {
 func (j *jobRequest) writeState(w http.ResponseWriter, status int, s *job.State) {
 	d := jobDocument{
 		ID: j.text, Status: s.Status, Created: s.Created, Started: s.Started, Finished: s.Finished, Attempts: s.Attempts,
-		Result: s.Result, Links: jobLinks{Self: jobsPath + j.text, Result: jobsPath + j.text + "/result"},
+		Progress: s.Progress, Result: s.Result, Links: jobLinks{Self: jobsPath + j.text, Result: jobsPath + j.text + "/result"},
 	}
 	if s.Error != nil && s.Status != job.Succeeded {
 		p := problemOfFailure(s)

@@ -37,6 +37,8 @@ const (
 	typeJobCancelled = typeBase + "job-cancelled"
 	typeJobExpired   = typeBase + "job-expired"
 	typeJobEnded     = typeBase + "job-ended"
+	typeNoCallback   = typeBase + "no-callback"
+	typeAttemptOver  = typeBase + "attempt-over"
 )
 
 // problem is the body of every error (RFC 9457).

@@ -105,47 +105,72 @@ type Answer struct {
 // binary mode, else a JSON batch. timeout bounds the whole call; ctx ending earlier gives NotNow, because
 // it says nothing about the records.
 func (c *Client) Call(ctx context.Context, url string, rs []*record.Record, single bool, timeout time.Duration) Outcome {
-	o, a := c.exchange(ctx, url, rs, single, timeout, maxAnswerBytes)
+	o, a := c.exchange(ctx, call{url: url, records: rs, single: single, timeout: timeout, limit: maxAnswerBytes})
 	if a == nil {
 		return o
 	}
 	return named(o.Status, a, rs)
 }
 
-// CallFor posts r to url in CloudEvents' binary mode for the sake of the answer, at most limit bytes of it: a longer
-// one is refused. Otherwise it is like Call.
-func (c *Client) CallFor(ctx context.Context, url string, r *record.Record, timeout time.Duration, limit int) (Outcome, Answer) {
-	o, a := c.exchange(ctx, url, []*record.Record{r}, true, timeout, limit)
+// HeaderCallback is where a function that goes on after its answer says how the work goes.
+const HeaderCallback = "Weir-Callback"
+
+// Question is a call for the sake of its answer.
+type Question struct {
+	URL      string
+	Record   *record.Record
+	Timeout  time.Duration
+	Limit    int    // bytes of the answer: a longer one is refused
+	Callback string // HeaderCallback; empty: none
+}
+
+// Ask posts the record in CloudEvents' binary mode. Otherwise it is like Call.
+func (c *Client) Ask(ctx context.Context, q Question) (Outcome, Answer) {
+	o, a := c.exchange(ctx, call{
+		url: q.URL, records: []*record.Record{q.Record}, single: true, timeout: q.Timeout, limit: q.Limit, callback: q.Callback,
+	})
 	switch {
 	case a == nil:
 		return o, Answer{}
-	case len(a.Body) > limit:
-		return Outcome{Class: Refused, Status: o.Status, Reason: fmt.Sprintf("the answer is larger than %d bytes", limit)}, Answer{}
+	case len(a.Body) > q.Limit:
+		return Outcome{Class: Refused, Status: o.Status, Reason: fmt.Sprintf("the answer is larger than %d bytes", q.Limit)}, Answer{}
 	}
 	return o, *a
 }
 
+type call struct {
+	url      string
+	records  []*record.Record
+	single   bool
+	timeout  time.Duration
+	limit    int
+	callback string
+}
+
 // exchange returns the answer of a call that succeeded, limit bytes of its body or one more, else nil.
-func (c *Client) exchange(ctx context.Context, url string, rs []*record.Record, single bool, timeout time.Duration, limit int) (Outcome, *Answer) {
-	cctx, cancel := context.WithTimeout(ctx, timeout)
+func (c *Client) exchange(ctx context.Context, k call) (Outcome, *Answer) {
+	cctx, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
 	var connected atomic.Bool
 	tctx := httptrace.WithClientTrace(cctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
-	req, err := newRequest(tctx, url, rs, single)
+	req, err := newRequest(tctx, k.url, k.records, k.single)
 	if err != nil {
 		return Outcome{Class: Failed, Reason: "the request can't be built: " + err.Error()}, nil
+	}
+	if k.callback != "" {
+		req.Header.Set(HeaderCallback, k.callback)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if !connected.Load() && ctx.Err() == nil {
 			return Outcome{Class: NotNow, Reason: "no connection: " + err.Error()}, nil
 		}
-		return noAnswer(ctx, cctx, timeout, err), nil
+		return noAnswer(ctx, cctx, k.timeout, err), nil
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, int64(limit)+1))
+	body, err := io.ReadAll(io.LimitReader(resp.Body, int64(k.limit)+1))
 	if err != nil {
-		o := noAnswer(ctx, cctx, timeout, err)
+		o := noAnswer(ctx, cctx, k.timeout, err)
 		o.Status = resp.StatusCode
 		return o, nil
 	}

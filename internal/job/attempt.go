@@ -20,8 +20,31 @@ type Attempt struct {
 	state State // as it is stored
 }
 
+// The ways in which an attempt is not made because the one before it is not over, or was over just now.
+var (
+	// ErrWaiting means that the function goes on with the attempt that it was called for: see Until.
+	ErrWaiting = errors.New("job: the attempt goes on")
+	// ErrLapsed means that this attempt has failed: see Cause.
+	ErrLapsed = errors.New("job: the attempt has lapsed")
+)
+
+// Until is when the attempt has failed unless there was a sign of life.
+func (a *Attempt) Until() time.Time { return a.state.Until }
+
+// Cause is why an attempt that has lapsed did.
+func (a *Attempt) Cause() Error {
+	if a.state.Broken && a.state.Error != nil {
+		return *a.state.Error
+	}
+	return Error{Detail: "no sign of life for " + a.state.Heartbeat.String()}
+}
+
+// Token names the attempt, for the function to report by.
+func (a *Attempt) Token() Token { return Token{a.queue, a.rec.ID, a.state.Started} }
+
 // Begin makes the job running. It returns ErrFinal when the job has ended: it was cancelled, or this is a record that
-// came twice. A job that had failed begins again when its record was redriven since.
+// came twice. A job that had failed begins again when its record was redriven since. With ErrWaiting and ErrLapsed it
+// returns the attempt that was made before.
 func Begin(ctx context.Context, conn *stream.Conn, queue catalog.Key, rec *record.Record, now time.Time) (*Attempt, error) {
 	a := &Attempt{conn: conn, queue: queue, rec: rec}
 	fresh := rec.Attempts == 0 && rec.Redriven.IsZero() // most have no state yet: that is not asked for first
@@ -43,6 +66,13 @@ func Begin(ctx context.Context, conn *stream.Conn, queue catalog.Key, rec *recor
 		}
 		if former.Status.Final() && former.seq != 0 && (former.Status != Failed || !rec.Redriven.After(former.Finished)) {
 			return nil, ErrFinal
+		}
+		if former.Status == Running && !former.Until.IsZero() {
+			a.state = *former
+			if now.Before(former.Until) {
+				return a, ErrWaiting
+			}
+			return a, ErrLapsed
 		}
 		a.state = State{
 			Status: Running, Attempts: rec.Attempts + 1, Created: time.UnixMilli(rec.Time.UnixMilli()).UTC(), Started: now.UTC(), Changed: now.UTC(),
@@ -99,22 +129,50 @@ func (a *Attempt) Succeed(ctx context.Context, contentType string, body []byte, 
 		return fmt.Errorf("a result of %d bytes; at most %d", len(body), MaxInlineBytes)
 	}
 	s := a.state
-	s.Status, s.Changed, s.Finished, s.Error = Succeeded, now.UTC(), now.UTC(), nil
-	s.Result = &Result{ContentType: contentType, Size: int64(len(body))}
+	s.succeed(contentType, body, now)
 	return a.end(ctx, s, body)
+}
+
+// Wait stores that the function goes on with the attempt after its answer, and by when there must be a sign of life.
+// ErrFinal means that the job has ended meanwhile, ErrLapsed that the function has said that the attempt failed.
+func (a *Attempt) Wait(ctx context.Context, heartbeat time.Duration, now time.Time) error {
+	s := a.state
+	s.Until, s.Heartbeat = now.Add(heartbeat).UTC(), heartbeat
+	for {
+		err := a.put(ctx, s, nil)
+		if !errors.Is(err, stream.ErrJobChanged) {
+			return err
+		}
+		there, _, err := load(ctx, a.conn, a.queue, a.rec.ID)
+		switch {
+		case err != nil:
+			return err
+		case there == nil:
+			a.state.seq = 0
+		case there.Status.Final():
+			return ErrFinal
+		case there.Broken:
+			a.state = *there
+			return ErrLapsed
+		default: // it has reported progress
+			s.Progress, a.state.seq = there.Progress, there.seq
+		}
+	}
 }
 
 // Fail stores that the job has failed for good. ErrFinal means that it was cancelled.
 func (a *Attempt) Fail(ctx context.Context, e Error, now time.Time) error {
 	s := a.state
 	s.Status, s.Changed, s.Finished, s.Error = Failed, now.UTC(), now.UTC(), &e
+	s.Until, s.Heartbeat, s.Broken = time.Time{}, 0, false
 	return a.end(ctx, s, nil)
 }
 
 // Requeue stores that the job waits for its next attempt; e is nil when the function took none.
 func (a *Attempt) Requeue(ctx context.Context, e *Error, now time.Time) error {
 	s := a.state
-	s.Status, s.Changed = Queued, now.UTC()
+	s.Status, s.Changed, s.Progress = Queued, now.UTC(), nil
+	s.Until, s.Heartbeat, s.Broken = time.Time{}, 0, false
 	if e != nil {
 		s.Error = e
 	} else {

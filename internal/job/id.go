@@ -1,8 +1,6 @@
 package job
 
 import (
-	"crypto/sha256"
-	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"time"
@@ -19,31 +17,28 @@ type ID struct {
 	Created time.Time // milliseconds
 }
 
-// The text of an ID, before base64url:
-//
-//	key      4 bytes: the id of the signing key
-//	queue    4 bytes: of the SHA-256 of namespace/name, to find the queue by
-//	record  16 bytes
-//	created  6 bytes: Unix milliseconds
-//	code    15 bytes: of the queue's whole name, record and created
-//
-// So whoever knows the keys tells an id that was given from one that was made up, without looking anything up, and
-// nobody else can guess one.
+// Token names one attempt at a job: a function that goes on after its answer says by it how the work goes.
+type Token struct {
+	Queue   catalog.Key
+	Record  record.ID
+	Started time.Time // of the attempt, nanoseconds
+}
+
 const (
-	tagBytes     = 4
-	createdBytes = 6
-	idBytes      = sign.KeyIDBytes + tagBytes + 16 + createdBytes + sign.MACBytes
+	createdBytes = 6 // Unix milliseconds
+	startedBytes = 8 // Unix nanoseconds
+
 	purposeID    = "job"
+	purposeToken = "callback"
 )
 
-// TextBytes is the length of an id's text.
-const TextBytes = idBytes / 3 * 4
-
-// ErrNoID means that a text is no id that was ever given for a job of the queues at hand.
-var ErrNoID = errors.New("job: no such job")
-
-// ErrNoKeys means that the signing keys are not there yet.
-var ErrNoKeys = errors.New("job: no signing keys yet")
+// The ways in which a text is nothing that was given.
+var (
+	// ErrNoID means that a text is no id that was ever given for a job of the queues at hand.
+	ErrNoID = errors.New("job: no such job")
+	// ErrNoToken means the same of a token.
+	ErrNoToken = errors.New("job: no such token")
+)
 
 // NewID returns the id of the job whose work is record id, accepted at created.
 func NewID(queue catalog.Key, id record.ID, created time.Time) ID {
@@ -53,55 +48,33 @@ func NewID(queue catalog.Key, id record.ID, created time.Time) ID {
 // Text signs the id: the same id has the same text as long as the key of its time is kept. It returns ErrNoKeys
 // without keys.
 func (id ID) Text(ring sign.Ring) (string, error) {
-	var b [idBytes]byte
-	created := id.appendCreated(nil)
-	key, mac, ok := ring.Sign(id.Created, purposeID, []byte(id.Queue.String()), id.Record[:], created)
-	if !ok {
-		return "", ErrNoKeys
-	}
-	p := binary.BigEndian.AppendUint32(b[:0], key)
-	p = append(p, tag(id.Queue)...)
-	p = append(p, id.Record[:]...)
-	p = append(p, created...)
-	p = append(p, mac[:]...)
-	return base64.RawURLEncoding.EncodeToString(p), nil
+	var ms [8]byte
+	binary.BigEndian.PutUint64(ms[:], uint64(id.Created.UnixMilli()))
+	return sealed{id.Queue, id.Record, ms[8-createdBytes:]}.text(ring, purposeID, id.Created)
 }
 
 // ParseID reads the text of an id of a job in one of the queues, or returns ErrNoID.
 func ParseID(text string, ring sign.Ring, queues []catalog.Key) (ID, error) {
-	var b [idBytes]byte
-	if len(text) != TextBytes {
+	s, ok := unseal(text, ring, purposeID, createdBytes, queues)
+	if !ok {
 		return ID{}, ErrNoID
 	}
-	if n, err := base64.RawURLEncoding.Strict().Decode(b[:], []byte(text)); err != nil || n != idBytes {
-		return ID{}, ErrNoID
-	}
-	p := b[:]
-	take := func(n int) (part []byte) {
-		part, p = p[:n], p[n:]
-		return part
-	}
-	key, t := binary.BigEndian.Uint32(take(sign.KeyIDBytes)), take(tagBytes)
-	id := ID{}
-	copy(id.Record[:], take(len(id.Record)))
-	created := take(createdBytes)
-	id.Created = time.UnixMilli(int64(binary.BigEndian.Uint64(append(make([]byte, 8-createdBytes, 8), created...)))).UTC()
-	for _, q := range queues {
-		if string(tag(q)) == string(t) && ring.Verify(key, p, purposeID, []byte(q.String()), id.Record[:], created) {
-			id.Queue = q
-			return id, nil
-		}
-	}
-	return ID{}, ErrNoID
-}
-
-func (id ID) appendCreated(p []byte) []byte {
 	var ms [8]byte
-	binary.BigEndian.PutUint64(ms[:], uint64(id.Created.UnixMilli()))
-	return append(p, ms[8-createdBytes:]...)
+	copy(ms[8-createdBytes:], s.more)
+	return ID{s.queue, s.record, time.UnixMilli(int64(binary.BigEndian.Uint64(ms[:]))).UTC()}, nil
 }
 
-func tag(queue catalog.Key) []byte {
-	sum := sha256.Sum256([]byte(queue.String()))
-	return sum[:tagBytes]
+// Text signs the token. It returns ErrNoKeys without keys.
+func (t Token) Text(ring sign.Ring) (string, error) {
+	started := binary.BigEndian.AppendUint64(nil, uint64(t.Started.UnixNano()))
+	return sealed{t.Queue, t.Record, started}.text(ring, purposeToken, t.Started)
+}
+
+// ParseToken reads the text of a token of a job in one of the queues, or returns ErrNoToken.
+func ParseToken(text string, ring sign.Ring, queues []catalog.Key) (Token, error) {
+	s, ok := unseal(text, ring, purposeToken, startedBytes, queues)
+	if !ok {
+		return Token{}, ErrNoToken
+	}
+	return Token{s.queue, s.record, time.Unix(0, int64(binary.BigEndian.Uint64(s.more))).UTC()}, nil
 }

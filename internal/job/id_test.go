@@ -41,7 +41,7 @@ func TestIDs(t *testing.T) {
 	ring := newRing(t, now)
 	id := job.NewID(reports, newID(t), now)
 	text, err := id.Text(ring)
-	if err != nil || len(text) != job.TextBytes {
+	if err != nil || len(text) != 60 {
 		t.Fatalf("%q, %v", text, err)
 	}
 	if got, err := job.ParseID(text, ring, both); err != nil || got != id {

@@ -32,19 +32,32 @@ type State struct {
 	Status   Status    `json:"status"`
 	Attempts int       `json:"attempts,omitempty"` // that began
 	Created  time.Time `json:"created"`
-	Started  time.Time `json:"started,omitzero"`  // of the latest attempt
-	Changed  time.Time `json:"changed,omitzero"`  // the latest change of the status
-	Finished time.Time `json:"finished,omitzero"` // with a final status
-	Error    *Error    `json:"error,omitempty"`   // of the latest attempt that failed
-	Result   *Result   `json:"result,omitempty"`  // Succeeded
+	Started  time.Time `json:"started,omitzero"`   // of the latest attempt
+	Changed  time.Time `json:"changed,omitzero"`   // the latest change of the status
+	Finished time.Time `json:"finished,omitzero"`  // with a final status
+	Progress *Progress `json:"progress,omitempty"` // of the latest attempt, as the function reports it
+	Error    *Error    `json:"error,omitempty"`    // of the latest attempt that failed
+	Result   *Result   `json:"result,omitempty"`   // Succeeded
 	// Print is the fingerprint of the request, by which another one under the same idempotency key is noticed.
 	Print string `json:"print,omitempty"`
+
+	// Running, once the function has answered that it goes on: the attempt has failed when there is no sign of life
+	// until Until, or when Broken, which the function said. A sign of life makes Until as late as Heartbeat from then.
+	Until     time.Time     `json:"until,omitzero"`
+	Heartbeat time.Duration `json:"heartbeat,omitempty"`
+	Broken    bool          `json:"broken,omitempty"`
 
 	seq uint64
 }
 
 // Version names the state among those of its job: another state has another version. 0: nothing is stored.
 func (s *State) Version() uint64 { return s.seq }
+
+// Progress is how far an attempt has come.
+type Progress struct {
+	Percent float64 `json:"percent"` // 0 to 100
+	Message string  `json:"message,omitempty"`
+}
 
 // Error says why an attempt failed.
 type Error struct {

@@ -295,6 +295,7 @@ func (c *compiler) mapping(s *subject, m *v1alpha1.EventSourceMapping, queue cat
 		},
 		MaxConcurrency: c.maxConcurrency(s, spec, svc),
 		Timeout:        spec.Timeout.Duration,
+		Heartbeat:      spec.Heartbeat.Duration,
 		Retry: catalog.Retry{
 			MaxAttempts:    int(*spec.Retry.MaxAttempts),
 			InitialBackoff: spec.Retry.InitialBackoff.Duration,

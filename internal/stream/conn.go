@@ -57,7 +57,6 @@ type Conn struct {
 	js      jetstream.JetStream
 	log     *slog.Logger
 	trouble troubles
-	handles sync.Map        // of streams, by name
 	life    context.Context // ends with Close
 	end     context.CancelFunc
 	wg      sync.WaitGroup
@@ -221,7 +220,7 @@ func (c *Conn) disconnected(err error) {
 }
 
 // bound returns ctx limited to d and to the present connected period. The cause says which ended it.
-func (c *Conn) bound(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+func (c *Conn) bound(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) { //nolint:unparam // apiTimeout and commitTimeout happen to be equal
 	live := c.Live()
 	ctx, cancelTimeout := context.WithTimeoutCause(ctx, d, ErrUnavailable)
 	ctx, cancel := context.WithCancelCause(ctx)
@@ -233,10 +232,10 @@ func (c *Conn) bound(ctx context.Context, d time.Duration) (context.Context, con
 	}
 }
 
-// publish writes one message and waits for its acknowledgement, at most d. The id makes a repeated
+// publish writes one message and waits for its acknowledgement, at most commitTimeout. The id makes a repeated
 // publish of the same message harmless within the stream's duplicate window.
-func (c *Conn) publish(ctx context.Context, d time.Duration, m *nats.Msg, id string, opts ...jetstream.PublishOpt) error {
-	ctx, cancel := c.bound(ctx, d)
+func (c *Conn) publish(ctx context.Context, m *nats.Msg, id string, opts ...jetstream.PublishOpt) error {
+	ctx, cancel := c.bound(ctx, commitTimeout)
 	defer cancel()
 	if id != "" {
 		opts = append(opts, jetstream.WithMsgID(id))

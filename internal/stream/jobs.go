@@ -55,7 +55,7 @@ func (c *Conn) AppendOnce(ctx context.Context, k catalog.Key, r *record.Record) 
 	}
 	subject := onceSubject(k, r.ID)
 	for {
-		err := c.publish(ctx, commitTimeout, &nats.Msg{Subject: subject, Data: block[0]}, "", jetstream.WithExpectLastSequencePerSubject(0))
+		err := c.publish(ctx, &nats.Msg{Subject: subject, Data: block[0]}, "", jetstream.WithExpectLastSequencePerSubject(0))
 		if !wrongSequence(err) {
 			if err != nil {
 				return nil, fmt.Errorf("write to queue %s: %w", k, err)
@@ -63,13 +63,13 @@ func (c *Conn) AppendOnce(ctx context.Context, k catalog.Key, r *record.Record) 
 			return nil, nil //nolint:nilnil // documented: r itself was stored
 		}
 		m, err := c.last(ctx, queueStream(k), subject)
-		if errors.Is(err, jetstream.ErrMsgNotFound) {
+		if errors.Is(err, errNoMessage) {
 			continue // it was settled and purged in between
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read from queue %s: %w", k, err)
 		}
-		rs, err := record.Decode(m.Data)
+		rs, err := record.Decode(m.data)
 		if err != nil || len(rs) != 1 {
 			return nil, fmt.Errorf("read from queue %s: record %s: %d records, %w", k, r.ID, len(rs), err)
 		}
@@ -77,46 +77,52 @@ func (c *Conn) AppendOnce(ctx context.Context, k catalog.Key, r *record.Record) 
 	}
 }
 
-// Job returns the state of job id, which its leader knows, or ErrNoJob.
+// Job returns the state of job id, or ErrNoJob. With several replicas it may be one that was replaced a moment ago.
 func (c *Conn) Job(ctx context.Context, k catalog.Key, id record.ID) (*JobState, error) {
 	if err := c.Ready(); err != nil {
 		return nil, err
 	}
 	m, err := c.last(ctx, jobStream(k), jobSubject(k, id.String()))
 	switch {
-	case errors.Is(err, jetstream.ErrMsgNotFound), errors.Is(err, jetstream.ErrStreamNotFound):
+	case errors.Is(err, errNoMessage):
 		return nil, ErrNoJob
 	case err != nil:
 		return nil, fmt.Errorf("job %s of queue %s: %w", id, k, err)
 	}
-	return &JobState{Header: m.Header.Get(headerJobState), Body: m.Data, Seq: m.Sequence}, nil
+	return &JobState{Header: m.header.Get(headerJobState), Body: m.data, Seq: m.seq}, nil
 }
 
-// last reads the newest message of a subject.
-func (c *Conn) last(ctx context.Context, stream, subject string) (*jetstream.RawStreamMsg, error) {
+// stored is a message as it was read.
+type stored struct {
+	header nats.Header
+	data   []byte
+	seq    uint64
+}
+
+// errNoMessage means that a subject holds none.
+var errNoMessage = errors.New("stream: no message")
+
+// last reads the newest message of a subject. It asks by subject, which NATS' permissions can narrow, as they can't
+// narrow the stream. With several replicas any of them may answer, and not know of what was stored a moment ago.
+func (c *Conn) last(ctx context.Context, stream, subject string) (*stored, error) {
 	ctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
-	st, err := c.streamHandle(ctx, stream)
-	if err != nil {
+	m, err := c.nc.RequestWithContext(ctx, jetstream.DefaultAPIPrefix+"DIRECT.GET."+stream+"."+subject, nil)
+	if err != nil { // without responders the stream has no leader, or was not made yet
 		return nil, c.apiError(ctx, err)
 	}
-	m, err := st.GetLastMsgForSubject(ctx, subject)
+	switch status := m.Header.Get("Status"); status {
+	case "":
+	case "404":
+		return nil, errNoMessage
+	default:
+		return nil, fmt.Errorf("%w: %s %s", ErrUnavailable, status, m.Header.Get("Description"))
+	}
+	seq, err := strconv.ParseUint(m.Header.Get(jetstream.SequenceHeader), 10, 64)
 	if err != nil {
-		return nil, c.apiError(ctx, err)
+		return nil, fmt.Errorf("%w: a message without a sequence: %w", ErrUnavailable, err)
 	}
-	return m, nil
-}
-
-// streamHandle asks the server for a stream the first time only.
-func (c *Conn) streamHandle(ctx context.Context, name string) (jetstream.Stream, error) {
-	if st, ok := c.handles.Load(name); ok {
-		return st.(jetstream.Stream), nil //nolint:forcetypeassert // only these are stored
-	}
-	st, err := c.js.Stream(ctx, name)
-	if err == nil {
-		c.handles.Store(name, st)
-	}
-	return st, err
+	return &stored{m.Header, m.Data, seq}, nil
 }
 
 // PutJob replaces the state of sequence last, 0 for none, by s, and returns the new one's sequence once it is durable,

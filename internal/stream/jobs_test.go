@@ -93,7 +93,7 @@ func TestJobStatesReplaceEachOther(t *testing.T) {
 	c := testkit.Conn(t, testkit.NATS(t))
 	q := jobQueue()
 	id := newRecord(t, "x").ID
-	if _, err := c.Job(t.Context(), q.Key, id); !errors.Is(err, stream.ErrNoJob) {
+	if _, err := c.Job(t.Context(), q.Key, id); !errors.Is(err, stream.ErrUnavailable) {
 		t.Errorf("without a queue: %v", err)
 	}
 	ensure(t, c, q)
@@ -123,7 +123,7 @@ func TestJobStatesReplaceEachOther(t *testing.T) {
 	if err := c.DeleteQueue(t.Context(), q.Key); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Job(t.Context(), q.Key, id); !errors.Is(err, stream.ErrNoJob) {
+	if _, err := c.Job(t.Context(), q.Key, id); !errors.Is(err, stream.ErrUnavailable) {
 		t.Errorf("of a deleted queue: %v", err)
 	}
 }

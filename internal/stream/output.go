@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/record"
@@ -29,15 +30,38 @@ const (
 // are durable; until then it tries again, as long as ctx lasts and the connection is there. The caller
 // acknowledges the records' block only afterwards.
 func (c *Conn) Delay(ctx context.Context, k catalog.Key, due time.Time, rs []record.Record) error {
-	return c.store(ctx, rs, func(block []byte, id string) *nats.Msg {
-		return &nats.Msg{
-			Subject: atSubject(k, id), Data: block,
-			Header: nats.Header{
-				headerSchedule:       {"@at " + due.UTC().Format(time.RFC3339Nano)},
-				headerScheduleTarget: {dueSubject(k)},
-			},
-		}
-	})
+	return c.store(ctx, rs, func(block []byte, id string) *nats.Msg { return scheduled(k, id, due, block) })
+}
+
+// DelayJob is Delay for one record, which Hasten finds by its id. It replaces a delay of the same record.
+func (c *Conn) DelayJob(ctx context.Context, k catalog.Key, due time.Time, r record.Record) error {
+	return c.store(ctx, []record.Record{r}, func(block []byte, _ string) *nats.Msg { return scheduled(k, r.ID.String(), due, block) })
+}
+
+// Hasten makes a record that DelayJob has put off due at once. That it isn't put off is no error.
+func (c *Conn) Hasten(ctx context.Context, k catalog.Key, id record.ID, now time.Time) error {
+	m, err := c.last(ctx, retryStream(k), atSubject(k, id.String()))
+	if errors.Is(err, errNoMessage) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("hasten record %s of queue %s: %w", id, k, err)
+	}
+	err = c.publish(ctx, scheduled(k, id.String(), now, m.data), "", jetstream.WithExpectLastSequencePerSubject(m.seq))
+	if err == nil || wrongSequence(err) { // it has become due by itself
+		return nil
+	}
+	return fmt.Errorf("hasten record %s of queue %s: %w", id, k, err)
+}
+
+func scheduled(k catalog.Key, id string, due time.Time, block []byte) *nats.Msg {
+	return &nats.Msg{
+		Subject: atSubject(k, id), Data: block,
+		Header: nats.Header{
+			headerSchedule:       {"@at " + due.UTC().Format(time.RFC3339Nano)},
+			headerScheduleTarget: {dueSubject(k)},
+		},
+	}
 }
 
 // DeadLetter stores rs, each with its Failure, in the dead-letter queue, like Delay.
@@ -64,7 +88,7 @@ func (c *Conn) store(ctx context.Context, rs []record.Record, msg func(block []b
 // publishUntil publishes m, again and again under the same id, until it is durable, ctx ends or the
 // connection is lost.
 func (c *Conn) publishUntil(ctx context.Context, m *nats.Msg, id string) error {
-	return c.until(ctx, m.Subject, func() error { return c.publish(ctx, commitTimeout, m, id) })
+	return c.until(ctx, m.Subject, func() error { return c.publish(ctx, m, id) })
 }
 
 func (c *Conn) until(ctx context.Context, subject string, publish func() error) error {

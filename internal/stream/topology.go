@@ -96,7 +96,6 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 		jobs.Retention, jobs.Discard = jetstream.LimitsPolicy, jetstream.DiscardNew
 		jobs.MaxBytes, jobs.MaxAge, jobs.MaxMsgsPerSubject = q.Results.MaxBytes, q.Results.MaxAge, 1
 		jobs.RePublish = &jetstream.RePublish{Source: jobSubject(q.Key, ">"), Destination: jobEventSubject(q.Key, ">"), HeadersOnly: true}
-		jobs.AllowDirect = false // a replica that lags would tell a client of a state that it has seen pass
 		streams = slices.Insert(streams, 0, jobs)
 	}
 

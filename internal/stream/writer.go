@@ -192,7 +192,7 @@ func (w *Writer) commit(g *group, block []byte) []byte {
 
 func (w *Writer) write(block []byte) error {
 	// Not the context of any one request: a group outlives those of its clients that went away.
-	err := w.conn.publish(context.Background(), commitTimeout,
+	err := w.conn.publish(context.Background(),
 		&nats.Msg{Subject: queueSubject(w.queue), Data: block}, uuid.NewString())
 	if err != nil {
 		w.log.Warn("a group of records was not confirmed", "error", err)

@@ -361,7 +361,7 @@ func TestNATSUsers(t *testing.T) {
 	const q, kv = "WEIR_Q_default_orders", "KV_WEIR_CATALOG"
 	ownStreams := []string{
 		"$JS.API.STREAM.CREATE." + q, "$JS.API.STREAM.UPDATE." + q, "$JS.API.STREAM.DELETE." + q, "$JS.API.STREAM.RESTORE." + q,
-		"$JS.API.STREAM.DELETE." + kv, "$JS.API.STREAM.PURGE." + kv, "$JS.API.STREAM.MSG.DELETE." + kv, "$KV.WEIR_CATALOG.catalog",
+		"$JS.API.STREAM.DELETE." + kv, "$JS.API.STREAM.PURGE.KV_WEIR_KEYS", "$JS.API.STREAM.PURGE." + kv, "$JS.API.STREAM.MSG.DELETE." + kv, "$KV.WEIR_CATALOG.catalog",
 		"$JS.API.META.LEADER.STEPDOWN", "$JS.API.STREAM.PEER.REMOVE." + q, "other", "$SYS.REQ.SERVER.PING",
 	}
 	all := []string{"other", "$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.$G.CONNZ"}
@@ -373,7 +373,8 @@ func TestNATSUsers(t *testing.T) {
 		{
 			user: "gateway",
 			publish: append([]string{
-				"weir.r.default.orders.due", "weir.r.default.orders.at.1", "weir.d.default.orders", "weir.lease.mapping.default.orders",
+				"weir.r.default.orders.due", "weir.e.default.orders.1", "$KV.WEIR_KEYS.signing", "$JS.API.STREAM.MSG.GET.KV_WEIR_KEYS",
+				"$JS.API.DIRECT.GET." + q + ".weir.d.default.orders", "weir.d.default.orders", "weir.lease.mapping.default.orders",
 				"$JS.API.STREAM.PURGE." + q, "$JS.API.STREAM.INFO." + q, "$JS.API.STREAM.MSG.GET." + q, "$JS.API.STREAM.MSG.DELETE." + q,
 				"$JS.API.STREAM.SNAPSHOT." + q, "$JS.API.DIRECT.GET." + q, "$JS.API.DIRECT.GET." + q + ".weir.q.default.orders",
 				"$JS.API.CONSUMER.CREATE." + q, "$JS.API.CONSUMER.CREATE." + q + ".x", "$JS.API.CONSUMER.DURABLE.CREATE." + q + ".x",
@@ -382,16 +383,18 @@ func TestNATSUsers(t *testing.T) {
 				"$JS.API.STREAM.NAMES", "$JS.ACK." + q + ".dispatcher.1.1.1.1.0", "_INBOX.anybody.1",
 			}, ownStreams...),
 			listen:  []string{">", "weir.>", "weir.q.>", "weir.lease.>", "$KV.>", "$JS.>", "$JS.API.>", "$SYS.>", "_INBOX.>", "_INBOX_dispatcher.>"},
-			allowed: []string{"weir.q.default.nobody"}, listens: []string{"_INBOX_gateway.a.>"},
+			allowed: []string{"weir.q.default.nobody", "weir.j.default.nobody.1", "weir.r.default.nobody.at.1", "$JS.API.DIRECT.GET.WEIR_J_a_b.weir.j.a.b.1"},
+			listens: []string{"_INBOX_gateway.a.>", "weir.e.a.b.*"},
 		},
 		{
 			user: "dispatcher",
 			publish: append([]string{
-				"_INBOX.anybody.1", "weir.q.default.orders", "$JS.API.STREAM.PURGE.WEIR_LEASES", "$JS.API.STREAM.MSG.GET." + q,
+				"_INBOX.anybody.1", "weir.q.default.orders", "weir.e.default.orders.1", "$KV.WEIR_KEYS.signing", "$JS.API.STREAM.PURGE.WEIR_LEASES", "$JS.API.STREAM.MSG.GET." + q,
 				"$JS.API.STREAM.MSG.DELETE." + q, "$JS.API.CONSUMER.CREATE." + q + ".x", "$JS.API.CONSUMER.DELETE." + q + ".dispatcher",
 			}, ownStreams...),
 			listen:  []string{">", "weir.>", "weir.q.>", "$KV.>", "$JS.>", "$SYS.>", "_INBOX.>", "_INBOX_controller.>"},
-			allowed: []string{"weir.d.default.nobody", "$JS.API.STREAM.INFO." + q}, listens: []string{"_INBOX_dispatcher.a.>"},
+			allowed: []string{"weir.d.default.nobody", "weir.j.default.nobody.1", "$JS.API.STREAM.INFO." + q},
+			listens: []string{"_INBOX_dispatcher.a.>", "weir.e.a.b.*"},
 		},
 		{
 			user: "controller", publish: all, listen: []string{">", "other", "$SYS.>", "_INBOX_operator.>"},

@@ -101,7 +101,7 @@ func TestEnvironment(t *testing.T) {
 		},
 		"dispatcher": {
 			"WEIR_NATS_USER": "dispatcher", "WEIR_HEALTH_LISTEN": ":8081", "WEIR_DRAIN_TIMEOUT": "25s", "WEIR_COMPRESSION": "s2",
-			"GOMEMLIMIT": "684510412",
+			"GOMEMLIMIT": "684510412", "WEIR_CALLBACK_URL": "http://weir-gateway.weir-system:80",
 		},
 		"controller": {
 			"WEIR_NATS_USER": "controller", "WEIR_HEALTH_LISTEN": ":8081", "WEIR_METRICS_LISTEN": ":8080", "WEIR_STREAM_REPLICAS": "1",

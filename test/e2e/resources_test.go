@@ -17,9 +17,11 @@ const (
 // testRefusedResources: what the custom resource definitions refuse, the API server refuses, in words that help.
 func testRefusedResources(t *testing.T) {
 	for name, c := range map[string]struct{ manifest, part string }{
-		"neither queue nor function": {apiHead + "    match: {method: POST, path: /x}\n", "exactly one of queue and function"},
-		"queue and function":         {apiHead + "    match: {method: POST, path: /x}\n" + goodQueue + "    function: {name: f}\n", "exactly one of queue and function"},
-		"a buffered GET":             {apiHead + "    match: {method: GET, path: /x}\n" + goodQueue, "a buffered write needs a method whose requests have a body"},
+		"neither queue nor function": {apiHead + "    match: {method: POST, path: /x}\n", "exactly one of queue, job and function"},
+		"a path of jobs":             {apiHead + "    match: {method: GET, path: /jobs/x}\n    function: {name: f}\n", "is the gateway's own"},
+		"a short memory":             {queueHead + "{maxAge: 2h, results: {maxAge: 1h}}", "results.maxAge must not be below maxAge"},
+		"queue and function":         {apiHead + "    match: {method: POST, path: /x}\n" + goodQueue + "    function: {name: f}\n", "exactly one of queue, job and function"},
+		"a buffered GET":             {apiHead + "    match: {method: GET, path: /x}\n" + goodQueue, "a buffered write or a job needs a method whose requests have a body"},
 		"a schema for GET":           {apiHead + "    match: {method: GET, path: /x}\n    function: {name: f}\n    schema: {type: object}\n", "has no body to check"},
 		"a method":                   {apiHead + "    match: {method: FETCH, path: /x}\n" + goodQueue, `Unsupported value: "FETCH"`},
 		"a path":                     {apiHead + "    match: {method: POST, path: x}\n" + goodQueue, "spec.routes[0].match.path"},
@@ -88,7 +90,7 @@ func testExplainedResources(t *testing.T) {
 func testDefaults(t *testing.T) {
 	for manifest, want := range map[string]string{
 		queueHead + "{}": `{"deadLetter":{"maxAge":"336h"},"maxAge":"96h","maxBytes":"10Gi","ordering":"none","results":{"maxBytes":"4Gi"}}`,
-		mappingHead + "{queue: orders, function: {name: f}}": `{"batch":{"maxBytes":"4Mi","maxRecords":100,"window":"0s"},"function":{"name":"f"},"queue":"orders",` +
+		mappingHead + "{queue: orders, function: {name: f}}": `{"batch":{"maxBytes":"4Mi","maxRecords":100,"window":"0s"},"function":{"name":"f"},"heartbeat":"60s","queue":"orders",` +
 			`"retry":{"initialBackoff":"1s","maxAge":"6h","maxAttempts":5,"maxBackoff":"5m"},"timeout":"60s"}`,
 		apiHead + "    match: {method: GET, path: /x}\n    function: {name: f}\n": `{"routes":[{"function":{"name":"f","timeout":"29s"},"match":{"method":"GET","path":"/x"},"maxBodyBytes":"256Ki","name":"r"}]}`,
 	} {

@@ -29,7 +29,9 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	// over at once, while calls of its former self still run. So it waits for the lease like any other.
 	// TestCapsOverRestart guards it.
 	owner := cfg.Instance + "-" + rand.Text()
-	d, err := dispatcher.New(dispatcher.Config{Conn: conn, Client: client, Owner: owner, DrainTimeout: cfg.DrainTimeout, Log: cfg.Log})
+	d, err := dispatcher.New(dispatcher.Config{
+		Conn: conn, Client: client, Owner: owner, CallbackURL: cfg.CallbackURL, DrainTimeout: cfg.DrainTimeout, Log: cfg.Log,
+	})
 	if err != nil {
 		return err
 	}
@@ -50,5 +52,6 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 			return d.Run(ctx, func() {})
 		}},
 		app.WatchCatalog(conn, d.Use),
+		app.WatchKeys(conn, d.UseKeys),
 	)
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/weir-dev/weir/internal/localnats"
 	"github.com/weir-dev/weir/internal/manifest"
 	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
 )
 
@@ -110,7 +111,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if len(cfg.Functions) > 0 {
 		owner += "-" + rand.Text()
 	}
-	d, err := dispatcher.New(dispatcher.Config{Conn: back, Client: client, Owner: owner, Log: cfg.Log.With("service", "dispatcher")})
+	d, err := dispatcher.New(dispatcher.Config{
+		Conn: back, Client: client, Owner: owner, CallbackURL: "http://" + l.Addr().String(), Log: cfg.Log.With("service", "dispatcher"),
+	})
 	if err != nil {
 		return err
 	}
@@ -129,7 +132,10 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		lifecycle.Part{Name: "functions", Run: hosts.run},
 		lifecycle.Part{Name: "dispatcher", Run: d.Run},
 		lifecycle.Part{Name: "gateway", Run: g.Run},
-		app.WatchKeys(front, g.UseKeys),
+		app.WatchKeys(front, func(ring sign.Ring) {
+			g.UseKeys(ring)
+			d.UseKeys(ring)
+		}),
 	)
 }
 

@@ -1,0 +1,134 @@
+package gateway
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/weir-dev/weir/internal/job"
+)
+
+// maxReport bounds a report that is no result, in bytes.
+const maxReport = 64 << 10
+
+// callback takes what a function says of an attempt that it goes on with: POST /callbacks/{token}?status=running,
+// succeeded or failed. What is answered with 204 is durable.
+func (g *Gateway) callback(w http.ResponseWriter, req *http.Request) {
+	t, ring := g.table.Load(), g.ring()
+	if len(ring.Keys) == 0 {
+		writeProblem(w, req, problemOfJob(job.ErrNoKeys))
+		return
+	}
+	token, err := job.ParseToken(req.PathValue("token"), ring, t.jobs)
+	if err != nil {
+		writeProblem(w, req, problemOfJob(err))
+		return
+	}
+	status := job.Status(req.URL.Query().Get("status"))
+	limit := int64(maxReport)
+	if status == job.Succeeded {
+		limit = job.MaxInlineBytes
+	}
+	body, release, err := g.readReport(req, limit)
+	if err != nil {
+		writeProblem(w, req, problemOfBody(err, limit))
+		return
+	}
+	defer release()
+	conn, now := g.cfg.Conn, time.Now()
+	switch status {
+	case job.Running:
+		var p *job.Progress
+		if p, err = progress(body); err != nil {
+			writeProblem(w, req, problem{Status: http.StatusBadRequest, Type: typeBadRequest, Title: "Bad progress", Detail: err.Error()})
+			return
+		}
+		err = job.Alive(req.Context(), conn, token, p, now)
+	case job.Succeeded:
+		err = job.SucceedBy(req.Context(), conn, token, req.Header.Get("Content-Type"), body, now)
+	case job.Failed:
+		err = job.FailBy(req.Context(), conn, token, failure(body), now)
+	default:
+		writeProblem(w, req, problem{
+			Status: http.StatusBadRequest, Type: typeBadRequest, Title: "Bad status",
+			Detail: fmt.Sprintf("The query must say status=running, status=succeeded or status=failed, not %.40q.", string(status)),
+		})
+		return
+	}
+	if err != nil {
+		p := problemOfJob(err)
+		if p.Status == http.StatusServiceUnavailable {
+			p.Detail = "The report may or may not have been stored. Send it again."
+		}
+		writeProblem(w, req, p)
+		return
+	}
+	w.Header().Set(headerRequestID, requestID(req.Header, newRequestID))
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// readReport reads a body of at most limit bytes, which count among those of all requests.
+func (g *Gateway) readReport(req *http.Request, limit int64) ([]byte, func(), error) {
+	if req.ContentLength > limit {
+		return nil, nil, errBodyTooLarge
+	}
+	if g.bodies.Add(limit) > maxBodiesBytes {
+		g.bodies.Add(-limit)
+		return nil, nil, errNoMemory
+	}
+	release := func() { g.bodies.Add(-limit) }
+	body, err := io.ReadAll(io.LimitReader(req.Body, limit+1))
+	if err == nil && int64(len(body)) > limit {
+		err = errBodyTooLarge
+	}
+	if err != nil {
+		release()
+		return nil, nil, err
+	}
+	return body, release, nil
+}
+
+// maxReportText bounds what of a report's text is kept, in bytes: it is in a header of NATS.
+const maxReportText = 1 << 10
+
+// progress reads {"percent": 40, "message": "…"}; an empty body is a sign of life alone.
+func progress(body []byte) (*job.Progress, error) {
+	if len(body) == 0 {
+		return nil, nil //nolint:nilnil // documented
+	}
+	var p job.Progress
+	if err := json.Unmarshal(body, &p); err != nil {
+		return nil, fmt.Errorf(`the body must be like {"percent": 40, "message": "…"}, or empty: %w`, err)
+	}
+	if p.Percent < 0 || p.Percent > 100 {
+		return nil, errors.New("percent must be between 0 and 100")
+	}
+	p.Message = cut(p.Message)
+	return &p, nil
+}
+
+// failure reads a problem (RFC 9457), or takes the body as the text of why.
+func failure(body []byte) job.Error {
+	var p struct {
+		Status        int
+		Title, Detail string
+	}
+	if json.Unmarshal(body, &p) == nil && p.Title+p.Detail != "" {
+		if p.Detail == "" {
+			p.Detail = p.Title
+		}
+		return job.Error{Status: p.Status, Detail: cut(p.Detail)}
+	}
+	if len(body) == 0 {
+		return job.Error{Detail: "the function said that it failed"}
+	}
+	return job.Error{Detail: cut(string(body))}
+}
+
+func cut(s string) string {
+	return strings.TrimSpace(strings.ToValidUTF8(s[:min(len(s), maxReportText)], ""))
+}
