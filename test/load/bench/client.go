@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,8 @@ import (
 )
 
 // load is one closed-loop run: each connection sends its next request when the former is answered. It
-// is bounded by time (warm, then window) or by the number of 202s wanted.
+// is bounded by time (warm, then window) or by the number of 202s wanted. A run bounded by time counts
+// answers of another status when want says so.
 type load struct {
 	addr   string
 	conns  int
@@ -23,6 +25,7 @@ type load struct {
 	warm   time.Duration
 	window time.Duration
 	total  int // 202s wanted; 0: bounded by time
+	want   int // status; 0: 202
 
 	// onWindow is called when the window begins and when it ends.
 	onWindow func(begin bool)
@@ -92,7 +95,7 @@ func (l *load) run(ctx context.Context) (*loadResult, error) {
 			if l.total > 0 {
 				w.err = w.number(l.orders, i, &left)
 			} else {
-				w.err = w.timed(l.orders, i, begin, end)
+				w.err = w.timed(l.orders, i, begin, end, cmp.Or(l.want, 202))
 			}
 		})
 	}
@@ -125,7 +128,7 @@ func (l *load) run(ctx context.Context) (*loadResult, error) {
 	return res, errors.Join(errs...)
 }
 
-func (w *worker) timed(orders *orderBook, conn int, begin, end time.Time) error {
+func (w *worker) timed(orders *orderBook, conn int, begin, end time.Time, want int) error {
 	sent := time.Now()
 	for n := uint64(0); sent.Before(end); n++ {
 		status, _, err := w.exchange(orders.take(conn, n))
@@ -134,7 +137,7 @@ func (w *worker) timed(orders *orderBook, conn int, begin, end time.Time) error 
 		}
 		now := time.Now()
 		w.statuses[status]++
-		if status == 202 {
+		if status == want {
 			w.stored++
 			if now.After(begin) && now.Before(end) {
 				w.accepted++

@@ -85,6 +85,8 @@ func goals() []goal {
 		{"latency_p50_ms", false, 25},
 		{"latency_p99_ms", false, 0}, // no bound is set
 		{"memory_peak_mib", false, 300},
+		{"job_vs_ingest_256", true, 0.70},
+		{"job_longpoll_p50_ms", false, 15},
 	}
 }
 

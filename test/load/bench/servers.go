@@ -23,6 +23,7 @@ import (
 //	bench nats DIR            NATS as `weir local` and the tests run it; prints its URL
 //	bench null                a handler that reads the body and answers 202; prints its address
 //	bench publish-each URL    a handler that makes one JetStream publish a request; prints its address
+//	bench work DURATION       a function that takes so long and answers 200; prints its address
 func runChild(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -43,6 +44,21 @@ func runChild(args []string) error {
 				return
 			}
 			accept(w)
+		}))
+	case args[0] == "work" && len(args) == 2:
+		d, err := time.ParseDuration(args[1])
+		if err != nil {
+			return err
+		}
+		return serve(ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, err := io.Copy(io.Discard, r.Body)
+			wait(r.Context(), d)
+			if err != nil {
+				w.WriteHeader(http.StatusBadRequest)
+				return
+			}
+			w.Header()["Content-Type"] = []string{"application/json"}
+			_, _ = io.WriteString(w, `{"done":true}`+"\n") // the load generator notices
 		}))
 	case args[0] == "publish-each" && len(args) == 2:
 		js, err := publishEachStream(ctx, args[1])

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -71,6 +72,9 @@ func provision(ctx context.Context, url string, cat *catalog.Catalog) error {
 	}
 	defer conn.Close()
 	if err := conn.EnsureLeases(ctx, 1); err != nil {
+		return err
+	}
+	if err := conn.EnsureKeys(ctx, 1, time.Now()); err != nil {
 		return err
 	}
 	for _, q := range cat.Queues {

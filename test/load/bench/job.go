@@ -1,0 +1,206 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/HdrHistogram/hdrhistogram-go"
+
+	"github.com/weir-dev/weir/internal/catalog"
+)
+
+const (
+	jobConns       = 256
+	jobConcurrency = 64
+	jobRate        = 200                   // jobs a second, open loop
+	jobWork        = 50 * time.Millisecond // of the function, in the open loop
+	jobInFlight    = 512                   // requests at once, before the open loop's schedule slips
+	jobWait        = "Prefer: wait=29\r\n" // as long as the gateway holds a request
+)
+
+// job measures asynchronous requests: their submission beside that of a buffered write, how many are done from
+// submission to result, and how much later than its function is done a client has the result.
+func (b *bench) job(ctx context.Context) error {
+	waiting := newOrderBook(jobConns, ordersPerConn, jobWait)
+	variants := []variant{
+		{"job_ingest", []int{jobConns}, gatewayWith(asShipped)},
+		{"job_submit", []int{jobConns}, startJobs},
+	}
+	for round := range b.rounds {
+		b.say("job, round %d of %d", round+1, b.rounds)
+		for _, v := range variants {
+			if err := b.measure(ctx, v); err != nil {
+				return fmt.Errorf("%s: %w", v.name, err)
+			}
+		}
+		slices.Reverse(variants)
+		if err := b.jobsDone(ctx, waiting); err != nil {
+			return err
+		}
+	}
+	b.results.ratio("job_vs_ingest_256", "job_submit_per_s_256", "job_ingest_per_s_256")
+	return b.longPoll(ctx)
+}
+
+// startJobs is the gateway and NATS with the route's requests as jobs, and nobody who takes from the queue.
+func startJobs(ctx context.Context, b *bench) (*target, error) {
+	dir := b.folder("nats")
+	t, _, err := b.startJobStack(ctx, dir, "http://127.0.0.1:1")
+	if t != nil {
+		t.dir = dir
+	}
+	return t, err
+}
+
+// startJobStack returns the gateway, and the URL of NATS.
+func (b *bench) startJobStack(ctx context.Context, dir, function string) (*target, string, error) {
+	server, url, err := b.startNATS(ctx, dir)
+	if err != nil {
+		return nil, "", err
+	}
+	cat, err := b.catalogOf(function) //nolint:contextcheck // reading YAML takes none
+	if err != nil {
+		return nil, "", err
+	}
+	makeJobs(cat)
+	if err := provision(ctx, url, cat); err != nil {
+		return nil, "", err
+	}
+	gateway, addr, err := b.startGateway(ctx, url, asShipped)
+	if err != nil {
+		return nil, "", err
+	}
+	err = gateway.until(ctx, func() bool { // the signing keys are there
+		status, _ := get(ctx, http.MethodGet, "http://"+addr+"/jobs/x", "", nil)
+		return status == http.StatusNotFound
+	})
+	return &target{addr: addr, pids: map[string]int{"gateway": gateway.PID(), "nats": server.PID()}}, url, err
+}
+
+// makeJobs lets the sample's buffered writes be jobs.
+func makeJobs(cat *catalog.Catalog) {
+	for i := range cat.APIs {
+		for j := range cat.APIs[i].Routes {
+			r := &cat.APIs[i].Routes[j]
+			r.Job, r.Queue = r.Queue, nil
+		}
+	}
+	for i := range cat.Queues {
+		cat.Queues[i].Jobs = true
+	}
+	for i := range cat.Mappings {
+		cat.Mappings[i].MaxConcurrency = jobConcurrency
+	}
+}
+
+// jobsDone is a closed loop of requests that wait for their job's result, of a function that takes no time.
+func (b *bench) jobsDone(ctx context.Context, orders *orderBook) error {
+	defer b.stopChildren()
+	_, function, err := b.self(ctx, "work", "work", "0s")
+	if err != nil {
+		return err
+	}
+	t, url, err := b.startJobStack(ctx, b.folder("nats"), "http://"+function)
+	if err != nil {
+		return err
+	}
+	if _, err := b.startDispatcher(url); err != nil {
+		return err
+	}
+	l := load{addr: t.addr, conns: jobConns, orders: orders, warm: warmUp, window: b.window, want: http.StatusOK}
+	res, err := l.run(ctx)
+	if err != nil {
+		return err
+	}
+	if res.accepted == 0 || len(res.statuses) > 1 {
+		return fmt.Errorf("the answers were not all 200: %v", res.statuses)
+	}
+	b.results.add("job_per_s", res.perSecond())
+	b.results.add("job_wait_p50_ms", res.ms(50))
+	fmt.Printf("    submission to result: %.0f/s, p50 %.1f ms\n", res.perSecond(), res.ms(50))
+	return nil
+}
+
+// longPoll is an open loop of clients that submit and then wait for the result, of a function that takes jobWork.
+func (b *bench) longPoll(ctx context.Context) error {
+	defer b.stopChildren()
+	_, function, err := b.self(ctx, "work", "work", jobWork.String())
+	if err != nil {
+		return err
+	}
+	t, url, err := b.startJobStack(ctx, b.folder("nats"), "http://"+function)
+	if err != nil {
+		return err
+	}
+	if _, err := b.startDispatcher(url); err != nil {
+		return err
+	}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: jobInFlight, MaxConnsPerHost: jobInFlight}}
+	defer client.CloseIdleConnections()
+	warm := int(warmUp.Seconds() * jobRate)
+	total := warm + int(b.latency.Seconds()*jobRate)
+	took := make([]time.Duration, total)
+	errs := make([]error, total)
+	others := b.watchOthers()
+	start := time.Now().Add(100 * time.Millisecond)
+	var wg sync.WaitGroup
+	for n := range total {
+		intended := start.Add(time.Duration(n) * time.Second / jobRate)
+		wait(ctx, time.Until(intended))
+		wg.Go(func() {
+			errs[n] = submitAndWait(ctx, client, "http://"+t.addr)
+			took[n] = time.Since(intended)
+		})
+	}
+	wg.Wait()
+	crowd := b.crowd(others())
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	h := hdrhistogram.New(1, maxLatency, 3)
+	for _, d := range took[warm:] {
+		if err := h.RecordValue(max(0, (d - jobWork).Microseconds())); err != nil {
+			return err
+		}
+	}
+	p50, p99 := float64(h.ValueAtQuantile(50))/1000, float64(h.ValueAtQuantile(99))/1000
+	b.results.add("job_longpoll_p50_ms", p50)
+	b.results.add("job_longpoll_p99_ms", p99)
+	fmt.Printf("    long poll at %d jobs/s, beyond the function's %s: p50 %.1f ms  p99 %.1f ms%s\n", jobRate, jobWork, p50, p99, crowd)
+	return nil
+}
+
+func submitAndWait(ctx context.Context, client *http.Client, url string) error {
+	do := func(method, path, body string, header ...string) (int, string, error) {
+		req, err := http.NewRequestWithContext(ctx, method, url+path, strings.NewReader(body))
+		if err != nil {
+			return 0, "", err
+		}
+		req.Header.Set("Content-Type", "application/json")
+		for i := 0; i < len(header); i += 2 {
+			req.Header.Set(header[i], header[i+1])
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return 0, "", err
+		}
+		_, err = io.Copy(io.Discard, resp.Body)
+		return resp.StatusCode, resp.Header.Get("Location"), errors.Join(err, resp.Body.Close())
+	}
+	status, location, err := do(http.MethodPost, "/orders", `{"sku":"book-42","quantity":1,"customer":"ada"}`)
+	if err != nil || status != http.StatusAccepted {
+		return fmt.Errorf("submission: %d, %w", status, err)
+	}
+	status, _, err = do(http.MethodGet, location+"/result", "", "Prefer", "wait=29")
+	if err != nil || status != http.StatusOK {
+		return fmt.Errorf("result: %d, %w", status, err)
+	}
+	return nil
+}
