@@ -30,7 +30,7 @@ type session struct {
 	src  *stream.Source
 	acc  *batch.Accumulator[*item]
 	jobs *batch.Accumulator[*item] // each is a batch of its own
-	ids  map[record.ID]struct{}    // of the jobs in hand
+	ids  map[record.ID]int         // of the jobs in hand
 	turn bool                      // whose turn it is to be taken from: jobs'
 	held map[blockKey]*block
 	size int // bytes in held
@@ -63,7 +63,7 @@ func newSession(m *mapping, src *stream.Source) *session {
 	return &session{
 		m: m, src: src, held: map[blockKey]*block{}, ends: make(chan *episode),
 		acc:  batch.NewAccumulator[*item](policy(m.spec())),
-		jobs: batch.NewAccumulator[*item](batch.Policy{MaxItems: 1, MaxBytes: math.MaxInt}), ids: map[record.ID]struct{}{},
+		jobs: batch.NewAccumulator[*item](batch.Policy{MaxItems: 1, MaxBytes: math.MaxInt}), ids: map[record.ID]int{},
 	}
 }
 
@@ -183,14 +183,16 @@ func (s *session) take(d *stream.Delivery) {
 		b.size += r.Size()
 		it := &item{rec: r, block: b}
 		b.items = append(b.items, it)
-		switch _, twice := s.ids[r.ID]; {
+		switch {
 		case !r.Job:
 			s.acc.Add(it, len(r.Body), now)
-		case twice: // of a client that repeated its request: the one in hand stands for both
+		case s.ids[r.ID] > 0 && !d.Retry:
+			// Of a client that repeated its request: the one in hand stands for both. What comes from the retries is no
+			// repetition: the one in hand was put off and is only not settled yet. TestJobsAndKills guards it.
 			it.fate = done
 			b.left--
 		default:
-			s.ids[r.ID] = struct{}{}
+			s.ids[r.ID]++
 			s.jobs.Add(it, len(r.Body), now)
 		}
 	}
@@ -246,7 +248,9 @@ func (s *session) settle(e *episode) bool {
 	complete := true
 	for _, it := range e.items {
 		if it.rec.Job {
-			delete(s.ids, it.rec.ID)
+			if s.ids[it.rec.ID]--; s.ids[it.rec.ID] == 0 {
+				delete(s.ids, it.rec.ID)
+			}
 		}
 		switch it.fate {
 		case done:
