@@ -156,10 +156,11 @@ func (l *jobLoad) submit(n int64) (path string, ok bool) {
 		status, text, h, err := l.do(http.MethodPost, l.url+"/work", fmt.Sprint(n), "Idempotency-Key", fmt.Sprint(n))
 		switch {
 		case err == nil && status == http.StatusAccepted:
+			path = h.Get("Location")
 			l.mu.Lock()
-			defer l.mu.Unlock()
-			l.accepted[n] = h.Get("Location")
-			return l.accepted[n], true
+			l.accepted[n] = path
+			l.mu.Unlock()
+			return path, true
 		case err == nil && status != http.StatusServiceUnavailable:
 			l.t.Errorf("job %d: %d %s", n, status, text)
 			return "", false
