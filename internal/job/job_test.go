@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -107,6 +108,22 @@ func TestStates(t *testing.T) {
 	redriven.Redriven = now.Add(hour)
 	if _, err := job.Begin(t.Context(), conn, queue, &redriven, now); !errors.Is(err, job.ErrFinal) {
 		t.Errorf("what has succeeded is redriven: %v", err)
+	}
+}
+
+// TestContentTypeWithoutEnd must not keep the outcome from being stored: the record would come again for ever.
+func TestContentTypeWithoutEnd(t *testing.T) {
+	conn, queue := newQueue(t)
+	rec, id := newJob(t, queue)
+	a, err := job.Begin(t.Context(), conn, queue, rec, rec.Time)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := a.Succeed(t.Context(), strings.Repeat("x", 1<<20), []byte("done"), rec.Time); err != nil {
+		t.Fatal(err)
+	}
+	if s, body, err := job.Get(t.Context(), conn, id, hour, rec.Time); err != nil || s.Result.ContentType != "" || string(body) != "done" {
+		t.Errorf("%+v, %q, %v", s, body, err)
 	}
 }
 

@@ -42,9 +42,15 @@ func FailBy(ctx context.Context, conn *stream.Conn, t Token, e Error, now time.T
 	return conn.Hasten(ctx, t.Queue, t.Record, now)
 }
 
+// maxContentType bounds what a function says that its result is, in bytes: a state must fit in a message.
+const maxContentType = 256
+
 func (s *State) succeed(contentType string, body []byte, now time.Time) {
 	s.Status, s.Changed, s.Finished, s.Error = Succeeded, now.UTC(), now.UTC(), nil
 	s.Until, s.Heartbeat, s.Broken = time.Time{}, 0, false
+	if len(contentType) > maxContentType {
+		contentType = "" // whoever asks for the result is told that it is bytes
+	}
 	s.Result = &Result{ContentType: contentType, Size: int64(len(body))}
 }
 
