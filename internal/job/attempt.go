@@ -51,7 +51,7 @@ func Begin(ctx context.Context, conn *stream.Conn, queue catalog.Key, rec *recor
 	for {
 		former := &State{}
 		if !fresh {
-			s, _, err := load(ctx, conn, queue, rec.ID)
+			s, err := a.stored(ctx)
 			if err != nil {
 				return nil, err
 			}
@@ -88,6 +88,16 @@ func Begin(ctx context.Context, conn *stream.Conn, queue catalog.Key, rec *recor
 	}
 }
 
+// stored is the job's state; nil: none. One that can't be read counts as queued: it must not bring the record back for
+// ever.
+func (a *Attempt) stored(ctx context.Context) (*State, error) {
+	s, _, err := load(ctx, a.conn, a.queue, a.rec.ID)
+	if errors.Is(err, errState) {
+		return &State{Status: Queued, Created: time.UnixMilli(a.rec.Time.UnixMilli()).UTC(), seq: s.seq}, nil
+	}
+	return s, err
+}
+
 // put replaces the state that this attempt has stored.
 func (a *Attempt) put(ctx context.Context, s State, body []byte) error {
 	header, err := s.encode()
@@ -109,7 +119,7 @@ func (a *Attempt) end(ctx context.Context, s State, body []byte) error {
 		if !errors.Is(err, stream.ErrJobChanged) {
 			return err
 		}
-		there, _, err := load(ctx, a.conn, a.queue, a.rec.ID)
+		there, err := a.stored(ctx)
 		switch {
 		case err != nil:
 			return err
@@ -143,7 +153,7 @@ func (a *Attempt) Wait(ctx context.Context, heartbeat time.Duration, now time.Ti
 		if !errors.Is(err, stream.ErrJobChanged) {
 			return err
 		}
-		there, _, err := load(ctx, a.conn, a.queue, a.rec.ID)
+		there, err := a.stored(ctx)
 		switch {
 		case err != nil:
 			return err

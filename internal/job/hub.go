@@ -158,7 +158,7 @@ func (f *feed) Changed(id record.ID, s stream.JobState) {
 	state, err := decode(s.Header, s.Seq)
 	if err != nil {
 		f.hub.log.Error("a job's state can't be read", "job", id.String(), "error", err)
-		state = nil
+		state = nil // whoever waits looks
 	}
 	wake(ws, state)
 }

@@ -127,6 +127,28 @@ func TestContentTypeWithoutEnd(t *testing.T) {
 	}
 }
 
+// TestUnreadableState is replaced by the next attempt.
+func TestUnreadableState(t *testing.T) {
+	conn, queue := newQueue(t)
+	rec, id := newJob(t, queue)
+	if _, err := conn.PutJob(t.Context(), queue, rec.ID, stream.JobState{Header: "x"}, 0); err != nil {
+		t.Fatal(err)
+	}
+	if s, _, err := job.Get(t.Context(), conn, id, hour, rec.Time); err == nil {
+		t.Errorf("it reads as %+v", s)
+	}
+	a, err := job.Begin(t.Context(), conn, queue, rec, rec.Time)
+	if err == nil {
+		err = a.Succeed(t.Context(), "", []byte("done"), rec.Time)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s, _, err := job.Get(t.Context(), conn, id, hour, rec.Time); err != nil || s.Status != job.Succeeded || !s.Created.Equal(id.Created) {
+		t.Errorf("%+v, %v", s, err)
+	}
+}
+
 // TestAgedOutWhileItRan: the outcome is stored although the state it is to replace is gone.
 func TestAgedOutWhileItRan(t *testing.T) {
 	conn, queue := newQueue(t)

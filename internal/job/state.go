@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -90,10 +91,14 @@ func (s *State) encode() (string, error) {
 	return string(b), nil
 }
 
+// errState means that what is stored is no state.
+var errState = errors.New("job: the stored state can't be read")
+
+// decode returns with errState a state that says nothing but its sequence.
 func decode(header string, seq uint64) (*State, error) {
 	s := &State{seq: seq}
 	if err := json.Unmarshal([]byte(header), s); err != nil {
-		return nil, fmt.Errorf("decode a job's state: %w", err)
+		return &State{seq: seq}, fmt.Errorf("%w: %w", errState, err)
 	}
 	return s, nil
 }
