@@ -168,7 +168,11 @@ func (j *jobRequest) await(ctx context.Context, watch *job.Watch, state *job.Sta
 		state, body = s, b
 	}
 	if body == nil && state.Status == job.Succeeded { // it had ended before the wait
-		return job.Get(ctx, j.g.cfg.Conn, j.id, j.maxAge, time.Now())
+		s, b, err := job.Get(ctx, j.g.cfg.Conn, j.id, j.maxAge, time.Now())
+		if err != nil {
+			return state, body, err
+		}
+		return s, b, nil
 	}
 	return state, body, nil
 }

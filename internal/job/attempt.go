@@ -69,7 +69,7 @@ func Begin(ctx context.Context, conn *stream.Conn, queue catalog.Key, rec *recor
 		}
 		if former.Status == Running && !former.Until.IsZero() {
 			a.state = *former
-			if now.Before(former.Until) {
+			if !former.Broken && now.Before(former.Until) {
 				return a, ErrWaiting
 			}
 			return a, ErrLapsed

@@ -63,8 +63,10 @@ func Submit(ctx context.Context, conn *stream.Conn, queue catalog.Key, r *record
 	switch {
 	case err != nil:
 		return ID{}, "", false, err
-	case s != nil:
+	case s != nil && s.Print != "":
 		return NewID(queue, r.ID, s.Created), s.Print, false, nil
+	case s != nil && there == nil: // cancelled before its first attempt: what the request was is not known any more
+		return NewID(queue, r.ID, s.Created), Fingerprint(r), false, nil
 	case there != nil:
 		return NewID(queue, there.ID, there.Time), Fingerprint(there), false, nil
 	}
