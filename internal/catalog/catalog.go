@@ -122,6 +122,17 @@ type Retry struct {
 	MaxAge         time.Duration `json:"maxAge"` // a failed record older than this is dead-lettered
 }
 
+// JobQueues are the queues that routes make jobs of.
+func (c *Catalog) JobQueues() []Key {
+	var keys []Key
+	for _, q := range c.Queues {
+		if q.Jobs {
+			keys = append(keys, q.Key)
+		}
+	}
+	return keys
+}
+
 // Revision is a short hash of the content: equal catalogs have equal revisions.
 func (c *Catalog) Revision() string {
 	b, err := json.Marshal(c)

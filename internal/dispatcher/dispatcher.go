@@ -163,13 +163,7 @@ func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog
 			m.run()
 		})
 	}
-	var jobs []catalog.Key
-	for _, q := range cat.Queues {
-		if q.Jobs {
-			jobs = append(jobs, q.Key)
-		}
-	}
-	d.hub.Use(jobs)
+	d.hub.Use(cat.JobQueues())
 	d.revision = cat.Revision()
 }
 

@@ -138,13 +138,7 @@ func (g *Gateway) Use(cat *catalog.Catalog) error {
 		return fmt.Errorf("catalog %s is not used: %w", cat.Revision(), err)
 	}
 	g.table.Store(t)
-	var jobs []catalog.Key
-	for _, q := range cat.Queues {
-		if q.Jobs {
-			jobs = append(jobs, q.Key)
-		}
-	}
-	g.hub.Use(jobs)
+	g.hub.Use(cat.JobQueues())
 	g.cfg.Log.Info("serving catalog", "revision", t.revision, "routes", t.routes)
 	return nil
 }

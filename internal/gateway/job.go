@@ -14,8 +14,8 @@ import (
 // job stores the request as a job and answers 202 with its address once it is durable. A client that prefers to wait
 // gets the result itself, if it is there in time.
 func (r *route) job(w http.ResponseWriter, req *http.Request, body []byte, now time.Time) {
-	ring := r.g.keys.Load()
-	if ring == nil {
+	ring := r.g.ring()
+	if len(ring.Keys) == 0 {
 		writeProblem(w, req, problemOfJob(job.ErrNoKeys))
 		return
 	}
@@ -42,7 +42,7 @@ func (r *route) job(w http.ResponseWriter, req *http.Request, body []byte, now t
 		writeProblem(w, req, problemOfJob(err))
 		return
 	}
-	text, err := id.Text(*ring)
+	text, err := id.Text(ring)
 	if err != nil {
 		writeProblem(w, req, problemOfJob(err))
 		return

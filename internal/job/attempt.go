@@ -174,7 +174,7 @@ func (a *Attempt) Wait(ctx context.Context, heartbeat time.Duration, now time.Ti
 func (a *Attempt) Fail(ctx context.Context, e Error, now time.Time) error {
 	s := a.state
 	s.Status, s.Changed, s.Finished, s.Error = Failed, now.UTC(), now.UTC(), &e
-	s.Until, s.Heartbeat, s.Broken = time.Time{}, 0, false
+	s.leave()
 	return a.end(ctx, s, nil)
 }
 
@@ -182,7 +182,7 @@ func (a *Attempt) Fail(ctx context.Context, e Error, now time.Time) error {
 func (a *Attempt) Requeue(ctx context.Context, e *Error, now time.Time) error {
 	s := a.state
 	s.Status, s.Changed, s.Progress = Queued, now.UTC(), nil
-	s.Until, s.Heartbeat, s.Broken = time.Time{}, 0, false
+	s.leave()
 	if e != nil {
 		s.Error = e
 	} else {

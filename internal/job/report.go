@@ -47,7 +47,7 @@ const maxContentType = 256
 
 func (s *State) succeed(contentType string, body []byte, now time.Time) {
 	s.Status, s.Changed, s.Finished, s.Error = Succeeded, now.UTC(), now.UTC(), nil
-	s.Until, s.Heartbeat, s.Broken = time.Time{}, 0, false
+	s.leave()
 	if len(contentType) > maxContentType {
 		contentType = "" // whoever asks for the result is told that it is bytes
 	}
@@ -96,6 +96,9 @@ func Over(ctx context.Context, conn *stream.Conn, t Token) (bool, error) {
 	s, _, err := load(ctx, conn, t.Queue, t.Record)
 	return err == nil && !s.at(t), err
 }
+
+// leave forgets what only an attempt that goes on after its call has.
+func (s *State) leave() { s.Until, s.Heartbeat, s.Broken = time.Time{}, 0, false }
 
 // at reports whether t's attempt is under way. s is nil when there is no state.
 func (s *State) at(t Token) bool {

@@ -84,6 +84,20 @@ func (b *bench) startJobStack(ctx context.Context, dir, function string) (*targe
 	return &target{addr: addr, pids: map[string]int{"gateway": gateway.PID(), "nats": server.PID()}}, url, err
 }
 
+// startWork is all that does jobs, with a function that takes d.
+func (b *bench) startWork(ctx context.Context, d time.Duration) (*target, error) {
+	_, function, err := b.self(ctx, "work", "work", d.String())
+	if err != nil {
+		return nil, err
+	}
+	t, url, err := b.startJobStack(ctx, b.folder("nats"), "http://"+function)
+	if err != nil {
+		return nil, err
+	}
+	_, err = b.startDispatcher(url)
+	return t, err
+}
+
 // makeJobs lets the sample's buffered writes be jobs.
 func makeJobs(cat *catalog.Catalog) {
 	for i := range cat.APIs {
@@ -103,15 +117,8 @@ func makeJobs(cat *catalog.Catalog) {
 // jobsDone is a closed loop of requests that wait for their job's result, of a function that takes no time.
 func (b *bench) jobsDone(ctx context.Context, orders *orderBook) error {
 	defer b.stopChildren()
-	_, function, err := b.self(ctx, "work", "work", "0s")
+	t, err := b.startWork(ctx, 0)
 	if err != nil {
-		return err
-	}
-	t, url, err := b.startJobStack(ctx, b.folder("nats"), "http://"+function)
-	if err != nil {
-		return err
-	}
-	if _, err := b.startDispatcher(url); err != nil {
 		return err
 	}
 	l := load{addr: t.addr, conns: jobConns, orders: orders, warm: warmUp, window: b.window, want: http.StatusOK}
@@ -131,15 +138,8 @@ func (b *bench) jobsDone(ctx context.Context, orders *orderBook) error {
 // longPoll is an open loop of clients that submit and then wait for the result, of a function that takes jobWork.
 func (b *bench) longPoll(ctx context.Context) error {
 	defer b.stopChildren()
-	_, function, err := b.self(ctx, "work", "work", jobWork.String())
+	t, err := b.startWork(ctx, jobWork)
 	if err != nil {
-		return err
-	}
-	t, url, err := b.startJobStack(ctx, b.folder("nats"), "http://"+function)
-	if err != nil {
-		return err
-	}
-	if _, err := b.startDispatcher(url); err != nil {
 		return err
 	}
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: jobInFlight, MaxConnsPerHost: jobInFlight}}
