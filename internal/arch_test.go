@@ -31,14 +31,14 @@ var ranks = map[string]int{
 	"internal/job":      4,
 
 	"internal/functions/orderdb": 4,
-	"internal/gateway":           5, "internal/dispatcher": 5, "internal/controller": 5,
+	"internal/gateway":           5, "internal/dispatcher": 5, "internal/controller": 5, "internal/realtime": 5,
 	"internal/functions/orderwriter": 5, "internal/functions/orderapi": 5,
 
 	"internal/app":         6,
-	"internal/app/gateway": 7, "internal/app/dispatcher": 7, "internal/app/controller": 7,
+	"internal/app/gateway": 7, "internal/app/dispatcher": 7, "internal/app/controller": 7, "internal/app/realtime": 7,
 	"internal/app/local": 8,
 
-	"services/gateway": 9, "services/dispatcher": 9, "services/controller": 9, "cmd/weir": 9,
+	"services/gateway": 9, "services/dispatcher": 9, "services/controller": 9, "services/realtime": 9, "cmd/weir": 9,
 	"services/functions/order-writer": 9, "services/functions/order-api": 9,
 	"hack/run": 9, "hack/images": 9,
 }
@@ -54,6 +54,7 @@ var owners = map[string][]string{
 	"knative.dev/serving":                   {"internal/manifest"},
 	"sigs.k8s.io/controller-runtime":        {"internal/controller"},
 	"k8s.io/client-go":                      {"internal/controller"},
+	"github.com/coder/websocket":            {"internal/realtime"},
 	"github.com/santhosh-tekuri/jsonschema": {"internal/schema"},
 }
 
@@ -62,7 +63,7 @@ var (
 	dataPlane = []string{"k8s.io/", "knative.dev/", "sigs.k8s.io/", "github.com/nats-io/nats-server", "github.com/jackc/pgx"}
 	function  = []string{"k8s.io/", "knative.dev/", "sigs.k8s.io/", "github.com/nats-io/"}
 	forbidden = map[string][]string{
-		"services/gateway": dataPlane, "services/dispatcher": dataPlane,
+		"services/gateway": dataPlane, "services/dispatcher": dataPlane, "services/realtime": dataPlane,
 		"services/controller":             {"github.com/nats-io/nats-server", "github.com/jackc/pgx"},
 		"services/functions/order-writer": function, "services/functions/order-api": function,
 	}

@@ -38,6 +38,7 @@ func services() []string {
 	return []string{
 		"./services/gateway",
 		"./services/dispatcher",
+		"./services/realtime",
 		"./services/controller",
 		"./services/functions/order-writer",
 		"./services/functions/order-api",

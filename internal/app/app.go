@@ -31,6 +31,7 @@ type Config struct {
 	DrainTimeout time.Duration // WEIR_DRAIN_TIMEOUT; 0: the service's own default
 	Instance     string        // WEIR_INSTANCE: the name of this process in the cluster; default: the host's name
 	CallbackURL  string        // WEIR_CALLBACK_URL: the gateway's, as functions reach it; empty: functions can't go on after their answer
+	RealtimeURL  *url.URL      // WEIR_REALTIME_URL: of realtime, as the gateway reaches it; empty: no events, no sockets
 	Codec        record.Codec  // WEIR_COMPRESSION: s2 (default), zstd or none
 	Log          *slog.Logger  // WEIR_LOG_LEVEL (default info), WEIR_LOG_FORMAT (json or text; default json)
 }
@@ -77,8 +78,13 @@ func FromEnv(getenv func(string) string) (Config, error) {
 		return Config{}, errors.New("WEIR_NATS_PASSWORD_FILE is set, but not WEIR_NATS_USER: give it the user whose password that is")
 	}
 	var err error
-	if u, err := url.Parse(cfg.CallbackURL); cfg.CallbackURL != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+	if cfg.CallbackURL != "" && address(cfg.CallbackURL) == nil {
 		return Config{}, fmt.Errorf("WEIR_CALLBACK_URL is %q: give it the address of the gateway as functions reach it, such as http://weir-gateway.weir-system", cfg.CallbackURL)
+	}
+	if v := getenv("WEIR_REALTIME_URL"); v != "" {
+		if cfg.RealtimeURL = address(v); cfg.RealtimeURL == nil {
+			return Config{}, fmt.Errorf("WEIR_REALTIME_URL is %q: give it the address of realtime as the gateway reaches it, such as http://weir-realtime.weir-system", v)
+		}
 	}
 	if v := getenv("WEIR_DRAIN_TIMEOUT"); v != "" {
 		if cfg.DrainTimeout, err = time.ParseDuration(v); err != nil || cfg.DrainTimeout <= 0 {
@@ -98,6 +104,15 @@ func FromEnv(getenv func(string) string) (Config, error) {
 		return Config{}, fmt.Errorf("WEIR_LOG_FORMAT, WEIR_LOG_LEVEL: %w", err)
 	}
 	return cfg, nil
+}
+
+// address reads the URL of a service; nil: it is none.
+func address(text string) *url.URL {
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+		return nil
+	}
+	return u
 }
 
 // gcPercent trades memory for time: the services hold little, and what they hold is bounded, so collecting

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,13 +19,14 @@ import (
 	"github.com/weir-dev/weir/internal/dispatcher"
 	"github.com/weir-dev/weir/internal/gateway"
 	"github.com/weir-dev/weir/internal/invoke"
+	"github.com/weir-dev/weir/internal/realtime"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
-// jobs is a gateway and a dispatcher with one queue of jobs.
+// jobs is a gateway, a dispatcher and realtime with one queue of jobs.
 type jobs struct {
 	t       *testing.T
 	conn    *stream.Conn
@@ -32,6 +34,7 @@ type jobs struct {
 	url     string
 	cat     catalog.Catalog
 	release func() // the dispatcher, which until then has not begun
+	stop    func() // all
 }
 
 func startJobs(t *testing.T, fn http.HandlerFunc, change ...func(*catalog.Mapping)) *jobs {
@@ -69,7 +72,19 @@ func startJobs(t *testing.T, fn http.HandlerFunc, change ...func(*catalog.Mappin
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := gateway.New(gateway.Config{Listener: l, Conn: conn, Client: client, Codec: record.DefaultCodec, DrainTimeout: testkit.Patience, Log: testkit.Log(t)})
+	rl, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := realtime.New(realtime.Config{Listener: rl, Conn: conn, DrainTimeout: testkit.Patience, DrainSpread: time.Millisecond, Log: testkit.Log(t)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Use(&j.cat)
+	g, err := gateway.New(gateway.Config{
+		Listener: l, Conn: conn, Client: client, Codec: record.DefaultCodec, DrainTimeout: testkit.Patience, Log: testkit.Log(t),
+		Realtime: &url.URL{Scheme: "http", Host: rl.Addr().String()},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,16 +100,19 @@ func startJobs(t *testing.T, fn http.HandlerFunc, change ...func(*catalog.Mappin
 	d.Use(&j.cat)
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
-	t.Cleanup(func() {
+	j.stop = sync.OnceFunc(func() {
 		http.DefaultClient.CloseIdleConnections()
 		cancel()
 		wg.Wait()
 	})
+	t.Cleanup(j.stop)
 	wg.Go(func() { _ = g.Run(ctx, func() {}) })
+	wg.Go(func() { _ = r.Run(ctx, func() {}) })
 	wg.Go(func() {
 		_ = conn.WatchKeys(ctx, func(ring sign.Ring) {
 			d.UseKeys(ring)
 			g.UseKeys(ring)
+			r.UseKeys(ring)
 		})
 	})
 	j.release = sync.OnceFunc(func() { wg.Go(func() { _ = d.Run(ctx, func() {}) }) })
@@ -122,8 +140,9 @@ type jobReply struct {
 		Result *struct {
 			ContentType string
 			Size        int
+			Data        json.RawMessage
 		}
-		Links struct{ Self, Result string }
+		Links struct{ Self, Result, Events, Socket string }
 		Type  string // of a problem
 	}
 }

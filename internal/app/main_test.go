@@ -68,6 +68,13 @@ authorization {
         ]
         deny: ["$JS.API.STREAM.PURGE.KV_WEIR_CATALOG", "$JS.API.STREAM.PURGE.KV_WEIR_KEYS", "$JS.API.STREAM.PURGE.WEIR_LEASES"]
       }, subscribe: ["_INBOX_dispatcher.>", "weir.e.>"] } }
+    { user: realtime, password: %q, permissions: {
+      publish: [
+        "$JS.API.STREAM.INFO.KV_WEIR_CATALOG", "$JS.API.STREAM.INFO.KV_WEIR_KEYS", "$JS.API.DIRECT.GET.*.weir.j.>"
+        "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.CREATE.KV_WEIR_KEYS.>"
+        "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_KEYS.>"
+        "$JS.FC.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_KEYS.>"
+      ], subscribe: ["_INBOX_realtime.>", "weir.e.>"] } }
   ]
 }
 `
@@ -83,7 +90,7 @@ type secureNATS struct {
 func newSecureNATS(t *testing.T) *secureNATS {
 	t.Helper()
 	s := &secureNATS{t: t, dir: t.TempDir(), pass: map[string]string{}}
-	for _, user := range []string{"controller", "operator", "gateway", "dispatcher"} {
+	for _, user := range []string{"controller", "operator", "gateway", "dispatcher", "realtime"} {
 		s.pass[user] = rand.Text()
 		s.tell(user, s.pass[user])
 	}
@@ -120,7 +127,7 @@ func (s *secureNATS) tell(user, password string) { s.write(user+".password", pas
 // configure writes the server's configuration.
 func (s *secureNATS) configure() {
 	s.write("nats.conf", fmt.Sprintf(natsConf, s.path("jetstream"), s.path("cert.pem"), s.path("key.pem"),
-		s.pass["controller"], s.pass["operator"], s.pass["gateway"], s.pass["dispatcher"]))
+		s.pass["controller"], s.pass["operator"], s.pass["gateway"], s.pass["dispatcher"], s.pass["realtime"]))
 }
 
 // rotate makes password the one that the server wants of user, whose connections it drops.

@@ -16,6 +16,7 @@ import (
 	"github.com/weir-dev/weir/internal/app"
 	appdispatcher "github.com/weir-dev/weir/internal/app/dispatcher"
 	appgateway "github.com/weir-dev/weir/internal/app/gateway"
+	apprealtime "github.com/weir-dev/weir/internal/app/realtime"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/lifecycle"
 	"github.com/weir-dev/weir/internal/stream"
@@ -80,7 +81,7 @@ func shop(functionURL string) (catalog.Queue, *catalog.Catalog) {
 }
 
 // TestServicesNeedNoMoreRights: an order that fails once, one that is refused and one that is fine, and jobs of every
-// kind, pass through gateway and dispatcher, each over TLS as its own user with the rights of natsConf and no others.
+// kind, pass through gateway, dispatcher and realtime, each over TLS as its own user with the rights of natsConf and no others.
 func TestServicesNeedNoMoreRights(t *testing.T) {
 	s := newSecureNATS(t)
 	var failed atomic.Bool
@@ -110,12 +111,14 @@ func TestServicesNeedNoMoreRights(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	frontAddr, probes := freePort(t), freePort(t)
-	gcfg, glog := s.config("gateway", "WEIR_LISTEN", frontAddr)
+	frontAddr, probes, pushAddr, pushProbes := freePort(t), freePort(t), freePort(t), freePort(t)
+	gcfg, glog := s.config("gateway", "WEIR_LISTEN", frontAddr, "WEIR_REALTIME_URL", "http://"+pushAddr)
+	rcfg, rlog := s.config("realtime", "WEIR_LISTEN", pushAddr, "WEIR_HEALTH_LISTEN", pushProbes)
 	dcfg, dlog := s.config("dispatcher", "WEIR_HEALTH_LISTEN", probes, "WEIR_CALLBACK_URL", "http://"+frontAddr)
 	front, back := s.dial(gcfg), s.dial(dcfg)
 	stopGateway := runs(t, appgateway.Run, gcfg, front)
 	stopDispatcher := runs(t, appdispatcher.Run, dcfg, back)
+	stopRealtime := runs(t, apprealtime.Run, rcfg, s.dial(rcfg))
 
 	testkit.Eventually(t, "the dispatcher lives", func() bool { status, _ := get(t, "http://"+probes+"/healthz"); return status == 200 })
 	if status, body := get(t, "http://"+probes+"/readyz"); status != 503 || !strings.Contains(body, "catalog") {
@@ -124,7 +127,7 @@ func TestServicesNeedNoMoreRights(t *testing.T) {
 	if err := control.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
 		t.Fatal(err)
 	}
-	for _, addr := range []string{frontAddr, probes} {
+	for _, addr := range []string{frontAddr, probes, pushProbes} {
 		testkit.Eventually(t, "it is ready", func() bool { status, _ := get(t, "http://"+addr+"/readyz"); return status == 200 })
 	}
 	var ready map[string]string
@@ -174,14 +177,17 @@ func TestServicesNeedNoMoreRights(t *testing.T) {
 			t.Errorf("%s: %+v", status, r)
 		}
 	}
-	j.until(path, "succeeded")
+	events := j.do("GET", path+"/events", "").body // the stream ends with the job
+	if !strings.HasSuffix(events, "\n\n") || !strings.Contains(events, `"status":"succeeded"`) {
+		t.Errorf("events: %s", events)
+	}
 
-	// A change reaches both without a restart: the ordered consumer of the catalog goes on.
+	// A change reaches all without a restart: the ordered consumer of the catalog goes on.
 	cat.Mappings[0].MaxConcurrency = 3
 	if err := control.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
 		t.Fatal(err)
 	}
-	for _, addr := range []string{frontAddr, probes} {
+	for _, addr := range []string{frontAddr, probes, pushProbes} {
 		testkit.Eventually(t, "the change has come", func() bool {
 			_, body := get(t, "http://"+addr+"/readyz")
 			return strings.Contains(body, cat.Revision())
@@ -190,12 +196,13 @@ func TestServicesNeedNoMoreRights(t *testing.T) {
 
 	stopGateway()
 	stopDispatcher()
+	stopRealtime()
 	if lease, err := control.TryLease(t.Context(), "queue.default.orders", "next"); err != nil {
 		t.Errorf("the dispatcher has not given its lease up: %v", err)
 	} else {
 		lease.Release()
 	}
-	for _, log := range []*logged{glog, dlog} {
+	for _, log := range []*logged{glog, dlog, rlog} {
 		if log.says("permissions violation") {
 			t.Errorf("something is not permitted that is tried: %s", log)
 		}

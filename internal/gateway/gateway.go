@@ -5,7 +5,8 @@
 // in memory are bounded together; a new catalog replaces the old one between two requests.
 //
 // The data flows through the files in this order: gateway.go (catalog and server), route.go (throttle and
-// body), schema.go, buffered.go, job.go or synchronous.go, problem.go. What clients ask about jobs is jobs.go, what functions say of them callbacks.go.
+// body), schema.go, buffered.go, job.go or synchronous.go, problem.go. What clients ask
+// about jobs is jobs.go and realtime.go, what functions say of them callbacks.go.
 //
 // May import: record, throttle, catalog, sign, telemetry, stream, invoke, job.
 package gateway
@@ -17,6 +18,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -36,6 +38,8 @@ type Config struct {
 	Conn     *stream.Conn
 	Client   *invoke.Client
 	Codec    record.Codec // of blocks
+	// Realtime is the address of the service that pushes the states of jobs. nil: there is none.
+	Realtime *url.URL
 	// Sync is the sync_interval that NATS was configured with, as the operator says: it can't be asked for. Anything
 	// but SyncAlways is warned of and shown by /readyz. Empty: SyncAlways.
 	Sync string
@@ -85,13 +89,14 @@ type Gateway struct {
 	hub      *job.Hub
 	jobs     *http.ServeMux // below /jobs/ and /callbacks/
 	draining atomic.Bool
-	drain    chan struct{} // closed when draining is set
-	bodies   atomic.Int64  // bytes
+	drain    context.Context // ends when draining is set
+	endWaits context.CancelFunc
+	bodies   atomic.Int64 // bytes
 
 	mu      sync.Mutex
 	writers map[catalog.Key]*writer
 	ended   bool           // no writer is started any more
-	wg      sync.WaitGroup // of the writers
+	wg      sync.WaitGroup // of the writers, and of what is passed on to realtime
 }
 
 // writer is the running group commit of one queue.
@@ -112,7 +117,8 @@ func New(cfg Config) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: cfg, writers: map[catalog.Key]*writer{}, hub: job.NewHub(cfg.Conn, cfg.Log), drain: make(chan struct{})}
+	g := &Gateway{cfg: cfg, writers: map[catalog.Key]*writer{}, hub: job.NewHub(cfg.Conn, cfg.Log)}
+	g.drain, g.endWaits = context.WithCancel(context.Background())
 	g.jobs = g.jobsMux()
 	return g, nil
 }
@@ -193,7 +199,7 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 	case err = <-served:
 	case <-ctx.Done():
 		g.draining.Store(true)
-		close(g.drain)
+		g.endWaits()
 		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.DrainTimeout)
 		conns.waitGone(sctx, noticeTimeout)
 		if err = srv.Shutdown(sctx); err != nil {

@@ -61,7 +61,7 @@ func (r *route) job(w http.ResponseWriter, req *http.Request, body []byte, now t
 		}
 		// That the state can't be read takes nothing back: the request is stored.
 	}
-	j.writeState(w, http.StatusAccepted, state)
+	j.writeState(w, http.StatusAccepted, state, nil)
 }
 
 // errKeyReused means that the idempotency key is another request's.

@@ -14,7 +14,7 @@ import (
 
 // What the gateway answers about jobs is below these; API routes can't have them (v1alpha1.Reserved).
 const (
-	jobsPath      = "/jobs/"
+	jobsPath      = job.Path
 	callbacksPath = "/callbacks/"
 )
 
@@ -45,6 +45,12 @@ func (g *Gateway) jobsMux() *http.ServeMux {
 	handle("DELETE /jobs/{id}", (*jobRequest).cancel)
 	handle("GET /jobs/{id}/result", (*jobRequest).result)
 	mux.HandleFunc("POST /callbacks/{token}", g.callback)
+	if g.cfg.Realtime != nil {
+		pass := g.realtime(g.cfg.Realtime)
+		for _, path := range []string{"events", "{id}/events", "socket", "{id}/socket"} {
+			mux.HandleFunc("GET "+jobsPath+path, pass)
+		}
+	}
 	return mux
 }
 
@@ -59,7 +65,7 @@ type jobRequest struct {
 // get answers with the state. With Prefer: wait it waits for another one than the client knows by If-None-Match, or
 // than there is.
 func (j *jobRequest) get(w http.ResponseWriter, req *http.Request) {
-	state, _, ok := j.look(w, req, true)
+	state, result, ok := j.look(w, req, true)
 	if !ok {
 		return
 	}
@@ -69,7 +75,7 @@ func (j *jobRequest) get(w http.ResponseWriter, req *http.Request) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	j.writeState(w, http.StatusOK, state)
+	j.writeState(w, http.StatusOK, state, result)
 }
 
 // result answers with the result, or says why there is none.
@@ -79,7 +85,7 @@ func (j *jobRequest) result(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	if !state.Status.Final() {
-		j.writeState(w, http.StatusAccepted, state)
+		j.writeState(w, http.StatusAccepted, state, nil)
 		return
 	}
 	h := w.Header()
@@ -97,7 +103,7 @@ func (j *jobRequest) cancel(w http.ResponseWriter, req *http.Request) {
 	switch {
 	case errors.Is(err, job.ErrFinal) && state.Status == job.Cancelled, err == nil:
 		w.Header().Set("Etag", etag(state))
-		j.writeState(w, http.StatusOK, state)
+		j.writeState(w, http.StatusOK, state, nil)
 	case errors.Is(err, job.ErrFinal):
 		writeProblem(w, req, problem{
 			Status: http.StatusConflict, Type: typeJobEnded, Title: "The job has ended",
@@ -156,7 +162,7 @@ func (j *jobRequest) await(ctx context.Context, watch *job.Watch, state *job.Sta
 		case <-again.C:
 		case <-timer.C:
 			return state, body, nil
-		case <-j.g.drain:
+		case <-j.g.drain.Done():
 			return state, body, nil
 		case <-ctx.Done():
 			return state, body, context.Cause(ctx)
@@ -177,40 +183,13 @@ func (j *jobRequest) await(ctx context.Context, watch *job.Watch, state *job.Sta
 	return state, body, nil
 }
 
-// jobDocument is what clients see of a job (docs/contracts.md).
-type jobDocument struct {
-	ID       string        `json:"id"`
-	Status   job.Status    `json:"status"`
-	Created  time.Time     `json:"created"`
-	Started  time.Time     `json:"started,omitzero"`
-	Finished time.Time     `json:"finished,omitzero"`
-	Attempts int           `json:"attempts"`
-	Progress *job.Progress `json:"progress,omitempty"`
-	Error    *problem      `json:"error,omitempty"`
-	Result   *job.Result   `json:"result,omitempty"`
-	Links    jobLinks      `json:"links"`
-}
-
-type jobLinks struct {
-	Self   string `json:"self"`
-	Result string `json:"result"`
-}
-
-func (j *jobRequest) writeState(w http.ResponseWriter, status int, s *job.State) {
-	d := jobDocument{
-		ID: j.text, Status: s.Status, Created: s.Created, Started: s.Started, Finished: s.Finished, Attempts: s.Attempts,
-		Progress: s.Progress, Result: s.Result, Links: jobLinks{Self: jobsPath + j.text, Result: jobsPath + j.text + "/result"},
-	}
-	if s.Error != nil && s.Status != job.Succeeded {
-		p := problemOfFailure(s)
-		d.Error = &p
-	}
+func (j *jobRequest) writeState(w http.ResponseWriter, status int, s *job.State, result []byte) {
 	h := w.Header()
 	if !s.Status.Final() {
 		h.Set("Retry-After", pollAfter)
 	}
 	h["Content-Type"] = jsonContentType
-	body, err := json.Marshal(d)
+	body, err := json.Marshal(job.NewDocument(j.text, s, result))
 	if err != nil {
 		body = []byte(`{}`) // plain values always marshal
 	}
@@ -246,24 +225,12 @@ func (j *jobRequest) writeResult(w http.ResponseWriter, req *http.Request, s *jo
 	}
 }
 
-// problemOfFailure is the function's own status where that says whose fault it is, else 500.
 func problemOfFailure(s *job.State) problem {
-	p := problem{Status: http.StatusInternalServerError, Type: typeJobFailed, Title: "The job failed", Detail: s.Error.Detail}
-	if s.Status != job.Failed {
-		p.Title = "The latest attempt failed"
-	}
-	if s.Error.Status >= 400 && s.Error.Status < 500 {
-		p.Status = s.Error.Status
-	}
-	return p
+	p := job.ProblemOf(s)
+	return problem{Status: p.Status, Type: p.Type, Title: p.Title, Detail: p.Detail}
 }
 
-func etag(s *job.State) string {
-	if s.Status == job.Expired {
-		return `"expired"`
-	}
-	return `"` + strconv.FormatUint(s.Version(), 10) + `"`
-}
+func etag(s *job.State) string { return `"` + job.Version(s) + `"` }
 
 // known reports whether the client has this state (RFC 9110, section 13.1.2).
 func known(req *http.Request, s *job.State) bool {

@@ -33,7 +33,6 @@ const (
 	typeKeyReused   = typeBase + "idempotency-key-reused"
 
 	typeNoJob        = typeBase + "no-job"
-	typeJobFailed    = typeBase + "job-failed"
 	typeJobCancelled = typeBase + "job-cancelled"
 	typeJobExpired   = typeBase + "job-expired"
 	typeJobEnded     = typeBase + "job-ended"

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/record"
@@ -26,7 +27,14 @@ type Hub struct {
 type feed struct {
 	hub   *Hub
 	stop  context.CancelFunc // nil: nobody follows it
-	waits map[record.ID]map[*Watch]struct{}
+	waits map[record.ID]map[Follower]struct{}
+}
+
+// Follower is told of the states of a job that it follows. It must not block, nor ask the hub for anything.
+type Follower interface {
+	// Changed is a state that was stored, without its result; of one job they come in order but for a change of the
+	// stream's leader. nil says that some may have been missed: the present one is to be looked up.
+	Changed(s *State)
 }
 
 // NewHub returns a hub that follows nothing before Use.
@@ -65,7 +73,7 @@ func (h *Hub) Use(queues []catalog.Key) {
 func (h *Hub) feed(k catalog.Key) *feed {
 	f, ok := h.queues[k]
 	if !ok {
-		f = &feed{hub: h, waits: map[record.ID]map[*Watch]struct{}{}}
+		f = &feed{hub: h, waits: map[record.ID]map[Follower]struct{}{}}
 		h.queues[k] = f
 	}
 	return f
@@ -90,26 +98,45 @@ func (h *Hub) Close() {
 	h.wg.Wait()
 }
 
-// Watch waits for one job.
+// Follow begins to tell f of the job's states. Whoever looks its state up after Follow has returned misses nothing: f
+// is told of every later one. Leave ends it.
+func (h *Hub) Follow(queue catalog.Key, id record.ID, f Follower) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	waits := h.feed(queue).waits
+	if waits[id] == nil {
+		waits[id] = map[Follower]struct{}{}
+	}
+	waits[id][f] = struct{}{}
+}
+
+// Leave ends what Follow began: f is told of nothing once it has returned. It is idempotent.
+func (h *Hub) Leave(queue catalog.Key, id record.ID, f Follower) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	there, ok := h.queues[queue]
+	if !ok {
+		return
+	}
+	if delete(there.waits[id], f); len(there.waits[id]) == 0 {
+		delete(there.waits, id)
+	}
+	there.retire(queue)
+}
+
+// Watch waits for one job to change, and cares for the latest state alone.
 type Watch struct {
 	hub    *Hub
 	queue  catalog.Key
 	id     record.ID
 	signal chan struct{}
-	latest *State // guarded by hub.mu
+	latest atomic.Pointer[State]
 }
 
-// Watch begins to wait for the job. Whoever looks its state up after Watch has returned misses nothing: a later state
-// is signalled. Close ends it.
+// Watch begins to wait for the job, like Follow. Close ends it.
 func (h *Hub) Watch(queue catalog.Key, id record.ID) *Watch {
 	w := &Watch{hub: h, queue: queue, id: id, signal: make(chan struct{}, 1)}
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	f := h.feed(queue)
-	if f.waits[id] == nil {
-		f.waits[id] = map[*Watch]struct{}{}
-	}
-	f.waits[id][w] = struct{}{}
+	h.Follow(queue, id, (*watcher)(w))
 	return w
 }
 
@@ -118,32 +145,32 @@ func (h *Hub) Watch(queue catalog.Key, id record.ID) *Watch {
 func (w *Watch) Changed() <-chan struct{} { return w.signal }
 
 // Latest is the state that was signalled last, without its result; nil when it has to be looked up.
-func (w *Watch) Latest() *State {
-	w.hub.mu.Lock()
-	defer w.hub.mu.Unlock()
-	return w.latest
-}
+func (w *Watch) Latest() *State { return w.latest.Load() }
 
 // Close ends the watch. It is idempotent.
-func (w *Watch) Close() {
-	w.hub.mu.Lock()
-	defer w.hub.mu.Unlock()
-	f, ok := w.hub.queues[w.queue]
-	if !ok {
+func (w *Watch) Close() { w.hub.Leave(w.queue, w.id, (*watcher)(w)) }
+
+// watcher is a Watch as its hub sees it.
+type watcher Watch
+
+// Changed implements Follower.
+func (w *watcher) Changed(s *State) {
+	if former := w.latest.Load(); s != nil && former != nil && s.seq <= former.seq {
 		return
 	}
-	if delete(f.waits[w.id], w); len(f.waits[w.id]) == 0 {
-		delete(f.waits, w.id)
+	w.latest.Store(s)
+	select {
+	case w.signal <- struct{}{}:
+	default: // it has not looked yet
 	}
-	f.retire(w.queue)
 }
 
 // Started implements stream.JobWatcher: what happened before may have been missed, so all look again.
 func (f *feed) Started() {
 	f.hub.mu.Lock()
 	defer f.hub.mu.Unlock()
-	for _, ws := range f.waits {
-		wake(ws, nil)
+	for _, followers := range f.waits {
+		tell(followers, nil)
 	}
 }
 
@@ -151,27 +178,30 @@ func (f *feed) Started() {
 func (f *feed) Changed(id record.ID, s stream.JobState) {
 	f.hub.mu.Lock()
 	defer f.hub.mu.Unlock()
-	ws := f.waits[id]
-	if len(ws) == 0 {
+	followers := f.waits[id]
+	if len(followers) == 0 {
 		return
 	}
 	state, err := decode(s.Header, s.Seq)
 	if err != nil {
 		f.hub.log.Error("a job's state can't be read", "job", id.String(), "error", err)
-		state = nil // whoever waits looks
+		state = nil // whoever follows looks
 	}
-	wake(ws, state)
+	tell(followers, state)
 }
 
-func wake(ws map[*Watch]struct{}, latest *State) {
-	for w := range ws {
-		if latest != nil && w.latest != nil && latest.seq <= w.latest.seq {
-			continue
-		}
-		w.latest = latest
-		select {
-		case w.signal <- struct{}{}:
-		default: // it has not looked yet
-		}
+func tell(followers map[Follower]struct{}, s *State) {
+	for f := range followers {
+		f.Changed(s)
 	}
+}
+
+// Followers is how many follow the job.
+func (h *Hub) Followers(queue catalog.Key, id record.ID) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if f, ok := h.queues[queue]; ok {
+		return len(f.waits[id])
+	}
+	return 0
 }

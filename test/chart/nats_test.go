@@ -273,7 +273,7 @@ func (n *natsSet) work(t *testing.T, secret string) {
 	must("controller: read the catalog", err)
 	must("controller: publish again", controller.PublishCatalog(ctx, &catalog.Catalog{Queues: []catalog.Queue{q, orders("more")}}, replicas, published))
 
-	for user, c := range map[string]*stream.Conn{"gateway": gateway, "dispatcher": dispatcher} {
+	for user, c := range map[string]*stream.Conn{"gateway": gateway, "dispatcher": dispatcher, "realtime": n.connect(t, secret, "realtime")} {
 		wctx, stop := context.WithCancel(ctx)
 		var queues int
 		must(user+": watch the catalog", c.WatchCatalog(wctx, func(cat *catalog.Catalog) {
@@ -397,6 +397,17 @@ func TestNATSUsers(t *testing.T) {
 			listens: []string{"_INBOX_dispatcher.a.>", "weir.e.a.b.*"},
 		},
 		{
+			user: "realtime",
+			publish: append([]string{
+				"_INBOX.anybody.1", "weir.q.default.orders", "weir.r.default.orders.at.1", "weir.d.default.orders", "weir.j.default.orders.1",
+				"weir.e.default.orders.1", "weir.lease.x", "$KV.WEIR_KEYS.signing", "$JS.API.STREAM.INFO." + q, "$JS.API.STREAM.PURGE." + q,
+				"$JS.API.DIRECT.GET." + q + ".weir.q.default.orders.1", "$JS.API.STREAM.MSG.GET." + q, "$JS.API.CONSUMER.CREATE." + q + ".x",
+			}, ownStreams...),
+			listen:  []string{">", "weir.>", "weir.q.>", "weir.j.>", "$KV.>", "$JS.>", "$SYS.>", "_INBOX.>", "_INBOX_gateway.>"},
+			allowed: []string{"$JS.API.DIRECT.GET.WEIR_J_a_b.weir.j.a.b.1", "$JS.API.STREAM.INFO.KV_WEIR_KEYS"},
+			listens: []string{"_INBOX_realtime.a.>", "weir.e.a.b.*"},
+		},
+		{
 			user: "controller", publish: all, listen: []string{">", "other", "$SYS.>", "_INBOX_operator.>"},
 			allowed: []string{"weir.x", "$JS.API.STREAM.INFO." + q}, listens: []string{"$JS.EVENT.>", "_INBOX_controller.a.>"},
 		},
@@ -488,6 +499,7 @@ func TestNATSPasswords(t *testing.T) {
 		"controller-password": []byte(`12345`),
 		"gateway-password":    []byte(`$HOME "x" \n #{[}]; // $(POD_NAME) , = : @ true`),
 		"dispatcher-password": []byte(`$2a$11$notAHashButLooksLikeOne`),
+		"realtime-password":   []byte(`true`),
 		"operator-password":   []byte(`1e5Kb`),
 	}
 	n := newNATSSet(t, `nats: {auth: {existingSecret: mine}}`, map[string]map[string][]byte{"mine": auth})
@@ -496,7 +508,7 @@ func TestNATSPasswords(t *testing.T) {
 	}
 	n.start(t)
 	// bcrypt's prefix makes a hash of it, as in any configuration of NATS: the README says so.
-	for _, user := range []string{"controller", "gateway", "operator"} {
+	for _, user := range []string{"controller", "gateway", "realtime", "operator"} {
 		n.connect(t, "mine", user)
 	}
 }

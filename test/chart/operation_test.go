@@ -80,7 +80,7 @@ func TestNATSIsClosed(t *testing.T) {
 	if !slices.Equal(policy.Spec.PolicyTypes, []networkingv1.PolicyType{"Ingress", "Egress"}) {
 		t.Error(policy.Spec.PolicyTypes)
 	}
-	want := map[int][]string{4222: {"controller", "dispatcher", "gateway"}, 6222: {"nats"}, 8222: {"test"}}
+	want := map[int][]string{4222: {"controller", "dispatcher", "gateway", "realtime"}, 6222: {"nats"}, 8222: {"test"}}
 	for _, rule := range policy.Spec.Ingress {
 		var from []string
 		for _, peer := range rule.From {

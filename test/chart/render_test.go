@@ -76,6 +76,7 @@ gateway: &more
   podDisruptionBudget: {enabled: true, maxUnavailable: 34%}
   resources: {requests: {cpu: 2, memory: 1G}, limits: {cpu: 4, memory: 2G}}
 dispatcher: *more
+realtime: *more
 controller:
   <<: *more
   streamReplicas: 1

@@ -66,7 +66,7 @@ func graceLongerThanDrain(t *testing.T, docs []typed) {
 			}
 		}
 		switch component := p.meta.Labels["app.kubernetes.io/component"]; component {
-		case "gateway", "dispatcher":
+		case "gateway", "dispatcher", "realtime":
 			if need < 10*time.Second {
 				t.Errorf("%s has no time to drain", p.name)
 			}

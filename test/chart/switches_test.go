@@ -28,7 +28,7 @@ func TestChecksums(t *testing.T) {
 	sum := func(data []byte) string {
 		return fmt.Sprintf("%x", sha256.Sum256([]byte(base64.StdEncoding.EncodeToString(data))))
 	}
-	for _, component := range []string{"gateway", "dispatcher", "controller"} {
+	for _, component := range []string{"gateway", "dispatcher", "realtime", "controller"} {
 		a := get[appsv1.Deployment](t, docs, "weir-"+component).Spec.Template.Annotations
 		if got, want := a["checksum/nats-password"], sum(auth.Data[component+"-password"]); got != want {
 			t.Errorf("%s: checksum of the password is %s, want %s", component, got, want)
@@ -97,7 +97,11 @@ func TestEnvironment(t *testing.T) {
 	services := map[string]map[string]string{
 		"gateway": {
 			"WEIR_NATS_USER": "gateway", "WEIR_LISTEN": ":8080", "WEIR_DRAIN_TIMEOUT": "35s", "WEIR_COMPRESSION": "s2",
-			"WEIR_NATS_SYNC": "always", "GOMEMLIMIT": "912680550",
+			"WEIR_NATS_SYNC": "always", "WEIR_REALTIME_URL": "http://weir-realtime.weir-system", "GOMEMLIMIT": "912680550",
+		},
+		"realtime": {
+			"WEIR_NATS_USER": "realtime", "WEIR_LISTEN": ":8080", "WEIR_HEALTH_LISTEN": ":8081", "WEIR_DRAIN_TIMEOUT": "20s",
+			"GOMEMLIMIT": "912680550",
 		},
 		"dispatcher": {
 			"WEIR_NATS_USER": "dispatcher", "WEIR_HEALTH_LISTEN": ":8081", "WEIR_DRAIN_TIMEOUT": "25s", "WEIR_COMPRESSION": "s2",

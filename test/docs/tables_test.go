@@ -121,6 +121,12 @@ func TestProblems(t *testing.T) {
 	const doc = "docs/contracts.md"
 	gateway := parseDir(t, "internal/gateway", false)
 	types := gateway.problemTypes(t, "problem.go")
+	maps.Copy(types, parseDir(t, "internal/job", false).problemTypes(t, "document.go"))
+	for name, typ := range parseDir(t, "internal/realtime", false).problemTypes(t, "server.go") {
+		if !slices.Contains(slices.Collect(maps.Values(types)), typ) {
+			t.Errorf("realtime's %s is no type of the gateway's: %s", name, typ)
+		}
+	}
 	answered := gateway.problems("problem", types)
 	literal := map[string]bool{} // the types that come with a status
 	for pair := range answered {

@@ -166,7 +166,7 @@ capabilities:
 {{- if and .Values.nats.tls.enabled (or .Values.nats.enabled .Values.nats.tls.existingSecret) }}true{{ end }}
 {{- end }}
 
-{{/* Environment that all three services have. Takes root and component, which is the NATS user as well. */}}
+{{/* Environment that all services have. Takes root and component, which is the NATS user as well. */}}
 {{- define "weir.env" -}}
 {{- $values := index .root.Values .component }}
 {{- $folder := "/var/run/secrets/weir/nats" }}

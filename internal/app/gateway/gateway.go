@@ -30,7 +30,8 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	client := invoke.NewClient(maxIdle)
 	defer client.Close()
 	g, err := gateway.New(gateway.Config{
-		Listener: l, Conn: conn, Client: client, Codec: cfg.Codec, Sync: cfg.NATSSync, DrainTimeout: cfg.DrainTimeout, Log: cfg.Log,
+		Listener: l, Conn: conn, Client: client, Codec: cfg.Codec, Sync: cfg.NATSSync, Realtime: cfg.RealtimeURL,
+		DrainTimeout: cfg.DrainTimeout, Log: cfg.Log,
 	})
 	if err != nil {
 		return err

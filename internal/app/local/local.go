@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -25,6 +26,7 @@ import (
 	"github.com/weir-dev/weir/internal/lifecycle"
 	"github.com/weir-dev/weir/internal/localnats"
 	"github.com/weir-dev/weir/internal/manifest"
+	"github.com/weir-dev/weir/internal/realtime"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
@@ -44,6 +46,8 @@ type Config struct {
 
 const (
 	maxIdle = 256
+	// drainSpread is short: nobody else takes the clients.
+	drainSpread = 100 * time.Millisecond
 	// memoryLimit makes the garbage collector work harder before the process grows past it: it has to
 	// stay small on a laptop while a queue grows. GOMEMLIMIT overrides it.
 	memoryLimit = 200 << 20
@@ -97,7 +101,20 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 
-	g, err := gateway.New(gateway.Config{Listener: l, Conn: front, Client: client, Codec: cfg.Codec, Log: cfg.Log.With("service", "gateway")})
+	rl, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("listen for realtime: %w", err)
+	}
+	defer func() { _ = rl.Close() }()
+	r, err := realtime.New(realtime.Config{Listener: rl, Conn: front, DrainSpread: drainSpread, Log: cfg.Log.With("service", "realtime")})
+	if err != nil {
+		return err
+	}
+	r.Use(bundle.Catalog) //nolint:contextcheck // what it follows is followed until Run ends
+	g, err := gateway.New(gateway.Config{
+		Listener: l, Conn: front, Client: client, Codec: cfg.Codec, Log: cfg.Log.With("service", "gateway"),
+		Realtime: &url.URL{Scheme: "http", Host: rl.Addr().String()},
+	})
 	if err != nil {
 		return err
 	}
@@ -131,10 +148,12 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	return lifecycle.Run(ctx, cfg.Log, ready,
 		lifecycle.Part{Name: "functions", Run: hosts.run},
 		lifecycle.Part{Name: "dispatcher", Run: d.Run},
+		lifecycle.Part{Name: "realtime", Run: r.Run},
 		lifecycle.Part{Name: "gateway", Run: g.Run},
 		app.WatchKeys(front, func(ring sign.Ring) {
 			g.UseKeys(ring)
 			d.UseKeys(ring)
+			r.UseKeys(ring)
 		}),
 	)
 }

@@ -25,6 +25,16 @@ internal/app's TestServicesNeedNoMoreRights runs the services with the same list
         }
         subscribe: ["_INBOX_dispatcher.>", "weir.e.>"]
       }
+{{- else if eq . "realtime" -}}
+{
+        # The look at states of jobs; watches of the buckets of catalog and keys.
+        publish: [
+          "$JS.API.STREAM.INFO.KV_WEIR_CATALOG", "$JS.API.STREAM.INFO.KV_WEIR_KEYS", "$JS.API.DIRECT.GET.*.weir.j.>",
+          "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_CATALOG.>",
+          "$JS.API.CONSUMER.CREATE.KV_WEIR_KEYS.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_KEYS.>", "$JS.FC.KV_WEIR_KEYS.>"
+        ]
+        subscribe: ["_INBOX_realtime.>", "weir.e.>"]
+      }
 {{- else -}}
 {
         # Records into queues, states of jobs and delays of their records; the look at these; watches of the buckets of
@@ -69,7 +79,7 @@ tls {
 authorization {
   timeout: 5
   users: [
-    {{- range list "controller" "operator" "gateway" "dispatcher" }}
+    {{- range list "controller" "operator" "gateway" "dispatcher" "realtime" }}
     {
       user: "{{ index $nats.auth.usernames . }}", password: $WEIR_PASSWORD_{{ upper . }}
       permissions: {{ include "weir.natsPermissions" . }}

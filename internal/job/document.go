@@ -1,0 +1,125 @@
+package job
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// Path is below what clients ask about jobs.
+const Path = "/jobs/"
+
+// TypeFailed is the type of the problem that a failed job's error is (docs/contracts.md).
+const TypeFailed = "https://weir.dev/problems/job-failed"
+
+// maxShown bounds a result that is shown in a document, in bytes. A larger one is to be asked for.
+const maxShown = 64 << 10
+
+// Document is what clients see of a job (docs/contracts.md).
+type Document struct {
+	ID       string    `json:"id"`
+	Status   Status    `json:"status"`
+	Version  string    `json:"version"` // another state has another
+	Created  time.Time `json:"created"`
+	Started  time.Time `json:"started,omitzero"`
+	Finished time.Time `json:"finished,omitzero"`
+	Attempts int       `json:"attempts"`
+	Progress *Progress `json:"progress,omitempty"`
+	Error    *Problem  `json:"error,omitempty"`
+	Result   *Shown    `json:"result,omitempty"`
+	Links    Links     `json:"links"`
+}
+
+// Problem is why the latest attempt failed (RFC 9457).
+type Problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+}
+
+// Shown is a result. A small one is there itself, as CloudEvents' JSON format has it: JSON as it is, text as a string,
+// anything else in base64.
+type Shown struct {
+	Result
+	Data   json.RawMessage `json:"data,omitempty"`
+	Base64 string          `json:"data_base64,omitempty"`
+}
+
+// Links lead to what else there is of a job.
+type Links struct {
+	Self   string `json:"self"`
+	Result string `json:"result"`
+	Events string `json:"events"`
+	Socket string `json:"socket"`
+}
+
+// NewDocument shows s, whose id has the text. body is the result, or nil when it isn't at hand.
+func NewDocument(text string, s *State, body []byte) Document {
+	self := Path + text
+	d := Document{
+		ID: text, Status: s.Status, Version: Version(s), Created: s.Created, Started: s.Started, Finished: s.Finished,
+		Attempts: s.Attempts, Progress: s.Progress,
+		Links: Links{Self: self, Result: self + "/result", Events: self + "/events", Socket: self + "/socket"},
+	}
+	if s.Error != nil && s.Status != Succeeded {
+		p := ProblemOf(s)
+		d.Error = &p
+	}
+	if s.Result != nil {
+		d.Result = show(*s.Result, body)
+	}
+	return d
+}
+
+// Shows reports whether a document of s shows the result itself, once it is at hand.
+func Shows(s *State) bool { return s.Result != nil && s.Result.Size > 0 && s.Result.Size <= maxShown }
+
+func show(r Result, body []byte) *Shown {
+	out := &Shown{Result: r}
+	if len(body) == 0 || len(body) > maxShown {
+		return out
+	}
+	media, _, err := mime.ParseMediaType(r.ContentType)
+	if err != nil {
+		media = ""
+	}
+	switch {
+	case (media == "application/json" || strings.HasSuffix(media, "+json")) && json.Valid(body):
+		out.Data = body
+	case strings.HasPrefix(media, "text/") && utf8.Valid(body):
+		out.Data, err = json.Marshal(string(body))
+	default:
+		out.Base64 = base64.StdEncoding.EncodeToString(body)
+	}
+	if err != nil {
+		out.Data = nil
+	}
+	return out
+}
+
+// ProblemOf says why the latest attempt failed; s.Error is set. It has the function's own status where that says whose
+// fault it is, else 500.
+func ProblemOf(s *State) Problem {
+	p := Problem{Status: http.StatusInternalServerError, Type: TypeFailed, Title: "The job failed", Detail: s.Error.Detail}
+	if s.Status != Failed {
+		p.Title = "The latest attempt failed"
+	}
+	if s.Error.Status >= 400 && s.Error.Status < 500 {
+		p.Status = s.Error.Status
+	}
+	return p
+}
+
+// Version names the state among those of its job, for clients.
+func Version(s *State) string {
+	if s.Status == Expired {
+		return "expired"
+	}
+	return strconv.FormatUint(s.seq, 10)
+}

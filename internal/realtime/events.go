@@ -1,0 +1,194 @@
+package realtime
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/weir-dev/weir/function"
+)
+
+// maxEventJobs bounds the jobs of one stream of events: their ids are in its address.
+const maxEventJobs = 64
+
+// events streams the states of a job, or of those that the query names, as Server-Sent Events (WHATWG HTML, section
+// 9.2). The id of each event holds the versions that the client has then, in the order of the jobs, so that it resumes
+// by Last-Event-ID. The stream ends with the last job; to a client that comes back then the answer is 204, on which
+// an EventSource stays away.
+func (s *Server) events(w http.ResponseWriter, req *http.Request) {
+	if !s.begin(w) {
+		return
+	}
+	defer s.done()
+	texts := req.URL.Query()["id"]
+	if one := req.PathValue("id"); one != "" {
+		texts = []string{one}
+	}
+	if len(texts) == 0 || len(texts) > maxEventJobs {
+		function.Problem{
+			Type: problemBadRequest, Status: http.StatusBadRequest, Title: "Which jobs?",
+			Detail: fmt.Sprintf("The query must name 1 to %d jobs, as in ?id=A&id=B, not %d. A WebSocket takes more.", maxEventJobs, len(texts)),
+		}.Write(w)
+		return
+	}
+	signal := make(chan struct{}, 1)
+	f := &feed{s: s, wake: func() {
+		select {
+		case signal <- struct{}{}:
+		default: // it has not looked yet
+		}
+	}}
+	defer f.close()
+	have := strings.Split(req.Header.Get("Last-Event-ID"), ",")
+	for i, text := range texts {
+		id, maxAge, err := s.parse(text)
+		if err != nil {
+			errNoJob.Write(w)
+			return
+		}
+		after := ""
+		if len(have) == len(texts) {
+			after = have[i]
+		}
+		f.follow(f.newJob(id, text, maxAge, after))
+	}
+	e := &eventStream{w: w, rc: http.NewResponseController(w), f: f}
+	if err := e.run(req, signal); err != nil {
+		s.cfg.Log.Debug("a stream of events ended", "error", err)
+	}
+}
+
+// eventStream is one client's connection.
+type eventStream struct {
+	w  http.ResponseWriter
+	rc *http.ResponseController
+	f  *feed
+	on bool // the answer has begun
+}
+
+func (e *eventStream) run(req *http.Request, signal <-chan struct{}) error {
+	ctx := req.Context()
+	again, ping, life := time.NewTimer(lookAgain), time.NewTicker(pingEvery), time.NewTimer(lifetime())
+	defer again.Stop()
+	defer ping.Stop()
+	defer life.Stop()
+	drain := e.f.s.drain.Done()
+	for {
+		if err := e.flush(req); err != nil {
+			return err
+		}
+		select {
+		case <-signal:
+		case <-again.C:
+			e.f.lookAgain()
+		case <-ping.C:
+			if err := e.write(": ping\n\n"); err != nil {
+				return err
+			}
+		case <-life.C:
+			return e.bye(closeLife)
+		case <-drain:
+			drain = nil
+			life.Reset(rand.N(e.f.s.cfg.DrainSpread))
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// errEnded means that all has been sent.
+var errEnded = errors.New("realtime: the jobs have ended")
+
+// flush sends what waits.
+func (e *eventStream) flush(req *http.Request) error {
+	for {
+		j, d, err := e.f.next(req.Context())
+		switch {
+		case errors.Is(err, errSlow):
+			return errors.Join(err, e.bye(closeSlow))
+		case err != nil: // NATS is away; whoever comes back is told then
+			return errors.Join(err, e.bye(closeAway))
+		case j == nil && !e.f.ended():
+			return e.write("")
+		case j == nil:
+			if !e.on { // the client has it all
+				e.w.WriteHeader(http.StatusNoContent)
+			}
+			return errEnded
+		case d == nil:
+			continue
+		}
+		data, err := json.Marshal(d)
+		if err != nil {
+			return err
+		}
+		if err := e.write("event: state\nid: " + e.f.position() + "\ndata: " + string(data) + "\n\n"); err != nil {
+			return err
+		}
+	}
+}
+
+// position is the id of an event.
+func (f *feed) position() string {
+	var b strings.Builder
+	for i, j := range f.all() {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		if j.sent {
+			b.WriteString(strconv.FormatUint(j.version, 10))
+		}
+	}
+	return b.String()
+}
+
+// write sends text; the first time the head of the answer before it.
+func (e *eventStream) write(text string) error {
+	if !e.on {
+		e.on = true
+		h := e.w.Header()
+		h.Set("Content-Type", "text/event-stream")
+		h.Set("Cache-Control", "no-store")
+		h.Set("X-Accel-Buffering", "no") // proxies that heed it pass each event on at once
+		// Each client is told another wait, so that those who lose an instance together don't come back together.
+		text = fmt.Sprintf("retry: %d\n\n", (time.Second+rand.N(maxRetry)).Milliseconds()) + text
+	}
+	if text == "" {
+		return nil
+	}
+	if err := e.rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return err
+	}
+	if _, err := e.w.Write([]byte(text)); err != nil {
+		return err
+	}
+	return e.rc.Flush()
+}
+
+// bye says why the stream ends.
+func (e *eventStream) bye(c closing) error {
+	return e.write(fmt.Sprintf("event: close\ndata: {\"code\":%d,\"reason\":%q}\n\n", c.code, c.reason))
+}
+
+// lifetime is how long a connection may last.
+func lifetime() time.Duration { return maxLife/2 + rand.N(maxLife/2) }
+
+// closing is why a connection is ended: a WebSocket's close code, and a text (docs/contracts.md).
+type closing struct {
+	code   int
+	reason string
+}
+
+// The ways in which a connection ends. After all but the first a client comes back and goes on where it was.
+var (
+	closeEnded = closing{1000, "the job has ended"}               //nolint:gochecknoglobals // constant
+	closeLife  = closing{1001, "reconnect"}                       //nolint:gochecknoglobals // constant
+	closeAway  = closing{1013, "try again later"}                 //nolint:gochecknoglobals // constant
+	closeSlow  = closing{4008, "too slow: reconnect and go on"}   //nolint:gochecknoglobals // constant
+	closeIdle  = closing{4001, "no job was watched for too long"} //nolint:gochecknoglobals // constant
+)

@@ -1,0 +1,197 @@
+package realtime
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/weir-dev/weir/internal/job"
+)
+
+// maxPending bounds the states that wait to be sent to one client. A client for whom more wait is too slow: it is sent
+// away, and goes on where it was when it comes back.
+const maxPending = 128
+
+// errSlow means that more than maxPending states wait.
+var errSlow = errors.New("realtime: the client reads too slowly")
+
+// feed is what is to be told one client of the jobs that it follows: of each the present state, then every later one,
+// each once.
+//
+// The hub adds states at any time, while it holds its lock; one goroutine at a time takes them by next. A job is
+// followed before its state is looked up, so what happens in between is here, or in what is looked up, or in both:
+// what is not later than what was sent is dropped. TestEachStateOnce and TestRace guard it.
+type feed struct {
+	s    *Server
+	wake func() // something waits: must not block, may be called with the feed's lock held
+
+	mu      sync.Mutex
+	jobs    []*followed
+	pending []pending
+	states  int   // in pending, without those to be looked up
+	err     error // errSlow
+}
+
+// followed is one job of a feed.
+type followed struct {
+	feed   *feed
+	id     job.ID
+	text   string        // of id
+	maxAge time.Duration // of its queue
+
+	looking bool // a look is pending; guarded by the feed's mu
+
+	// Of the latest state that was sent, or that the client says it has; only the goroutine that takes writes it.
+	sent    bool
+	version uint64
+	final   bool
+}
+
+// pending is a state to be sent; nil: the present one, which is to be looked up.
+type pending struct {
+	job   *followed
+	state *job.State
+}
+
+// newJob is a job to follow. after is the version that the client has already; empty: none.
+func (f *feed) newJob(id job.ID, text string, maxAge time.Duration, after string) *followed {
+	j := &followed{feed: f, id: id, text: text, maxAge: maxAge}
+	if v, err := strconv.ParseUint(after, 10, 64); err == nil {
+		j.sent, j.version = true, v
+	}
+	return j
+}
+
+// follow adds a job.
+func (f *feed) follow(j *followed) {
+	f.mu.Lock()
+	f.jobs = append(f.jobs, j)
+	f.mu.Unlock()
+	f.s.hub.Follow(j.id.Queue, j.id.Record, j)
+	j.Changed(nil)
+}
+
+// leave ends the following of one job. What waits of it is not sent.
+func (f *feed) leave(j *followed) {
+	f.s.hub.Leave(j.id.Queue, j.id.Record, j)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.jobs = slices.DeleteFunc(f.jobs, func(o *followed) bool { return o == j })
+	f.pending = slices.DeleteFunc(f.pending, func(p pending) bool {
+		if p.job == j && p.state != nil {
+			f.states--
+		}
+		return p.job == j
+	})
+}
+
+// close ends the following of all.
+func (f *feed) close() {
+	for _, j := range f.all() {
+		f.leave(j)
+	}
+}
+
+func (f *feed) all() []*followed {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.jobs)
+}
+
+// Changed implements job.Follower.
+func (j *followed) Changed(s *job.State) {
+	f := j.feed
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.err != nil, s == nil && j.looking:
+		return
+	case s == nil:
+		j.looking = true // so looks are no more than jobs
+	case f.states == maxPending:
+		f.pending, f.err = nil, errSlow
+	default:
+		f.states++
+	}
+	if f.err == nil {
+		f.pending = append(f.pending, pending{j, s})
+	}
+	f.wake()
+}
+
+// lookAgain has every state looked up once more: a replica of NATS may have answered the first look that did not know
+// yet of a change that had been published before it.
+func (f *feed) lookAgain() {
+	for _, j := range f.all() {
+		j.Changed(nil)
+	}
+}
+
+// ended reports whether the feed has jobs and the client the final states of all. Only the goroutine that takes asks.
+func (f *feed) ended() bool {
+	jobs := f.all()
+	return len(jobs) > 0 && !slices.ContainsFunc(jobs, func(j *followed) bool { return !j.final })
+}
+
+// next takes what is to be sent. Without a job nothing waits now; without a document the client has the job's final
+// state already.
+func (f *feed) next(ctx context.Context) (*followed, *job.Document, error) {
+	for {
+		p, err := f.first()
+		if p.job == nil || err != nil {
+			return nil, nil, err
+		}
+		d, err := p.job.show(ctx, p.state)
+		if err != nil || d != nil || p.job.final {
+			return p.job, d, err
+		}
+	}
+}
+
+// first takes what waits longest.
+func (f *feed) first() (pending, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil || len(f.pending) == 0 {
+		return pending{}, f.err
+	}
+	p := f.pending[0]
+	if f.pending = f.pending[1:]; len(f.pending) == 0 {
+		f.pending = nil // an idle client costs no memory for it
+	}
+	if p.state == nil {
+		p.job.looking = false
+	} else {
+		f.states--
+	}
+	return p, nil
+}
+
+// show returns the state as it is sent, or nil when it isn't later than what was.
+func (j *followed) show(ctx context.Context, s *job.State) (*job.Document, error) {
+	var body []byte
+	if s == nil || job.Shows(s) && j.later(s) {
+		at, b, err := job.Get(ctx, j.feed.s.cfg.Conn, j.id, j.maxAge, time.Now())
+		switch {
+		case err != nil && s == nil:
+			return nil, err
+		case err != nil: // the client asks for the result itself
+		case s == nil || at.Version() == s.Version():
+			s, body = at, b
+		}
+	}
+	if !j.later(s) {
+		j.final = j.final || s.Status.Final() && s.Version() == j.version // the client had it when it came
+		return nil, nil                                                   //nolint:nilnil // documented
+	}
+	j.sent, j.version, j.final = true, s.Version(), s.Status.Final()
+	d := job.NewDocument(j.text, s, body)
+	return &d, nil
+}
+
+func (j *followed) later(s *job.State) bool {
+	return !j.sent || s.Version() > j.version || s.Status == job.Expired && !j.final
+}

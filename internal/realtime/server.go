@@ -1,0 +1,226 @@
+// Package realtime pushes the states of jobs to clients that listen: by Server-Sent Events and by WebSocket, of one job
+// or of many over one connection.
+//
+// Invariants: a client is told the present state first and then every later one, each once, whether the work ends
+// before, while or after it connects; what waits for one client is bounded, and one that doesn't take it is sent away
+// and resumes; an idle connection costs one goroutine.
+//
+// The data flows through the files in this order: server.go (routes and drain), events.go or socket.go (one
+// connection), feed.go (what is to be told).
+//
+// May import: function, catalog, sign, stream, job.
+package realtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/weir-dev/weir/function"
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/sign"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// Config is what a server needs.
+type Config struct {
+	Listener net.Listener
+	Conn     *stream.Conn
+	// MaxConnections bounds the clients at a time; more get 503. 0: DefaultMaxConnections.
+	MaxConnections int
+	// DrainTimeout bounds how long the end may take; over the first DrainSpread of it clients are sent away, so that
+	// they don't come back all at once. 0: the defaults.
+	DrainTimeout, DrainSpread time.Duration
+	Log                       *slog.Logger
+}
+
+// Defaults and bounds.
+const (
+	DefaultMaxConnections = 100_000
+	DefaultDrainTimeout   = 20 * time.Second
+	DefaultDrainSpread    = 5 * time.Second
+
+	readHeaderTimeout = 10 * time.Second
+	idleTimeout       = 120 * time.Second // between requests
+	maxHeaderBytes    = 64 << 10
+	writeTimeout      = 10 * time.Second // of one event: a client that takes nothing for as long is gone
+	lookAgain         = 250 * time.Millisecond
+	pingEvery         = 25 * time.Second // shorter than what proxies and NATs on the way forget a connection after
+	// maxLife bounds a connection, so that clients spread over new instances. Each ends between half of it and all.
+	maxLife = 2 * time.Hour
+	// maxRetry is the longest wait that a client is told before it comes back, when all have to.
+	maxRetry = 5 * time.Second
+)
+
+// Validate names the first field that is missing.
+func (c *Config) Validate() error {
+	switch {
+	case c.Listener == nil:
+		return errors.New("realtime: Listener is missing")
+	case c.Conn == nil:
+		return errors.New("realtime: Conn is missing")
+	case c.Log == nil:
+		return errors.New("realtime: Log is missing")
+	}
+	return nil
+}
+
+// Server serves the clients.
+type Server struct {
+	cfg    Config
+	mux    *http.ServeMux
+	hub    *job.Hub
+	queues atomic.Pointer[queues]
+	keys   atomic.Pointer[sign.Ring]
+	open   atomic.Int64 // connections
+
+	// drain ends when the server is to stop. New connections are refused then, and each that is open ends within
+	// DrainSpread.
+	drain context.Context
+	stop  context.CancelFunc
+
+	mu    sync.Mutex
+	ended bool           // no socket is begun any more
+	wg    sync.WaitGroup // of the sockets
+}
+
+// queues are those of the present catalog.
+type queues struct {
+	revision string
+	keys     []catalog.Key
+	maxAges  map[catalog.Key]time.Duration
+}
+
+// New returns a server. It serves nothing before Use, UseKeys and Run.
+func New(cfg Config) (*Server, error) {
+	if cfg.MaxConnections == 0 {
+		cfg.MaxConnections = DefaultMaxConnections
+	}
+	if cfg.DrainTimeout == 0 {
+		cfg.DrainTimeout = DefaultDrainTimeout
+	}
+	if cfg.DrainSpread == 0 {
+		cfg.DrainSpread = min(DefaultDrainSpread, cfg.DrainTimeout/2)
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), hub: job.NewHub(cfg.Conn, cfg.Log)}
+	s.drain, s.stop = context.WithCancel(context.Background())
+	s.mux.HandleFunc("GET /jobs/{id}/events", s.events)
+	s.mux.HandleFunc("GET /jobs/events", s.events)
+	s.mux.HandleFunc("GET /jobs/{id}/socket", s.socket)
+	s.mux.HandleFunc("GET /jobs/socket", s.socket)
+	return s, nil
+}
+
+// UseKeys makes ring the signing keys.
+func (s *Server) UseKeys(ring sign.Ring) { s.keys.Store(&ring) }
+
+// Use makes cat the catalog whose jobs are served.
+func (s *Server) Use(cat *catalog.Catalog) {
+	q := &queues{revision: cat.Revision(), maxAges: map[catalog.Key]time.Duration{}}
+	for _, spec := range cat.Queues {
+		q.keys = append(q.keys, spec.Key)
+		q.maxAges[spec.Key] = spec.MaxAge
+	}
+	s.queues.Store(q)
+	s.hub.Use(cat.JobQueues())
+}
+
+// Ready reports the revision of the catalog, or why clients can't be served now.
+func (s *Server) Ready() (revision string, err error) {
+	q, ring := s.queues.Load(), s.keys.Load()
+	switch {
+	case s.cfg.Conn.Ready() != nil:
+		return "", errors.New("NATS can't be reached; the log says why")
+	case q == nil:
+		return "", errors.New("no catalog has come yet: the controller publishes it")
+	case ring == nil || len(ring.Keys) == 0:
+		return "", errors.New("no signing keys have come yet: the controller makes them")
+	}
+	return q.revision, nil
+}
+
+// Run serves until ctx is cancelled, then sends the clients away and returns once the last has gone.
+func (s *Server) Run(ctx context.Context, ready func()) error {
+	srv := &http.Server{
+		Handler: s.mux, ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+		ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.Serve(s.cfg.Listener) }()
+	ready()
+	var err error
+	select {
+	case err = <-served:
+		s.end()
+	case <-ctx.Done():
+		s.end()
+		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
+		defer cancel()
+		if serr := srv.Shutdown(sctx); serr != nil {
+			err = fmt.Errorf("clients were still there after %s: %w", s.cfg.DrainTimeout, errors.Join(serr, srv.Close()))
+		}
+		if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
+			err = errors.Join(err, serr)
+		}
+	}
+	s.wg.Wait() // each socket ends by its own bounds
+	s.hub.Close()
+	return err
+}
+
+func (s *Server) end() {
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	s.stop()
+}
+
+// begin counts a connection in, or answers why there can't be another. The caller ends it by done.
+func (s *Server) begin(w http.ResponseWriter) bool {
+	p := function.Problem{Type: problemUnavailable, Status: http.StatusServiceUnavailable, RetryAfter: time.Second + rand.N(maxRetry)}
+	switch _, err := s.Ready(); {
+	case s.drain.Err() != nil:
+		p.Title, p.Detail = "Draining", "This instance is stopping. Try again: another one takes it."
+	case err != nil:
+		p.Title, p.Detail = "Not ready", err.Error()
+	case s.open.Add(1) > int64(s.cfg.MaxConnections):
+		s.open.Add(-1)
+		p.Title, p.Detail = "Too many connections", "Try again later, or poll the job."
+	default:
+		return true
+	}
+	p.Write(w)
+	return false
+}
+
+func (s *Server) done() { s.open.Add(-1) }
+
+// Types of problems, as the gateway's.
+const (
+	problemUnavailable = "https://weir.dev/problems/unavailable"
+	problemNoJob       = "https://weir.dev/problems/no-job"
+	problemBadRequest  = "https://weir.dev/problems/bad-request"
+)
+
+// errNoJob is said of an id that was never given.
+var errNoJob = function.Problem{ //nolint:gochecknoglobals // constant
+	Type: problemNoJob, Status: http.StatusNotFound, Title: "No such job", Detail: "No job was ever given this id, or its queue was deleted.",
+}
+
+// parse reads an id. The server is ready.
+func (s *Server) parse(text string) (id job.ID, maxAge time.Duration, err error) {
+	q := s.queues.Load()
+	id, err = job.ParseID(text, *s.keys.Load(), q.keys)
+	return id, q.maxAges[id.Queue], err
+}

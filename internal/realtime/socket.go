@@ -1,0 +1,328 @@
+package realtime
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"github.com/weir-dev/weir/function"
+	"github.com/weir-dev/weir/internal/job"
+)
+
+const (
+	maxSocketJobs   = 1000
+	maxRequestBytes = 1 << 10
+	// maxIdle is how long a socket for many jobs may watch none.
+	maxIdle = 10 * time.Minute
+	// pongTimeout is how long a client may take to answer a ping.
+	pongTimeout = 10 * time.Second
+)
+
+// socket is one client's WebSocket (RFC 6455). An idle one costs one goroutine, run, which reads. What is to be sent
+// is sent by a goroutine that lives as long as there is something; the timer's goroutine pings and ends it.
+type socket struct {
+	s    *Server
+	conn *websocket.Conn
+	feed feed
+	many bool // for jobs that the client names; else for one
+
+	ctx  context.Context // ends with the connection
+	end  context.CancelFunc
+	stop func() bool // of the watch on the drain
+
+	timer *time.Timer
+	until time.Time // it may last
+
+	mu      sync.Mutex
+	sending bool
+	more    bool // something came since the sender looked
+	closed  bool
+	jobs    map[string]*followed // many: by text
+	idle    time.Time            // many: since when there are none; zero: there are some
+	wg      sync.WaitGroup       // of senders and timers
+}
+
+// request is what a client of a socket for many jobs says.
+type request struct {
+	Watch   string `json:"watch,omitempty"`   // an id
+	After   string `json:"after,omitempty"`   // with watch: the version that the client has
+	Unwatch string `json:"unwatch,omitempty"` // an id
+}
+
+// refusal answers a request that can't be met.
+type refusal struct {
+	ID    string           `json:"id,omitempty"`
+	Error function.Problem `json:"error"`
+}
+
+// socket serves a WebSocket: of the job in the path, from after the version in the query on, or of those that the
+// client names by messages.
+func (s *Server) socket(w http.ResponseWriter, req *http.Request) {
+	if !s.begin(w) {
+		return
+	}
+	k := &socket{s: s, many: req.PathValue("id") == "", until: time.Now().Add(lifetime())}
+	k.feed = feed{s: s, wake: k.wake}
+	var id job.ID
+	var maxAge time.Duration
+	if k.many {
+		k.jobs, k.idle = map[string]*followed{}, time.Now()
+	} else {
+		var err error
+		if id, maxAge, err = s.parse(req.PathValue("id")); err != nil {
+			s.done()
+			errNoJob.Write(w)
+			return
+		}
+	}
+	// An id is all that it takes to ask for a job, by any means: another origin's page may, if it has been told one.
+	conn, err := websocket.Accept(w, req, &websocket.AcceptOptions{InsecureSkipVerify: true})
+	if err != nil {
+		s.done()
+		s.cfg.Log.Debug("no WebSocket", "error", err)
+		return
+	}
+	conn.SetReadLimit(maxRequestBytes)
+	k.conn = conn
+	k.ctx, k.end = context.WithCancel(context.Background())
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		k.end()
+		_ = conn.CloseNow()
+		s.done()
+		return
+	}
+	// Not this goroutine: it and the request would be kept for as long as the client stays.
+	text, after := req.PathValue("id"), req.URL.Query().Get("after")
+	s.wg.Go(func() { //nolint:contextcheck // the connection outlives the request, with a context of its own
+		defer s.done()
+		if !k.many {
+			k.feed.follow(k.feed.newJob(id, text, maxAge, after))
+		}
+		k.run()
+	})
+	s.mu.Unlock()
+}
+
+// run reads until the connection ends.
+func (k *socket) run() {
+	k.mu.Lock()
+	k.timer = time.AfterFunc(lookAgain, func() { k.own(k.look) })
+	k.mu.Unlock()
+	k.stop = context.AfterFunc(k.s.drain, func() {
+		k.own(func() {
+			select {
+			case <-time.After(rand.N(k.s.cfg.DrainSpread)):
+				k.close(closeLife)
+			case <-k.ctx.Done():
+			}
+		})
+	})
+	for {
+		kind, message, err := k.conn.Read(k.ctx)
+		if err != nil {
+			break
+		}
+		if k.many && kind == websocket.MessageText {
+			k.receive(message)
+		}
+	}
+	k.mu.Lock()
+	k.closed = true
+	k.timer.Stop()
+	k.mu.Unlock()
+	k.stop()
+	k.feed.close()
+	k.end()
+	k.wg.Wait()
+	_ = k.conn.CloseNow()
+}
+
+// own runs f in this goroutine unless the socket is closed; run waits for it.
+func (k *socket) own(f func()) {
+	k.mu.Lock()
+	if k.closed {
+		k.mu.Unlock()
+		return
+	}
+	k.wg.Add(1)
+	k.mu.Unlock()
+	defer k.wg.Done()
+	f()
+}
+
+// look has the states looked up once more, soon after the beginning.
+func (k *socket) look() {
+	k.feed.lookAgain()
+	k.again(k.ping)
+}
+
+// ping asks whether the client is there, and ends what has lasted long enough.
+func (k *socket) ping() {
+	k.mu.Lock()
+	idle := k.many && !k.idle.IsZero() && time.Since(k.idle) > maxIdle
+	k.mu.Unlock()
+	switch {
+	case idle:
+		k.close(closeIdle)
+		return
+	case time.Now().After(k.until):
+		k.close(closeLife)
+		return
+	}
+	ctx, cancel := context.WithTimeout(k.ctx, pongTimeout)
+	defer cancel()
+	if err := k.conn.Ping(ctx); err != nil {
+		k.end()
+		return
+	}
+	k.again(k.ping)
+}
+
+// again sets the timer, a little differently each time, so that pings spread.
+func (k *socket) again(f func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.closed {
+		k.timer = time.AfterFunc(pingEvery-rand.N(pingEvery/5), func() { k.own(f) })
+	}
+}
+
+func (k *socket) close(c closing) {
+	k.feed.close()
+	_ = k.conn.Close(websocket.StatusCode(c.code), c.reason) // waits for the client's answer, for 5 s at most
+	k.end()
+}
+
+// wake starts a sender unless there is one.
+func (k *socket) wake() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.closed:
+	case k.sending:
+		k.more = true
+	default:
+		k.sending = true
+		k.wg.Go(k.send)
+	}
+}
+
+// send sends what waits.
+func (k *socket) send() {
+	for {
+		k.mu.Lock()
+		k.more = false
+		k.mu.Unlock()
+		c := k.flush()
+		if c != nil {
+			k.close(*c)
+		}
+		k.mu.Lock()
+		if !k.more || c != nil {
+			k.sending = c != nil // nothing is sent after the end
+			k.mu.Unlock()
+			return
+		}
+		k.mu.Unlock()
+	}
+}
+
+// flush returns why the connection is to be closed then; nil: it stays open.
+func (k *socket) flush() *closing {
+	for {
+		j, d, err := k.feed.next(k.ctx)
+		switch {
+		case errors.Is(err, errSlow):
+			return &closeSlow
+		case err != nil:
+			return &closeAway
+		case j == nil && !k.many && k.feed.ended():
+			return &closeEnded
+		case j == nil:
+			return nil
+		}
+		if d != nil && !k.write(d) {
+			return nil // run sees it as well
+		}
+		if j.final && k.many {
+			k.unwatch(j.text)
+		}
+	}
+}
+
+func (k *socket) write(v any) bool {
+	data, err := json.Marshal(v)
+	if err == nil {
+		ctx, cancel := context.WithTimeout(k.ctx, writeTimeout)
+		defer cancel()
+		err = k.conn.Write(ctx, websocket.MessageText, data)
+	}
+	if err != nil {
+		k.end()
+	}
+	return err == nil
+}
+
+// receive does what a message of the client asks for.
+func (k *socket) receive(message []byte) {
+	var r request
+	if err := json.Unmarshal(message, &r); err != nil || (r.Watch == "") == (r.Unwatch == "") {
+		k.write(refusal{Error: function.Problem{
+			Type: problemBadRequest, Status: http.StatusBadRequest, Title: "Bad message",
+			Detail: `A message must be like {"watch": ID}, {"watch": ID, "after": VERSION} or {"unwatch": ID}.`,
+		}})
+		return
+	}
+	if r.Unwatch != "" {
+		k.unwatch(r.Unwatch)
+		return
+	}
+	id, maxAge, err := k.s.parse(r.Watch)
+	if err != nil {
+		k.write(refusal{ID: r.Watch, Error: errNoJob})
+		return
+	}
+	k.mu.Lock()
+	n, there := len(k.jobs), k.jobs[r.Watch] != nil
+	k.mu.Unlock()
+	switch {
+	case there: // it is being watched: its states come anyway
+	case n >= maxSocketJobs:
+		k.write(refusal{ID: r.Watch, Error: function.Problem{
+			Type: problemBadRequest, Status: http.StatusBadRequest, Title: "Too many jobs",
+			Detail: fmt.Sprintf("One connection watches at most %d jobs. Unwatch some, or open another one.", maxSocketJobs),
+		}})
+	default:
+		k.watch(id, r.Watch, maxAge, r.After)
+	}
+}
+
+func (k *socket) watch(id job.ID, text string, maxAge time.Duration, after string) {
+	j := k.feed.newJob(id, text, maxAge, after)
+	k.mu.Lock()
+	k.jobs[text], k.idle = j, time.Time{}
+	k.mu.Unlock()
+	k.feed.follow(j)
+}
+
+func (k *socket) unwatch(text string) {
+	k.mu.Lock()
+	j := k.jobs[text]
+	delete(k.jobs, text)
+	if len(k.jobs) == 0 && k.idle.IsZero() {
+		k.idle = time.Now()
+	}
+	k.mu.Unlock()
+	if j != nil {
+		k.feed.leave(j)
+	}
+}
