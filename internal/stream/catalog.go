@@ -87,8 +87,7 @@ func (c *Conn) PublishCatalog(ctx context.Context, cat *catalog.Catalog, replica
 	} else {
 		_, err = kv.Update(ctx, catalogKey, data, former.revision) // 0: there is none yet
 	}
-	var api *jetstream.APIError
-	if errors.As(err, &api) && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence {
+	if wrongSequence(err) {
 		return ErrCatalogChanged
 	}
 	if err != nil {

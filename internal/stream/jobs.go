@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"time"
@@ -63,8 +64,11 @@ func (c *Conn) AppendOnce(ctx context.Context, k catalog.Key, r *record.Record) 
 			return nil, nil //nolint:nilnil // documented: r itself was stored
 		}
 		m, err := c.last(ctx, queueStream(k), subject)
-		if errors.Is(err, errNoMessage) {
-			continue // it was settled and purged in between
+		if errors.Is(err, errNoMessage) { // it was settled and purged in between, or is being written
+			if err := Pause(ctx); err != nil {
+				return nil, err
+			}
+			continue
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read from queue %s: %w", k, err)
@@ -174,9 +178,32 @@ func (c *Conn) PutJobUntil(ctx context.Context, k catalog.Key, id record.ID, s J
 	return seq, err
 }
 
+// wrongSequence reports whether a comparison was lost: nothing was stored.
 func wrongSequence(err error) bool {
 	api, ok := errors.AsType[*jetstream.APIError](err)
-	return ok && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence
+	return ok && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || beingWritten(err)
+}
+
+// beingWritten reports whether a comparison was refused because with several replicas another write to the subject,
+// maybe an earlier one of our own, is not decided yet.
+func beingWritten(err error) bool {
+	api, ok := errors.AsType[*jetstream.APIError](err)
+	return ok && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant
+}
+
+// MaxLooks is how often to look, with a Pause between, before believing that something isn't there: a replica may not
+// know yet what was stored a moment ago.
+const MaxLooks = 3
+
+// Pause waits, for at most 50 ms, before another look at what somebody else is changing: whoever looks again at once
+// after a lost comparison would do nothing but ask.
+func Pause(ctx context.Context) error {
+	select {
+	case <-time.After(40*time.Millisecond + rand.N(10*time.Millisecond)): // two rivals don't meet again
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // JobWatcher is told what WatchJobs sees.

@@ -155,6 +155,10 @@ func (l *Lease) renew(ctx context.Context) error {
 	defer cancel()
 	ack, err := l.conn.js.PublishMsg(ctx, &nats.Msg{Subject: l.subject, Data: []byte(l.owner)},
 		jetstream.WithExpectLastSequencePerSubject(l.seq), jetstream.WithMsgTTL(LeaseTTL))
+	if beingWritten(err) {
+		// By another, or by our own last renewal, whose answer was late: who has the lease shows when that is decided.
+		return fmt.Errorf("%w: %w", ErrBusy, err)
+	}
 	if wrongSequence(err) {
 		return errWrongSequence
 	}

@@ -40,18 +40,34 @@ func (c *Conn) DelayJob(ctx context.Context, k catalog.Key, due time.Time, r rec
 
 // Hasten makes a record that DelayJob has put off due at once. That it isn't put off is no error.
 func (c *Conn) Hasten(ctx context.Context, k catalog.Key, id record.ID, now time.Time) error {
-	m, err := c.last(ctx, retryStream(k), atSubject(k, id.String()))
-	if errors.Is(err, errNoMessage) {
-		return nil
+	for looks := 1; ; looks++ {
+		err := c.hasten(ctx, k, id, now)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, errNoMessage):
+			if looks == MaxLooks {
+				return nil
+			}
+		case !wrongSequence(err) || looks == MaxLooks: // it has become due by itself, or was put off anew
+			return fmt.Errorf("hasten record %s of queue %s: %w", id, k, err)
+		}
+		if err := Pause(ctx); err != nil {
+			return err
+		}
 	}
+}
+
+func (c *Conn) hasten(ctx context.Context, k catalog.Key, id record.ID, now time.Time) error {
+	m, err := c.last(ctx, retryStream(k), atSubject(k, id.String()))
 	if err != nil {
-		return fmt.Errorf("hasten record %s of queue %s: %w", id, k, err)
+		return err
 	}
 	err = c.publish(ctx, scheduled(k, id.String(), now, m.data), "", jetstream.WithExpectLastSequencePerSubject(m.seq))
-	if err == nil || wrongSequence(err) { // it has become due by itself
-		return nil
+	if wrongSequence(err) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err) // when it stays so: ask again
 	}
-	return fmt.Errorf("hasten record %s of queue %s: %w", id, k, err)
+	return err
 }
 
 func scheduled(k catalog.Key, id string, due time.Time, block []byte) *nats.Msg {
