@@ -92,9 +92,6 @@ func (g *Gateway) readReport(req *http.Request, limit int64) ([]byte, func(), er
 	return body, release, nil
 }
 
-// maxReportText bounds what of a report's text is kept, in bytes: it is in a header of NATS.
-const maxReportText = 1 << 10
-
 // progress reads {"percent": 40, "message": "…"}; an empty body is a sign of life alone.
 func progress(body []byte) (*job.Progress, error) {
 	if len(body) == 0 {
@@ -107,7 +104,7 @@ func progress(body []byte) (*job.Progress, error) {
 	if p.Percent < 0 || p.Percent > 100 {
 		return nil, errors.New("percent must be between 0 and 100")
 	}
-	p.Message = cut(p.Message)
+	p.Message = strings.TrimSpace(p.Message)
 	return &p, nil
 }
 
@@ -121,14 +118,10 @@ func failure(body []byte) job.Error {
 		if p.Detail == "" {
 			p.Detail = p.Title
 		}
-		return job.Error{Status: p.Status, Detail: cut(p.Detail)}
+		return job.Error{Status: p.Status, Detail: strings.TrimSpace(p.Detail)}
 	}
 	if len(body) == 0 {
 		return job.Error{Detail: "the function said that it failed"}
 	}
-	return job.Error{Detail: cut(string(body))}
-}
-
-func cut(s string) string {
-	return strings.TrimSpace(strings.ToValidUTF8(s[:min(len(s), maxReportText)], ""))
+	return job.Error{Detail: strings.TrimSpace(string(body))}
 }

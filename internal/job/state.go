@@ -83,7 +83,15 @@ func Fingerprint(r *record.Record) string {
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:16])
 }
 
+// encode cuts texts: a state that fits in no message would bring its record back for ever. The header of one holds
+// 64 KiB.
 func (s *State) encode() (string, error) {
+	if s.Error != nil {
+		s.Error = &Error{s.Error.Status, record.CutReason(s.Error.Detail)}
+	}
+	if s.Progress != nil {
+		s.Progress = &Progress{s.Progress.Percent, record.CutReason(s.Progress.Message)}
+	}
 	b, err := json.Marshal(s)
 	if err != nil {
 		return "", fmt.Errorf("encode a job's state: %w", err)

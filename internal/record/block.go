@@ -169,7 +169,7 @@ func (b *Builder) Append(r *Record) error {
 	if f := r.Failure; f != nil {
 		p = binary.BigEndian.AppendUint64(p, uint64(f.Time.UnixNano()))
 		p = binary.AppendUvarint(p, uint64(max(f.Status, 0)))
-		p = appendString(p, f.Reason[:min(len(f.Reason), MaxReasonBytes)])
+		p = appendString(p, CutReason(f.Reason))
 	}
 	if !r.Redriven.IsZero() {
 		p = binary.BigEndian.AppendUint64(p, uint64(r.Redriven.UnixNano()))

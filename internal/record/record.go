@@ -12,6 +12,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -77,6 +78,11 @@ type Failure struct {
 
 // MaxReasonBytes bounds a failure's reason; longer ones are cut.
 const MaxReasonBytes = 1024
+
+// CutReason returns s in at most MaxReasonBytes, without what is no UTF-8.
+func CutReason(s string) string {
+	return strings.ToValidUTF8(s[:min(len(s), MaxReasonBytes)], "")
+}
 
 // Size is the memory and block space that r takes, in bytes, close enough for bounds.
 func (r *Record) Size() int {
