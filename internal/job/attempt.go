@@ -42,15 +42,16 @@ func (a *Attempt) Cause() Error {
 // Token names the attempt, for the function to report by.
 func (a *Attempt) Token() Token { return Token{a.queue, a.rec.ID, a.state.Started} }
 
-// Begin makes the job running. It returns ErrFinal when the job has ended: it was cancelled, or this is a record that
-// came twice. A job that had failed begins again when its record was redriven since. With ErrWaiting and ErrLapsed it
-// returns the attempt that was made before.
+// Begin makes the job running. It returns ErrFinal when there is nothing to do for this record: the job has ended, by
+// cancellation too, or the record is a copy that a later attempt has left behind. A job that had failed begins again
+// when its record was redriven since. With ErrWaiting and ErrLapsed it returns the attempt that was made before. It
+// doesn't wait for room: stream.ErrQueueFull and stream.ErrNoQueue are returned at once.
 func Begin(ctx context.Context, conn *stream.Conn, queue catalog.Key, rec *record.Record, now time.Time) (*Attempt, error) {
 	a := &Attempt{conn: conn, queue: queue, rec: rec}
-	fresh := rec.Attempts == 0 && rec.Redriven.IsZero() // most have no state yet: that is not asked for first
-	for {
+	look := rec.Attempts > 0 || !rec.Redriven.IsZero() // most others have no state yet: that is not asked for first
+	for ; ; look = true {
 		former := &State{}
-		if !fresh {
+		if look {
 			s, err := a.stored(ctx)
 			if err != nil {
 				return nil, err
@@ -59,33 +60,60 @@ func Begin(ctx context.Context, conn *stream.Conn, queue catalog.Key, rec *recor
 				former = s
 			}
 		}
-		fresh = false
-		fingerprint := Fingerprint(rec)
-		if former.seq != 0 && former.Print != "" && former.Print != fingerprint {
-			return nil, ErrFinal // its client was told that the idempotency key is another request's
-		}
-		if former.Status.Final() && former.seq != 0 && (former.Status != Failed || !rec.Redriven.After(former.Finished)) {
-			return nil, ErrFinal
-		}
-		if former.Status == Running && !former.Until.IsZero() {
-			a.state = *former
-			if !former.Broken && now.Before(former.Until) {
-				return a, ErrWaiting
-			}
-			return a, ErrLapsed
-		}
-		a.state = State{
-			Status: Running, Attempts: rec.Attempts + 1, Created: time.UnixMilli(rec.Time.UnixMilli()).UTC(), Started: now.UTC(), Changed: now.UTC(),
-			Error: former.Error, Print: fingerprint, seq: former.seq,
-		}
-		if former.seq != 0 {
-			a.state.Created = former.Created
-		}
-		err := a.put(ctx, a.state, nil)
-		if !errors.Is(err, ErrFinal) && !errors.Is(err, stream.ErrJobChanged) {
+		err := a.begin(ctx, former, now)
+		if !errors.Is(err, stream.ErrJobChanged) {
 			return a, err
 		}
+		if look {
+			if err := stream.Pause(ctx); err != nil {
+				return nil, err
+			}
+		}
 	}
+}
+
+// begin replaces former, whose seq is 0 when nothing is stored.
+func (a *Attempt) begin(ctx context.Context, former *State, now time.Time) error {
+	rec, fingerprint := a.rec, Fingerprint(a.rec)
+	redriven := rec.Redriven.After(former.Changed)
+	switch {
+	case former.seq == 0:
+	case former.Print != "" && former.Print != fingerprint:
+		return ErrFinal // its client was told that the idempotency key is another request's
+	case former.Status.Final() && (former.Status != Failed || !redriven):
+		return ErrFinal
+	case former.passed(rec) && !redriven:
+		return ErrFinal
+	case former.Status == Running && !former.Until.IsZero() && former.Attempts == rec.Attempts+1: // else its failure is counted already
+		a.state = *former
+		if !former.Broken && now.Before(former.Until) {
+			return ErrWaiting
+		}
+		if !former.Broken {
+			// A sign of life may come just now: only one of the two is stored.
+			cause := a.Cause()
+			a.state.Broken, a.state.Error = true, &cause
+			if err := a.put(ctx, a.state, nil, true); err != nil {
+				return err
+			}
+		}
+		return ErrLapsed
+	}
+	a.state = State{
+		Status: Running, Attempts: rec.Attempts + 1, Created: time.UnixMilli(rec.Time.UnixMilli()).UTC(), Started: now.UTC(), Changed: now.UTC(),
+		Error: former.Error, Print: fingerprint, seq: former.seq,
+	}
+	if former.seq != 0 {
+		a.state.Created = former.Created
+	}
+	return a.put(ctx, a.state, nil, true)
+}
+
+// passed reports whether rec is a repeated or stale copy: a later attempt than the one that it is for was made or is
+// due. That one has a record of its own, because the failure of an attempt is stored as a state only after the record
+// of the next one is durable.
+func (s *State) passed(rec *record.Record) bool {
+	return s.Status == Queued && s.Attempts > rec.Attempts || s.Status == Running && s.Attempts > rec.Attempts+1
 }
 
 // stored is the job's state; nil: none. One that can't be read counts as queued: it must not bring the record back for
@@ -99,12 +127,12 @@ func (a *Attempt) stored(ctx context.Context) (*State, error) {
 }
 
 // put replaces the state that this attempt has stored.
-func (a *Attempt) put(ctx context.Context, s State, body []byte) error {
+func (a *Attempt) put(ctx context.Context, s State, body []byte, impatient bool) error {
 	header, err := s.encode()
 	if err != nil {
 		return err
 	}
-	s.seq, err = a.conn.PutJobUntil(ctx, a.queue, a.rec.ID, stream.JobState{Header: header, Body: body}, a.state.seq)
+	s.seq, err = a.conn.PutJobUntil(ctx, a.queue, a.rec.ID, stream.JobState{Header: header, Body: body}, a.state.seq, impatient)
 	if err == nil {
 		a.state = s
 	}
@@ -112,24 +140,31 @@ func (a *Attempt) put(ctx context.Context, s State, body []byte) error {
 }
 
 // end is put, but a state that came between the attempt's is looked at: ErrFinal when it is final. What is not, is
-// replaced: this process owns the queue, so it is the mark of nobody who is still at work.
-func (a *Attempt) end(ctx context.Context, s State, body []byte) error {
+// replaced: this process owns the queue, so it is the mark of nobody who is still at work. Unless nil, merge may take
+// over what it says, or end it.
+func (a *Attempt) end(ctx context.Context, s *State, body []byte, merge func(there *State) error) error {
 	for {
-		err := a.put(ctx, s, body)
+		err := a.put(ctx, *s, body, false)
 		if !errors.Is(err, stream.ErrJobChanged) {
 			return err
 		}
-		there, err := a.stored(ctx)
-		switch {
-		case err != nil:
+		if err := stream.Pause(ctx); err != nil {
 			return err
-		case there == nil: // it aged out while the attempt ran
-			a.state.seq = 0
-		case there.Status.Final():
-			return ErrFinal
-		default:
-			a.state.seq = there.seq
 		}
+		there, err := a.stored(ctx)
+		if err != nil {
+			return err
+		}
+		if there == nil { // it aged out while the attempt ran
+			there = &State{}
+		} else if there.Status.Final() {
+			return ErrFinal
+		} else if merge != nil {
+			if err := merge(there); err != nil {
+				return err
+			}
+		}
+		a.state.seq = there.seq
 	}
 }
 
@@ -140,7 +175,7 @@ func (a *Attempt) Succeed(ctx context.Context, contentType string, body []byte, 
 	}
 	s := a.state
 	s.succeed(contentType, body, now)
-	return a.end(ctx, s, body)
+	return a.end(ctx, &s, body, nil)
 }
 
 // Wait stores that the function goes on with the attempt after its answer, and by when there must be a sign of life.
@@ -148,26 +183,14 @@ func (a *Attempt) Succeed(ctx context.Context, contentType string, body []byte, 
 func (a *Attempt) Wait(ctx context.Context, heartbeat time.Duration, now time.Time) error {
 	s := a.state
 	s.Until, s.Heartbeat = now.Add(heartbeat).UTC(), heartbeat
-	for {
-		err := a.put(ctx, s, nil)
-		if !errors.Is(err, stream.ErrJobChanged) {
-			return err
-		}
-		there, err := a.stored(ctx)
-		switch {
-		case err != nil:
-			return err
-		case there == nil:
-			a.state.seq = 0
-		case there.Status.Final():
-			return ErrFinal
-		case there.Broken:
+	return a.end(ctx, &s, nil, func(there *State) error {
+		if there.Broken {
 			a.state = *there
 			return ErrLapsed
-		default: // it has reported progress
-			s.Progress, a.state.seq = there.Progress, there.seq
 		}
-	}
+		s.Progress = there.Progress
+		return nil
+	})
 }
 
 // Fail stores that the job has failed for good. ErrFinal means that it was cancelled.
@@ -175,10 +198,11 @@ func (a *Attempt) Fail(ctx context.Context, e Error, now time.Time) error {
 	s := a.state
 	s.Status, s.Changed, s.Finished, s.Error = Failed, now.UTC(), now.UTC(), &e
 	s.leave()
-	return a.end(ctx, s, nil)
+	return a.end(ctx, &s, nil, nil)
 }
 
-// Requeue stores that the job waits for its next attempt; e is nil when the function took none.
+// Requeue stores that the job waits for its next attempt; e is nil when the function took none, and the same record goes
+// on. With e the record of the next attempt is to be durable before: from then on Begin drops this one's copies.
 func (a *Attempt) Requeue(ctx context.Context, e *Error, now time.Time) error {
 	s := a.state
 	s.Status, s.Changed, s.Progress = Queued, now.UTC(), nil
@@ -188,5 +212,5 @@ func (a *Attempt) Requeue(ctx context.Context, e *Error, now time.Time) error {
 	} else {
 		s.Attempts--
 	}
-	return a.end(ctx, s, nil)
+	return a.end(ctx, &s, nil, nil)
 }

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,7 +16,7 @@ var ErrOver = errors.New("job: the attempt is over")
 
 // Alive is a sign of life: the attempt may go on as long as the heartbeat says. p is nil for the progress there was.
 func Alive(ctx context.Context, conn *stream.Conn, t Token, p *Progress, now time.Time) error {
-	return report(ctx, conn, t, nil, func(s *State) {
+	_, _, err := report(ctx, conn, t, nil, func(s *State) {
 		if p != nil {
 			s.Progress = p
 		}
@@ -23,20 +24,27 @@ func Alive(ctx context.Context, conn *stream.Conn, t Token, p *Progress, now tim
 			s.Until = now.Add(s.Heartbeat).UTC()
 		}
 	})
+	return err
 }
 
-// SucceedBy gives the job its result.
+// SucceedBy gives the job its result. The same result again, because the answer was lost, is no error.
 func SucceedBy(ctx context.Context, conn *stream.Conn, t Token, contentType string, body []byte, now time.Time) error {
 	if len(body) > MaxInlineBytes {
 		return fmt.Errorf("a result of %d bytes; at most %d", len(body), MaxInlineBytes)
 	}
-	return report(ctx, conn, t, body, func(s *State) { s.succeed(contentType, body, now) })
+	s, there, err := report(ctx, conn, t, body, func(s *State) { s.succeed(contentType, body, now) })
+	if errors.Is(err, ErrOver) && s.of(t) && s.Status == Succeeded && bytes.Equal(there, body) {
+		return nil
+	}
+	return err
 }
 
-// FailBy says that the attempt has failed. Whether there is another one its queue's owner decides, at once.
+// FailBy says that the attempt has failed. Whether there is another one its queue's owner decides, at once. It may be
+// said again, because the answer was lost.
 func FailBy(ctx context.Context, conn *stream.Conn, t Token, e Error, now time.Time) error {
-	err := report(ctx, conn, t, nil, func(s *State) { s.Error, s.Broken, s.Until = &e, true, now.UTC() })
-	if err != nil {
+	s, _, err := report(ctx, conn, t, nil, func(s *State) { s.Error, s.Broken, s.Until = &e, true, now.UTC() })
+	again := errors.Is(err, ErrOver) && s.of(t) && s.Status == Running && s.Broken
+	if err != nil && !again {
 		return err
 	}
 	return conn.Hasten(ctx, t.Queue, t.Record, now)
@@ -54,53 +62,53 @@ func (s *State) succeed(contentType string, body []byte, now time.Time) {
 	s.Result = &Result{ContentType: contentType, Size: int64(len(body))}
 }
 
-// A replica of NATS may not know yet of an attempt that began a moment ago: whoever reports is refused only after so
-// many looks.
-const (
-	maxLooks  = 3
-	lookAgain = 50 * time.Millisecond
-)
-
-// report changes the state of a job whose present attempt is t's.
-func report(ctx context.Context, conn *stream.Conn, t Token, body []byte, change func(*State)) error {
+// report changes the state of a job whose present attempt is t's. With ErrOver it returns the state, nil for none, and
+// the result that are there instead: a replica of NATS may not know yet of an attempt that began a moment ago, so that
+// comes only after several looks.
+func report(ctx context.Context, conn *stream.Conn, t Token, body []byte, change func(*State)) (*State, []byte, error) {
 	for looks := 1; ; looks++ {
-		s, _, err := load(ctx, conn, t.Queue, t.Record)
+		s, there, err := load(ctx, conn, t.Queue, t.Record)
 		if err != nil {
-			return err
+			return nil, nil, err
 		}
-		if !s.at(t) {
-			if looks == maxLooks {
-				return ErrOver
+		if s.at(t) {
+			change(s)
+			header, err := s.encode()
+			if err != nil {
+				return nil, nil, err
 			}
-			select {
-			case <-time.After(lookAgain):
-				continue
-			case <-ctx.Done():
-				return context.Cause(ctx)
+			_, err = conn.PutJob(ctx, t.Queue, t.Record, stream.JobState{Header: header, Body: body}, s.seq)
+			if !errors.Is(err, stream.ErrJobChanged) {
+				return nil, nil, err
 			}
+		} else if looks >= stream.MaxLooks {
+			return s, there, ErrOver
 		}
-		change(s)
-		header, err := s.encode()
-		if err != nil {
-			return err
-		}
-		_, err = conn.PutJob(ctx, t.Queue, t.Record, stream.JobState{Header: header, Body: body}, s.seq)
-		if !errors.Is(err, stream.ErrJobChanged) {
-			return err
+		if err := stream.Pause(ctx); err != nil {
+			return nil, nil, err
 		}
 	}
 }
 
-// Over reports whether the attempt is not the job's present one any more, or has failed.
+// Over reports whether the attempt is not the job's present one any more, or has failed. That it goes on is said after
+// several looks: a replica of NATS may not know yet.
 func Over(ctx context.Context, conn *stream.Conn, t Token) (bool, error) {
-	s, _, err := load(ctx, conn, t.Queue, t.Record)
-	return err == nil && !s.at(t), err
+	for looks := 1; ; looks++ {
+		s, _, err := load(ctx, conn, t.Queue, t.Record)
+		if err != nil || !s.at(t) || looks == stream.MaxLooks {
+			return err == nil && !s.at(t), err
+		}
+		if err := stream.Pause(ctx); err != nil {
+			return false, err
+		}
+	}
 }
 
 // leave forgets what only an attempt that goes on after its call has.
 func (s *State) leave() { s.Until, s.Heartbeat, s.Broken = time.Time{}, 0, false }
 
-// at reports whether t's attempt is under way. s is nil when there is no state.
-func (s *State) at(t Token) bool {
-	return s != nil && s.Status == Running && !s.Broken && s.Started.Equal(t.Started)
-}
+// of reports whether t's attempt is the job's latest. s is nil when there is no state.
+func (s *State) of(t Token) bool { return s != nil && s.Started.Equal(t.Started) }
+
+// at reports whether t's attempt is under way.
+func (s *State) at(t Token) bool { return s.of(t) && s.Status == Running && !s.Broken }

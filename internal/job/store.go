@@ -91,10 +91,12 @@ func Cancel(ctx context.Context, conn *stream.Conn, id ID, maxAge time.Duration,
 			return nil, err
 		}
 		next.seq, err = conn.PutJob(ctx, id.Queue, id.Record, stream.JobState{Header: header}, s.seq)
-		if errors.Is(err, stream.ErrJobChanged) {
-			continue
+		if !errors.Is(err, stream.ErrJobChanged) {
+			return &next, err
 		}
-		return &next, err
+		if err := stream.Pause(ctx); err != nil {
+			return nil, err
+		}
 	}
 }
 

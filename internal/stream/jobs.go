@@ -161,11 +161,16 @@ func (c *Conn) putJob(ctx context.Context, k catalog.Key, id record.ID, s JobSta
 }
 
 // PutJobUntil is PutJob again and again, until s is durable, the state is another one, ctx ends or the connection is
-// lost. A state that was stored and whose acknowledgement was lost is found to be there.
-func (c *Conn) PutJobUntil(ctx context.Context, k catalog.Key, id record.ID, s JobState, last uint64) (uint64, error) {
+// lost; with impatient also until it gets ErrQueueFull or ErrNoQueue. A state that was stored and whose acknowledgement
+// was lost is found to be there.
+func (c *Conn) PutJobUntil(ctx context.Context, k catalog.Key, id record.ID, s JobState, last uint64, impatient bool) (uint64, error) {
 	var seq uint64
 	tried := false
-	err := c.until(ctx, jobSubject(k, id.String()), func() (err error) {
+	again := unconfirmed
+	if impatient {
+		again = unanswered
+	}
+	err := c.until(ctx, jobSubject(k, id.String()), again, func() (err error) {
 		seq, err = c.PutJob(ctx, k, id, s, last)
 		if errors.Is(err, ErrJobChanged) && tried {
 			if there, rerr := c.Job(ctx, k, id); rerr == nil && there.Header == s.Header && bytes.Equal(there.Body, s.Body) {

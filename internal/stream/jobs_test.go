@@ -110,7 +110,7 @@ func TestJobStatesReplaceEachOther(t *testing.T) {
 	if _, err := c.PutJob(t.Context(), q.Key, id, stream.JobState{Header: "b"}, 0); !errors.Is(err, stream.ErrJobChanged) {
 		t.Errorf("a second first state: %v", err)
 	}
-	two, err := c.PutJobUntil(t.Context(), q.Key, id, stream.JobState{Header: `{"ü":"é\\n"}`, Body: []byte("2")}, one)
+	two, err := c.PutJobUntil(t.Context(), q.Key, id, stream.JobState{Header: `{"ü":"é\\n"}`, Body: []byte("2")}, one, false)
 	if err != nil || two <= one {
 		t.Fatal(two, err)
 	}
@@ -170,7 +170,7 @@ func TestWatchJobs(t *testing.T) {
 	put := func(header string) {
 		t.Helper()
 		id := newRecord(t, "x").ID
-		seq, err := c.PutJobUntil(t.Context(), q.Key, id, stream.JobState{Header: header, Body: []byte("large")}, 0)
+		seq, err := c.PutJobUntil(t.Context(), q.Key, id, stream.JobState{Header: header, Body: []byte("large")}, 0, false)
 		if err != nil {
 			t.Fatal(err)
 		}

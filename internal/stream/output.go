@@ -104,17 +104,24 @@ func (c *Conn) store(ctx context.Context, rs []record.Record, msg func(block []b
 // publishUntil publishes m, again and again under the same id, until it is durable, ctx ends or the
 // connection is lost.
 func (c *Conn) publishUntil(ctx context.Context, m *nats.Msg, id string) error {
-	return c.until(ctx, m.Subject, func() error { return c.publish(ctx, m, id) })
+	return c.until(ctx, m.Subject, unconfirmed, func() error { return c.publish(ctx, m, id) })
 }
 
-func (c *Conn) until(ctx context.Context, subject string, publish func() error) error {
+// unanswered reports whether a write may pass in a moment.
+func unanswered(err error) bool { return errors.Is(err, ErrUnavailable) || errors.Is(err, ErrBusy) }
+
+// unconfirmed reports whether a write may pass at some time.
+func unconfirmed(err error) bool {
+	return unanswered(err) || errors.Is(err, ErrQueueFull) || errors.Is(err, ErrNoQueue)
+}
+
+func (c *Conn) until(ctx context.Context, subject string, again func(error) bool, publish func() error) error {
 	for wait := publishBackoffMin; ; wait = min(2*wait, publishBackoffMax) {
 		err := publish()
 		if err == nil {
 			return nil
 		}
-		again := errors.Is(err, ErrUnavailable) || errors.Is(err, ErrQueueFull) || errors.Is(err, ErrBusy) || errors.Is(err, ErrNoQueue)
-		if !again || c.Ready() != nil || ctx.Err() != nil {
+		if !again(err) || c.Ready() != nil || ctx.Err() != nil {
 			return fmt.Errorf("publish to %s: %w", subject, err)
 		}
 		c.log.Warn("publishing again", "subject", subject, "in", wait, "error", err)
