@@ -43,8 +43,6 @@ type Config struct {
 	// 0: DefaultDrainTimeout.
 	DrainTimeout time.Duration
 	Log          *slog.Logger
-
-	callback func(job.Token) string // empty: none
 }
 
 // DefaultDrainTimeout is below Kubernetes' usual grace period.
@@ -68,7 +66,7 @@ func (c *Config) Validate() error {
 // Dispatcher runs the mappings of the present catalog.
 type Dispatcher struct {
 	cfg     Config
-	keys    *atomic.Pointer[sign.Ring]
+	keys    atomic.Pointer[sign.Ring]
 	hub     *job.Hub              // tells of jobs that are cancelled while they run
 	catalog chan *catalog.Catalog // capacity 1: the newest that Run has not seen
 
@@ -86,23 +84,24 @@ func New(cfg Config) (*Dispatcher, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	keys := new(atomic.Pointer[sign.Ring])
-	cfg.callback = func(t job.Token) string {
-		ring := keys.Load()
-		if cfg.CallbackURL == "" || ring == nil {
-			return ""
-		}
-		text, err := t.Text(*ring)
-		if err != nil {
-			return "" // no keys yet: the function can't go on after its answer
-		}
-		return strings.TrimSuffix(cfg.CallbackURL, "/") + "/callbacks/" + text
-	}
-	return &Dispatcher{cfg: cfg, keys: keys, hub: job.NewHub(cfg.Conn, cfg.Log), catalog: make(chan *catalog.Catalog, 1), running: map[catalog.Key]*mapping{}, latest: map[catalog.Key]*mapping{}}, nil
+	return &Dispatcher{cfg: cfg, hub: job.NewHub(cfg.Conn, cfg.Log), catalog: make(chan *catalog.Catalog, 1), running: map[catalog.Key]*mapping{}, latest: map[catalog.Key]*mapping{}}, nil
 }
 
 // UseKeys makes ring the signing keys.
 func (d *Dispatcher) UseKeys(ring sign.Ring) { d.keys.Store(&ring) }
+
+// callback is the address for the function to report by; empty when it can't go on after its answer.
+func (d *Dispatcher) callback(t job.Token) string {
+	ring := d.keys.Load()
+	if d.cfg.CallbackURL == "" || ring == nil {
+		return ""
+	}
+	text, err := t.Text(*ring)
+	if err != nil {
+		return "" // no keys yet
+	}
+	return strings.TrimSuffix(d.cfg.CallbackURL, "/") + "/callbacks/" + text
+}
 
 // Use makes cat the catalog to work by. It never blocks; only the newest catalog counts.
 func (d *Dispatcher) Use(cat *catalog.Catalog) {
@@ -152,7 +151,7 @@ func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog
 		delete(d.running, k)
 	}
 	for k, spec := range wanted {
-		m := newMapping(ctx, d.cfg, d.hub, spec)
+		m := newMapping(ctx, d, spec)
 		former := d.latest[spec.Queue]
 		d.running[k], d.latest[spec.Queue] = m, m
 		wg.Go(func() {

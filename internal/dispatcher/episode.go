@@ -139,6 +139,8 @@ func (e *episode) store(work context.Context) error {
 		if err := conn.DeadLetter(work, queue, records(deads)); err != nil {
 			return err
 		}
+		// A job whose end can't be stored comes again, at the price of one more call and maybe a second dead letter of the
+		// same id: settled, it would be running for ever to those who wait for it.
 		if err := e.ended(work, now, true); err != nil {
 			return err
 		}
@@ -149,15 +151,25 @@ func (e *episode) store(work context.Context) error {
 	}
 	for attempts, items := range later {
 		due := now.Add(backoff(e.m.spec().Retry, attempts))
-		if err := conn.Delay(work, queue, due, records(items)); err != nil {
-			return err
-		}
-		if err := e.ended(work, now, false); err != nil {
+		// First the record, then the job's state: from then on job.Begin drops every copy of the former record, so the
+		// next attempt's must be there.
+		if err := e.putOff(work, due, items); err != nil {
 			return err
 		}
 		settle(items, retried)
+		if err := e.ended(work, now, false); err != nil {
+			e.m.log.Info("a job is still shown as running until its next attempt", "record", items[0].rec.ID.String(), "error", err)
+		}
 	}
 	return nil
+}
+
+// putOff stores items for a later attempt. A job is by itself.
+func (e *episode) putOff(work context.Context, due time.Time, items []*item) error {
+	if rec := items[0].rec; rec.Job {
+		return e.m.cfg.Conn.DelayJob(work, e.m.queue, due, *rec)
+	}
+	return e.m.cfg.Conn.Delay(work, e.m.queue, due, records(items))
 }
 
 // exhausted reports whether r, which has just failed, gets no further attempt, and says why in its

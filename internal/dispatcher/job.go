@@ -8,6 +8,7 @@ import (
 
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/stream"
 )
 
 // errCancelled is why a call is cut whose job was cancelled.
@@ -31,7 +32,7 @@ func (e *episode) job(intake, work context.Context, it *item) {
 			e.goOn(work, it, attempt, err)
 			return
 		}
-		callback := e.m.cfg.callback(attempt.Token())
+		callback := e.m.callback(attempt.Token())
 		o, answer, cancelled := e.ask(work, it, watch, callback)
 		if cancelled || work.Err() != nil && o.Class == invoke.NotNow {
 			e.m.limiter.Cancel() // we cut the call ourselves: it says nothing about the function
@@ -64,8 +65,12 @@ func (e *episode) job(intake, work context.Context, it *item) {
 	}
 }
 
+// noRoomDelay is how long a job is put off whose attempt can't begin because the states of jobs have no room: waiting for
+// it in the episode would keep the mapping from working for records that are no jobs.
+const noRoomDelay = 5 * time.Second
+
 // goOn settles the record of an attempt that is not made now: it is put off while the function goes on with it, and has
-// failed when that gave no sign of life in time, or said so.
+// failed when that gave no sign of life in time, or said so. Without room for the job's state it is put off too.
 func (e *episode) goOn(work context.Context, it *item, attempt *job.Attempt, err error) {
 	switch {
 	case errors.Is(err, job.ErrWaiting):
@@ -86,6 +91,15 @@ func (e *episode) goOn(work context.Context, it *item, attempt *job.Attempt, err
 		cause := attempt.Cause()
 		judge(e.items, invoke.Outcome{Class: invoke.Failed, Status: cause.Status, Reason: cause.Detail})
 		e.m.log.Info("an attempt at a job has lapsed", "record", it.rec.ID.String(), "reason", cause.Detail)
+	case errors.Is(err, stream.ErrQueueFull), errors.Is(err, stream.ErrNoQueue):
+		e.m.complain(&e.m.noRoom, "jobs are put off: their states can't be stored; is the queue's results.maxBytes reached?",
+			"queue", e.m.queue.String(), "for", noRoomDelay, "error", err)
+		// Not DelayJob: nobody has looked whether this is a stale copy, which must not replace the record of a later attempt.
+		if err := e.m.cfg.Conn.Delay(work, e.m.queue, time.Now().Add(noRoomDelay), records(e.items)); err != nil {
+			e.conclude(it, err)
+			return
+		}
+		it.fate = retried
 	default:
 		e.conclude(it, err)
 	}
@@ -135,14 +149,24 @@ func (e *episode) conclude(it *item, err error) {
 	e.m.log.Warn("a job's state could not be stored; its record will be delivered again", "record", it.rec.ID.String(), "error", err)
 }
 
-// ended stores what becomes of a job whose attempt failed.
-func (e *episode) ended(ctx context.Context, now time.Time, forGood bool) error {
+// ended stores what becomes of a job whose attempt failed, once its record is durable elsewhere. So it is stored although
+// work has ended meanwhile, as giveBack does.
+func (e *episode) ended(work context.Context, now time.Time, forGood bool) error {
 	if e.attempt == nil {
 		return nil
 	}
+	err := e.end(work, now, forGood)
+	if err != nil && work.Err() != nil && e.m.holds() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(work), giveBackTimeout)
+		defer cancel()
+		err = e.end(ctx, now, forGood)
+	}
+	return err
+}
+
+func (e *episode) end(ctx context.Context, now time.Time, forGood bool) (err error) {
 	f := e.items[0].rec.Failure
 	cause := job.Error{Status: f.Status, Detail: f.Reason}
-	var err error
 	if forGood {
 		err = e.attempt.Fail(ctx, cause, now)
 	} else {

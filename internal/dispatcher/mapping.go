@@ -18,7 +18,7 @@ import (
 const (
 	// sessionRetry is the wait after a session could not be opened.
 	sessionRetry = time.Second
-	// complainEvery is how often the log says that the function can't be reached.
+	// complainEvery is how often the log says that the function can't be reached, or that there is no room for states.
 	complainEvery = 30 * time.Second
 	// purgeEvery is how often settled blocks are removed from the stream.
 	purgeEvery = time.Second
@@ -28,11 +28,12 @@ var errStopping = errors.New("dispatcher: stopping")
 
 // mapping works for one event source mapping whenever it holds the queue's lease.
 type mapping struct {
-	cfg     Config
-	hub     *job.Hub
-	queue   catalog.Key
-	log     *slog.Logger
-	limiter *invoke.Limiter
+	cfg      Config
+	hub      *job.Hub
+	callback func(job.Token) string // empty: none
+	queue    catalog.Key
+	log      *slog.Logger
+	limiter  *invoke.Limiter
 
 	// The spec may change while calls are in flight: they keep the one they began with, all that begins takes
 	// the present one. TestMappingChangesLive guards it.
@@ -45,14 +46,15 @@ type mapping struct {
 
 	holds func() bool // whether the lease holds by the clock; set by own before anything calls
 
-	mu         sync.Mutex
-	count      Stats
-	complained time.Time // when the log last said that the function can't be reached
+	mu          sync.Mutex
+	count       Stats
+	unreachable time.Time // when the log last said that the function can't be reached
+	noRoom      time.Time // when it last said that there is no room for the states of jobs
 }
 
-func newMapping(ctx context.Context, cfg Config, hub *job.Hub, spec catalog.Mapping) *mapping {
+func newMapping(ctx context.Context, d *Dispatcher, spec catalog.Mapping) *mapping {
 	m := &mapping{
-		cfg: cfg, hub: hub, queue: spec.Queue, log: cfg.Log.With("mapping", spec.Key.String()),
+		cfg: d.cfg, hub: d.hub, callback: d.callback, queue: spec.Queue, log: d.cfg.Log.With("mapping", spec.Key.String()),
 		limiter: invoke.NewLimiter(spec.MaxConcurrency), changed: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	m.present.Store(&spec)
@@ -175,7 +177,8 @@ func (m *mapping) release(o invoke.Outcome, n int) invoke.Outcome {
 	case o.Class == invoke.NotNow:
 		count.Throttled = 1
 		if o.Status == 0 {
-			m.unreachable(o.Reason)
+			// A function that is away for a moment is none of an operator's business, one whose name is wrong is.
+			m.complain(&m.unreachable, "the function can't be reached", "reason", o.Reason)
 		}
 		limit, _, pause := m.limiter.State()
 		m.log.Debug("the function can't take the call now", "reason", o.Reason, "concurrency", limit, "pause", pause)
@@ -187,14 +190,13 @@ func (m *mapping) release(o invoke.Outcome, n int) invoke.Outcome {
 	return o
 }
 
-// unreachable says in the log that a call found no connection, once in a while: a function that is away for a
-// moment is none of an operator's business, one whose name or certificate is wrong is.
-func (m *mapping) unreachable(reason string) {
+// complain warns, at most every complainEvery; last is when it did.
+func (m *mapping) complain(last *time.Time, message string, args ...any) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if now := time.Now(); now.Sub(m.complained) >= complainEvery {
-		m.complained = now
-		m.log.Warn("the function can't be reached", "reason", reason)
+	if now := time.Now(); now.Sub(*last) >= complainEvery {
+		*last = now
+		m.log.Warn(message, args...)
 	}
 }
 

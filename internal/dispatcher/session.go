@@ -155,7 +155,7 @@ func (s *session) giveBack() {
 	if s.m.holds() && s.src.Live() {
 		// Not work's context: that calls were cut is the usual reason to be here.
 		ctx, cancel := context.WithTimeout(context.Background(), giveBackTimeout)
-		err = s.m.cfg.Conn.Delay(ctx, s.m.queue, time.Now(), records(rest))
+		err = s.putBack(ctx, rest)
 		cancel()
 	}
 	if err != nil {
@@ -168,6 +168,22 @@ func (s *session) giveBack() {
 		}
 	}
 	s.m.add(d)
+}
+
+// putBack stores records to be delivered at once. Of a job whose attempt has failed here the record of the next one may
+// be durable although that was not confirmed: it is replaced, so no two copies wait. The other jobs' must replace
+// nothing: they may be stale copies, and what waits the record of a later attempt.
+func (s *session) putBack(ctx context.Context, rest []*item) error {
+	now, conn, queue := time.Now(), s.m.cfg.Conn, s.m.queue
+	var others []*item
+	for _, it := range rest {
+		if !it.rec.Job || it.fate == unsettled {
+			others = append(others, it)
+		} else if err := conn.DelayJob(ctx, queue, now, *it.rec); err != nil {
+			return err
+		}
+	}
+	return conn.Delay(ctx, queue, now, records(others))
 }
 
 func (s *session) take(d *stream.Delivery) {

@@ -203,6 +203,7 @@ func (a *Attempt) Fail(ctx context.Context, e Error, now time.Time) error {
 
 // Requeue stores that the job waits for its next attempt; e is nil when the function took none, and the same record goes
 // on. With e the record of the next attempt is to be durable before: from then on Begin drops this one's copies.
+// ErrFinal means that the job has ended or that attempt has begun.
 func (a *Attempt) Requeue(ctx context.Context, e *Error, now time.Time) error {
 	s := a.state
 	s.Status, s.Changed, s.Progress = Queued, now.UTC(), nil
@@ -212,5 +213,10 @@ func (a *Attempt) Requeue(ctx context.Context, e *Error, now time.Time) error {
 	} else {
 		s.Attempts--
 	}
-	return a.end(ctx, &s, nil, nil)
+	return a.end(ctx, &s, nil, func(there *State) error {
+		if e != nil && there.Started.After(s.Started) {
+			return ErrFinal // the record of the next attempt is durable before, so that may have begun
+		}
+		return nil
+	})
 }
