@@ -176,7 +176,7 @@ func TestAgedOutWhileItRan(t *testing.T) {
 func TestCancelAgainstAttempts(t *testing.T) {
 	conn, queue := newQueue(t)
 	var began, dropped, tooLate int
-	for i := range 300 {
+	for i := range 100 {
 		rec, id := newJob(t, queue)
 		var cancelled atomic.Bool
 		var wg sync.WaitGroup

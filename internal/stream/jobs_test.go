@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/localnats"
 	"github.com/weir-dev/weir/internal/record"
@@ -219,5 +221,92 @@ func TestKeys(t *testing.T) {
 	wg.Wait()
 	if len(rings) != 0 {
 		t.Error("the keys changed although there was nothing to do")
+	}
+}
+
+// TestWriteThatIsNotDecided: a cluster refuses a comparison with error 10164 while another write to the subject is under
+// way. A server by itself never does, so here somebody else answers in the streams' place.
+func TestWriteThatIsNotDecided(t *testing.T) {
+	s := testkit.NATS(t)
+	c := testkit.Conn(t, s)
+	q := jobQueue()
+	nc, err := nats.Connect(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	refused := []byte(`{"error": {"code": 400, "err_code": 10164, "description": "wrong last sequence"}}`)
+	answer := func(subject string, f func(n int, m *nats.Msg) *nats.Msg) {
+		n := 0
+		if _, err := nc.Subscribe(subject, func(m *nats.Msg) { n++; _ = m.RespondMsg(f(n, m)) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refuse := func(times int) func(int, *nats.Msg) *nats.Msg {
+		return func(n int, _ *nats.Msg) *nats.Msg {
+			if n <= times {
+				return &nats.Msg{Data: refused}
+			}
+			return &nats.Msg{Data: []byte(`{"stream": "x", "seq": 7}`)}
+		}
+	}
+	answer("weir.j.>", refuse(1))
+	answer("weir.q.>", refuse(2))
+	answer("weir.lease.>", refuse(1))
+	none := func(int, *nats.Msg) *nats.Msg { return &nats.Msg{Header: nats.Header{"Status": {"404"}}} }
+	answer("$JS.API.DIRECT.GET.>", none)
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	r := newRecord(t, "x")
+	if _, err := c.PutJob(t.Context(), q.Key, r.ID, stream.JobState{Header: "a"}, 0); !errors.Is(err, stream.ErrJobChanged) {
+		t.Errorf("a state: %v", err)
+	}
+	if _, err := c.TryLease(t.Context(), "x", "a"); !errors.Is(err, stream.ErrBusy) || errors.Is(err, stream.ErrLeaseHeld) {
+		t.Errorf("a lease: %v", err)
+	}
+	if there, err := c.AppendOnce(t.Context(), q.Key, r); there != nil || err != nil {
+		t.Errorf("a record, the third time: %v, %v", there, err)
+	}
+}
+
+// TestHasten: a record that was put off comes at once, once, and where none is put off there is nothing to do.
+func TestHasten(t *testing.T) {
+	c := testkit.Conn(t, testkit.NATS(t))
+	q := jobQueue()
+	ensure(t, c, q)
+	r := newRecord(t, "x")
+	now := time.Now()
+	for attempts := range 2 { // the later replaces the former
+		r.Attempts = attempts
+		if err := c.DelayJob(t.Context(), q.Key, now.Add(time.Hour), *r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if err := c.Hasten(t.Context(), q.Key, r.ID, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	src := open(t, c, q.Key)
+	for {
+		select {
+		case src.Room() <- struct{}{}:
+			continue
+		case d := <-src.Deliveries():
+			if len(d.Records) != 1 || d.Records[0].ID != r.ID || d.Records[0].Attempts != 1 {
+				t.Errorf("%+v", d.Records)
+			}
+			if err := d.Ack(); err != nil {
+				t.Fatal(err)
+			}
+		case <-src.Done():
+			t.Fatal(src.Err())
+		}
+		break
+	}
+	testkit.Eventually(t, "nothing more is put off", func() bool { s, err := c.Status(t.Context(), q.Key); return err == nil && s.Empty() })
+	if err := c.Hasten(t.Context(), q.Key, r.ID, now); err != nil {
+		t.Errorf("what is not put off: %v", err)
 	}
 }

@@ -1,0 +1,76 @@
+package dispatcher_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/testkit"
+)
+
+// putJob stores a job.
+func (w *world) putJob(body string) record.ID {
+	w.t.Helper()
+	id, err := record.NewID()
+	if err == nil {
+		_, err = w.conn.AppendOnce(w.t.Context(), w.queue.Key, &record.Record{
+			ID: id, Time: time.Now(), Source: "/apis/default/test/put", ContentType: "text/plain", Body: []byte(body), Job: true,
+		})
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return id
+}
+
+// takesJobs gives the queue a stream for the states of jobs.
+func (w *world) takesJobs() {
+	w.t.Helper()
+	w.queue.Jobs, w.queue.Results = true, catalog.Results{MaxAge: time.Hour, MaxBytes: 16 << 20}
+	if err := w.conn.EnsureQueue(w.t.Context(), w.queue, 1); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// TestJobsWithoutRoomForTheirStates keep nobody else waiting, and are done when there is room.
+func TestJobsWithoutRoomForTheirStates(t *testing.T) {
+	w := newWorld(t, testkit.Conn(t, testkit.NATS(t)), func(call) answer { return answer{} }, func(m *catalog.Mapping) { m.MaxConcurrency = 1 })
+	w.putJob("a")
+	w.putJob("b")
+	w.put("no job")
+	d, _ := w.start("a", time.Second)
+	testkit.Eventually(t, "the jobs are put off and the other record is done", func() bool {
+		s, _ := d.Stats(w.spec.Key)
+		return s.Retried >= 2 && s.Done == 1
+	})
+	w.takesJobs()
+	w.settled()
+	for _, b := range []string{"a", "b", "no job"} {
+		if w.taken[b] != 1 {
+			t.Errorf("%s was taken %d times", b, w.taken[b])
+		}
+	}
+}
+
+// TestNextAttemptCanBeHastened by the id of its job.
+func TestNextAttemptCanBeHastened(t *testing.T) {
+	w := newWorld(t, testkit.Conn(t, testkit.NATS(t)), func(c call) answer {
+		if c.attempts[0] == 0 {
+			return answer{status: http.StatusInternalServerError}
+		}
+		return answer{}
+	}, func(m *catalog.Mapping) { m.Retry.InitialBackoff, m.Retry.MaxBackoff = time.Hour, time.Hour })
+	w.takesJobs()
+	id := w.putJob("a")
+	d, _ := w.start("a", time.Second)
+	testkit.Eventually(t, "its next attempt waits", func() bool { s, _ := d.Stats(w.spec.Key); return s.Retried == 1 })
+	if err := w.conn.Hasten(t.Context(), w.queue.Key, id, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	w.settled()
+	if w.taken["a"] != 1 || len(w.seen()) != 2 {
+		t.Errorf("taken %d times in %d calls", w.taken["a"], len(w.seen()))
+	}
+}
