@@ -92,8 +92,10 @@ func (e *episode) goOn(work context.Context, it *item, attempt *job.Attempt, err
 		judge(e.items, invoke.Outcome{Class: invoke.Failed, Status: cause.Status, Reason: cause.Detail})
 		e.m.log.Info("an attempt at a job has lapsed", "record", it.rec.ID.String(), "reason", cause.Detail)
 	case errors.Is(err, stream.ErrQueueFull), errors.Is(err, stream.ErrNoQueue):
-		e.m.complain(&e.m.noRoom, "jobs are put off: their states can't be stored; is the queue's results.maxBytes reached?",
-			"queue", e.m.queue.String(), "for", noRoomDelay, "error", err)
+		if e.m.complain(&e.m.noRoom) {
+			e.m.log.Warn("jobs are put off: their states can't be stored; is the queue's results.maxBytes reached?",
+				"queue", e.m.queue.String(), "for", noRoomDelay, "error", err)
+		}
 		// Not DelayJob: nobody has looked whether this is a stale copy, which must not replace the record of a later attempt.
 		if err := e.m.cfg.Conn.Delay(work, e.m.queue, time.Now().Add(noRoomDelay), records(e.items)); err != nil {
 			e.conclude(it, err)

@@ -1,12 +1,15 @@
 package dispatcher_test
 
 import (
+	"context"
 	"net/http"
 	"testing"
 	"time"
 
 	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/job"
 	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
@@ -26,9 +29,9 @@ func (w *world) putJob(body string) record.ID {
 }
 
 // takesJobs gives the queue a stream for the states of jobs.
-func (w *world) takesJobs() {
+func (w *world) takesJobs(room int64) {
 	w.t.Helper()
-	w.queue.Jobs, w.queue.Results = true, catalog.Results{MaxAge: time.Hour, MaxBytes: 16 << 20}
+	w.queue.Jobs, w.queue.Results = true, catalog.Results{MaxAge: time.Hour, MaxBytes: room}
 	if err := w.conn.EnsureQueue(w.t.Context(), w.queue, 1); err != nil {
 		w.t.Fatal(err)
 	}
@@ -45,7 +48,7 @@ func TestJobsWithoutRoomForTheirStates(t *testing.T) {
 		s, _ := d.Stats(w.spec.Key)
 		return s.Retried >= 2 && s.Done == 1
 	})
-	w.takesJobs()
+	w.takesJobs(16 << 20)
 	w.settled()
 	for _, b := range []string{"a", "b", "no job"} {
 		if w.taken[b] != 1 {
@@ -62,7 +65,7 @@ func TestNextAttemptCanBeHastened(t *testing.T) {
 		}
 		return answer{}
 	}, func(m *catalog.Mapping) { m.Retry.InitialBackoff, m.Retry.MaxBackoff = time.Hour, time.Hour })
-	w.takesJobs()
+	w.takesJobs(16 << 20)
 	id := w.putJob("a")
 	d, _ := w.start("a", time.Second)
 	testkit.Eventually(t, "its next attempt waits", func() bool { s, _ := d.Stats(w.spec.Key); return s.Retried == 1 })
@@ -72,5 +75,41 @@ func TestNextAttemptCanBeHastened(t *testing.T) {
 	w.settled()
 	if w.taken["a"] != 1 || len(w.seen()) != 2 {
 		t.Errorf("taken %d times in %d calls", w.taken["a"], len(w.seen()))
+	}
+}
+
+// TestDrainEndsWhileAJobFails for good: its dead letter is stored and its state finds no room. It must not be left
+// running, or be called and dead-lettered again.
+func TestDrainEndsWhileAJobFails(t *testing.T) {
+	conn := testkit.Conn(t, testkit.NATS(t))
+	var w *world
+	w = newWorld(t, conn, func(call) answer {
+		for _, size := range []int{job.MaxInlineBytes, 16 << 10, 1 << 10, 1} {
+			for {
+				id, err := record.NewID()
+				if err == nil {
+					_, err = conn.PutJob(context.Background(), w.queue.Key, id, stream.JobState{Header: "x", Body: make([]byte, size)}, 0)
+				}
+				if err != nil {
+					break // full
+				}
+			}
+		}
+		return answer{status: http.StatusBadRequest}
+	}, nil)
+	w.takesJobs(1 << 20)
+	id := w.putJob("a")
+	_, stop := w.start("a", time.Millisecond)
+	testkit.Eventually(t, "it is dead-lettered", func() bool { return len(w.dead()) == 1 })
+	w.cancel()
+	w.takesJobs(16 << 20)
+	stop()
+	if ended, err := job.Ended(t.Context(), conn, w.queue.Key, id); err != nil || !ended {
+		t.Errorf("the job has ended: %t, %v", ended, err)
+	}
+	w.start("b", time.Second)
+	w.settled()
+	if len(w.seen()) != 1 || len(w.dead()) != 1 {
+		t.Errorf("%d calls", len(w.seen()))
 	}
 }

@@ -178,7 +178,9 @@ func (m *mapping) release(o invoke.Outcome, n int) invoke.Outcome {
 		count.Throttled = 1
 		if o.Status == 0 {
 			// A function that is away for a moment is none of an operator's business, one whose name is wrong is.
-			m.complain(&m.unreachable, "the function can't be reached", "reason", o.Reason)
+			if m.complain(&m.unreachable) {
+				m.log.Warn("the function can't be reached", "reason", o.Reason)
+			}
 		}
 		limit, _, pause := m.limiter.State()
 		m.log.Debug("the function can't take the call now", "reason", o.Reason, "concurrency", limit, "pause", pause)
@@ -190,14 +192,16 @@ func (m *mapping) release(o invoke.Outcome, n int) invoke.Outcome {
 	return o
 }
 
-// complain warns, at most every complainEvery; last is when it did.
-func (m *mapping) complain(last *time.Time, message string, args ...any) {
+// complain reports whether the log should say again what it last said at last.
+func (m *mapping) complain(last *time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if now := time.Now(); now.Sub(*last) >= complainEvery {
-		*last = now
-		m.log.Warn(message, args...)
+	now := time.Now()
+	if now.Sub(*last) < complainEvery {
+		return false
 	}
+	*last = now
+	return true
 }
 
 func (m *mapping) stats() Stats {

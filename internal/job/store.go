@@ -5,7 +5,8 @@
 //
 // Invariants: of the states of one job each replaces the one before it, compared and set at the stream's leader, so a
 // final state stays and what comes after it is dropped; an attempt begins only after its running state is durable, so
-// a job that was cancelled before is not called; a record is settled only after the job's state is durable.
+// a job that was cancelled before is not called; a record is settled only after the job's state, or the record of its next
+// attempt, is durable.
 //
 // May import: record, catalog, sign, stream.
 package job
