@@ -48,7 +48,7 @@ trap finish EXIT
 CGO_ENABLED=0 go -C hack/cluster test -trimpath -gcflags=all=-dwarf=false ./cmd/kingress
 go run ./hack/images --repo ko.local/weir --tag "$tag" "${mains[@]}"
 archives=()
-for name in gateway dispatcher realtime controller order-writer order-api "${mains[@]##*/}"; do
+for name in gateway dispatcher realtime controller order-writer order-api report "${mains[@]##*/}"; do
   archives+=("$root/bin/images/$name.tar")
 done
 "$cluster" load "${archives[@]}"

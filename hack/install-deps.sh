@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what `make run` and `make test` need beside Go and git: the
 # PostgreSQL server programs, psql, PgBouncer, and curl to post orders with;
-# with --test also the C compiler that go test -race needs.
+# with --test also the C compiler that go test -race needs, and a Chromium for
+# what a browser has to show.
 # Says nothing when nothing is missing. It never creates or starts a system
 # PostgreSQL cluster or a system PgBouncer: Weir runs private instances from
 # the programs alone (internal/localdb, which looks for them in the same
@@ -58,8 +59,19 @@ compiles() {
   command -v "${cc[0]-}" >/dev/null 2>&1 && "${cc[@]}" -E -x c - >/dev/null 2>&1 <<<'#include <stdlib.h>'
 }
 
+# have_browser: internal/app's browser test looks for the same names.
+have_browser() {
+  local name
+  for name in chromium chromium-browser google-chrome google-chrome-stable; do
+    if have_program "$name"; then
+      return 0
+    fi
+  done
+  [[ -x "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome" || -x /Applications/Chromium.app/Contents/MacOS/Chromium ]]
+}
+
 # Prints the missing parts, one a line: server, client, pgbouncer, curl, and
-# compiler for the tests.
+# compiler and browser for the tests.
 missing_parts() {
   local folders=() folder
   while IFS= read -r folder; do
@@ -84,6 +96,9 @@ missing_parts() {
   fi
   if ((for_tests)) && ! compiles; then
     echo compiler
+  fi
+  if ((for_tests)) && ! have_browser; then
+    echo browser
   fi
 }
 
@@ -188,6 +203,7 @@ install_debian() {
     pgbouncer) packages+=(pgbouncer) ;;
     curl) packages+=(curl) ;;
     compiler) packages+=(gcc libc6-dev) ;; # gcc only recommends the headers
+    browser) packages+=(chromium) ;;
     esac
   done
   say "missing: $*; installing ${packages[*]} with apt-get"
@@ -231,6 +247,9 @@ install_macos() {
   local packages=() part
   if [[ " $* " == *" compiler "* ]]; then
     die "missing: a C compiler, which go test -race needs; run: xcode-select --install"
+  fi
+  if [[ " $* " == *" browser "* ]]; then
+    die "missing: a browser for the tests; install Google Chrome, or run: brew install --cask chromium"
   fi
   if ! command -v brew >/dev/null 2>&1; then
     die "missing: $*. Install Homebrew (https://brew.sh), then: brew install postgresql@16 pgbouncer"
@@ -284,7 +303,7 @@ main() {
     install_debian "${missing[@]}"
   else
     die "missing: ${missing[*]-}. Only Debian, Ubuntu and macOS are installed for; on this system" \
-      "install the PostgreSQL server (14 or newer: postgres, initdb), psql, PgBouncer, curl and a C compiler for the tests yourself," \
+      "install the PostgreSQL server (14 or newer: postgres, initdb), psql, PgBouncer, curl and, for the tests, a C compiler and Chromium yourself," \
       "with the programs in PATH, and run this again"
   fi
 

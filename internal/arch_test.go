@@ -32,14 +32,14 @@ var ranks = map[string]int{
 
 	"internal/functions/orderdb": 4,
 	"internal/gateway":           5, "internal/dispatcher": 5, "internal/controller": 5, "internal/realtime": 5,
-	"internal/functions/orderwriter": 5, "internal/functions/orderapi": 5,
+	"internal/functions/orderwriter": 5, "internal/functions/orderapi": 5, "internal/functions/report": 5,
 
 	"internal/app":         6,
 	"internal/app/gateway": 7, "internal/app/dispatcher": 7, "internal/app/controller": 7, "internal/app/realtime": 7,
 	"internal/app/local": 8,
 
 	"services/gateway": 9, "services/dispatcher": 9, "services/controller": 9, "services/realtime": 9, "cmd/weir": 9,
-	"services/functions/order-writer": 9, "services/functions/order-api": 9,
+	"services/functions/order-writer": 9, "services/functions/order-api": 9, "services/functions/report": 9,
 	"hack/run": 9, "hack/images": 9,
 }
 
@@ -50,7 +50,7 @@ var forTests = []string{"internal/testkit", "internal/functions/dbtest", "test/"
 var owners = map[string][]string{
 	"github.com/nats-io/nats.go":            {"internal/stream"},
 	"github.com/nats-io/nats-server":        {"internal/localnats"},
-	"github.com/jackc/pgx":                  {"internal/functions/orderdb", "internal/functions/orderwriter", "internal/functions/orderapi", "internal/localdb"},
+	"github.com/jackc/pgx":                  {"internal/functions/orderdb", "internal/functions/orderwriter", "internal/functions/orderapi", "internal/functions/report", "internal/localdb"},
 	"knative.dev/serving":                   {"internal/manifest"},
 	"sigs.k8s.io/controller-runtime":        {"internal/controller"},
 	"k8s.io/client-go":                      {"internal/controller"},
@@ -65,7 +65,7 @@ var (
 	forbidden = map[string][]string{
 		"services/gateway": dataPlane, "services/dispatcher": dataPlane, "services/realtime": dataPlane,
 		"services/controller":             {"github.com/nats-io/nats-server", "github.com/jackc/pgx"},
-		"services/functions/order-writer": function, "services/functions/order-api": function,
+		"services/functions/order-writer": function, "services/functions/order-api": function, "services/functions/report": function,
 	}
 )
 

@@ -42,6 +42,7 @@ func services() []string {
 		"./services/controller",
 		"./services/functions/order-writer",
 		"./services/functions/order-api",
+		"./services/functions/report",
 	}
 }
 

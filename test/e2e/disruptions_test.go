@@ -80,7 +80,7 @@ func testDisruptions(t *testing.T) {
 		for _, p := range pods(t, weirNamespace, "app.kubernetes.io/name=weir") {
 			evict(t, p.Metadata.Name)
 		}
-		for _, what := range []string{"deploy/weir-gateway", "deploy/weir-dispatcher", "deploy/weir-controller", "deploy/weir-pgbouncer", "statefulset/weir-nats"} {
+		for _, what := range []string{"deploy/weir-gateway", "deploy/weir-dispatcher", "deploy/weir-realtime", "deploy/weir-controller", "deploy/weir-pgbouncer", "statefulset/weir-nats"} {
 			rollout(what)
 		}
 	})
@@ -248,7 +248,7 @@ func testUninstallAndUpgrade(t *testing.T) {
 
 // olderPods make every pod of the older release another one than after the upgrade.
 var olderPods = []string{
-	"--set", "gateway.podAnnotations.older=yes", "--set", "dispatcher.podAnnotations.older=yes", "--set", "controller.podAnnotations.older=yes",
+	"--set", "gateway.podAnnotations.older=yes", "--set", "dispatcher.podAnnotations.older=yes", "--set", "realtime.podAnnotations.older=yes", "--set", "controller.podAnnotations.older=yes",
 	"--set", "nats.podAnnotations.older=yes", "--set", "pgbouncer.podAnnotations.older=yes",
 }
 

@@ -23,7 +23,7 @@ func chartArgs(chart string) []string {
 		"--set", "tests.image=" + env.image("loader"), "--set", "tests.command={/ko-app/loader}", "--set", "tests.args={-get}",
 		// Fewer connections than slowwriter may make calls: the pool is what bounds PostgreSQL.
 		"--set", fmt.Sprintf("pgbouncer.defaultPoolSize=%[1]d,pgbouncer.maxDbConnections=%[1]d", poolSize),
-		"--set", "gateway.replicas=2", "--set", "dispatcher.replicas=2", "--set", "controller.replicas=2",
+		"--set", "gateway.replicas=2", "--set", "dispatcher.replicas=2", "--set", "realtime.replicas=2", "--set", "controller.replicas=2",
 	}
 	if env.natsReplicas != "" {
 		args = append(args, "--set", "nats.replicas="+env.natsReplicas)
@@ -71,7 +71,7 @@ func applySample(t testing.TB) {
 	}
 	const published = "ghcr.io/weir-dev/weir/"
 	k := "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../../deploy/k8s/overlays/kind]\nimages:\n"
-	for _, name := range []string{"order-writer", "order-api"} {
+	for _, name := range []string{"order-writer", "order-api", "report"} {
 		k += fmt.Sprintf("- {name: %s%s, newName: %s/%s, newTag: %q}\n", published, name, env.images, name, env.tag)
 	}
 	if env.postgres != "" {
@@ -87,7 +87,8 @@ func applySample(t testing.TB) {
 func waitSample(t testing.TB) {
 	t.Helper()
 	kubectl(t, "-n", sampleNamespace, "rollout", "status", "statefulset/postgres", "--timeout=180s")
-	waitReady(t, "ksvc/order-writer", "ksvc/order-api", "queues.weir.dev/orders", "eventsourcemappings.weir.dev/orders", "apis.weir.dev/shop")
+	waitReady(t, "ksvc/order-writer", "ksvc/order-api", "ksvc/report", "queues.weir.dev/orders", "queues.weir.dev/reports",
+		"eventsourcemappings.weir.dev/orders", "eventsourcemappings.weir.dev/reports", "apis.weir.dev/shop")
 }
 
 // testInstall: helm install into the empty cluster, then kubectl apply -k; an order posted through a port-forward
@@ -146,7 +147,7 @@ func testInstall(t *testing.T) {
 	if n := count(t, db, pooledConnections, pgbouncerIPs(t)); n == 0 {
 		t.Error("PostgreSQL has no connection from PgBouncer: how did the order get there?")
 	}
-	for _, deployment := range []string{"weir-gateway", "weir-dispatcher"} {
+	for _, deployment := range []string{"weir-gateway", "weir-dispatcher", "weir-realtime"} {
 		for _, pod := range pods(t, weirNamespace, "app.kubernetes.io/component="+strings.TrimPrefix(deployment, "weir-")) {
 			if pod.hasToken() {
 				t.Errorf("%s has a service account's token", pod.Metadata.Name)

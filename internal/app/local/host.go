@@ -18,6 +18,7 @@ import (
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/functions/orderapi"
 	"github.com/weir-dev/weir/internal/functions/orderwriter"
+	"github.com/weir-dev/weir/internal/functions/report"
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/manifest"
 )
@@ -55,6 +56,14 @@ func builders() map[string]func(ctx context.Context, getenv func(string) string,
 			}
 			cfg.Log = log
 			return orderapi.New(ctx, cfg)
+		},
+		"services/functions/report": func(ctx context.Context, getenv func(string) string, log *slog.Logger) (closer, error) {
+			cfg, err := report.ConfigFromEnv(getenv)
+			if err != nil {
+				return nil, err
+			}
+			cfg.Log = log
+			return report.New(ctx, cfg)
 		},
 	}
 }

@@ -105,7 +105,7 @@ func startEnv(name, addr, natsURL, database string) ([]string, bool) {
 		return []string{"WEIR_NATS_URL=" + natsURL, "WEIR_HEALTH_LISTEN=" + addr}, true
 	case "realtime":
 		return []string{"WEIR_NATS_URL=" + natsURL, "WEIR_LISTEN=127.0.0.1:0", "WEIR_HEALTH_LISTEN=" + addr}, true
-	case "order-writer", "order-api":
+	case "order-writer", "order-api", "report":
 		return []string{
 			"PORT=" + port, "DATABASE_URL_FILE=" + filepath.Join(database, "url"),
 			"MIGRATE_DATABASE_URL_FILE=" + filepath.Join(database, "direct-url"),

@@ -1,0 +1,108 @@
+package function
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// HeaderCallback is the header of a job's call that holds the address for reports.
+const HeaderCallback = "Weir-Callback"
+
+// callbackTimeout bounds one report, its result included.
+const callbackTimeout = 10 * time.Second
+
+// ErrAttemptOver says that nobody waits for this attempt any more: the job has ended, was cancelled
+// or has another attempt. Stop working.
+var ErrAttemptOver = errors.New("the job's attempt is over")
+
+// ErrNoCallback is the error of an outcome that has nowhere to go.
+var ErrNoCallback = errors.New("the call has no callback")
+
+// Callback is where the call of a job reports how the work goes (docs/contracts.md, Jobs). It is good
+// for one attempt, and may be used after the call was answered with 202. Whoever knows the address may
+// report, so no error names it.
+type Callback struct {
+	// Client makes the requests; nil: http.DefaultClient. Each has 10 s.
+	Client *http.Client
+
+	address string
+}
+
+// CallbackOf takes the callback from a call's header. It is nil if there is none, as when the call is
+// no job's; a nil Callback drops progress.
+func CallbackOf(h http.Header) *Callback {
+	address := h.Get(HeaderCallback)
+	if address == "" {
+		return nil
+	}
+	return &Callback{address: address}
+}
+
+// Progress is a sign of life that clients see: percent from 0 to 100 and a text of up to 1 KiB.
+func (c *Callback) Progress(ctx context.Context, percent float64, message string) error {
+	if c == nil {
+		return nil
+	}
+	body, err := json.Marshal(struct {
+		Percent float64 `json:"percent"`
+		Message string  `json:"message,omitempty"`
+	}{percent, message})
+	if err != nil {
+		return fmt.Errorf("reporting progress: %w", err)
+	}
+	return c.report(ctx, "running", "application/json", strings.NewReader(string(body)))
+}
+
+// Succeed ends the job with a result, of a call that was answered with 202.
+func (c *Callback) Succeed(ctx context.Context, contentType string, result io.Reader) error {
+	if c == nil {
+		return ErrNoCallback
+	}
+	return c.report(ctx, "succeeded", contentType, result)
+}
+
+// Fail ends the attempt, of a call that was answered with 202. The retry policy decides on the next.
+func (c *Callback) Fail(ctx context.Context, reason string) error {
+	if c == nil {
+		return ErrNoCallback
+	}
+	return c.report(ctx, "failed", "text/plain; charset=utf-8", strings.NewReader(reason))
+}
+
+func (c *Callback) report(ctx context.Context, status, contentType string, body io.Reader) error {
+	ctx, cancel := context.WithTimeout(ctx, callbackTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.address+"?status="+status, body)
+	if err != nil {
+		return fmt.Errorf("reporting %s: the address is no URL", status)
+	}
+	req.Header.Set("Content-Type", contentType)
+	client := c.Client
+	if client == nil {
+		client = http.DefaultClient
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		if u, ok := errors.AsType[*url.Error](err); ok {
+			err = u.Err // without the address
+		}
+		return fmt.Errorf("reporting %s: %w", status, err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection is used again
+	switch {
+	case resp.StatusCode/100 == 2:
+		return nil
+	case resp.StatusCode == http.StatusConflict, resp.StatusCode == http.StatusNotFound:
+		return fmt.Errorf("reporting %s: %w", status, ErrAttemptOver)
+	default:
+		return fmt.Errorf("reporting %s: the answer is %s", status, resp.Status)
+	}
+}
