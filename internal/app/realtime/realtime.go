@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
+	"runtime/debug"
 
 	"github.com/weir-dev/weir/internal/app"
 	"github.com/weir-dev/weir/internal/lifecycle"
@@ -15,8 +17,15 @@ import (
 // PingInterval lets a NATS server that hangs be noticed within a second.
 const PingInterval = stream.DefaultPingInterval
 
+// gcPercent is lower than the other services': what counts here is the memory of many idle connections, which the
+// collector has little to do with. GOGC overrides it.
+const gcPercent = 50
+
 // Run serves the jobs of the published catalog until ctx is cancelled, then drains.
 func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", cfg.Listen)
 	if err != nil {
