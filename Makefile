@@ -27,7 +27,7 @@ deps: ## install PostgreSQL, PgBouncer and curl if they are missing
 	@hack/install-deps.sh
 
 .PHONY: deps-test
-deps-test: ## the same, and a C compiler for the race detector
+deps-test: ## the same, a C compiler for the race detector, and Chromium
 	@hack/install-deps.sh --test
 
 # Built and exec'd instead of `go run`: a SIGTERM to make reaches it.

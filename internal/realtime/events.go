@@ -58,7 +58,7 @@ func (s *Server) events(w http.ResponseWriter, req *http.Request) {
 		f.follow(f.newJob(id, text, maxAge, after))
 	}
 	e := &eventStream{w: w, rc: http.NewResponseController(w), f: f}
-	if err := e.run(req, signal); err != nil {
+	if err := e.run(req, signal); err != nil && !errors.Is(err, errEnded) {
 		s.cfg.Log.Debug("a stream of events ended", "error", err)
 	}
 }

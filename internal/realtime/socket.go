@@ -1,11 +1,15 @@
 package realtime
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -83,7 +87,7 @@ func (s *Server) socket(w http.ResponseWriter, req *http.Request) {
 		}
 	}
 	// An id is all that it takes to ask for a job, by any means: another origin's page may, if it has been told one.
-	conn, err := websocket.Accept(w, req, &websocket.AcceptOptions{InsecureSkipVerify: true})
+	conn, err := websocket.Accept(frugal{w}, req, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
 		s.done()
 		s.cfg.Log.Debug("no WebSocket", "error", err)
@@ -110,6 +114,33 @@ func (s *Server) socket(w http.ResponseWriter, req *http.Request) {
 		k.run()
 	})
 	s.mu.Unlock()
+}
+
+// Of an idle socket most is its buffers: net/http's are 4 KiB each way.
+const (
+	readBuffer  = 256
+	writeBuffer = 1 << 10 // a state fits, as a rule
+)
+
+// frugal is an http.ResponseWriter whose connection, once it is taken over, has small buffers.
+type frugal struct{ http.ResponseWriter }
+
+// Hijack implements http.Hijacker.
+func (f frugal) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := http.NewResponseController(f.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	// What came behind the request must be in the new buffer: whoever takes the connection looks there.
+	early, err := rw.Reader.Peek(rw.Reader.Buffered())
+	if err != nil {
+		return nil, nil, errors.Join(err, conn.Close())
+	}
+	r := bufio.NewReaderSize(io.MultiReader(bytes.NewReader(early), conn), max(readBuffer, len(early)))
+	if _, err := r.Peek(len(early)); err != nil {
+		return nil, nil, errors.Join(err, conn.Close())
+	}
+	return conn, bufio.NewReadWriter(r, bufio.NewWriterSize(conn, writeBuffer)), nil
 }
 
 // run reads until the connection ends.

@@ -30,6 +30,7 @@ func TestCluster(t *testing.T) {
 		t.Fatal("without an installation there is nothing to try")
 	}
 	t.Run("ScaleFromZero", testScaleFromZero)
+	t.Run("Jobs", testJobs)
 	t.Run("Caps", testCaps)
 	t.Run("LiveChanges", testLiveChanges)
 	t.Run("RefusedResources", testRefusedResources)

@@ -235,18 +235,20 @@ func family(pid int) []int {
 }
 
 // peakMemory is the peak resident set of a process in MiB (VmHWM).
-func peakMemory(pid int) (float64, error) {
+func peakMemory(pid int) (float64, error) { return memoryOf(pid, "VmHWM:") }
+
+func memoryOf(pid int, field string) (float64, error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
 		return 0, err
 	}
 	for l := range strings.Lines(string(text)) {
-		if rest, ok := strings.CutPrefix(l, "VmHWM:"); ok {
+		if rest, ok := strings.CutPrefix(l, field); ok {
 			kib, err := strconv.ParseFloat(strings.Fields(rest)[0], 64)
 			return kib / 1024, err
 		}
 	}
-	return 0, errors.New("no VmHWM")
+	return 0, errors.New("no " + field)
 }
 
 // folderBytes is the size of all files below dir.

@@ -22,6 +22,8 @@ type variant struct {
 type target struct {
 	addr string
 	dir  string         // NATS's data; empty: it has none
+	nats string         // URL; of the job stack
+	push string         // address of realtime; of the job stack
 	pids map[string]int // whose CPU is counted
 }
 

@@ -52,36 +52,43 @@ func (b *bench) job(ctx context.Context) error {
 // startJobs is the gateway and NATS with the route's requests as jobs, and nobody who takes from the queue.
 func startJobs(ctx context.Context, b *bench) (*target, error) {
 	dir := b.folder("nats")
-	t, _, err := b.startJobStack(ctx, dir, "http://127.0.0.1:1")
+	t, err := b.startJobStack(ctx, dir, "http://127.0.0.1:1")
 	if t != nil {
 		t.dir = dir
 	}
 	return t, err
 }
 
-// startJobStack returns the gateway, and the URL of NATS.
-func (b *bench) startJobStack(ctx context.Context, dir, function string) (*target, string, error) {
+// startJobStack starts NATS, realtime and the gateway.
+func (b *bench) startJobStack(ctx context.Context, dir, function string) (*target, error) {
 	server, url, err := b.startNATS(ctx, dir)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	cat, err := b.catalogOf(function) //nolint:contextcheck // reading YAML takes none
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	makeJobs(cat)
 	if err := provision(ctx, url, cat); err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	gateway, addr, err := b.startGateway(ctx, url, asShipped)
+	realtime, push, err := b.startRealtime(ctx, url)
 	if err != nil {
-		return nil, "", err
+		return nil, err
+	}
+	gateway, addr, err := b.startGateway(ctx, url, asShipped, "WEIR_REALTIME_URL=http://"+push)
+	if err != nil {
+		return nil, err
 	}
 	err = gateway.until(ctx, func() bool { // the signing keys are there
 		status, _ := get(ctx, http.MethodGet, "http://"+addr+"/jobs/x", "", nil)
 		return status == http.StatusNotFound
 	})
-	return &target{addr: addr, pids: map[string]int{"gateway": gateway.PID(), "nats": server.PID()}}, url, err
+	return &target{
+		addr: addr, nats: url, push: push,
+		pids: map[string]int{"gateway": gateway.PID(), "nats": server.PID(), "realtime": realtime.PID()},
+	}, err
 }
 
 // startWork is all that does jobs, with a function that takes d.
@@ -90,11 +97,11 @@ func (b *bench) startWork(ctx context.Context, d time.Duration) (*target, error)
 	if err != nil {
 		return nil, err
 	}
-	t, url, err := b.startJobStack(ctx, b.folder("nats"), "http://"+function)
+	t, err := b.startJobStack(ctx, b.folder("nats"), "http://"+function)
 	if err != nil {
 		return nil, err
 	}
-	_, err = b.startDispatcher(url)
+	_, err = b.startDispatcher(t.nats)
 	return t, err
 }
 
@@ -135,8 +142,19 @@ func (b *bench) jobsDone(ctx context.Context, orders *orderBook) error {
 	return nil
 }
 
-// longPoll is an open loop of clients that submit and then wait for the result, of a function that takes jobWork.
+// longPoll measures clients that wait for the result by a long poll.
 func (b *bench) longPoll(ctx context.Context) error {
+	return b.delivery(ctx, "longpoll", "long poll", func(ctx context.Context, client *http.Client, url, location string) error {
+		status, _, _, err := do(ctx, client, http.MethodGet, url+location+"/result", "", "Prefer", "wait=29")
+		if err != nil || status != http.StatusOK {
+			return fmt.Errorf("result: %d, %w", status, err)
+		}
+		return nil
+	})
+}
+
+// delivery is an open loop of clients that submit a job and await its result, of a function that takes jobWork.
+func (b *bench) delivery(ctx context.Context, name, what string, await func(ctx context.Context, client *http.Client, url, location string) error) error {
 	defer b.stopChildren()
 	t, err := b.startWork(ctx, jobWork)
 	if err != nil {
@@ -144,6 +162,7 @@ func (b *bench) longPoll(ctx context.Context) error {
 	}
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: jobInFlight, MaxConnsPerHost: jobInFlight}}
 	defer client.CloseIdleConnections()
+	url := "http://" + t.addr
 	warm := int(warmUp.Seconds() * jobRate)
 	total := warm + int(b.latency.Seconds()*jobRate)
 	took := make([]time.Duration, total)
@@ -155,8 +174,11 @@ func (b *bench) longPoll(ctx context.Context) error {
 		intended := start.Add(time.Duration(n) * time.Second / jobRate)
 		wait(ctx, time.Until(intended))
 		wg.Go(func() {
-			errs[n] = submitAndWait(ctx, client, "http://"+t.addr)
-			took[n] = time.Since(intended)
+			location, err := submit(ctx, client, url)
+			if err == nil {
+				err = await(ctx, client, url, location)
+			}
+			errs[n], took[n] = err, time.Since(intended)
 		})
 	}
 	wg.Wait()
@@ -171,36 +193,35 @@ func (b *bench) longPoll(ctx context.Context) error {
 		}
 	}
 	p50, p99 := float64(h.ValueAtQuantile(50))/1000, float64(h.ValueAtQuantile(99))/1000
-	b.results.add("job_longpoll_p50_ms", p50)
-	b.results.add("job_longpoll_p99_ms", p99)
-	fmt.Printf("    long poll at %d jobs/s, beyond the function's %s: p50 %.1f ms  p99 %.1f ms%s\n", jobRate, jobWork, p50, p99, crowd)
+	b.results.add("job_"+name+"_p50_ms", p50)
+	b.results.add("job_"+name+"_p99_ms", p99)
+	fmt.Printf("    %s at %d jobs/s, beyond the function's %s: p50 %.1f ms  p99 %.1f ms%s\n", what, jobRate, jobWork, p50, p99, crowd)
 	return nil
 }
 
-func submitAndWait(ctx context.Context, client *http.Client, url string) error {
-	do := func(method, path, body string, header ...string) (int, string, error) {
-		req, err := http.NewRequestWithContext(ctx, method, url+path, strings.NewReader(body))
-		if err != nil {
-			return 0, "", err
-		}
-		req.Header.Set("Content-Type", "application/json")
-		for i := 0; i < len(header); i += 2 {
-			req.Header.Set(header[i], header[i+1])
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			return 0, "", err
-		}
-		_, err = io.Copy(io.Discard, resp.Body)
-		return resp.StatusCode, resp.Header.Get("Location"), errors.Join(err, resp.Body.Close())
-	}
-	status, location, err := do(http.MethodPost, "/orders", `{"sku":"book-42","quantity":1,"customer":"ada"}`)
+// submit posts a job and returns its path.
+func submit(ctx context.Context, client *http.Client, url string) (string, error) {
+	status, location, _, err := do(ctx, client, http.MethodPost, url+"/orders", `{"sku":"book-42","quantity":1,"customer":"ada"}`)
 	if err != nil || status != http.StatusAccepted {
-		return fmt.Errorf("submission: %d, %w", status, err)
+		return "", fmt.Errorf("submission: %d, %w", status, err)
 	}
-	status, _, err = do(http.MethodGet, location+"/result", "", "Prefer", "wait=29")
-	if err != nil || status != http.StatusOK {
-		return fmt.Errorf("result: %d, %w", status, err)
+	return location, nil
+}
+
+// do reads an answer to its end.
+func do(ctx context.Context, client *http.Client, method, url, body string, header ...string) (status int, location, text string, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
+	if err != nil {
+		return 0, "", "", err
 	}
-	return nil
+	req.Header.Set("Content-Type", "application/json")
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, "", "", err
+	}
+	read, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, resp.Header.Get("Location"), string(read), errors.Join(err, resp.Body.Close())
 }

@@ -72,7 +72,7 @@ func configFromEnv() (config, error) {
 		}
 		return n
 	}
-	all := []string{"ingest", "drain", "latency", "memory", "images", "job"}
+	all := []string{"ingest", "drain", "latency", "memory", "images", "job", "socket"}
 	c := config{
 		only: all, rounds: number("ROUNDS", 5), window: time.Duration(number("SECONDS", 4)) * time.Second,
 		drainOrders: number("DRAIN_ORDERS", 200_000), latency: time.Duration(number("LATENCY_SECONDS", 20)) * time.Second,
@@ -133,7 +133,7 @@ func run(ctx context.Context) (err error) {
 	stages := []struct {
 		name string
 		run  func(context.Context) error
-	}{{"ingest", b.ingest}, {"drain", b.drain}, {"latency", b.latencyStage}, {"memory", b.memory}, {"images", b.images}, {"job", b.job}}
+	}{{"ingest", b.ingest}, {"drain", b.drain}, {"latency", b.latencyStage}, {"memory", b.memory}, {"images", b.images}, {"job", b.job}, {"socket", b.socket}}
 	defer func() { err = errors.Join(err, b.stopDatabase()) }() //nolint:contextcheck // it must stop when ctx is over, too
 	for _, s := range stages {
 		if !slices.Contains(cfg.only, s.name) {
@@ -174,7 +174,7 @@ func (b *bench) build(ctx context.Context) error {
 		return err
 	}
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", b.bin+string(filepath.Separator),
-		"./services/gateway", "./services/dispatcher", "./services/functions/order-writer", "./cmd/weir")
+		"./services/gateway", "./services/dispatcher", "./services/realtime", "./services/functions/order-writer", "./cmd/weir")
 	cmd.Dir, cmd.Stdout, cmd.Stderr = b.root, os.Stdout, os.Stderr
 	return cmd.Run()
 }

@@ -87,6 +87,9 @@ func goals() []goal {
 		{"memory_peak_mib", false, 300},
 		{"job_vs_ingest_256", true, 0.70},
 		{"job_longpoll_p50_ms", false, 15},
+		{"job_sse_p50_ms", false, 15},
+		{"job_socket_p50_ms", false, 15},
+		{"socket_per_gib", true, 60_000},
 	}
 }
 

@@ -98,15 +98,31 @@ func connect(ctx context.Context, url string) (*stream.Conn, error) {
 }
 
 // startGateway starts the service and waits until it serves the catalog.
-func (b *bench) startGateway(ctx context.Context, natsURL, compression string) (c *child, addr string, err error) {
+func (b *bench) startGateway(ctx context.Context, natsURL, compression string, more ...string) (c *child, addr string, err error) {
 	if addr, err = freeAddress(ctx); err != nil {
 		return nil, "", err
 	}
-	env := []string{"WEIR_NATS_URL=" + natsURL, "WEIR_LISTEN=" + addr, "WEIR_COMPRESSION=" + compression}
+	env := append([]string{"WEIR_NATS_URL=" + natsURL, "WEIR_LISTEN=" + addr, "WEIR_COMPRESSION=" + compression}, more...)
 	if c, err = b.start("gateway", filepath.Join(b.bin, "gateway"), nil, env); err != nil {
 		return nil, "", err
 	}
 	return c, addr, c.answers(ctx, "http://"+addr+"/readyz")
+}
+
+// startRealtime starts the service and waits until it serves the catalog.
+func (b *bench) startRealtime(ctx context.Context, natsURL string) (c *child, addr string, err error) {
+	if addr, err = freeAddress(ctx); err != nil {
+		return nil, "", err
+	}
+	probes, err := freeAddress(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	env := []string{"WEIR_NATS_URL=" + natsURL, "WEIR_LISTEN=" + addr, "WEIR_HEALTH_LISTEN=" + probes}
+	if c, err = b.start("realtime", filepath.Join(b.bin, "realtime"), nil, env); err != nil {
+		return nil, "", err
+	}
+	return c, addr, c.answers(ctx, "http://"+probes+"/readyz")
 }
 
 func (b *bench) startDispatcher(natsURL string) (*child, error) {

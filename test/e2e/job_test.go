@@ -1,0 +1,159 @@
+package e2e_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// jobState is the document of a job (docs/contracts.md).
+type jobState struct {
+	Status   string
+	Progress *struct{ Percent float64 }
+	Result   *struct{ Data string }
+	Links    struct{ Self, Result, Events, Socket string }
+}
+
+// testJobs: a report is asked for through a port-forward while its function is at zero pods, and read in all four ways
+// through the same address.
+func testJobs(t *testing.T) {
+	gateway := "http://" + forward(t, weirNamespace, "svc/weir-gateway", 80)
+	start := time.Now()
+	status, answer, took := post(t, gateway+"/reports", `{"seconds":2,"rows":20,"format":"csv"}`)
+	var job jobState
+	if err := json.Unmarshal([]byte(answer), &job); status != http.StatusAccepted || err != nil || job.Status != "queued" {
+		t.Fatalf("POST /reports: %d %s", status, answer)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	type outcome struct {
+		way, result string
+		progress    bool
+		err         error
+	}
+	outcomes := make(chan outcome)
+	follow := func(way string, f func(saw func(jobState)) error) {
+		go func() {
+			o := outcome{way: way}
+			o.err = f(func(s jobState) {
+				o.progress = o.progress || s.Progress != nil && s.Progress.Percent > 0
+				if s.Status == "succeeded" {
+					o.result = s.Result.Data
+				}
+			})
+			outcomes <- o
+		}()
+	}
+	ask := func(header ...string) func(func(jobState)) error {
+		return func(saw func(jobState)) error {
+			for {
+				s, err := getState(ctx, gateway+job.Links.Self, header...)
+				if err != nil {
+					return err
+				}
+				if saw(s); s.Status != "queued" && s.Status != "running" {
+					return nil
+				}
+				select {
+				case <-time.After(poll):
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
+		}
+	}
+	follow("poll", ask())
+	follow("long poll", ask("Prefer", "wait=20"))
+	follow("events", func(saw func(jobState)) error {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, gateway+job.Links.Events, http.NoBody)
+		if err != nil {
+			return err
+		}
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = resp.Body.Close() }()
+		lines := bufio.NewScanner(resp.Body)
+		for lines.Scan() {
+			if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
+				var s jobState
+				if err := json.Unmarshal([]byte(data), &s); err != nil {
+					return err
+				}
+				saw(s)
+			}
+		}
+		return lines.Err()
+	})
+	follow("socket", func(saw func(jobState)) error {
+		conn, _, err := websocket.Dial(ctx, gateway+job.Links.Socket, nil) //nolint:bodyclose // there is none
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.CloseNow() }()
+		for {
+			_, data, err := conn.Read(ctx)
+			if websocket.CloseStatus(err) == websocket.StatusNormalClosure {
+				return nil
+			}
+			var s jobState
+			if err == nil {
+				err = json.Unmarshal(data, &s)
+			}
+			if err != nil {
+				return err
+			}
+			saw(s)
+		}
+	})
+	result := ""
+	for range 4 {
+		o := <-outcomes
+		if o.err != nil || strings.Count(o.result, "\n") != 21 { // a header line and the rows
+			t.Errorf("%s: %v, result %.100q", o.way, o.err, o.result)
+		}
+		if result == "" {
+			result = o.result
+		}
+		if o.result != result {
+			t.Errorf("%s has another result: %.100q, not %.100q", o.way, o.result, result)
+		}
+		if !o.progress && (o.way == "events" || o.way == "socket") {
+			t.Errorf("%s told no progress", o.way)
+		}
+	}
+	t.Logf("a report of 2 s from zero: 202 after %s, the result in four ways after %s, %d bytes",
+		took.Round(time.Millisecond), time.Since(start).Round(10*time.Millisecond), len(result))
+}
+
+func getState(ctx context.Context, url string, header ...string) (s jobState, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return s, err
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return s, err
+	}
+	body, err := io.ReadAll(resp.Body)
+	if err = errors.Join(err, resp.Body.Close()); err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", resp.Status, body)
+	}
+	if err == nil {
+		err = json.Unmarshal(body, &s)
+	}
+	return s, err
+}
