@@ -37,14 +37,14 @@ import (
 
 const (
 	// MaxSeconds and CallTimeout together are below the Service's timeoutSeconds, 60.
-	MaxSeconds = 40
+	MaxSeconds = 30
 	// MaxRows is what StatementTimeout lets through on a slow machine.
 	MaxRows = 10_000_000
 
 	// StatementTimeout bounds the query of the rows, and so the time that the caller has to take them.
-	StatementTimeout = 15 * time.Second
+	StatementTimeout = 25 * time.Second
 	// CallTimeout bounds the wait for a connection, the statement and its answer.
-	CallTimeout = 17 * time.Second
+	CallTimeout = 27 * time.Second
 
 	// RetryAfter is what the dispatcher is told while the database is away.
 	RetryAfter = time.Second
