@@ -217,6 +217,12 @@ In another terminal, in this folder:
   curl "$WEIR_URL/orders?limit=5"
   psql "$WEIR_DATABASE_URL" -c 'select id, sku, quantity, customer, created_at from orders order by created_at desc limit 5'
 
+  # ask for a report that takes 3 s: 202 and a job; see how far it is; its result as soon as it is there
+  job=$(curl -s "$WEIR_URL/reports" -H 'Content-Type: application/json' -d '{"seconds": 3, "rows": 10}' |
+    sed 's/.*"self":"\([^"]*\)".*/\1/')
+  curl -s "$WEIR_URL$job"
+  curl -s "$WEIR_URL$job/result" -H 'Prefer: wait=20'
+
   # orders that could not be written
   bin/weir dlq list orders
 

@@ -237,7 +237,8 @@ func (s *shell) compare(want, got string) error {
 }
 
 var (
-	uuid     = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
+	// uuid is a record's id, or a job's.
+	uuid     = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}|[0-9A-Za-z_-]{60}`)
 	varying  = regexp.MustCompile(`Date: .* GMT|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|\+\d\d)?|127\.0\.0\.1:\d+|after [\d.]+ s|"catalog":"\w+"`)
 	trailing = regexp.MustCompile(`[ \t\r]+\n`)
 )
