@@ -18,6 +18,9 @@
 //	Permanent(err)                       422                                 bisects down to the culprit and dead-letters it
 //	any other error                      500                                 attempt + 1 for the batch, which is halved
 //
+// A function that takes jobs needs no more than an http.Handler; [CallbackOf] is for its progress, and for
+// the outcome of work that goes on after a 202.
+//
 // Invariants: a body is bounded before it is read; a batch is parsed strictly (what encoding/json
 // refuses is refused here) and each event's data once; an answer never carries the text of an error
 // unless the author asked for it with [WithDetail] or in a [Failure].

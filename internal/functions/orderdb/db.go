@@ -144,15 +144,21 @@ func encode(types *pgtype.Map, params []Param) (values [][]byte, oids []uint32, 
 	return values, oids, formats, nil
 }
 
-// Query runs one statement and calls scan for each row: one round trip, bounded. An error of scan
-// ends it and is returned.
+// Query runs one statement and calls scan for each row as it comes: one round trip, bounded. An error of
+// scan ends it, on the server too, and is returned.
 func (db *DB) Query(ctx context.Context, scan func(pgx.Rows) error, sql string, args ...any) error {
 	return db.within(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		batch := &pgx.Batch{}
 		batch.Queue(setTimeout, db.timeout)
 		batch.Queue(sql, args...)
 		results := conn.SendBatch(ctx, batch)
-		err := readRows(results, scan)
+		err := readRows(results, func(rows pgx.Rows) error {
+			err := scan(rows)
+			if err != nil {
+				_ = conn.PgConn().CancelRequest(ctx) // without it closing the rows reads the rest of them
+			}
+			return err
+		})
 		if closeErr := results.Close(); err == nil {
 			err = closeErr
 		}

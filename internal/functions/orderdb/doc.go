@@ -9,7 +9,8 @@
 //     trip. A context's deadline would close the connection and leave the server working, which is
 //     one connection more than the pool allows. The deadline is there all the same, some seconds
 //     later, for a network or a PgBouncer that doesn't answer.
-//   - A caller that goes away doesn't end a statement in flight, for the same reason.
+//   - A caller that goes away doesn't end a statement in flight, for the same reason. One that takes rows
+//     ends it by an error of its scan: the server is asked to stop, and the connection is kept.
 //   - The connection string is read from a file, kept, and read again for new connections.
 //
 // May import: pgx, goose, internal/secret.

@@ -259,12 +259,31 @@ func TestBrokenOff(t *testing.T) {
 	}
 }
 
+// The caller goes away in the middle of the rows: PostgreSQL doesn't go on for nobody.
+func TestCallerGoesAway(t *testing.T) {
+	fill(t, 3)
+	f := start(t, dbtest.DBRunning(t).PoolURL())
+	ctx, cancel := context.WithCancel(t.Context())
+	m := &meter{header: http.Header{}, wrote: cancel}
+	begin := time.Now()
+	defer func() {
+		if err := recover(); err != http.ErrAbortHandler { //nolint:errorlint // what net/http compares too
+			t.Errorf("it panicked with %v", err)
+		}
+		if d := time.Since(begin); d > report.StatementTimeout/2 {
+			t.Errorf("it went on for %v", d)
+		}
+	}()
+	f.ServeHTTP(m, httptest.NewRequestWithContext(ctx, http.MethodPost, "/", strings.NewReader(`{"rows": 10000000}`)))
+}
+
 // meter is a ResponseWriter that keeps nothing and looks at the heap now and then.
 type meter struct {
 	header  http.Header
 	written int64
 	looked  int64
 	peak    uint64
+	wrote   func() // if set
 }
 
 func (m *meter) Header() http.Header { return m.header }
@@ -272,6 +291,9 @@ func (m *meter) WriteHeader(int)     {}
 
 func (m *meter) Write(p []byte) (int, error) {
 	m.written += int64(len(p))
+	if m.wrote != nil {
+		m.wrote()
+	}
 	if m.written-m.looked > 8<<20 {
 		m.looked = m.written
 		var s runtime.MemStats
