@@ -129,7 +129,7 @@ func TestNoOrders(t *testing.T) {
 	fill(t, 0)
 	f := start(t, dbtest.DBRunning(t).PoolURL())
 	for body, want := range map[string]string{
-		`{}`:                                   "row,id,sku,quantity,customer,acceptedAt\n",
+		`{}`:                                  "row,id,sku,quantity,customer,acceptedAt\n",
 		`{"rows": 5000000, "format": "json"}`: "[\n]\n",
 	} {
 		if res := ask(t.Context(), f, body); res.Code != 200 || res.Body.String() != want {
