@@ -18,6 +18,10 @@ import (
 // jobState is the document of a job (docs/contracts.md).
 type jobState struct {
 	Status   string
+	Attempts int
+	Created  time.Time
+	Started  time.Time // the latest attempt
+	Finished time.Time
 	Progress *struct{ Percent float64 }
 	Result   *struct{ Data string }
 	Links    struct{ Self, Result, Events, Socket string }
@@ -36,9 +40,11 @@ func testJobs(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	type outcome struct {
-		way, result string
-		progress    bool
-		err         error
+		way      string
+		last     jobState
+		took     time.Duration
+		progress bool
+		err      error
 	}
 	outcomes := make(chan outcome)
 	follow := func(way string, f func(saw func(jobState)) error) {
@@ -46,10 +52,9 @@ func testJobs(t *testing.T) {
 			o := outcome{way: way}
 			o.err = f(func(s jobState) {
 				o.progress = o.progress || s.Progress != nil && s.Progress.Percent > 0
-				if s.Status == "succeeded" {
-					o.result = s.Result.Data
-				}
+				o.last = s
 			})
+			o.took = time.Since(start)
 			outcomes <- o
 		}()
 	}
@@ -116,24 +121,28 @@ func testJobs(t *testing.T) {
 			saw(s)
 		}
 	})
-	result := ""
+	var done jobState
+	times := ""
 	for range 4 {
 		o := <-outcomes
-		if o.err != nil || strings.Count(o.result, "\n") != 21 { // a header line and the rows
-			t.Errorf("%s: %v, result %.100q", o.way, o.err, o.result)
+		times += fmt.Sprintf("%s %s, ", o.way, o.took.Round(10*time.Millisecond))
+		if o.err != nil || o.last.Status != "succeeded" {
+			t.Errorf("%s: %v, %+v", o.way, o.err, o.last)
+			continue
 		}
-		if result == "" {
-			result = o.result
+		if rows := strings.Count(o.last.Result.Data, "\n"); rows != 21 { // a header line and the rows
+			t.Errorf("%s: %d lines in %.100q", o.way, rows, o.last.Result.Data)
 		}
-		if o.result != result {
-			t.Errorf("%s has another result: %.100q, not %.100q", o.way, o.result, result)
+		if done.Status != "" && o.last.Result.Data != done.Result.Data {
+			t.Errorf("%s has another result: %.100q, not %.100q", o.way, o.last.Result.Data, done.Result.Data)
 		}
-		if !o.progress && (o.way == "events" || o.way == "socket") {
+		if done = o.last; !o.progress && (o.way == "events" || o.way == "socket") {
 			t.Errorf("%s told no progress", o.way)
 		}
 	}
-	t.Logf("a report of 2 s from zero: 202 after %s, the result in four ways after %s, %d bytes",
-		took.Round(time.Millisecond), time.Since(start).Round(10*time.Millisecond), len(result))
+	t.Logf("a report of 2 s from zero: 202 after %s; %sattempts %d, the last began %s and ended %s after the submission",
+		took.Round(time.Millisecond), times, done.Attempts,
+		done.Started.Sub(done.Created).Round(10*time.Millisecond), done.Finished.Sub(done.Created).Round(10*time.Millisecond))
 }
 
 func getState(ctx context.Context, url string, header ...string) (s jobState, err error) {

@@ -28,7 +28,7 @@ const (
 // idle WebSockets a GiB of realtime's memory holds, and how long a state takes to many.
 func (b *bench) socket(ctx context.Context) error {
 	err := b.delivery(ctx, "sse", "Server-Sent Events", func(ctx context.Context, client *http.Client, url, location string) error {
-		status, _, text, err := do(ctx, client, http.MethodGet, url+location+"/events", "") // it ends with the job
+		status, _, text, err := do(ctx, client, http.MethodGet, url+location+"/events", "", "") // it ends with the job
 		if err != nil || status != http.StatusOK || !strings.Contains(text, doneState) {
 			return fmt.Errorf("events: %d, %w: %s", status, err, text)
 		}
@@ -154,7 +154,7 @@ func (b *bench) fanOut(ctx context.Context, client *http.Client, job string, con
 	}
 	reading.Wait()
 	start := time.Now()
-	status, _, _, err := do(ctx, client, http.MethodDelete, job, "")
+	status, _, _, err := do(ctx, client, http.MethodDelete, job, "", "")
 	if err != nil || status != http.StatusOK {
 		return fmt.Errorf("cancellation: %d, %w", status, err)
 	}
