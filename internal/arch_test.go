@@ -27,8 +27,8 @@ var ranks = map[string]int{
 
 	"api/v1alpha1": 2, "internal/stream": 2, "internal/invoke": 2,
 
-	"internal/manifest": 3,
-	"internal/job":      4,
+	"internal/manifest": 3, "internal/blob": 3,
+	"internal/job": 4,
 
 	"internal/functions/orderdb": 4,
 	"internal/gateway":           5, "internal/dispatcher": 5, "internal/controller": 5, "internal/realtime": 5,
@@ -50,6 +50,7 @@ var forTests = []string{"internal/testkit", "internal/functions/dbtest", "test/"
 var owners = map[string][]string{
 	"github.com/nats-io/nats.go":            {"internal/stream"},
 	"github.com/nats-io/nats-server":        {"internal/localnats"},
+	"github.com/minio/minio-go":             {"internal/blob"},
 	"github.com/jackc/pgx":                  {"internal/functions/orderdb", "internal/functions/orderwriter", "internal/functions/orderapi", "internal/functions/report", "internal/localdb"},
 	"knative.dev/serving":                   {"internal/manifest"},
 	"sigs.k8s.io/controller-runtime":        {"internal/controller"},

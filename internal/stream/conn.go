@@ -5,7 +5,7 @@
 // sync_interval "always" means that it was synced to disk; whatever the connection does, nothing here
 // waits longer than its documented bound; what is held for an answer is bounded.
 //
-// May import: record, catalog, secret.
+// May import: record, catalog, sign, secret.
 package stream
 
 import (

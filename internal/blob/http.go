@@ -1,0 +1,57 @@
+package blob
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+)
+
+// The ways in which a request is not what its token permits.
+var (
+	// ErrMethod means that the token is for another method.
+	ErrMethod = errors.New("blob: the URL is for another method")
+	// ErrLength means that the body has not exactly the permitted length, or doesn't say its length.
+	ErrLength = errors.New("blob: the Content-Length is not the one that the URL is for")
+	// ErrContentType means that the body is of another type.
+	ErrContentType = errors.New("blob: the Content-Type is not the one that the URL is for")
+)
+
+// Check holds a request against the permit; of a GET, HEAD may be asked too. The body of a request that passes breaks
+// off with an error if it is shorter than it says: net/http sees to that.
+func (p Permit) Check(r *http.Request) error {
+	switch {
+	case r.Method != p.Method && (r.Method != http.MethodHead || p.Method != http.MethodGet):
+		return ErrMethod
+	case p.Method != http.MethodPut:
+		return nil
+	case r.ContentLength != p.Size:
+		return ErrLength
+	case p.ContentType != "" && r.Header.Get("Content-Type") != p.ContentType:
+		return ErrContentType
+	}
+	return nil
+}
+
+// Write answers a request with the object. What clients stored is never shown as a page of the gateway's: it is an
+// attachment, of the type that it has and no other. On an error after the first byte the caller must break the
+// connection off (panic(http.ErrAbortHandler)), so that the client sees that the body is not whole.
+func (o *Object) Write(w http.ResponseWriter, r *http.Request) error {
+	h := w.Header()
+	contentType := o.ContentType
+	if contentType == "" {
+		contentType = DefaultContentType
+	}
+	h.Set("Content-Type", contentType)
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Disposition", "attachment")
+	h.Set("Cache-Control", "private, no-store") // the URL is the right
+	h.Set("ETag", `"`+o.ETag+`"`)
+	h.Set("Content-Length", strconv.FormatInt(o.Size, 10))
+	w.WriteHeader(http.StatusOK)
+	if r.Method == http.MethodHead {
+		return nil
+	}
+	_, err := io.Copy(w, o.ReadCloser)
+	return err
+}

@@ -1,0 +1,180 @@
+package blob
+
+import (
+	"encoding/base64"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/weir-dev/weir/internal/sign"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+func testRing(t *testing.T, now time.Time) sign.Ring {
+	t.Helper()
+	ring, _, err := sign.Ring{}.Rotate(now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ring
+}
+
+func testToken(t *testing.T, ring sign.Ring, now time.Time) (string, Permit) {
+	t.Helper()
+	p := Permit{Method: "PUT", Queue: queue, Key: "input", ContentType: "text/plain", Size: 5}
+	signed, err := presignToken(ring, now, p, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Expires = signed.Expires
+	return strings.TrimPrefix(signed.URL, TokenPath), p
+}
+
+func TestToken(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	ring := testRing(t, now)
+	token, want := testToken(t, ring, now)
+	if p, err := ParseToken(token, ring, now); err != nil || p != want {
+		t.Fatalf("got %+v, %v; want %+v", p, err, want)
+	}
+	if _, err := ParseToken(token, ring, want.Expires.Add(-time.Nanosecond)); err != nil {
+		t.Errorf("in its last moment: %v", err)
+	}
+	if _, err := ParseToken(token, ring, want.Expires); !errors.Is(err, ErrExpired) {
+		t.Errorf("past its time: %v", err)
+	}
+
+	b, err := base64.RawURLEncoding.DecodeString(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 8 * len(b) {
+		b[i/8] ^= 1 << (i % 8)
+		if p, err := ParseToken(base64.RawURLEncoding.EncodeToString(b), ring, now); !errors.Is(err, ErrNoToken) {
+			t.Fatalf("bit %d flipped: %+v, %v", i, p, err)
+		}
+		b[i/8] ^= 1 << (i % 8)
+	}
+	for i := range token { // bits that are in no byte, too
+		for bit := range 8 {
+			changed := []byte(token)
+			changed[i] ^= 1 << bit
+			if _, err := ParseToken(string(changed), ring, now); !errors.Is(err, ErrNoToken) {
+				t.Fatalf("character %d bit %d flipped: %v", i, bit, err)
+			}
+		}
+	}
+	for _, bad := range []string{"", "x", token[1:], token[:len(token)-1], token + "A", token + "\n", token[:9] + "\n" + token[9:], strings.Repeat("A", 1<<20)} {
+		if _, err := ParseToken(bad, ring, now); !errors.Is(err, ErrNoToken) {
+			t.Errorf("%.20q: %v", bad, err)
+		}
+	}
+	if _, err := ParseToken(token, sign.Ring{}, now); !errors.Is(err, ErrNoToken) {
+		t.Errorf("without keys: %v", err)
+	}
+	if _, err := presignToken(sign.Ring{}, now, want, time.Minute); !errors.Is(err, ErrNoKeys) {
+		t.Errorf("signed without keys: %v", err)
+	}
+	for _, expiry := range []time.Duration{0, -time.Hour, MaxExpiry + 1} {
+		if _, err := presignToken(ring, now, want, expiry); err == nil {
+			t.Errorf("signed for %s", expiry)
+		}
+	}
+}
+
+// TestTokenOutlivesRotation: what a key signed is good after the next one has come.
+func TestTokenOutlivesRotation(t *testing.T) {
+	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	ring := testRing(t, start)
+	now := start.Add(sign.RotateEvery)
+	token, _ := testToken(t, ring, now)
+	ring, changed, err := ring.Rotate(now)
+	if err != nil || !changed {
+		t.Fatal(changed, err)
+	}
+	if _, err := ParseToken(token, ring, now); err != nil {
+		t.Errorf("after a rotation: %v", err)
+	}
+	after, _ := testToken(t, ring, now.Add(sign.ActivateAfter))
+	if _, err := ParseToken(after, ring, now.Add(sign.ActivateAfter)); err != nil || after[:5] == token[:5] {
+		t.Errorf("with the new key: %v", err)
+	}
+	if _, err := ParseToken(token, sign.Ring{Keys: ring.Keys[1:]}, now); !errors.Is(err, ErrNoToken) {
+		t.Errorf("its key is gone: %v", err)
+	}
+}
+
+func TestPermitCheck(t *testing.T) {
+	request := func(method, contentType, body string) *http.Request {
+		r := httptest.NewRequestWithContext(t.Context(), method, "/", strings.NewReader(body))
+		r.Header.Set("Content-Type", contentType)
+		return r
+	}
+	unknown := request("PUT", "text/plain", "12345")
+	unknown.ContentLength = -1
+	put, get := Permit{Method: "PUT", ContentType: "text/plain", Size: 5}, Permit{Method: "GET"}
+	for _, c := range []struct {
+		what string
+		p    Permit
+		r    *http.Request
+		want error
+	}{
+		{"the body", put, request("PUT", "text/plain", "12345"), nil},
+		{"a longer one", put, request("PUT", "text/plain", "123456"), ErrLength},
+		{"a shorter one", put, request("PUT", "text/plain", "1234"), ErrLength},
+		{"chunked", put, unknown, ErrLength},
+		{"another type", put, request("PUT", "text/html", "12345"), ErrContentType},
+		{"GET with PUT's", put, request("GET", "", ""), ErrMethod},
+		{"HEAD with PUT's", put, request("HEAD", "", ""), ErrMethod},
+		{"GET", get, request("GET", "", ""), nil},
+		{"HEAD", get, request("HEAD", "", ""), nil},
+		{"PUT with GET's", get, request("PUT", "text/plain", "12345"), ErrMethod},
+		{"DELETE", get, request("DELETE", "", ""), ErrMethod},
+	} {
+		if err := c.p.Check(c.r); !errors.Is(err, c.want) || c.want == nil && err != nil {
+			t.Errorf("%s: %v", c.what, err)
+		}
+	}
+}
+
+func TestWrite(t *testing.T) {
+	s := newNATS(t, stream.ObjectLimits{MaxAge: time.Hour, MaxBytes: roomy})
+	put(t, s, "a", "<script>")
+	for _, method := range []string{"GET", "HEAD"} {
+		o, err := s.Open(t.Context(), queue, "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := httptest.NewRecorder()
+		err = errors.Join(o.Write(w, httptest.NewRequestWithContext(t.Context(), method, "/", nil)), o.Close())
+		want := map[string]string{
+			"Content-Length": "8", "Content-Type": "text/plain", "X-Content-Type-Options": "nosniff",
+			"Content-Disposition": "attachment", "Etag": `"` + o.ETag + `"`,
+		}
+		for k, v := range want {
+			if got := w.Header().Get(k); got != v {
+				t.Errorf("%s %s: %q, want %q", method, k, got, v)
+			}
+		}
+		if body := w.Body.String(); err != nil || w.Code != 200 || (method == "GET") != (body == "<script>") {
+			t.Errorf("%s: %d %q %v", method, w.Code, body, err)
+		}
+	}
+}
+
+func FuzzParseToken(f *testing.F) {
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	f.Add("AAAA")
+	ring, _, err := sign.Ring{}.Rotate(now)
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		if _, err := ParseToken(text, ring, now); !errors.Is(err, ErrNoToken) {
+			t.Error(err)
+		}
+	})
+}
