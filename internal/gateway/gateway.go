@@ -83,15 +83,14 @@ func (c *Config) Validate() error {
 
 // Gateway serves the APIs of the present catalog.
 type Gateway struct {
-	cfg      Config
-	table    atomic.Pointer[table]
-	keys     atomic.Pointer[sign.Ring]
-	hub      *job.Hub
-	jobs     *http.ServeMux // below /jobs/ and /callbacks/
-	draining atomic.Bool
-	drain    context.Context // ends when draining is set
-	endWaits context.CancelFunc
-	bodies   atomic.Int64 // bytes
+	cfg        Config
+	table      atomic.Pointer[table]
+	keys       atomic.Pointer[sign.Ring]
+	hub        *job.Hub
+	jobs       *http.ServeMux  // below /jobs/ and /callbacks/
+	drain      context.Context // ends when the gateway begins to stop
+	startDrain context.CancelFunc
+	bodies     atomic.Int64 // bytes
 
 	mu      sync.Mutex
 	writers map[catalog.Key]*writer
@@ -118,7 +117,7 @@ func New(cfg Config) (*Gateway, error) {
 		return nil, err
 	}
 	g := &Gateway{cfg: cfg, writers: map[catalog.Key]*writer{}, hub: job.NewHub(cfg.Conn, cfg.Log)}
-	g.drain, g.endWaits = context.WithCancel(context.Background())
+	g.drain, g.startDrain = context.WithCancel(context.Background())
 	g.jobs = g.jobsMux()
 	return g, nil
 }
@@ -131,7 +130,7 @@ func (g *Gateway) UseKeys(ring sign.Ring) { g.keys.Store(&ring) }
 func (g *Gateway) Use(cat *catalog.Catalog) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.draining.Load() {
+	if g.drain.Err() != nil {
 		return nil
 	}
 	former := g.table.Load()
@@ -198,8 +197,7 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 	select {
 	case err = <-served:
 	case <-ctx.Done():
-		g.draining.Store(true)
-		g.endWaits()
+		g.startDrain()
 		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.DrainTimeout)
 		conns.waitGone(sctx, noticeTimeout)
 		if err = srv.Shutdown(sctx); err != nil {
@@ -211,7 +209,7 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 		}
 	}
 	g.mu.Lock()
-	g.draining.Store(true)
+	g.startDrain() // also when the server has failed: what is passed on to realtime would stay
 	g.ended = true
 	for _, w := range g.writers {
 		w.stop()
@@ -225,7 +223,7 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 // ServeHTTP gives the request its id, finds its route and serves it.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t := g.table.Load()
-	if g.draining.Load() {
+	if g.drain.Err() != nil {
 		w.Header().Set("Connection", "close") // net/http keeps to it: the client's next request goes elsewhere
 	}
 	switch r.URL.Path {
@@ -262,7 +260,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func (g *Gateway) readyz(w http.ResponseWriter, r *http.Request, t *table) {
 	switch {
-	case g.draining.Load():
+	case g.drain.Err() != nil:
 		writeProblem(w, r, problem{Status: http.StatusServiceUnavailable, Type: typeUnavailable, Title: "Draining", Detail: "This gateway is stopping.", retryAfter: 1})
 	case t == nil:
 		writeProblem(w, r, problemStarting())

@@ -145,14 +145,10 @@ func (j *jobRequest) look(w http.ResponseWriter, req *http.Request, anyChange bo
 	return state, body, true
 }
 
-// lookAgain is when a wait without a signal looks at the state once more: a replica of NATS may have answered the first
-// look that did not know yet of a change that had been signalled before it.
-const lookAgain = 250 * time.Millisecond
-
 // await looks at the state whenever it may have changed, until it is enough or the wait is over; a gateway that drains
 // lets nobody wait.
 func (j *jobRequest) await(ctx context.Context, watch *job.Watch, state *job.State, wait time.Duration, enough func(*job.State) bool) (*job.State, []byte, error) {
-	timer, again := time.NewTimer(wait), time.NewTimer(lookAgain)
+	timer, again := time.NewTimer(wait), time.NewTimer(job.LookAgain)
 	defer timer.Stop()
 	defer again.Stop()
 	var body []byte

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/record"
@@ -29,6 +30,10 @@ type feed struct {
 	stop  context.CancelFunc // nil: nobody follows it
 	waits map[record.ID]map[Follower]struct{}
 }
+
+// LookAgain is when whoever has been told nothing looks at the state once more: a replica of NATS may have answered the
+// first look that did not know yet of a change that had been published before it.
+const LookAgain = 250 * time.Millisecond
 
 // Follower is told of the states of a job that it follows. It must not block, nor ask the hub for anything.
 type Follower interface {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/function"
+	"github.com/weir-dev/weir/internal/job"
 )
 
 // maxEventJobs bounds the jobs of one stream of events: their ids are in its address.
@@ -31,7 +32,7 @@ func (s *Server) events(w http.ResponseWriter, req *http.Request) {
 	}
 	if len(texts) == 0 || len(texts) > maxEventJobs {
 		function.Problem{
-			Type: problemBadRequest, Status: http.StatusBadRequest, Title: "Which jobs?",
+			Type: function.ProblemBadRequest, Status: http.StatusBadRequest, Title: "Which jobs?",
 			Detail: fmt.Sprintf("The query must name 1 to %d jobs, as in ?id=A&id=B, not %d. A WebSocket takes more.", maxEventJobs, len(texts)),
 		}.Write(w)
 		return
@@ -73,7 +74,7 @@ type eventStream struct {
 
 func (e *eventStream) run(req *http.Request, signal <-chan struct{}) error {
 	ctx := req.Context()
-	again, ping, life := time.NewTimer(lookAgain), time.NewTicker(pingEvery), time.NewTimer(lifetime())
+	again, ping, life := time.NewTimer(job.LookAgain), time.NewTicker(pingEvery), time.NewTimer(lifetime())
 	defer again.Stop()
 	defer ping.Stop()
 	defer life.Stop()

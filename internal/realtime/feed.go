@@ -122,8 +122,7 @@ func (j *followed) Changed(s *job.State) {
 	f.wake()
 }
 
-// lookAgain has every state looked up once more: a replica of NATS may have answered the first look that did not know
-// yet of a change that had been published before it.
+// lookAgain has every state looked up once more (job.LookAgain).
 func (f *feed) lookAgain() {
 	for _, j := range f.all() {
 		j.Changed(nil)

@@ -22,6 +22,7 @@ import (
 	"github.com/coder/websocket"
 	"go.uber.org/goleak"
 
+	"github.com/weir-dev/weir/function"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/job"
 	"github.com/weir-dev/weir/internal/record"
@@ -364,7 +365,7 @@ func TestManyJobs(t *testing.T) {
 		t.Errorf("%+v, %v", e, err)
 	}
 	ws.say(t, `what?`)
-	if e, err := ws.next(); err != nil || !strings.Contains(string(e.doc.Error), problemBadRequest) {
+	if e, err := ws.next(); err != nil || !strings.Contains(string(e.doc.Error), function.ProblemBadRequest) {
 		t.Errorf("%+v, %v", e, err)
 	}
 }

@@ -52,7 +52,6 @@ const (
 	idleTimeout       = 120 * time.Second // between requests
 	maxHeaderBytes    = 64 << 10
 	writeTimeout      = 10 * time.Second // of one event: a client that takes nothing for as long is gone
-	lookAgain         = 250 * time.Millisecond
 	pingEvery         = 25 * time.Second // shorter than what proxies and NATs on the way forget a connection after
 	// maxLife bounds a connection, so that clients spread over new instances. Each ends between half of it and all.
 	maxLife = 2 * time.Hour
@@ -210,7 +209,6 @@ func (s *Server) done() { s.open.Add(-1) }
 const (
 	problemUnavailable = "https://weir.dev/problems/unavailable"
 	problemNoJob       = "https://weir.dev/problems/no-job"
-	problemBadRequest  = "https://weir.dev/problems/bad-request"
 )
 
 // errNoJob is said of an id that was never given.

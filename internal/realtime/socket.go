@@ -146,7 +146,7 @@ func (f frugal) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // run reads until the connection ends.
 func (k *socket) run() {
 	k.mu.Lock()
-	k.timer = time.AfterFunc(lookAgain, func() { k.own(k.look) })
+	k.timer = time.AfterFunc(job.LookAgain, func() { k.own(k.look) })
 	k.mu.Unlock()
 	k.stop = context.AfterFunc(k.s.drain, func() {
 		k.own(func() {
@@ -308,7 +308,7 @@ func (k *socket) receive(message []byte) {
 	var r request
 	if err := json.Unmarshal(message, &r); err != nil || (r.Watch == "") == (r.Unwatch == "") {
 		k.write(refusal{Error: function.Problem{
-			Type: problemBadRequest, Status: http.StatusBadRequest, Title: "Bad message",
+			Type: function.ProblemBadRequest, Status: http.StatusBadRequest, Title: "Bad message",
 			Detail: `A message must be like {"watch": ID}, {"watch": ID, "after": VERSION} or {"unwatch": ID}.`,
 		}})
 		return
@@ -329,7 +329,7 @@ func (k *socket) receive(message []byte) {
 	case there: // it is being watched: its states come anyway
 	case n >= maxSocketJobs:
 		k.write(refusal{ID: r.Watch, Error: function.Problem{
-			Type: problemBadRequest, Status: http.StatusBadRequest, Title: "Too many jobs",
+			Type: function.ProblemBadRequest, Status: http.StatusBadRequest, Title: "Too many jobs",
 			Detail: fmt.Sprintf("One connection watches at most %d jobs. Unwatch some, or open another one.", maxSocketJobs),
 		}})
 	default:
