@@ -35,12 +35,13 @@ var ranks = map[string]int{
 	"internal/functions/orderwriter": 5, "internal/functions/orderapi": 5, "internal/functions/report": 5,
 
 	"internal/app":         6,
-	"internal/app/gateway": 7, "internal/app/dispatcher": 7, "internal/app/controller": 7, "internal/app/realtime": 7,
-	"internal/app/local": 8,
+	"internal/app/objects": 7, "internal/app/realtime": 7,
+	"internal/app/gateway": 8, "internal/app/dispatcher": 8, "internal/app/controller": 8,
+	"internal/app/local": 9,
 
-	"services/gateway": 9, "services/dispatcher": 9, "services/controller": 9, "services/realtime": 9, "cmd/weir": 9,
-	"services/functions/order-writer": 9, "services/functions/order-api": 9, "services/functions/report": 9,
-	"hack/run": 9, "hack/images": 9,
+	"services/gateway": 10, "services/dispatcher": 10, "services/controller": 10, "services/realtime": 10, "cmd/weir": 10,
+	"services/functions/order-writer": 10, "services/functions/order-api": 10, "services/functions/report": 10,
+	"hack/run": 10, "hack/images": 10,
 }
 
 // forTests may be imported by tests only, and may import anything below the stages.

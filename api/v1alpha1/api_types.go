@@ -64,6 +64,7 @@ type Throttle struct {
 //
 // +kubebuilder:validation:XValidation:rule="(has(self.queue) ? 1 : 0) + (has(self.job) ? 1 : 0) + (has(self.function) ? 1 : 0) == 1",message="say where the requests go: exactly one of queue, job and function"
 // +kubebuilder:validation:XValidation:rule="!has(self.queue) && !has(self.job) || self.match.method in ['POST', 'PUT', 'PATCH', 'DELETE']",message="a buffered write or a job needs a method whose requests have a body: POST, PUT, PATCH or DELETE"
+// +kubebuilder:validation:XValidation:rule="!has(self.schema) || !has(self.job) || !has(self.job.maxUploadBytes)",message="what is uploaded is not checked against a schema: remove schema or job.maxUploadBytes"
 // +kubebuilder:validation:XValidation:rule="!has(self.schema) || self.match.method in ['POST', 'PUT', 'PATCH', 'DELETE']",message="a request of this method has no body to check: remove the schema, or use POST, PUT, PATCH or DELETE"
 type Route struct {
 	// Name is unique within the API.
@@ -103,7 +104,7 @@ type RouteMatch struct {
 	// Path is a net/http.ServeMux path pattern without method and host, such as /orders/{id}.
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:Pattern=`^/[^ \t\r\n?#]*$`
-	// +kubebuilder:validation:XValidation:rule="!(self in ['/healthz', '/readyz']) && !self.startsWith('/jobs/') && !self.startsWith('/callbacks/')",message="is the gateway's own; choose another path"
+	// +kubebuilder:validation:XValidation:rule="!(self in ['/healthz', '/readyz']) && !self.startsWith('/jobs/') && !self.startsWith('/callbacks/') && !self.startsWith('/objects/') && self != '/uploads'",message="is the gateway's own; choose another path"
 	Path string `json:"path"`
 }
 
@@ -122,6 +123,10 @@ type RouteJob struct {
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Queue string `json:"queue"`
+	// MaxUploadBytes lets clients upload inputs of up to this size before they submit (POST /uploads), instead of a
+	// body. Nobody checks them against a schema. Default 0: no uploads.
+	// +optional
+	MaxUploadBytes *resource.Quantity `json:"maxUploadBytes,omitempty"`
 }
 
 // RouteFunction names the function of a synchronous call.

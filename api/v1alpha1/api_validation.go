@@ -27,10 +27,10 @@ const (
 )
 
 // ReservedPaths are the gateway's own.
-func ReservedPaths() []string { return []string{"/healthz", "/readyz"} }
+func ReservedPaths() []string { return []string{"/healthz", "/readyz", "/uploads"} }
 
-// reservedPrefixes are those of what the gateway answers about jobs.
-func reservedPrefixes() []string { return []string{"/jobs/", "/callbacks/"} }
+// reservedPrefixes are those of what the gateway answers about jobs and their objects.
+func reservedPrefixes() []string { return []string{"/jobs/", "/callbacks/", "/objects/"} }
 
 // Reserved reports whether path, a route's, is the gateway's own.
 func Reserved(path string) bool {
@@ -121,6 +121,7 @@ func (r *Route) validateTarget(p *field.Path) field.ErrorList {
 	}
 	if r.Job != nil {
 		errs = append(errs, validateName(r.Job.Queue, p.Child("job", "queue"))...)
+		errs = append(errs, r.validateUpload(p)...)
 	}
 	if r.Queue != nil || r.Job != nil {
 		if e := validateBytes(r.MaxBodyBytes, 1, MaxBufferedBodyBytes, p.Child("maxBodyBytes")); e != nil {
@@ -135,6 +136,17 @@ func (r *Route) validateTarget(p *field.Path) field.ErrorList {
 		errs = append(errs, validateDuration(r.Function.Timeout, MinTimeout, MaxTimeout, p.Child("function", "timeout"))...)
 	}
 	return errs
+}
+
+func (r *Route) validateUpload(p *field.Path) field.ErrorList {
+	upload := p.Child("job", "maxUploadBytes")
+	switch {
+	case r.Job.MaxUploadBytes == nil:
+		return nil
+	case r.Schema != nil:
+		return field.ErrorList{field.Forbidden(upload, "what is uploaded is not checked against a schema: remove schema or maxUploadBytes")}
+	}
+	return validateBytes(r.Job.MaxUploadBytes, 1, maxQueueBytes, upload)
 }
 
 func (m *RouteMatch) validate(p *field.Path) field.ErrorList {

@@ -11,6 +11,8 @@ const (
 	DefaultDeadLetterMaxAge = 336 * time.Hour
 	// DefaultResultsMaxBytes bounds the outcomes of a queue's jobs on disk.
 	DefaultResultsMaxBytes = 4 << 30
+	// DefaultObjectsMaxBytes bounds a queue's objects on disk.
+	DefaultObjectsMaxBytes = 4 << 30
 )
 
 // Default fills in what the user left out. It is idempotent.
@@ -23,4 +25,5 @@ func (q *Queue) Default() {
 	defaultDuration(&q.Spec.DeadLetter.MaxAge, DefaultDeadLetterMaxAge)
 	defaultDuration(&q.Spec.Results.MaxAge, q.Spec.MaxAge.Duration)
 	defaultQuantity(&q.Spec.Results.MaxBytes, DefaultResultsMaxBytes)
+	defaultQuantity(&q.Spec.Objects.MaxBytes, DefaultObjectsMaxBytes)
 }

@@ -79,6 +79,21 @@ type QueueSpec struct {
 	// +optional
 	// +kubebuilder:default={}
 	Results Results `json:"results,omitempty"`
+	// Objects is for the same queues.
+	// +optional
+	// +kubebuilder:default={}
+	Objects Objects `json:"objects,omitempty"`
+}
+
+// Objects is where what is too large for a message is kept: results of more than 256 KiB, and uploaded inputs. Each is
+// kept for a day longer than an outcome.
+type Objects struct {
+	// MaxBytes bounds them on disk, in NATS. When there is no room for one, the upload is refused, or the attempt whose
+	// result it is has failed. In S3 it bounds each of them, and a quota of the bucket is to bound all. Default 4Gi.
+	// +optional
+	// +kubebuilder:default="4Gi"
+	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isInteger() && quantity(string(self)).compareTo(quantity('8Mi')) >= 0 && quantity(string(self)).compareTo(quantity('64Ti')) <= 0",message="must be a whole number of bytes between 8Mi and 64Ti"
+	MaxBytes *resource.Quantity `json:"maxBytes,omitempty"`
 }
 
 // Results is where the states and results of a queue's jobs are kept.

@@ -41,5 +41,6 @@ func (q *Queue) Validate() field.ErrorList {
 			"must not be below maxAge, which is %s: a job without a state counts as queued as long as it may be in the queue", FormatDuration(q.Spec.MaxAge.Duration))))
 	}
 	errs = append(errs, ages...)
-	return append(errs, validateBytes(q.Spec.Results.MaxBytes, minQueueBytes, maxQueueBytes, results.Child("maxBytes"))...)
+	errs = append(errs, validateBytes(q.Spec.Results.MaxBytes, minQueueBytes, maxQueueBytes, results.Child("maxBytes"))...)
+	return append(errs, validateBytes(q.Spec.Objects.MaxBytes, minQueueBytes, maxQueueBytes, spec.Child("objects", "maxBytes"))...)
 }

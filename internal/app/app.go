@@ -32,6 +32,7 @@ type Config struct {
 	Instance     string        // WEIR_INSTANCE: the name of this process in the cluster; default: the host's name
 	CallbackURL  string        // WEIR_CALLBACK_URL: the gateway's, as functions reach it; empty: functions can't go on after their answer
 	RealtimeURL  *url.URL      // WEIR_REALTIME_URL: of realtime, as the gateway reaches it; empty: no events, no sockets
+	S3           S3            // WEIR_S3_…: where objects are; without an endpoint they are in NATS
 	Codec        record.Codec  // WEIR_COMPRESSION: s2 (default), zstd or none
 	Log          *slog.Logger  // WEIR_LOG_LEVEL (default info), WEIR_LOG_FORMAT (json or text; default json)
 }
@@ -42,6 +43,17 @@ type NATS struct {
 	User         string // WEIR_NATS_USER
 	PasswordFile string // WEIR_NATS_PASSWORD_FILE
 	CAFile       string // WEIR_NATS_CA_FILE: turns TLS on
+}
+
+// S3 says how to reach it (blob.S3Config, which says more).
+type S3 struct {
+	Endpoint        string // WEIR_S3_ENDPOINT
+	PublicEndpoint  string // WEIR_S3_PUBLIC_ENDPOINT: as clients reach it, for pre-signed URLs; default: Endpoint
+	Region          string // WEIR_S3_REGION
+	Bucket          string // WEIR_S3_BUCKET
+	Prefix          string // WEIR_S3_PREFIX
+	CredentialsFile string // WEIR_S3_CREDENTIALS_FILE
+	CAFile          string // WEIR_S3_CA_FILE
 }
 
 // NATSFromEnv reads NATS. Nothing of it is checked: `weir dlq` has flags that go before the environment.
@@ -67,6 +79,11 @@ func FromEnv(getenv func(string) string) (Config, error) {
 	}
 	cfg := Config{
 		NATS: NATSFromEnv(getenv), NATSSync: getenv("WEIR_NATS_SYNC"), Instance: getenv("WEIR_INSTANCE"), CallbackURL: getenv("WEIR_CALLBACK_URL"),
+		S3: S3{
+			Endpoint: getenv("WEIR_S3_ENDPOINT"), PublicEndpoint: getenv("WEIR_S3_PUBLIC_ENDPOINT"), Region: getenv("WEIR_S3_REGION"),
+			Bucket: getenv("WEIR_S3_BUCKET"), Prefix: getenv("WEIR_S3_PREFIX"),
+			CredentialsFile: getenv("WEIR_S3_CREDENTIALS_FILE"), CAFile: getenv("WEIR_S3_CA_FILE"),
+		},
 		Listen: or("WEIR_LISTEN", ":8080"), HealthListen: or("WEIR_HEALTH_LISTEN", ":8081"),
 	}
 	switch {

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weir-dev/weir/internal/app/objects"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/dispatcher"
 	"github.com/weir-dev/weir/internal/gateway"
@@ -37,34 +38,50 @@ type jobs struct {
 	stop    func() // all
 }
 
+// maxObjects is the room for large inputs and results, in bytes.
+const maxObjects = 64 << 20
+
 func startJobs(t *testing.T, fn http.HandlerFunc, change ...func(*catalog.Mapping)) *jobs {
 	t.Helper()
-	conn := testkit.Conn(t, testkit.NATS(t))
-	j := &jobs{t: t, conn: conn, queue: catalog.Key{Namespace: "default", Name: "reports"}}
-	q := catalog.Queue{
-		Key: j.queue, MaxAge: time.Hour, MaxBytes: 64 << 20, DeadLetterMaxAge: time.Hour,
-		Jobs: true, Results: catalog.Results{MaxAge: time.Hour, MaxBytes: 64 << 20},
-	}
-	for _, err := range []error{conn.EnsureLeases(t.Context(), 1), conn.EnsureKeys(t.Context(), 1, time.Now()), conn.EnsureQueue(t.Context(), q, 1)} {
-		if err != nil {
-			t.Fatal(err)
+	return startJobsOf(t, fn, func(c *catalog.Catalog) {
+		for _, f := range change {
+			f(&c.Mappings[0])
 		}
+	})
+}
+
+func startJobsOf(t *testing.T, fn http.HandlerFunc, change func(*catalog.Catalog)) *jobs {
+	t.Helper()
+	server := testkit.NATS(t)
+	conn := testkit.Conn(t, server)
+	large, err := stream.Connect(stream.Config{URL: server.URL(), Name: "objects", PingInterval: objects.PingInterval, Log: testkit.Log(t)})
+	if err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(large.Close)
+	store := objects.Over(large)
+	j := &jobs{t: t, conn: conn, queue: catalog.Key{Namespace: "default", Name: "reports"}}
 	srv := httptest.NewServer(fn)
 	t.Cleanup(srv.Close)
 	j.cat = catalog.Catalog{
-		Queues: []catalog.Queue{q},
+		Queues: []catalog.Queue{{
+			Key: j.queue, MaxAge: time.Hour, MaxBytes: 64 << 20, DeadLetterMaxAge: time.Hour,
+			Jobs: true, Results: catalog.Results{MaxAge: time.Hour, MaxBytes: 64 << 20}, Objects: catalog.Objects{MaxAge: 2 * time.Hour, MaxBytes: maxObjects},
+		}},
 		APIs: []catalog.API{{Key: catalog.Key{Namespace: "default", Name: "shop"}, Routes: []catalog.Route{
-			{Name: "create-report", Method: "POST", Path: "/reports", MaxBodyBytes: 1000, Job: &catalog.QueueTarget{Queue: j.queue}},
+			{Name: "create-report", Method: "POST", Path: "/reports", MaxBodyBytes: 1000, Job: &catalog.QueueTarget{Queue: j.queue}, MaxUpload: maxObjects},
 		}}},
 		Mappings: []catalog.Mapping{{
 			Key: j.queue, Queue: j.queue, Function: catalog.Function{Name: "f", URL: srv.URL},
-			Batch: catalog.Batch{MaxRecords: 100, MaxBytes: 1 << 20}, MaxConcurrency: 4, Timeout: testkit.Patience, Heartbeat: time.Hour,
+			Batch: catalog.Batch{MaxRecords: 100, MaxBytes: 1 << 20}, MaxConcurrency: 4, Timeout: testkit.Patience, Heartbeat: time.Hour, MaxResultBytes: maxObjects,
 			Retry: catalog.Retry{MaxAttempts: 2, InitialBackoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond, MaxAge: time.Hour},
 		}},
 	}
-	for _, f := range change {
-		f(&j.cat.Mappings[0])
+	change(&j.cat)
+	for _, err := range []error{conn.EnsureLeases(t.Context(), 1), conn.EnsureKeys(t.Context(), 1, time.Now()), conn.EnsureQueue(t.Context(), j.cat.Queues[0], 1)} {
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 	client := invoke.NewClient(16)
 	t.Cleanup(client.Close)
@@ -82,7 +99,7 @@ func startJobs(t *testing.T, fn http.HandlerFunc, change ...func(*catalog.Mappin
 	}
 	r.Use(&j.cat)
 	g, err := gateway.New(gateway.Config{
-		Listener: l, Conn: conn, Client: client, Codec: record.DefaultCodec, DrainTimeout: testkit.Patience, Log: testkit.Log(t),
+		Listener: l, Conn: conn, Client: client, Objects: store, Codec: record.DefaultCodec, DrainTimeout: testkit.Patience, Log: testkit.Log(t),
 		Realtime: &url.URL{Scheme: "http", Host: rl.Addr().String()},
 	})
 	if err != nil {
@@ -92,7 +109,7 @@ func startJobs(t *testing.T, fn http.HandlerFunc, change ...func(*catalog.Mappin
 		t.Fatal(err)
 	}
 	d, err := dispatcher.New(dispatcher.Config{
-		Conn: conn, Client: client, Owner: "a", CallbackURL: "http://" + l.Addr().String() + "/", DrainTimeout: time.Millisecond, Log: testkit.Log(t),
+		Conn: conn, Client: client, Objects: store, Owner: "a", CallbackURL: "http://" + l.Addr().String() + "/", DrainTimeout: time.Millisecond, Log: testkit.Log(t),
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -110,6 +127,7 @@ func startJobs(t *testing.T, fn http.HandlerFunc, change ...func(*catalog.Mappin
 	wg.Go(func() { _ = r.Run(ctx, func() {}) })
 	wg.Go(func() {
 		_ = conn.WatchKeys(ctx, func(ring sign.Ring) {
+			store.UseKeys(ring)
 			d.UseKeys(ring)
 			g.UseKeys(ring)
 			r.UseKeys(ring)

@@ -45,9 +45,9 @@ authorization {
       publish: ["weir.>", "$JS.>", "$KV.>"], subscribe: ["_INBOX_operator.>"] } }
     { user: gateway, password: %q, permissions: {
       publish: [
-        "weir.q.>", "weir.j.>", "weir.r.*.*.at.*"
+        "weir.q.>", "weir.j.>", "weir.o.>", "weir.r.*.*.at.*"
         "$JS.API.STREAM.INFO.KV_WEIR_CATALOG", "$JS.API.STREAM.INFO.KV_WEIR_KEYS"
-        "$JS.API.DIRECT.GET.*.weir.q.*.*.*", "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.DIRECT.GET.*.weir.r.*.*.at.*"
+        "$JS.API.DIRECT.GET.*.weir.q.*.*.*", "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.DIRECT.GET.*.weir.o.>", "$JS.API.DIRECT.GET.*.weir.r.*.*.at.*"
         "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.CREATE.KV_WEIR_KEYS.>"
         "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_KEYS.>"
         "$JS.FC.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_KEYS.>"
@@ -55,8 +55,8 @@ authorization {
     { user: dispatcher, password: %q, permissions: {
       publish: {
         allow: [
-          "weir.r.>", "weir.d.>", "weir.j.>", "weir.lease.>"
-          "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.DIRECT.GET.*.weir.r.*.*.at.*"
+          "weir.r.>", "weir.d.>", "weir.j.>", "weir.o.>", "weir.lease.>"
+          "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.DIRECT.GET.*.weir.o.>", "$JS.API.DIRECT.GET.*.weir.r.*.*.at.*"
           "$JS.ACK.>"
           "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.PURGE.*"
           "$JS.API.STREAM.MSG.GET.WEIR_LEASES", "$JS.API.STREAM.MSG.DELETE.WEIR_LEASES"

@@ -38,6 +38,8 @@ var (
 	ErrUnavailable = errors.New("blob: the store of objects is not available")
 	// ErrKey means that a text can't be the key of an object.
 	ErrKey = fmt.Errorf("blob: a key is 1 to %d letters, digits, - and _", stream.MaxObjectKey)
+	// ErrMediaType means that a text can't be an object's Content-Type.
+	ErrMediaType = fmt.Errorf("blob: a content type is at most %d printable ASCII characters", MaxContentType)
 	// ErrNoKeys means that the signing keys are not there yet.
 	ErrNoKeys = errors.New("blob: no signing keys yet")
 )
@@ -53,7 +55,7 @@ const DefaultContentType = "application/octet-stream"
 
 var keyPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,` + strconv.Itoa(stream.MaxObjectKey) + `}$`)
 
-// Store is what NATS and S3 both are, for whoever chooses between them. Who uses one declares what it needs of it.
+// Store is what NATS and S3 both are. In NATS objects expire by themselves; in S3 somebody has to call S3.Expire.
 type Store interface {
 	// Put stores what r brings, at most limit bytes, as object key of the queue, and returns once it is durable. An
 	// object of the same key is replaced in one step, so a repeated Put of the same bytes changes nothing; who must not
@@ -67,9 +69,6 @@ type Store interface {
 	Stat(ctx context.Context, queue catalog.Key, key string) (Info, error)
 	// Delete removes an object. That there is none is no error.
 	Delete(ctx context.Context, queue catalog.Key, key string) error
-	// Expire removes the objects of the queue that are older, and what was left of broken uploads. In NATS objects go
-	// by themselves, so there it does nothing.
-	Expire(ctx context.Context, queue catalog.Key, olderThan time.Duration) (removed int, err error)
 	// PresignGet returns a URL by which the object can be read for expiry, at most MaxExpiry.
 	PresignGet(ctx context.Context, queue catalog.Key, key string, expiry time.Duration) (Presigned, error)
 	// PresignPut returns a URL by which an object of exactly that size and type can be stored.
@@ -108,11 +107,11 @@ func check(key, contentType string) error {
 		return ErrKey
 	}
 	if len(contentType) > MaxContentType {
-		return fmt.Errorf("blob: a content type of %d bytes; at most %d", len(contentType), MaxContentType)
+		return ErrMediaType
 	}
 	for i := range len(contentType) {
 		if b := contentType[i]; b < ' ' || b > '~' {
-			return errors.New("blob: a content type that is not printable ASCII")
+			return ErrMediaType
 		}
 	}
 	return nil

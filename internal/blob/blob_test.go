@@ -35,7 +35,7 @@ type natsStore struct {
 	server *localnats.Server
 }
 
-func newNATS(t testing.TB, limits stream.ObjectLimits) natsStore {
+func newNATS(t testing.TB, limits catalog.Objects) natsStore {
 	t.Helper()
 	server := testkit.NATS(t)
 	// A machine that is busy with the bytes may be late with its answer to a ping.
@@ -46,7 +46,7 @@ func newNATS(t testing.TB, limits stream.ObjectLimits) natsStore {
 	t.Cleanup(conn.Close)
 	testkit.Eventually(t, "the connection is up", func() bool { return conn.Ready() == nil })
 	for range 2 { // it is idempotent
-		if err := conn.EnsureObjects(t.Context(), queue, limits, 1); err != nil {
+		if err := conn.EnsureQueue(t.Context(), catalog.Queue{Key: queue, MaxBytes: roomy, Jobs: true, Results: catalog.Results{MaxBytes: roomy}, Objects: limits}, 1); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -92,7 +92,7 @@ func nothingStays(t *testing.T, s Store, n uint64) {
 const roomy = 4 << 30
 
 func stores(t *testing.T, test func(t *testing.T, s Store)) {
-	t.Run("NATS", func(t *testing.T) { test(t, newNATS(t, stream.ObjectLimits{MaxAge: time.Hour, MaxBytes: roomy})) })
+	t.Run("NATS", func(t *testing.T) { test(t, newNATS(t, catalog.Objects{MaxAge: time.Hour, MaxBytes: roomy})) })
 	t.Run("S3", func(t *testing.T) { test(t, newS3(t)) })
 }
 

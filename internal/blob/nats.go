@@ -13,7 +13,7 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// NATS keeps objects in JetStream. Whoever makes the queues makes their streams, by stream.Conn.EnsureObjects, which
+// NATS keeps objects in JetStream. Whoever makes the queues makes their streams (stream.Conn.EnsureQueue), which
 // bounds their bytes and their age. Its pre-signed URLs are served by the gateway, which asks ParseToken.
 type NATS struct {
 	conn *stream.Conn
@@ -70,9 +70,6 @@ func (s *NATS) Delete(ctx context.Context, queue catalog.Key, key string) error 
 	}
 	return natsError(s.conn.DeleteObject(ctx, queue, key))
 }
-
-// Expire is Store.Expire: the server does it.
-func (s *NATS) Expire(context.Context, catalog.Key, time.Duration) (int, error) { return 0, nil }
 
 // PresignGet is Store.PresignGet. It doesn't look whether there is such an object.
 func (s *NATS) PresignGet(_ context.Context, queue catalog.Key, key string, expiry time.Duration) (Presigned, error) {

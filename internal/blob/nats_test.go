@@ -12,13 +12,13 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
 // TestFull: an object that has no room is refused as a whole, and what was there is as it was.
 func TestFull(t *testing.T) {
-	s := newNATS(t, stream.ObjectLimits{MaxAge: time.Hour, MaxBytes: 4 << 20})
+	s := newNATS(t, catalog.Objects{MaxAge: time.Hour, MaxBytes: 4 << 20})
 	big := func(n int64) io.Reader { return io.LimitReader(rand.NewChaCha8([32]byte{}), n) }
 	if _, err := s.Put(t.Context(), queue, "a", "", big(3<<20), 3<<20); err != nil {
 		t.Fatal(err)
@@ -74,7 +74,7 @@ func TestReadOfWhatGoes(t *testing.T) {
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
-			s := newNATS(t, stream.ObjectLimits{MaxAge: time.Hour, MaxBytes: roomy})
+			s := newNATS(t, catalog.Objects{MaxAge: time.Hour, MaxBytes: roomy})
 			put(t, s, "a", strings.Repeat("x", size))
 			o, err := s.Open(t.Context(), queue, "a")
 			if err != nil {
@@ -112,7 +112,7 @@ func jetStream(t *testing.T, s natsStore) jetstream.JetStream {
 
 // TestChangedBytes: a chunk that is another one is found by the digest, before the last bytes are given out.
 func TestChangedBytes(t *testing.T) {
-	s := newNATS(t, stream.ObjectLimits{MaxAge: time.Hour, MaxBytes: roomy})
+	s := newNATS(t, catalog.Objects{MaxAge: time.Hour, MaxBytes: roomy})
 	put(t, s, "a", strings.Repeat("x", 1<<20))
 	js := jetStream(t, s)
 	st, err := js.Stream(t.Context(), "WEIR_O_default_orders")
@@ -138,7 +138,7 @@ func TestChangedBytes(t *testing.T) {
 }
 
 func TestObjectsExpire(t *testing.T) {
-	s := newNATS(t, stream.ObjectLimits{MaxAge: 4 * time.Second, MaxBytes: roomy})
+	s := newNATS(t, catalog.Objects{MaxAge: 4 * time.Second, MaxBytes: roomy})
 	put(t, s, "a", strings.Repeat("x", 8<<20))
 	o, err := s.Open(t.Context(), queue, "a")
 	if err != nil {
@@ -157,7 +157,7 @@ func TestObjectsExpire(t *testing.T) {
 
 // TestAway: each call ends, with what may be repeated.
 func TestAway(t *testing.T) {
-	s := newNATS(t, stream.ObjectLimits{MaxAge: time.Hour, MaxBytes: roomy})
+	s := newNATS(t, catalog.Objects{MaxAge: time.Hour, MaxBytes: roomy})
 	put(t, s, "a", strings.Repeat("x", 8<<20))
 	o, err := s.Open(t.Context(), queue, "a")
 	if err != nil {
@@ -182,7 +182,7 @@ func TestAway(t *testing.T) {
 func BenchmarkNATS(b *testing.B) {
 	for name, size := range map[string]int64{"16KiB": 16 << 10, "1MiB": 1 << 20, "64MiB": 64 << 20} {
 		b.Run(name, func(b *testing.B) {
-			s := newNATS(b, stream.ObjectLimits{MaxAge: time.Hour, MaxBytes: 1 << 40})
+			s := newNATS(b, catalog.Objects{MaxAge: time.Hour, MaxBytes: 1 << 40})
 			data := make([]byte, size)
 			_, _ = rand.NewChaCha8([32]byte{}).Read(data)
 			b.Run("Put", func(b *testing.B) {

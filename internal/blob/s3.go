@@ -246,7 +246,7 @@ func (s *S3) Delete(ctx context.Context, queue catalog.Key, key string) error {
 	return err
 }
 
-// Expire is Store.Expire: a sweep over the queue's objects, and over uploads that somebody who is gone has begun.
+// Expire removes the objects of the queue that are older, and what was left of broken uploads. It returns how many.
 func (s *S3) Expire(ctx context.Context, queue catalog.Key, olderThan time.Duration) (removed int, err error) {
 	ctx, cancel := context.WithCancel(ctx) // ends the listings, which are goroutines of the client's
 	defer cancel()

@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/sign"
-	"github.com/weir-dev/weir/internal/stream"
 )
 
 func testRing(t *testing.T, now time.Time) sign.Ring {
@@ -141,7 +141,7 @@ func TestPermitCheck(t *testing.T) {
 }
 
 func TestWrite(t *testing.T) {
-	s := newNATS(t, stream.ObjectLimits{MaxAge: time.Hour, MaxBytes: roomy})
+	s := newNATS(t, catalog.Objects{MaxAge: time.Hour, MaxBytes: roomy})
 	put(t, s, "a", "<script>")
 	for _, method := range []string{"GET", "HEAD"} {
 		o, err := s.Open(t.Context(), queue, "a")

@@ -55,6 +55,7 @@ type Route struct {
 	Schema       json.RawMessage `json:"schema,omitempty"` // JSON Schema 2020-12 of the body
 	Queue        *QueueTarget    `json:"queue,omitempty"`
 	Job          *QueueTarget    `json:"job,omitempty"`
+	MaxUpload    int64           `json:"maxUpload,omitempty"` // of Job: bytes that a client may upload instead of a body; 0: no uploads
 	Function     *FunctionTarget `json:"function,omitempty"`
 }
 
@@ -84,6 +85,7 @@ type Queue struct {
 	DeadLetterMaxAge time.Duration `json:"deadLetterMaxAge"`
 	Jobs             bool          `json:"jobs,omitempty"` // a route makes jobs of it
 	Results          Results       `json:"results"`
+	Objects          Objects       `json:"objects"`
 	// Closed means that the queue is being deleted: it takes no new records and is drained of the ones it has.
 	Closed bool `json:"closed,omitempty"`
 }
@@ -91,6 +93,12 @@ type Queue struct {
 // Results bounds what is kept of a queue's jobs.
 type Results struct {
 	MaxAge   time.Duration `json:"maxAge"` // not below the queue's
+	MaxBytes int64         `json:"maxBytes"`
+}
+
+// Objects bounds what is kept of a queue's objects: large results and uploaded inputs of jobs.
+type Objects struct {
+	MaxAge   time.Duration `json:"maxAge"` // longer than the results'
 	MaxBytes int64         `json:"maxBytes"`
 }
 
@@ -105,6 +113,7 @@ type Mapping struct {
 	Heartbeat      time.Duration `json:"heartbeat"` // of jobs that go on after their call
 	Retry          Retry         `json:"retry"`
 	BisectOnError  bool          `json:"bisectOnError"`
+	MaxResultBytes int64         `json:"maxResultBytes"` // of a job: its queue's Objects.MaxBytes
 }
 
 // Batch bounds one function call. A batch is complete at the first bound that is met.

@@ -47,6 +47,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/manifest"
 	"github.com/weir-dev/weir/internal/stream"
 )
@@ -62,6 +63,8 @@ const (
 type Config struct {
 	Conn     *stream.Conn
 	Replicas int // of streams: 1, 3 or 5
+	// Objects of jobs are here rather than in NATS, where they expire by themselves. nil: they are in NATS.
+	Objects Expirer
 	// Namespaces to watch; none: all of the cluster.
 	Namespaces []string
 	// LeaseNamespace is where the leader's lease is kept.
@@ -69,6 +72,11 @@ type Config struct {
 	// MetricsListen is an address such as ":8080" for Prometheus; "0": none.
 	MetricsListen string
 	Log           *slog.Logger
+}
+
+// Expirer removes the objects of a queue that are older (blob.S3).
+type Expirer interface {
+	Expire(ctx context.Context, queue catalog.Key, olderThan time.Duration) (removed int, err error)
 }
 
 // Validate names the first field that is missing or wrong.
@@ -195,6 +203,11 @@ func watch(mgr manager.Manager, cfg Config) error {
 	if err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error { return announce(ctx, cfg.Conn, up) })); err != nil {
 		return err
 	}
+	if cfg.Objects != nil {
+		if err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error { return expire(ctx, cfg) })); err != nil {
+			return err
+		}
+	}
 	return builder.ControllerManagedBy(mgr).Named("weir").
 		Watches(&v1alpha1.API{}, everything, theirs).
 		Watches(&v1alpha1.Queue{}, everything, theirs).
@@ -225,4 +238,41 @@ func announce(ctx context.Context, conn *stream.Conn, up chan<- event.GenericEve
 		}
 	}
 	return nil
+}
+
+// expireEvery is how often objects in S3 are looked through for those that are too old.
+const expireEvery = 10 * time.Minute
+
+// expire removes them until ctx ends.
+func expire(ctx context.Context, cfg Config) error {
+	tick := time.NewTicker(expireEvery)
+	defer tick.Stop()
+	for {
+		if err := expireAll(ctx, cfg); err != nil && ctx.Err() == nil {
+			cfg.Log.Warn("objects that are too old are left until the next time", "in", expireEvery, "error", err)
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+func expireAll(ctx context.Context, cfg Config) error {
+	published, err := cfg.Conn.Catalog(ctx)
+	if err != nil || published.None() {
+		return err
+	}
+	var errs []error
+	for _, q := range published.Catalog.Queues {
+		n, err := cfg.Objects.Expire(ctx, q.Key, q.Objects.MaxAge)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("queue %s: %w", q.Key, err))
+		}
+		if n > 0 {
+			cfg.Log.Info("objects have expired", "queue", q.Key.String(), "objects", n)
+		}
+	}
+	return errors.Join(errs...)
 }

@@ -62,7 +62,11 @@ func (r *reconciler) ensureStreams(ctx context.Context, queues []catalog.Queue) 
 		if e, ok := r.ensured[q.Key]; ok && e.spec == q && now.Sub(e.at) < resyncEvery {
 			continue
 		}
-		err := r.conn.EnsureQueue(ctx, q, r.replicas)
+		made := q
+		if r.objects != nil {
+			made.Objects.MaxBytes = 0
+		}
+		err := r.conn.EnsureQueue(ctx, made, r.replicas)
 		switch {
 		case err == nil:
 			r.ensured[q.Key] = ensuredQueue{q, now}
@@ -82,7 +86,8 @@ func refusal(q catalog.Queue, replicas int, err error) manifest.Verdict {
 	if errors.Is(err, stream.ErrNoRoom) {
 		results, too := "", ""
 		if q.Jobs {
-			results, too = fmt.Sprintf(", and results.maxBytes (%d bytes) for the outcomes of jobs", q.Results.MaxBytes), " or spec.results.maxBytes"
+			results = fmt.Sprintf(", and results.maxBytes (%d bytes) and objects.maxBytes (%d bytes) for the outcomes of jobs", q.Results.MaxBytes, q.Objects.MaxBytes)
+			too = ", spec.results.maxBytes or spec.objects.maxBytes"
 		}
 		return manifest.Verdict{Reason: reasonNoRoom, Message: fmt.Sprintf(
 			"NATS can't take the queue with %d replica(s): it reserves maxBytes (%d bytes) for the records and as much for the dead letters%s. "+
@@ -129,6 +134,11 @@ func (r *reconciler) deleteQueue(ctx context.Context, q *v1alpha1.Queue) (*strea
 			return nil, err
 		case !status.Empty() || status.Dead > 0:
 			return &status, nil
+		}
+	}
+	if r.objects != nil {
+		if _, err := r.objects.Expire(ctx, k, 0); err != nil {
+			return nil, fmt.Errorf("queue %s: its objects: %w", k, err)
 		}
 	}
 	if err := r.conn.DeleteQueue(ctx, k); err != nil {

@@ -29,6 +29,7 @@ type reconciler struct {
 	client   client.Client
 	conn     *stream.Conn
 	replicas int
+	objects  Expirer
 	log      *slog.Logger
 
 	live    context.Context              //nolint:containedctx // names the connected period that the rest speaks of
@@ -42,7 +43,7 @@ type ensuredQueue struct {
 }
 
 func newReconciler(c client.Client, cfg Config) *reconciler {
-	return &reconciler{client: c, conn: cfg.Conn, replicas: cfg.Replicas, log: cfg.Log, ensured: map[catalog.Key]ensuredQueue{}}
+	return &reconciler{client: c, conn: cfg.Conn, replicas: cfg.Replicas, objects: cfg.Objects, log: cfg.Log, ensured: map[catalog.Key]ensuredQueue{}}
 }
 
 // resources are copies of everything in the cluster that matters here.

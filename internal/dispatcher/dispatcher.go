@@ -8,9 +8,9 @@
 //
 // The data flows through the files in this order: dispatcher.go (which mappings run), mapping.go (the
 // lease), session.go (blocks in, batches out, acknowledgements), episode.go (calls and outcomes), job.go (the same of
-// one whose answer somebody waits for).
+// one whose answer somebody waits for), objects.go (large inputs and results).
 //
-// May import: record, batch, catalog, sign, stream, invoke, job.
+// May import: record, batch, catalog, sign, stream, invoke, blob, job.
 package dispatcher
 
 import (
@@ -22,6 +22,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weir-dev/weir/internal/blob"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/job"
@@ -33,6 +34,8 @@ import (
 type Config struct {
 	Conn   *stream.Conn
 	Client *invoke.Client
+	// Objects are large results, and inputs, of jobs.
+	Objects blob.Store
 	// Owner names this process among all dispatchers of the cluster. A process that starts under the
 	// name of one that is gone takes its mappings over at once.
 	Owner string
@@ -55,6 +58,8 @@ func (c *Config) Validate() error {
 		return errors.New("dispatcher: Conn is missing")
 	case c.Client == nil:
 		return errors.New("dispatcher: Client is missing")
+	case c.Objects == nil:
+		return errors.New("dispatcher: Objects is missing")
 	case c.Owner == "":
 		return errors.New("dispatcher: Owner is missing: give each process a name of its own, such as its pod's")
 	case c.Log == nil:
@@ -65,10 +70,11 @@ func (c *Config) Validate() error {
 
 // Dispatcher runs the mappings of the present catalog.
 type Dispatcher struct {
-	cfg     Config
-	keys    atomic.Pointer[sign.Ring]
-	hub     *job.Hub              // tells of jobs that are cancelled while they run
-	catalog chan *catalog.Catalog // capacity 1: the newest that Run has not seen
+	cfg       Config
+	keys      atomic.Pointer[sign.Ring]
+	transfers *transfers
+	hub       *job.Hub              // tells of jobs that are cancelled while they run
+	catalog   chan *catalog.Catalog // capacity 1: the newest that Run has not seen
 
 	mu       sync.Mutex
 	revision string                   // of the catalog in use; empty: none yet
@@ -84,7 +90,7 @@ func New(cfg Config) (*Dispatcher, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Dispatcher{cfg: cfg, hub: job.NewHub(cfg.Conn, cfg.Log), catalog: make(chan *catalog.Catalog, 1), running: map[catalog.Key]*mapping{}, latest: map[catalog.Key]*mapping{}}, nil
+	return &Dispatcher{cfg: cfg, transfers: newTransfers(), hub: job.NewHub(cfg.Conn, cfg.Log), catalog: make(chan *catalog.Catalog, 1), running: map[catalog.Key]*mapping{}, latest: map[catalog.Key]*mapping{}}, nil
 }
 
 // UseKeys makes ring the signing keys.

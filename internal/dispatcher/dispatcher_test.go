@@ -20,10 +20,12 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/weir-dev/weir/function"
+	"github.com/weir-dev/weir/internal/blob"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/dispatcher"
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/testkit"
 )
@@ -202,7 +204,7 @@ func (w *world) put(bodies ...string) {
 func (w *world) start(owner string, drain time.Duration) (*dispatcher.Dispatcher, func()) {
 	w.t.Helper()
 	client := invoke.NewClient(16)
-	d, err := dispatcher.New(dispatcher.Config{Conn: w.conn, Client: client, Owner: owner, DrainTimeout: drain, Log: testkit.Log(w.t)})
+	d, err := dispatcher.New(dispatcher.Config{Conn: w.conn, Client: client, Objects: blob.NewNATS(w.conn, func() sign.Ring { return sign.Ring{} }, time.Now), Owner: owner, DrainTimeout: drain, Log: testkit.Log(w.t)})
 	if err != nil {
 		w.t.Fatal(err)
 	}

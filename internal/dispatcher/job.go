@@ -3,6 +3,7 @@ package dispatcher
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"time"
 
@@ -33,7 +34,7 @@ func (e *episode) job(intake, work context.Context, it *item) {
 			return
 		}
 		callback := e.m.callback(attempt.Token())
-		o, answer, cancelled := e.ask(work, it, watch, callback)
+		o, result, body, cancelled := e.ask(work, it, watch, callback)
 		if cancelled || work.Err() != nil && o.Class == invoke.NotNow {
 			e.m.limiter.Cancel() // we cut the call ourselves: it says nothing about the function
 			if cancelled {
@@ -50,7 +51,11 @@ func (e *episode) job(intake, work context.Context, it *item) {
 			e.goOn(work, it, attempt, err)
 			return
 		case o.Class == invoke.Done:
-			e.conclude(it, attempt.Succeed(work, answer.ContentType, answer.Body, time.Now()))
+			err := attempt.Succeed(work, result, body, time.Now())
+			if errors.Is(err, job.ErrFinal) {
+				e.m.drop(work, result)
+			}
+			e.conclude(it, err)
 			return
 		case o.Class == invoke.NotNow:
 			if err := attempt.Requeue(work, nil, time.Now()); err != nil {
@@ -107,8 +112,9 @@ func (e *episode) goOn(work context.Context, it *item, attempt *job.Attempt, err
 	}
 }
 
-// ask calls the function for one record's answer, and breaks the call off when the job is cancelled.
-func (e *episode) ask(work context.Context, it *item, watch *job.Watch, callback string) (invoke.Outcome, invoke.Answer, bool) {
+// ask calls the function for one record's answer, and breaks the call off when the job is cancelled. body is the result
+// unless that is an object.
+func (e *episode) ask(work context.Context, it *item, watch *job.Watch, callback string) (o invoke.Outcome, result job.Result, body []byte, cancelled bool) {
 	ctx, cancel := context.WithCancelCause(work)
 	watching := make(chan struct{})
 	go func() {
@@ -126,12 +132,21 @@ func (e *episode) ask(work context.Context, it *item, watch *job.Watch, callback
 	}()
 	spec := e.m.spec()
 	o, answer := e.m.cfg.Client.Ask(ctx, invoke.Question{
-		URL: spec.Function.URL, Record: it.rec, Timeout: spec.Timeout, Limit: job.MaxInlineBytes, Callback: callback,
+		URL: spec.Function.URL, Record: it.rec, Timeout: spec.Timeout, Callback: callback,
+		Open:  func(ctx context.Context) (io.ReadCloser, error) { return e.m.openInput(ctx, it.rec.Input) },
+		Limit: job.MaxInlineBytes,
+		Keep: func(ctx context.Context, contentType string, body io.Reader) (err error) {
+			result, err = e.m.keep(ctx, it.rec.ID, contentType, body, spec.MaxResultBytes)
+			return err
+		},
 	})
-	cancelled := errors.Is(context.Cause(ctx), errCancelled) && o.Class == invoke.NotNow // else it answered first
+	if result.Object == "" {
+		result.ContentType = answer.ContentType
+	}
+	cancelled = errors.Is(context.Cause(ctx), errCancelled) && o.Class == invoke.NotNow // else it answered first
 	cancel(nil)
 	<-watching
-	return o, answer, cancelled
+	return o, result, answer.Body, cancelled
 }
 
 func (e *episode) cancelled(ctx context.Context, it *item, watch *job.Watch) bool {

@@ -28,12 +28,13 @@ var errStopping = errors.New("dispatcher: stopping")
 
 // mapping works for one event source mapping whenever it holds the queue's lease.
 type mapping struct {
-	cfg      Config
-	hub      *job.Hub
-	callback func(job.Token) string // empty: none
-	queue    catalog.Key
-	log      *slog.Logger
-	limiter  *invoke.Limiter
+	cfg       Config
+	hub       *job.Hub
+	callback  func(job.Token) string // empty: none
+	queue     catalog.Key
+	log       *slog.Logger
+	limiter   *invoke.Limiter
+	transfers *transfers
 
 	// The spec may change while calls are in flight: they keep the one they began with, all that begins takes
 	// the present one. TestMappingChangesLive guards it.
@@ -55,7 +56,7 @@ type mapping struct {
 func newMapping(ctx context.Context, d *Dispatcher, spec catalog.Mapping) *mapping {
 	m := &mapping{
 		cfg: d.cfg, hub: d.hub, callback: d.callback, queue: spec.Queue, log: d.cfg.Log.With("mapping", spec.Key.String()),
-		limiter: invoke.NewLimiter(spec.MaxConcurrency), changed: make(chan struct{}, 1), done: make(chan struct{}),
+		limiter: invoke.NewLimiter(spec.MaxConcurrency), transfers: d.transfers, changed: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	m.present.Store(&spec)
 	ictx, cancel := context.WithCancelCause(ctx)

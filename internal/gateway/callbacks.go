@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,6 +30,10 @@ func (g *Gateway) callback(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	status := job.Status(req.URL.Query().Get("status"))
+	if status == job.Succeeded && (req.ContentLength > job.MaxInlineBytes || req.ContentLength < 0) {
+		g.largeResult(w, req, token, t.objects[token.Queue])
+		return
+	}
 	limit := int64(maxReport)
 	if status == job.Succeeded {
 		limit = job.MaxInlineBytes
@@ -49,7 +54,7 @@ func (g *Gateway) callback(w http.ResponseWriter, req *http.Request) {
 		}
 		err = job.Alive(req.Context(), conn, token, p, now)
 	case job.Succeeded:
-		err = job.SucceedBy(req.Context(), conn, token, req.Header.Get("Content-Type"), body, now)
+		_, err = job.SucceedBy(req.Context(), conn, token, job.Result{ContentType: req.Header.Get("Content-Type")}, body, now)
 	case job.Failed:
 		err = job.FailBy(req.Context(), conn, token, failure(body), now)
 	default:
@@ -59,9 +64,14 @@ func (g *Gateway) callback(w http.ResponseWriter, req *http.Request) {
 		})
 		return
 	}
+	reported(w, req, err)
+}
+
+// reported answers a report that was stored, or was not for err.
+func reported(w http.ResponseWriter, req *http.Request, err error) {
 	if err != nil {
 		p := problemOfJob(err)
-		if p.Status == http.StatusServiceUnavailable {
+		if p.Type == typeUnavailable {
 			p.Detail = "The report may or may not have been stored. Send it again."
 		}
 		writeProblem(w, req, p)
@@ -69,6 +79,38 @@ func (g *Gateway) callback(w http.ResponseWriter, req *http.Request) {
 	}
 	w.Header().Set(headerRequestID, requestID(req.Header, newRequestID))
 	w.WriteHeader(http.StatusNoContent)
+}
+
+// largeResult takes a result that may be too large to be kept with the state, or whose size isn't said.
+func (g *Gateway) largeResult(w http.ResponseWriter, req *http.Request, token job.Token, limit int64) {
+	body, done, ok := g.receive(w, req)
+	if !ok {
+		return
+	}
+	defer done()
+	ctx, result := req.Context(), job.Result{ContentType: req.Header.Get("Content-Type")}
+	start, err := io.ReadAll(io.LimitReader(body, job.MaxInlineBytes+1))
+	if err != nil {
+		writeProblem(w, req, problemOfBody(err, limit))
+		return
+	}
+	if len(start) > job.MaxInlineBytes {
+		result, err = job.StoreResult(ctx, g.cfg.Objects, token.Queue, token.Record, result.ContentType, io.MultiReader(bytes.NewReader(start), body), limit)
+		if start = nil; body.err != nil {
+			writeProblem(w, req, problemOfBody(body.err, limit))
+			return
+		}
+	}
+	if err == nil {
+		var stored job.Result
+		stored, err = job.SucceedBy(ctx, g.cfg.Conn, token, result, start, time.Now())
+		if errors.Is(err, job.ErrOver) || err == nil && stored.Object != result.Object {
+			if err := job.Drop(ctx, g.cfg.Objects, token.Queue, result); err != nil {
+				g.cfg.Log.Warn("a result that came too late stays until it expires", "object", result.Object, "error", err)
+			}
+		}
+	}
+	reported(w, req, err)
 }
 
 // readReport reads a body of at most limit bytes, which count among those of all requests.

@@ -6,9 +6,9 @@
 //
 // The data flows through the files in this order: gateway.go (catalog and server), route.go (throttle and
 // body), schema.go, buffered.go, job.go or synchronous.go, problem.go. What clients ask
-// about jobs is jobs.go and realtime.go, what functions say of them callbacks.go.
+// about jobs is jobs.go and realtime.go, what functions say of them callbacks.go, large inputs and results objects.go.
 //
-// May import: record, throttle, catalog, sign, telemetry, stream, invoke, job.
+// May import: record, throttle, catalog, sign, telemetry, stream, invoke, blob, job.
 package gateway
 
 import (
@@ -19,11 +19,11 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/weir-dev/weir/internal/blob"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/job"
@@ -37,6 +37,7 @@ type Config struct {
 	Listener net.Listener
 	Conn     *stream.Conn
 	Client   *invoke.Client
+	Objects  blob.Store   // large results and uploaded inputs of jobs
 	Codec    record.Codec // of blocks
 	// Realtime is the address of the service that pushes the states of jobs. nil: there is none.
 	Realtime *url.URL
@@ -75,6 +76,8 @@ func (c *Config) Validate() error {
 		return errors.New("gateway: Conn is missing")
 	case c.Client == nil:
 		return errors.New("gateway: Client is missing")
+	case c.Objects == nil:
+		return errors.New("gateway: Objects is missing")
 	case c.Log == nil:
 		return errors.New("gateway: Log is missing")
 	}
@@ -87,10 +90,11 @@ type Gateway struct {
 	table      atomic.Pointer[table]
 	keys       atomic.Pointer[sign.Ring]
 	hub        *job.Hub
-	jobs       *http.ServeMux  // below /jobs/ and /callbacks/
+	own        *http.ServeMux  // of what no API can have: below /jobs/, /callbacks/ and /objects/, and /uploads
 	drain      context.Context // ends when the gateway begins to stop
 	startDrain context.CancelFunc
 	bodies     atomic.Int64 // bytes
+	transfers  atomic.Int64 // of objects
 
 	mu      sync.Mutex
 	writers map[catalog.Key]*writer
@@ -118,7 +122,7 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{cfg: cfg, writers: map[catalog.Key]*writer{}, hub: job.NewHub(cfg.Conn, cfg.Log)}
 	g.drain, g.startDrain = context.WithCancel(context.Background())
-	g.jobs = g.jobsMux()
+	g.own = g.ownMux()
 	return g, nil
 }
 
@@ -238,11 +242,11 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		writeProblem(w, r, problemStarting())
 		return
 	}
-	if strings.HasPrefix(r.URL.Path, jobsPath) || strings.HasPrefix(r.URL.Path, callbacksPath) {
-		if h, pattern := g.jobs.Handler(r); pattern == "" {
+	if reserved(r.URL.Path) {
+		if h, pattern := g.own.Handler(r); pattern == "" {
 			writeProblem(w, r, noRoute(h, r))
 		} else {
-			g.jobs.ServeHTTP(w, r) // sets what the pattern's wildcards match
+			g.own.ServeHTTP(w, r) // sets what the pattern's wildcards match
 		}
 		return
 	}

@@ -19,11 +19,13 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/weir-dev/weir/internal/blob"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/gateway"
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/localnats"
 	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/testkit"
 )
@@ -84,7 +86,7 @@ func startAs(t testing.TB, fn http.Handler, change func(*catalog.Catalog), confi
 		t.Fatal(err)
 	}
 	client := invoke.NewClient(4)
-	cfg := gateway.Config{Listener: l, Conn: f.conn, Client: client, Codec: record.Zstd, DrainTimeout: testkit.Patience, Log: testkit.Log(t)}
+	cfg := gateway.Config{Listener: l, Conn: f.conn, Client: client, Objects: objects(f.conn), Codec: record.Zstd, DrainTimeout: testkit.Patience, Log: testkit.Log(t)}
 	configure(&cfg)
 	f.g, err = gateway.New(cfg)
 	if err != nil {
@@ -455,7 +457,7 @@ func TestBeforeTheFirstCatalog(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	g, err := gateway.New(gateway.Config{Listener: l, Conn: conn, Client: invoke.NewClient(1), Log: testkit.Log(t)})
+	g, err := gateway.New(gateway.Config{Listener: l, Conn: conn, Client: invoke.NewClient(1), Objects: objects(conn), Log: testkit.Log(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -515,4 +517,8 @@ func FuzzFront(f *testing.F) {
 			t.Fatalf("%d without a request id", rec.Code)
 		}
 	})
+}
+
+func objects(conn *stream.Conn) blob.Store {
+	return blob.NewNATS(conn, func() sign.Ring { return sign.Ring{} }, time.Now)
 }

@@ -6,14 +6,15 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/weir-dev/weir/internal/blob"
 	"github.com/weir-dev/weir/internal/job"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/sign"
 )
 
 // job stores the request as a job and answers 202 with its address once it is durable. A client that prefers to wait
-// gets the result itself, if it is there in time.
-func (r *route) job(w http.ResponseWriter, req *http.Request, body []byte, now time.Time) {
+// gets the result itself, if it is there in time. input is what was uploaded instead of a body; nil: nothing.
+func (r *route) job(w http.ResponseWriter, req *http.Request, body []byte, input *upload, now time.Time) {
 	ring := r.g.ring()
 	if len(ring.Keys) == 0 {
 		writeProblem(w, req, problemOfJob(job.ErrNoKeys))
@@ -23,6 +24,9 @@ func (r *route) job(w http.ResponseWriter, req *http.Request, body []byte, now t
 	keyed, ok := r.fill(&rec, w, req, body, now)
 	if !ok {
 		return
+	}
+	if input != nil {
+		rec.Input, rec.ContentType = input.Input, input.contentType
 	}
 	prefer := readPreferences(req.Header)
 	var watch *job.Watch
@@ -105,6 +109,15 @@ func problemOfJob(err error) problem {
 		return problem{Status: http.StatusNotFound, Type: typeNoJob, Title: "No such job", Detail: "No job was ever given this id, or its queue was deleted."}
 	case errors.Is(err, job.ErrNoToken):
 		return problem{Status: http.StatusNotFound, Type: typeNoCallback, Title: "No such callback", Detail: "No attempt at a job was ever given this address, or its queue was deleted."}
+	case errors.Is(err, blob.ErrFull):
+		return problem{
+			Status: http.StatusServiceUnavailable, Type: typeObjectsFull, Title: "No room for objects", retryAfter: 5,
+			Detail: "Nothing was stored. Try again when objects have expired, or raise objects.maxBytes of the queue.",
+		}
+	case errors.Is(err, blob.ErrTooLarge):
+		return problem{
+			Status: http.StatusRequestEntityTooLarge, Type: typeTooLarge, Title: "Body too large", Detail: "It is larger than objects.maxBytes of the queue.",
+		}
 	case errors.Is(err, job.ErrOver):
 		return problem{
 			Status: http.StatusConflict, Type: typeAttemptOver, Title: "The attempt is over",

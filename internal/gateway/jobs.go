@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/weir-dev/weir/internal/blob"
 	"github.com/weir-dev/weir/internal/job"
 )
 
@@ -16,12 +17,18 @@ import (
 const (
 	jobsPath      = job.Path
 	callbacksPath = "/callbacks/"
+	objectsPath   = blob.TokenPath
+	uploadsPath   = "/uploads"
 )
+
+func reserved(path string) bool {
+	return strings.HasPrefix(path, jobsPath) || strings.HasPrefix(path, callbacksPath) || strings.HasPrefix(path, objectsPath) || path == uploadsPath
+}
 
 // pollAfter is what clients are told to wait before they ask again, in seconds.
 const pollAfter = "1"
 
-func (g *Gateway) jobsMux() *http.ServeMux {
+func (g *Gateway) ownMux() *http.ServeMux {
 	mux := http.NewServeMux()
 	handle := func(pattern string, f func(j *jobRequest, w http.ResponseWriter, req *http.Request)) {
 		mux.HandleFunc(pattern, func(w http.ResponseWriter, req *http.Request) {
@@ -44,7 +51,10 @@ func (g *Gateway) jobsMux() *http.ServeMux {
 	handle("GET /jobs/{id}", (*jobRequest).get)
 	handle("DELETE /jobs/{id}", (*jobRequest).cancel)
 	handle("GET /jobs/{id}/result", (*jobRequest).result)
-	mux.HandleFunc("POST /callbacks/{token}", g.callback)
+	mux.HandleFunc("POST "+callbacksPath+"{token}", g.callback)
+	mux.HandleFunc("POST "+uploadsPath, g.upload)
+	mux.HandleFunc("GET "+objectsPath+"{token}", g.getObject)
+	mux.HandleFunc("PUT "+objectsPath+"{token}", g.putObject)
 	if g.cfg.Realtime != nil {
 		pass := g.realtime(g.cfg.Realtime)
 		for _, path := range []string{"events", "{id}/events", "socket", "{id}/socket"} {
@@ -198,6 +208,10 @@ func (j *jobRequest) writeResult(w http.ResponseWriter, req *http.Request, s *jo
 	switch s.Status {
 	case job.Succeeded:
 		h := w.Header()
+		if s.Result.Object != "" {
+			j.redirect(w, req, s.Result)
+			return
+		}
 		contentType := s.Result.ContentType
 		if contentType == "" {
 			contentType = "application/octet-stream"

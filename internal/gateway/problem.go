@@ -38,6 +38,11 @@ const (
 	typeJobEnded     = typeBase + "job-ended"
 	typeNoCallback   = typeBase + "no-callback"
 	typeAttemptOver  = typeBase + "attempt-over"
+	typeNoUpload     = typeBase + "no-upload"
+	typeNoObject     = typeBase + "no-object"
+	typeURLExpired   = typeBase + "url-expired"
+	typeObjectGone   = typeBase + "object-gone"
+	typeObjectsFull  = typeBase + "objects-full"
 )
 
 // problem is the body of every error (RFC 9457).

@@ -24,7 +24,8 @@ type table struct {
 	buckets  map[string]*bucket       // by scope
 	queues   map[catalog.Key]struct{} // that routes write to
 	maxAges  map[catalog.Key]time.Duration
-	jobs     []catalog.Key // queues whose jobs may be asked for
+	objects  map[catalog.Key]int64 // bytes of one at most
+	jobs     []catalog.Key         // queues whose jobs may be asked for
 }
 
 // bucket is a throttle with what it was made from, so that an unchanged one is kept and a changed one is as full
@@ -53,7 +54,7 @@ type route struct {
 func (g *Gateway) newTable(cat *catalog.Catalog, former *table) (t *table, err error) {
 	t = &table{
 		revision: cat.Revision(), mux: http.NewServeMux(),
-		buckets: map[string]*bucket{}, queues: map[catalog.Key]struct{}{}, maxAges: map[catalog.Key]time.Duration{},
+		buckets: map[string]*bucket{}, queues: map[catalog.Key]struct{}{}, maxAges: map[catalog.Key]time.Duration{}, objects: map[catalog.Key]int64{},
 	}
 	defer func() { // the mux panics on patterns that collide
 		if p := recover(); p != nil {
@@ -63,7 +64,7 @@ func (g *Gateway) newTable(cat *catalog.Catalog, former *table) (t *table, err e
 	closed := map[catalog.Key]bool{}
 	for _, q := range cat.Queues {
 		closed[q.Key] = q.Closed
-		t.maxAges[q.Key] = q.MaxAge
+		t.maxAges[q.Key], t.objects[q.Key] = q.MaxAge, q.Objects.MaxBytes
 		t.jobs = append(t.jobs, q.Key) // also of those whose last job route has gone
 	}
 	for _, a := range cat.APIs {
@@ -138,6 +139,10 @@ func (r *route) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.synchronous(w, req)
 		return
 	}
+	if id := req.Header.Get(headerInput); id != "" && r.forward == nil {
+		r.jobOfUpload(w, req, id, now)
+		return
+	}
 	if r.schema != nil && !jsonMedia(req.Header) {
 		writeProblem(w, req, problem{
 			Status: http.StatusUnsupportedMediaType, Type: typeMediaType, Title: "Unsupported media type",
@@ -163,7 +168,7 @@ func (r *route) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	if r.spec.Job != nil {
-		r.job(w, req, body, now)
+		r.job(w, req, body, nil, now)
 		return
 	}
 	r.buffered(w, req, body, now)

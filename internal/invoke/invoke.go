@@ -120,20 +120,35 @@ type Question struct {
 	URL      string
 	Record   *record.Record
 	Timeout  time.Duration
-	Limit    int    // bytes of the answer: a longer one is refused
 	Callback string // HeaderCallback; empty: none
+	// Open opens what is sent instead of the record's body, when that has an Input. It may be called more than once.
+	Open func(context.Context) (io.ReadCloser, error)
+	// Limit is how many bytes of the answer are returned. Keep takes a longer one, from its beginning on.
+	Limit int
+	Keep  func(ctx context.Context, contentType string, body io.Reader) error
 }
 
-// Ask posts the record in CloudEvents' binary mode. Otherwise it is like Call.
+// Trouble is an error of Open's or Keep's: it is not the function's, so it says itself what it means for the record.
+// Any other is Failed.
+type Trouble struct {
+	Class Class
+	Err   error
+}
+
+// Error implements error.
+func (t *Trouble) Error() string { return t.Err.Error() }
+
+// Unwrap is for errors.Is.
+func (t *Trouble) Unwrap() error { return t.Err }
+
+// Ask posts the record in CloudEvents' binary mode. Otherwise it is like Call. The answer has no body when Keep took it.
 func (c *Client) Ask(ctx context.Context, q Question) (Outcome, Answer) {
 	o, a := c.exchange(ctx, call{
 		url: q.URL, records: []*record.Record{q.Record}, single: true, timeout: q.Timeout, limit: q.Limit, callback: q.Callback,
+		open: q.Open, keep: q.Keep,
 	})
-	switch {
-	case a == nil:
+	if a == nil {
 		return o, Answer{}
-	case len(a.Body) > q.Limit:
-		return Outcome{Class: Refused, Status: o.Status, Reason: fmt.Sprintf("the answer is larger than %d bytes", q.Limit)}, Answer{}
 	}
 	return o, *a
 }
@@ -145,6 +160,8 @@ type call struct {
 	timeout  time.Duration
 	limit    int
 	callback string
+	open     func(context.Context) (io.ReadCloser, error)
+	keep     func(context.Context, string, io.Reader) error // nil: one byte more than limit is returned
 }
 
 // exchange returns the answer of a call that succeeded, limit bytes of its body or one more, else nil.
@@ -153,8 +170,13 @@ func (c *Client) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 	defer cancel()
 	var connected atomic.Bool
 	tctx := httptrace.WithClientTrace(cctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
-	req, err := newRequest(tctx, k.url, k.records, k.single)
+	input := &input{ctx: cctx, open: k.open}
+	defer input.close()
+	req, err := newRequest(tctx, k, input)
 	if err != nil {
+		if o := troubled(ctx, err); o != nil {
+			return *o, nil
+		}
 		return Outcome{Class: Failed, Reason: "the request can't be built: " + err.Error()}, nil
 	}
 	if k.callback != "" {
@@ -162,6 +184,9 @@ func (c *Client) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
+		if o := troubled(ctx, input.failure(), err); o != nil {
+			return *o, nil
+		}
 		if !connected.Load() && ctx.Err() == nil {
 			return Outcome{Class: NotNow, Reason: "no connection: " + err.Error()}, nil
 		}
@@ -169,25 +194,51 @@ func (c *Client) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 	}
 	defer func() { _ = resp.Body.Close() }()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, int64(k.limit)+1))
+	success := resp.StatusCode >= 200 && resp.StatusCode < 300
+	contentType := resp.Header.Get("Content-Type")
+	if err == nil && success && k.keep != nil && len(body) > k.limit {
+		err = k.keep(cctx, contentType, io.MultiReader(bytes.NewReader(body), resp.Body))
+		body = nil
+	}
 	if err != nil {
+		// A failure of the input may be why the function broke the answer off.
+		if o := troubled(ctx, input.failure(), err); o != nil {
+			return *o, nil
+		}
 		o := noAnswer(ctx, cctx, k.timeout, err)
 		o.Status = resp.StatusCode
 		return o, nil
 	}
-	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
-		return Outcome{Class: Done, Status: resp.StatusCode}, &Answer{ContentType: resp.Header.Get("Content-Type"), Body: body}
+	if success {
+		return Outcome{Class: Done, Status: resp.StatusCode}, &Answer{ContentType: contentType, Body: body}
 	}
 	return classify(resp, body), nil
 }
 
-func newRequest(ctx context.Context, url string, rs []*record.Record, single bool) (*http.Request, error) {
-	if single {
+// troubled is the outcome of the first of errs that is a Trouble, unless the call was cut; nil: none is.
+func troubled(ctx context.Context, errs ...error) *Outcome {
+	for _, err := range errs {
+		var t *Trouble
+		if ctx.Err() == nil && errors.As(err, &t) {
+			return &Outcome{Class: t.Class, Reason: t.Error()}
+		}
+	}
+	return nil
+}
+
+func newRequest(ctx context.Context, k call, in *input) (*http.Request, error) {
+	url, rs := k.url, k.records
+	if k.single {
 		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(rs[0].Body))
 		if err != nil {
 			return nil, err
 		}
 		setBinaryHeaders(req.Header, rs[0])
-		return req, nil
+		if rs[0].Input != nil {
+			req.ContentLength, req.GetBody = rs[0].Input.Size, in.next
+			req.Body, err = in.next()
+		}
+		return req, err
 	}
 	// The body is not pooled: the transport may still read it after Do has returned.
 	body := appendBatch(make([]byte, 0, batchSize(rs)), rs)

@@ -65,7 +65,7 @@ func checkEvent(t *testing.T, e event.Event, r *record.Record) {
 // TestBindingAgainstSDK: what we write, cloudevents/sdk-go reads as the events we mean.
 func TestBindingAgainstSDK(t *testing.T) {
 	rs := sampleRecords(t)
-	req, err := newRequest(t.Context(), "http://f", rs, false)
+	req, err := newRequest(t.Context(), call{url: "http://f", records: rs}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +80,7 @@ func TestBindingAgainstSDK(t *testing.T) {
 		checkEvent(t, e, rs[i])
 	}
 	for _, r := range rs {
-		req, err := newRequest(t.Context(), "http://f", []*record.Record{r}, true)
+		req, err := newRequest(t.Context(), call{url: "http://f", records: []*record.Record{r}, single: true}, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,7 +3,6 @@ package job
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/weir-dev/weir/internal/catalog"
@@ -168,13 +167,14 @@ func (a *Attempt) end(ctx context.Context, s *State, body []byte, merge func(the
 	}
 }
 
-// Succeed stores the result. ErrFinal means that it is dropped: the job was cancelled.
-func (a *Attempt) Succeed(ctx context.Context, contentType string, body []byte, now time.Time) error {
-	if len(body) > MaxInlineBytes {
-		return fmt.Errorf("a result of %d bytes; at most %d", len(body), MaxInlineBytes)
+// Succeed stores the result: body, or r's object. ErrFinal means that it is dropped: the job was cancelled.
+func (a *Attempt) Succeed(ctx context.Context, r Result, body []byte, now time.Time) error {
+	r, err := r.with(body)
+	if err != nil {
+		return err
 	}
 	s := a.state
-	s.succeed(contentType, body, now)
+	s.succeed(r, now)
 	return a.end(ctx, &s, body, nil)
 }
 

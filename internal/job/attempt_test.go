@@ -120,17 +120,17 @@ func TestReportsAgain(t *testing.T) {
 			t.Errorf("a failure: %v", err)
 		}
 	}
-	if err := job.SucceedBy(t.Context(), conn, a.Token(), "", nil, now); !errors.Is(err, job.ErrOver) {
+	if _, err := job.SucceedBy(t.Context(), conn, a.Token(), job.Result{}, nil, now); !errors.Is(err, job.ErrOver) {
 		t.Errorf("a success after the failure: %v", err)
 	}
 	done, _ := newJob(t, queue)
 	a = begin(t, conn, queue, done, now)
 	for range 2 {
-		if err := job.SucceedBy(t.Context(), conn, a.Token(), "", []byte("done"), now); err != nil {
+		if _, err := job.SucceedBy(t.Context(), conn, a.Token(), job.Result{}, []byte("done"), now); err != nil {
 			t.Errorf("a success: %v", err)
 		}
 	}
-	if err := job.SucceedBy(t.Context(), conn, a.Token(), "", []byte("else"), now); !errors.Is(err, job.ErrOver) {
+	if _, err := job.SucceedBy(t.Context(), conn, a.Token(), job.Result{}, []byte("else"), now); !errors.Is(err, job.ErrOver) {
 		t.Errorf("another result: %v", err)
 	}
 	if err := job.FailBy(t.Context(), conn, a.Token(), job.Error{Detail: "no"}, now); !errors.Is(err, job.ErrOver) {

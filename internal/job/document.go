@@ -81,7 +81,7 @@ func NewDocument(text string, s *State, body []byte) Document {
 func Shows(s *State) bool { return s.Result != nil && s.Result.Size > 0 && s.Result.Size <= maxShown }
 
 func show(r Result, body []byte) *Shown {
-	out := &Shown{Result: r}
+	out := &Shown{Result: Result{ContentType: r.ContentType, Size: r.Size}}
 	if len(body) == 0 || len(body) > maxShown {
 		return out
 	}

@@ -96,10 +96,10 @@ func TestStates(t *testing.T) {
 	if a, err = job.Begin(t.Context(), conn, queue, &redriven, now.Add(2*time.Second)); err != nil {
 		t.Fatalf("redriven: %v", err)
 	}
-	if err := a.Succeed(t.Context(), "text/plain", make([]byte, job.MaxInlineBytes+1), now); err == nil {
+	if err := a.Succeed(t.Context(), job.Result{ContentType: "text/plain"}, make([]byte, job.MaxInlineBytes+1), now); err == nil {
 		t.Error("a result of any size is stored")
 	}
-	if err := a.Succeed(t.Context(), "text/plain", []byte("done"), now); err != nil {
+	if err := a.Succeed(t.Context(), job.Result{ContentType: "text/plain"}, []byte("done"), now); err != nil {
 		t.Fatal(err)
 	}
 	if s := get(job.Succeeded, 1, "done"); s.Error != nil || s.Result.ContentType != "text/plain" || s.Result.Size != 4 {
@@ -119,7 +119,7 @@ func TestContentTypeWithoutEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Succeed(t.Context(), strings.Repeat("x", 1<<20), []byte("done"), rec.Time); err != nil {
+	if err := a.Succeed(t.Context(), job.Result{ContentType: strings.Repeat("x", 1<<20)}, []byte("done"), rec.Time); err != nil {
 		t.Fatal(err)
 	}
 	if s, body, err := job.Get(t.Context(), conn, id, hour, rec.Time); err != nil || s.Result.ContentType != "" || string(body) != "done" {
@@ -139,7 +139,7 @@ func TestUnreadableState(t *testing.T) {
 	}
 	a, err := job.Begin(t.Context(), conn, queue, rec, rec.Time)
 	if err == nil {
-		err = a.Succeed(t.Context(), "", []byte("done"), rec.Time)
+		err = a.Succeed(t.Context(), job.Result{ContentType: ""}, []byte("done"), rec.Time)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -164,7 +164,7 @@ func TestAgedOutWhileItRan(t *testing.T) {
 	if err := conn.EnsureQueue(t.Context(), q, 1); err != nil {
 		t.Fatal(err)
 	}
-	if err := a.Succeed(t.Context(), "", []byte("late"), rec.Time); err != nil {
+	if err := a.Succeed(t.Context(), job.Result{ContentType: ""}, []byte("late"), rec.Time); err != nil {
 		t.Fatal(err)
 	}
 	if s, body, err := job.Get(t.Context(), conn, id, hour, rec.Time); err != nil || s.Status != job.Succeeded || string(body) != "late" {
@@ -195,7 +195,7 @@ func TestCancelAgainstAttempts(t *testing.T) {
 			t.Fatal("an attempt began after the cancellation was answered")
 		case err == nil:
 			began++
-			err = a.Succeed(t.Context(), "", nil, time.Now())
+			err = a.Succeed(t.Context(), job.Result{ContentType: ""}, nil, time.Now())
 		}
 		wg.Wait()
 		s, _, gerr := job.Get(t.Context(), conn, id, hour, time.Now())
@@ -264,7 +264,7 @@ func TestWatchMissesNothing(t *testing.T) {
 					defer close(worked)
 					a, err := job.Begin(ctx, conn, queue, rec, time.Now())
 					if err == nil {
-						err = a.Succeed(ctx, "", []byte("done"), time.Now())
+						err = a.Succeed(ctx, job.Result{ContentType: ""}, []byte("done"), time.Now())
 					}
 					if err != nil {
 						t.Error(err)

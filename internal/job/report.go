@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/weir-dev/weir/internal/stream"
@@ -27,16 +26,19 @@ func Alive(ctx context.Context, conn *stream.Conn, t Token, p *Progress, now tim
 	return err
 }
 
-// SucceedBy gives the job its result. The same result again, because the answer was lost, is no error.
-func SucceedBy(ctx context.Context, conn *stream.Conn, t Token, contentType string, body []byte, now time.Time) error {
-	if len(body) > MaxInlineBytes {
-		return fmt.Errorf("a result of %d bytes; at most %d", len(body), MaxInlineBytes)
+// SucceedBy gives the job its result: body, or r's object. The same result again, because the answer was lost, is no
+// error; it returns the one that is stored then, whose object is another.
+func SucceedBy(ctx context.Context, conn *stream.Conn, t Token, r Result, body []byte, now time.Time) (Result, error) {
+	r, err := r.with(body)
+	if err != nil {
+		return r, err
 	}
-	s, there, err := report(ctx, conn, t, body, func(s *State) { s.succeed(contentType, body, now) })
-	if errors.Is(err, ErrOver) && s.of(t) && s.Status == Succeeded && bytes.Equal(there, body) {
-		return nil
+	s, there, err := report(ctx, conn, t, body, func(s *State) { s.succeed(r, now) })
+	if errors.Is(err, ErrOver) && s.of(t) && s.Status == Succeeded && s.Result != nil &&
+		s.Result.Size == r.Size && s.Result.ETag == r.ETag && bytes.Equal(there, body) {
+		return *s.Result, nil
 	}
-	return err
+	return r, err
 }
 
 // FailBy says that the attempt has failed. Whether there is another one its queue's owner decides, at once. It may be
@@ -50,16 +52,10 @@ func FailBy(ctx context.Context, conn *stream.Conn, t Token, e Error, now time.T
 	return conn.Hasten(ctx, t.Queue, t.Record, now)
 }
 
-// maxContentType bounds what a function says that its result is, in bytes: a state must fit in a message.
-const maxContentType = 256
-
-func (s *State) succeed(contentType string, body []byte, now time.Time) {
+func (s *State) succeed(r Result, now time.Time) {
 	s.Status, s.Changed, s.Finished, s.Error = Succeeded, now.UTC(), now.UTC(), nil
 	s.leave()
-	if len(contentType) > maxContentType {
-		contentType = "" // whoever asks for the result is told that it is bytes
-	}
-	s.Result = &Result{ContentType: contentType, Size: int64(len(body))}
+	s.Result = &r
 }
 
 // report changes the state of a job whose present attempt is t's. With ErrOver it returns the state, nil for none, and

@@ -70,15 +70,22 @@ type Error struct {
 type Result struct {
 	ContentType string `json:"contentType,omitempty"`
 	Size        int64  `json:"size"` // bytes
+	// Object is the key of the object that holds it, among those of the queue, and ETag tells its bytes from others.
+	// Empty: it is stored with the state.
+	Object string `json:"object,omitempty"`
+	ETag   string `json:"etag,omitempty"`
 }
 
-// MaxInlineBytes bounds a result that is kept with the state.
+// MaxInlineBytes bounds a result that is stored with the state. A larger one is an object.
 const MaxInlineBytes = 256 << 10
 
 // Fingerprint tells requests apart that come under one idempotency key.
 func Fingerprint(r *record.Record) string {
 	h := sha256.New()
 	_, _ = fmt.Fprintf(h, "%d:%s", len(r.ContentType), r.ContentType)
+	if in := r.Input; in != nil {
+		_, _ = fmt.Fprintf(h, "%d:%s", in.Size, in.ETag)
+	}
 	h.Write(r.Body)
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:16])
 }

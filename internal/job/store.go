@@ -8,7 +8,7 @@
 // a job that was cancelled before is not called; a record is settled only after the job's state, or the record of its next
 // attempt, is durable.
 //
-// May import: record, catalog, sign, stream.
+// May import: record, catalog, sign, stream, blob.
 package job
 
 import (

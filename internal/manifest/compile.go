@@ -130,6 +130,10 @@ func (c *compiler) service(ctx context.Context, r Resource[servingv1.Service]) {
 	c.services[s.key] = ks
 }
 
+// objectSlack is how much longer objects are kept than outcomes: a result is stored before its outcome is, an input
+// before its job is submitted.
+const objectSlack = 24 * time.Hour
+
 func (c *compiler) queue(r Resource[v1alpha1.Queue]) {
 	q := r.Object
 	if q.Namespace == "" {
@@ -153,6 +157,7 @@ func (c *compiler) queue(r Resource[v1alpha1.Queue]) {
 		MaxBytes:         q.Spec.MaxBytes.Value(),
 		DeadLetterMaxAge: q.Spec.DeadLetter.MaxAge.Duration,
 		Results:          catalog.Results{MaxAge: q.Spec.Results.MaxAge.Duration, MaxBytes: q.Spec.Results.MaxBytes.Value()},
+		Objects:          catalog.Objects{MaxAge: q.Spec.Results.MaxAge.Duration + objectSlack, MaxBytes: q.Spec.Objects.MaxBytes.Value()},
 		Closed:           q.DeletionTimestamp != nil,
 	}
 }
@@ -239,6 +244,11 @@ func (c *compiler) route(s *subject, path string, r *v1alpha1.Route) catalog.Rou
 		key := catalog.Key{Namespace: s.key.Namespace, Name: r.Job.Queue}
 		c.needQueue(s, path+".job.queue", key)
 		out.Job = &catalog.QueueTarget{Queue: key}
+		if most := c.queues[key].Objects.MaxBytes; r.Job.MaxUploadBytes != nil {
+			if out.MaxUpload = r.Job.MaxUploadBytes.Value(); most > 0 && out.MaxUpload > most {
+				c.fail(s, path+".job.maxUploadBytes", "%d bytes are more than objects.maxBytes of queue %s, which is %d: lower it, or raise that", out.MaxUpload, key.Name, most)
+			}
+		}
 	}
 	if r.Function != nil {
 		fn, svc := c.function(s, path+".function", &r.Function.FunctionReference)
@@ -302,7 +312,8 @@ func (c *compiler) mapping(s *subject, m *v1alpha1.EventSourceMapping, queue cat
 			MaxBackoff:     spec.Retry.MaxBackoff.Duration,
 			MaxAge:         spec.Retry.MaxAge.Duration,
 		},
-		BisectOnError: spec.BisectOnError,
+		BisectOnError:  spec.BisectOnError,
+		MaxResultBytes: c.queues[queue].Objects.MaxBytes,
 	}
 }
 

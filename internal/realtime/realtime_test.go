@@ -119,7 +119,7 @@ func (w *work) begin(ctx context.Context) error {
 }
 
 func (w *work) succeed(ctx context.Context, contentType, body string) error {
-	return w.at.Succeed(ctx, contentType, []byte(body), time.Now())
+	return w.at.Succeed(ctx, job.Result{ContentType: contentType}, []byte(body), time.Now())
 }
 
 func (w *work) do(steps ...func(context.Context) error) {

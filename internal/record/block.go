@@ -24,7 +24,8 @@ import (
 // A record of the payload:
 //
 //	flags              bit 0: Body is JSON; bit 1: a failure follows; bit 2: trace context follows;
-//	                   bit 3: the time of a redrive follows; bit 4: the record is a job
+//	                   bit 3: the time of a redrive follows; bit 4: the record is a job;
+//	                   bit 5: an input follows
 //	id                 16 bytes
 //	time               Unix nanoseconds, 8 bytes big endian
 //	attempts
@@ -32,6 +33,7 @@ import (
 //	[traceparent, tracestate]               flag bit 2
 //	[failure time (8 bytes), status, reason]  flag bit 1
 //	[redriven (8 bytes)]                    flag bit 3
+//	[input object, size, etag]              flag bit 5
 //	body               length, bytes
 //
 // TestBlockGolden holds the format: blocks written by an older version stay readable.
@@ -46,6 +48,7 @@ const (
 
 	recordOverhead  = 1 + 16 + 8 + 8 + 3 + 2 + 2 + 2 + 2 + 4
 	failureOverhead = 8 + 3 + 2
+	inputOverhead   = 2 + 9 + 2
 	maxHeader       = 3 + 1 + 2*binary.MaxVarintLen32 + 4
 )
 
@@ -92,6 +95,7 @@ const (
 	flagTrace
 	flagRedriven
 	flagJob
+	flagInput
 	flagsKnown = 1<<iota - 1
 )
 
@@ -156,6 +160,9 @@ func (b *Builder) Append(r *Record) error {
 	if r.Job {
 		flags |= flagJob
 	}
+	if r.Input != nil {
+		flags |= flagInput
+	}
 	p := append(b.payload, flags)
 	p = append(p, r.ID[:]...)
 	p = binary.BigEndian.AppendUint64(p, uint64(r.Time.UnixNano()))
@@ -173,6 +180,11 @@ func (b *Builder) Append(r *Record) error {
 	}
 	if !r.Redriven.IsZero() {
 		p = binary.BigEndian.AppendUint64(p, uint64(r.Redriven.UnixNano()))
+	}
+	if in := r.Input; in != nil {
+		p = appendString(p, in.Object)
+		p = binary.AppendUvarint(p, uint64(max(in.Size, 0)))
+		p = appendString(p, in.ETag)
 	}
 	p = binary.AppendUvarint(p, uint64(len(r.Body)))
 	b.payload = append(p, r.Body...)
@@ -328,6 +340,9 @@ func (d *decoder) record(r *Record) {
 	r.JSON, r.Job = flags&flagJSON != 0, flags&flagJob != 0
 	if flags&flagRedriven != 0 {
 		r.Redriven = d.time()
+	}
+	if flags&flagInput != 0 {
+		r.Input = &Input{Object: string(d.bytes()), Size: int64(min(d.uvarint(), 1<<62)), ETag: string(d.bytes())}
 	}
 	if flags&^flagsKnown != 0 {
 		d.failed = true

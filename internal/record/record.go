@@ -57,6 +57,7 @@ type Record struct {
 	JSON        bool // Body is known to be one valid JSON text
 	Job         bool // somebody waits for the function's answer: it is called with this record alone
 	Body        []byte
+	Input       *Input    // instead of Body, of a job; nil: Body it is
 	Failure     *Failure  // the last counted failure; nil before the first
 	Redriven    time.Time // when it last left the dead-letter queue; zero: never
 }
@@ -67,6 +68,13 @@ func (r *Record) Age(now time.Time) time.Duration {
 		return now.Sub(r.Redriven)
 	}
 	return now.Sub(r.Time)
+}
+
+// Input is where a body is that is too large for a record.
+type Input struct {
+	Object string // key, among the objects of the queue
+	Size   int64  // bytes
+	ETag   string // of the bytes that were submitted: others are not them
 }
 
 // Failure says why a record was put back or dead-lettered.
@@ -87,6 +95,9 @@ func CutReason(s string) string {
 // Size is the memory and block space that r takes, in bytes, close enough for bounds.
 func (r *Record) Size() int {
 	n := recordOverhead + len(r.Source) + len(r.ContentType) + len(r.TraceParent) + len(r.TraceState) + len(r.Body)
+	if r.Input != nil {
+		n += inputOverhead + len(r.Input.Object) + len(r.Input.ETag)
+	}
 	if r.Failure != nil {
 		n += failureOverhead + len(r.Failure.Reason)
 	}

@@ -69,38 +69,14 @@ func chunkSubject(k catalog.Key, id, n string) string {
 	return "weir.o." + k.Namespace + "." + k.Name + ".c." + id + "." + n
 }
 
-// ObjectLimits bound what is kept of a queue's objects.
-type ObjectLimits struct {
-	MaxAge   time.Duration
-	MaxBytes int64 // on disk, of all of them together
-}
-
-// EnsureObjects makes or updates the stream of queue k's objects.
-func (c *Conn) EnsureObjects(ctx context.Context, k catalog.Key, limits ObjectLimits, replicas int) error {
-	ctx, cancel := c.bound(ctx, apiTimeout)
-	defer cancel()
-	sc := jetstream.StreamConfig{
-		Name: objectStream(k), Subjects: []string{objectSubject(k, "*"), chunkSubject(k, "*", "*")},
-		Storage: jetstream.FileStorage, Replicas: replicas, AllowDirect: true, AllowMsgTTL: true,
-		Retention: jetstream.LimitsPolicy, Discard: jetstream.DiscardNew,
-		MaxAge: limits.MaxAge, MaxBytes: limits.MaxBytes, MaxMsgsPerSubject: 1,
-		Duplicates: min(duplicateWindow, limits.MaxAge),
-		Metadata:   map[string]string{"weir.dev/queue": k.String()},
-	}
-	if _, err := c.ensureStream(ctx, sc); err != nil {
-		return fmt.Errorf("queue %s: stream %s: %w", k, sc.Name, c.apiError(ctx, err))
-	}
-	return nil
-}
-
-// DeleteObjects removes the stream of queue k's objects with all that it holds. It is idempotent.
-func (c *Conn) DeleteObjects(ctx context.Context, k catalog.Key) error {
-	ctx, cancel := c.bound(ctx, apiTimeout)
-	defer cancel()
-	if err := c.js.DeleteStream(ctx, objectStream(k)); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
-		return fmt.Errorf("queue %s: delete stream %s: %w", k, objectStream(k), c.apiError(ctx, err))
-	}
-	return nil
+// objectConfig is the stream of a queue's objects, with what it has in common with the queue's others in base.
+func objectConfig(q catalog.Queue, base jetstream.StreamConfig) jetstream.StreamConfig {
+	sc := base
+	sc.Name, sc.Subjects = objectStream(q.Key), []string{objectSubject(q.Key, "*"), chunkSubject(q.Key, "*", "*")}
+	sc.AllowMsgTTL = true
+	sc.Retention, sc.Discard = jetstream.LimitsPolicy, jetstream.DiscardNew
+	sc.MaxAge, sc.MaxBytes, sc.MaxMsgsPerSubject = q.Objects.MaxAge, q.Objects.MaxBytes, 1
+	return sc
 }
 
 // ObjectInfo describes an object.

@@ -14,7 +14,7 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 )
 
-// A queue is three streams, or four, so that each can have the retention that it needs:
+// A queue is three streams, or five, so that each can have the retention that it needs:
 //
 //	WEIR_Q_ns_name  weir.q.ns.name          blocks as the gateway wrote them. Limits retention (removing
 //	                weir.q.ns.name.ID       messages one by one costs a sync each), discard new when full,
@@ -26,6 +26,7 @@ import (
 //	WEIR_D_ns_name  weir.d.ns.name          dead letters.
 //	WEIR_J_ns_name  weir.j.ns.name.ID       the last state of each job, of queues that job routes write to; published
 //	                weir.e.ns.name.ID       here, to whoever listens, once it is stored.
+//	WEIR_O_ns_name  objects of those queues, see objects.go.
 //
 // Names of resources are DNS labels: they hold no dot and no underscore, so these names are unambiguous.
 const (
@@ -66,7 +67,8 @@ func atSubject(k catalog.Key, id string) string {
 	return "weir.r." + k.Namespace + "." + k.Name + ".at." + id
 }
 
-// EnsureQueue makes or updates the streams and consumers of q. replicas is 1 or 3 or 5.
+// EnsureQueue makes or updates the streams and consumers of q. replicas is 1 or 3 or 5. Without Objects.MaxBytes its
+// objects are not kept in NATS.
 func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) error {
 	ctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
@@ -97,6 +99,9 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 		jobs.MaxBytes, jobs.MaxAge, jobs.MaxMsgsPerSubject = q.Results.MaxBytes, q.Results.MaxAge, 1
 		jobs.RePublish = &jetstream.RePublish{Source: jobSubject(q.Key, ">"), Destination: jobEventSubject(q.Key, ">"), HeadersOnly: true}
 		streams = slices.Insert(streams, 0, jobs)
+		if q.Objects.MaxBytes > 0 {
+			streams = slices.Insert(streams, 0, objectConfig(q, base))
+		}
 	}
 
 	// Against the flow: what the queue's own stream names has a place to go. A queue that NATS takes only in part would
@@ -214,7 +219,7 @@ func (c *Conn) CloseQueue(ctx context.Context, k catalog.Key) error {
 func (c *Conn) DeleteQueue(ctx context.Context, k catalog.Key) error {
 	ctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
-	for _, name := range []string{queueStream(k), retryStream(k), deadStream(k), jobStream(k)} {
+	for _, name := range []string{queueStream(k), retryStream(k), deadStream(k), jobStream(k), objectStream(k)} {
 		if err := c.js.DeleteStream(ctx, name); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
 			return fmt.Errorf("queue %s: delete stream %s: %w", k, name, c.apiError(ctx, err))
 		}

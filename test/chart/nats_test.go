@@ -383,7 +383,7 @@ func TestNATSUsers(t *testing.T) {
 				"$JS.API.STREAM.NAMES", "$JS.ACK." + q + ".dispatcher.1.1.1.1.0", "_INBOX.anybody.1",
 			}, ownStreams...),
 			listen:  []string{">", "weir.>", "weir.q.>", "weir.lease.>", "$KV.>", "$JS.>", "$JS.API.>", "$SYS.>", "_INBOX.>", "_INBOX_dispatcher.>"},
-			allowed: []string{"weir.q.default.nobody", "weir.j.default.nobody.1", "weir.r.default.nobody.at.1", "$JS.API.DIRECT.GET.WEIR_J_a_b.weir.j.a.b.1"},
+			allowed: []string{"weir.q.default.nobody", "weir.j.default.nobody.1", "weir.r.default.nobody.at.1", "$JS.API.DIRECT.GET.WEIR_J_a_b.weir.j.a.b.1", "weir.o.default.nobody.m.1", "$JS.API.DIRECT.GET.WEIR_O_a_b.weir.o.a.b.m.1"},
 			listens: []string{"_INBOX_gateway.a.>", "weir.e.a.b.*"},
 		},
 		{
@@ -393,13 +393,13 @@ func TestNATSUsers(t *testing.T) {
 				"$JS.API.STREAM.MSG.DELETE." + q, "$JS.API.CONSUMER.CREATE." + q + ".x", "$JS.API.CONSUMER.DELETE." + q + ".dispatcher",
 			}, ownStreams...),
 			listen:  []string{">", "weir.>", "weir.q.>", "$KV.>", "$JS.>", "$SYS.>", "_INBOX.>", "_INBOX_controller.>"},
-			allowed: []string{"weir.d.default.nobody", "weir.j.default.nobody.1", "$JS.API.STREAM.INFO." + q},
+			allowed: []string{"weir.d.default.nobody", "weir.j.default.nobody.1", "weir.o.default.nobody.m.1", "$JS.API.STREAM.INFO." + q},
 			listens: []string{"_INBOX_dispatcher.a.>", "weir.e.a.b.*"},
 		},
 		{
 			user: "realtime",
 			publish: append([]string{
-				"_INBOX.anybody.1", "weir.q.default.orders", "weir.r.default.orders.at.1", "weir.d.default.orders", "weir.j.default.orders.1",
+				"_INBOX.anybody.1", "weir.q.default.orders", "weir.r.default.orders.at.1", "weir.d.default.orders", "weir.j.default.orders.1", "weir.o.default.orders.m.1", "$JS.API.DIRECT.GET.WEIR_O_a_b.weir.o.a.b.m.1",
 				"weir.e.default.orders.1", "weir.lease.x", "$KV.WEIR_KEYS.signing", "$JS.API.STREAM.INFO." + q, "$JS.API.STREAM.PURGE." + q,
 				"$JS.API.DIRECT.GET." + q + ".weir.q.default.orders.1", "$JS.API.STREAM.MSG.GET." + q, "$JS.API.CONSUMER.CREATE." + q + ".x",
 			}, ownStreams...),

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/internal/app"
+	"github.com/weir-dev/weir/internal/app/objects"
 	"github.com/weir-dev/weir/internal/controller"
 	"github.com/weir-dev/weir/internal/lifecycle"
 	"github.com/weir-dev/weir/internal/stream"
@@ -28,6 +29,14 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 		return err
 	}
 	c.Conn, c.Log = conn, cfg.Log
+	if cfg.S3.Endpoint != "" {
+		s3, err := objects.S3(cfg)
+		if err != nil {
+			return err
+		}
+		defer s3.Close()
+		c.Objects = s3
+	}
 	var synced atomic.Bool
 	ready := func() (map[string]string, error) {
 		switch {

@@ -7,10 +7,12 @@ import (
 	"net"
 
 	"github.com/weir-dev/weir/internal/app"
+	"github.com/weir-dev/weir/internal/app/objects"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/gateway"
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/lifecycle"
+	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
 )
 
@@ -29,8 +31,13 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	}
 	client := invoke.NewClient(maxIdle)
 	defer client.Close()
+	objects, err := objects.Open(cfg, "gateway")
+	if err != nil {
+		return err
+	}
+	defer objects.Close()
 	g, err := gateway.New(gateway.Config{
-		Listener: l, Conn: conn, Client: client, Codec: cfg.Codec, Sync: cfg.NATSSync, Realtime: cfg.RealtimeURL,
+		Listener: l, Conn: conn, Client: client, Objects: objects, Codec: cfg.Codec, Sync: cfg.NATSSync, Realtime: cfg.RealtimeURL,
 		DrainTimeout: cfg.DrainTimeout, Log: cfg.Log,
 	})
 	if err != nil {
@@ -44,6 +51,9 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	return lifecycle.Run(ctx, cfg.Log, func() { cfg.Log.Info("listening", "address", l.Addr().String()) },
 		lifecycle.Part{Name: "gateway", Run: g.Run},
 		app.WatchCatalog(conn, use),
-		app.WatchKeys(conn, g.UseKeys),
+		app.WatchKeys(conn, func(ring sign.Ring) {
+			objects.UseKeys(ring)
+			g.UseKeys(ring)
+		}),
 	)
 }

@@ -19,6 +19,7 @@ import (
 
 	"github.com/weir-dev/weir/internal/app"
 	appdispatcher "github.com/weir-dev/weir/internal/app/dispatcher"
+	"github.com/weir-dev/weir/internal/app/objects"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/dispatcher"
 	"github.com/weir-dev/weir/internal/gateway"
@@ -97,6 +98,12 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer back.Close()
+	large, err := stream.Connect(stream.Config{URL: nats.URL(), InProcess: nats, Name: "objects", PingInterval: objects.PingInterval, Log: cfg.Log.With("connection", "objects")})
+	if err != nil {
+		return err
+	}
+	defer large.Close()
+	store := objects.Over(large)
 	if err := provision(ctx, back, bundle.Catalog); err != nil {
 		return err
 	}
@@ -112,7 +119,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	r.Use(bundle.Catalog) //nolint:contextcheck // what it follows is followed until Run ends
 	g, err := gateway.New(gateway.Config{
-		Listener: l, Conn: front, Client: client, Codec: cfg.Codec, Log: cfg.Log.With("service", "gateway"),
+		Listener: l, Conn: front, Client: client, Objects: store, Codec: cfg.Codec, Log: cfg.Log.With("service", "gateway"),
 		Realtime: &url.URL{Scheme: "http", Host: rl.Addr().String()},
 	})
 	if err != nil {
@@ -129,7 +136,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		owner += "-" + rand.Text()
 	}
 	d, err := dispatcher.New(dispatcher.Config{
-		Conn: back, Client: client, Owner: owner, CallbackURL: "http://" + l.Addr().String(), Log: cfg.Log.With("service", "dispatcher"),
+		Conn: back, Client: client, Objects: store, Owner: owner, CallbackURL: "http://" + l.Addr().String(), Log: cfg.Log.With("service", "dispatcher"),
 	})
 	if err != nil {
 		return err
@@ -151,6 +158,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		lifecycle.Part{Name: "realtime", Run: r.Run},
 		lifecycle.Part{Name: "gateway", Run: g.Run},
 		app.WatchKeys(front, func(ring sign.Ring) {
+			store.UseKeys(ring)
 			g.UseKeys(ring)
 			d.UseKeys(ring)
 			r.UseKeys(ring)

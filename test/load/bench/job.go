@@ -110,7 +110,9 @@ func makeJobs(cat *catalog.Catalog) {
 	for i := range cat.APIs {
 		for j := range cat.APIs[i].Routes {
 			r := &cat.APIs[i].Routes[j]
-			r.Job, r.Queue = r.Queue, nil
+			if r.Queue != nil { // the report is a job already
+				r.Job, r.Queue = r.Queue, nil
+			}
 		}
 	}
 	for i := range cat.Queues {

@@ -13,9 +13,9 @@ internal/app's TestServicesNeedNoMoreRights runs the services with the same list
           # Records to be tried again, dead letters, states of jobs, leases; what its consumers need; watches of the
           # buckets of catalog and keys.
           allow: [
-            "weir.r.>", "weir.d.>", "weir.j.>", "weir.lease.>", "$JS.ACK.>", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.PURGE.*",
+            "weir.r.>", "weir.d.>", "weir.j.>", "weir.o.>", "weir.lease.>", "$JS.ACK.>", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.PURGE.*",
             "$JS.API.STREAM.MSG.GET.WEIR_LEASES", "$JS.API.STREAM.MSG.DELETE.WEIR_LEASES",
-            "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.DIRECT.GET.*.weir.r.*.*.at.*",
+            "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.DIRECT.GET.*.weir.o.>", "$JS.API.DIRECT.GET.*.weir.r.*.*.at.*",
             "$JS.API.CONSUMER.CREATE.*.dispatcher", "$JS.API.CONSUMER.CREATE.*.dispatcher.>", "$JS.API.CONSUMER.INFO.*.dispatcher",
             "$JS.API.CONSUMER.RESET.*.dispatcher", "$JS.API.CONSUMER.MSG.NEXT.*.dispatcher",
             "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_CATALOG.>",
@@ -40,8 +40,8 @@ internal/app's TestServicesNeedNoMoreRights runs the services with the same list
         # Records into queues, states of jobs and delays of their records; the look at these; watches of the buckets of
         # catalog and keys.
         publish: [
-          "weir.q.>", "weir.j.>", "weir.r.*.*.at.*", "$JS.API.STREAM.INFO.KV_WEIR_CATALOG", "$JS.API.STREAM.INFO.KV_WEIR_KEYS",
-          "$JS.API.DIRECT.GET.*.weir.q.*.*.*", "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.DIRECT.GET.*.weir.r.*.*.at.*",
+          "weir.q.>", "weir.j.>", "weir.o.>", "weir.r.*.*.at.*", "$JS.API.STREAM.INFO.KV_WEIR_CATALOG", "$JS.API.STREAM.INFO.KV_WEIR_KEYS",
+          "$JS.API.DIRECT.GET.*.weir.q.*.*.*", "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.DIRECT.GET.*.weir.o.>", "$JS.API.DIRECT.GET.*.weir.r.*.*.at.*",
           "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_CATALOG.>",
           "$JS.API.CONSUMER.CREATE.KV_WEIR_KEYS.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_KEYS.>", "$JS.FC.KV_WEIR_KEYS.>"
         ]

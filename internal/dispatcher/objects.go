@@ -1,0 +1,101 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/weir-dev/weir/internal/blob"
+	"github.com/weir-dev/weir/internal/invoke"
+	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/record"
+)
+
+// maxTransfers bounds the objects that are read, and those that are written, at a time in this process: each holds some
+// MiB. Calls that need one more wait for it, within their time. The two have bounds of their own, as a function that
+// answers while it reads must not wait for itself.
+const maxTransfers = 16
+
+// transfers are what the mappings of a process share.
+type transfers struct{ inputs, results chan struct{} }
+
+func newTransfers() *transfers {
+	return &transfers{inputs: make(chan struct{}, maxTransfers), results: make(chan struct{}, maxTransfers)}
+}
+
+func acquire(ctx context.Context, slots chan struct{}) error {
+	select {
+	case slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// openInput opens what is sent to the function instead of a body. What fails then is not the function's fault.
+func (m *mapping) openInput(ctx context.Context, in *record.Input) (io.ReadCloser, error) {
+	if err := acquire(ctx, m.transfers.inputs); err != nil {
+		return nil, err
+	}
+	release := sync.OnceFunc(func() { <-m.transfers.inputs })
+	r, err := job.OpenInput(ctx, m.cfg.Objects, m.queue, in)
+	if err != nil {
+		release()
+		return nil, m.trouble(err)
+	}
+	return &inputReader{r, m, release}, nil
+}
+
+type inputReader struct {
+	io.ReadCloser
+	m       *mapping
+	release func()
+}
+
+func (r *inputReader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	if err != nil && err != io.EOF { //nolint:errorlint // io.EOF itself must stay itself
+		err = r.m.trouble(err)
+	}
+	return n, err
+}
+
+func (r *inputReader) Close() error {
+	defer r.release()
+	return r.ReadCloser.Close()
+}
+
+// keep stores a result that is too large to be kept with the state.
+func (m *mapping) keep(ctx context.Context, id record.ID, contentType string, body io.Reader, limit int64) (job.Result, error) {
+	if err := acquire(ctx, m.transfers.results); err != nil {
+		return job.Result{}, err
+	}
+	defer func() { <-m.transfers.results }()
+	r, err := job.StoreResult(ctx, m.cfg.Objects, m.queue, id, contentType, body, limit)
+	return r, m.trouble(err)
+}
+
+// drop deletes a result that came too late.
+func (m *mapping) drop(ctx context.Context, r job.Result) {
+	if err := job.Drop(ctx, m.cfg.Objects, m.queue, r); err != nil {
+		m.log.Warn("the result of a job that had ended stays until it expires", "object", r.Object, "error", err)
+	}
+}
+
+// trouble says what an error of the store means for a record.
+func (m *mapping) trouble(err error) error {
+	switch {
+	case errors.Is(err, blob.ErrUnavailable):
+		return &invoke.Trouble{Class: invoke.NotNow, Err: err}
+	case errors.Is(err, blob.ErrFull):
+		// An attempt is counted: the work is done anew for each, and the room may not come.
+		return &invoke.Trouble{Class: invoke.Failed, Err: fmt.Errorf("the result has no room: raise objects.maxBytes of the queue: %w", err)}
+	case errors.Is(err, blob.ErrTooLarge):
+		return &invoke.Trouble{Class: invoke.Refused, Err: fmt.Errorf("the result is larger than objects.maxBytes of the queue: %w", err)}
+	case errors.Is(err, blob.ErrNotFound), errors.Is(err, blob.ErrGone):
+		return &invoke.Trouble{Class: invoke.Refused, Err: fmt.Errorf("the input that was uploaded is not there any more: %w", err)}
+	}
+	return err
+}
