@@ -43,23 +43,26 @@ const maxObjects = 64 << 20
 
 func startJobs(t *testing.T, fn http.HandlerFunc, change ...func(*catalog.Mapping)) *jobs {
 	t.Helper()
-	return startJobsOf(t, fn, func(c *catalog.Catalog) {
+	return startJobsOf(t, fn, nil, func(c *catalog.Catalog) {
 		for _, f := range change {
 			f(&c.Mappings[0])
 		}
 	})
 }
 
-func startJobsOf(t *testing.T, fn http.HandlerFunc, change func(*catalog.Catalog)) *jobs {
+// startJobsOf takes the store of objects; nil: it is in NATS.
+func startJobsOf(t *testing.T, fn http.HandlerFunc, store *objects.Store, change func(*catalog.Catalog)) *jobs {
 	t.Helper()
 	server := testkit.NATS(t)
 	conn := testkit.Conn(t, server)
-	large, err := stream.Connect(stream.Config{URL: server.URL(), Name: "objects", PingInterval: objects.PingInterval, Log: testkit.Log(t)})
-	if err != nil {
-		t.Fatal(err)
+	if store == nil {
+		large, err := stream.Connect(stream.Config{URL: server.URL(), Name: "objects", PingInterval: objects.PingInterval, Log: testkit.Log(t)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(large.Close)
+		store = objects.Over(large)
 	}
-	t.Cleanup(large.Close)
-	store := objects.Over(large)
 	j := &jobs{t: t, conn: conn, queue: catalog.Key{Namespace: "default", Name: "reports"}}
 	srv := httptest.NewServer(fn)
 	t.Cleanup(srv.Close)

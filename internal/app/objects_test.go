@@ -14,7 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/weir-dev/weir/internal/app"
+	"github.com/weir-dev/weir/internal/app/objects"
 	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/testkit"
 )
 
 // noise is n bytes that can't be compressed, the same for the same seed.
@@ -324,7 +327,7 @@ func TestGigabyte(t *testing.T) {
 		if _, err := io.Copy(w, r.Body); err != nil {
 			t.Error(err)
 		}
-	}, change)
+	}, nil, change)
 	j.release()
 	stop, peak := make(chan struct{}), uint64(0)
 	var wg sync.WaitGroup
@@ -392,5 +395,52 @@ func TestExpiredObject(t *testing.T) {
 	}
 	if r := j.do("GET", location, ""); r.status != http.StatusGone || r.doc.Type != "https://weir.dev/problems/object-gone" {
 		t.Errorf("gone: %+v", r)
+	}
+}
+
+// TestObjectsInS3: the same with objects in S3, whose pre-signed URLs lead there.
+func TestObjectsInS3(t *testing.T) {
+	const size = 12 << 20 // two parts
+	server := testkit.S3(t, "../..")
+	cfg, err := app.FromEnv(func(name string) string {
+		return map[string]string{
+			"WEIR_NATS_URL": "nats://127.0.0.1:1", "WEIR_S3_ENDPOINT": server.Endpoint, "WEIR_S3_BUCKET": server.Bucket,
+			"WEIR_S3_PREFIX": "weir/", "WEIR_S3_CREDENTIALS_FILE": server.CredentialsFile,
+		}[name]
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := objects.Open(cfg, "test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(store.Close)
+	j := startJobsOf(t, func(w http.ResponseWriter, r *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+		if _, err := io.Copy(w, r.Body); err != nil {
+			t.Error(err)
+		}
+	}, store, func(c *catalog.Catalog) { c.Queues[0].Objects.MaxBytes = 0 }) // as the controller does
+	j.release()
+	u := j.askUpload(size, "text/csv")
+	if !strings.HasPrefix(u.URL, server.Endpoint+"/"+server.Bucket+"/weir/default/reports/u-") {
+		t.Errorf("upload to %s", u.URL)
+	}
+	if resp := j.raw("PUT", u.URL, noise(1, size-1), size-1, "Content-Type", "text/csv"); resp.StatusCode != http.StatusForbidden {
+		t.Errorf("S3 took another length: %d", resp.StatusCode)
+	}
+	j.put(u, noise(1, size), size)
+	path := j.submit("", "Weir-Input", u.ID)
+	if r := j.until(path, "succeeded"); r.doc.Result == nil || r.doc.Result.Size != size {
+		t.Errorf("succeeded: %+v", r)
+	}
+	location := j.raw("GET", path+"/result", nil, 0).Header.Get("Location")
+	if !strings.HasPrefix(location, server.Endpoint) {
+		t.Errorf("the result is at %s", location)
+	}
+	if r := j.raw("GET", location, nil, 0); r.StatusCode != http.StatusOK || r.Header.Get("Content-Type") != "text/csv" || all(t, r.Body) != all(t, noise(1, size)) {
+		t.Errorf("the result: %d %v", r.StatusCode, r.Header)
 	}
 }

@@ -1,87 +1,34 @@
 package blob
 
 import (
-	"context"
 	"fmt"
 	"maps"
-	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/minio/minio-go/v7"
 
-	"github.com/weir-dev/weir/internal/childproc"
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
-const testBucket = "weir-objects"
-
-// newS3 starts an S3 server on a folder of the test's own. It builds it (hack/tools/s3) if it is not there.
+// newS3 is a store in an S3 server of the test's own.
 func newS3(t testing.TB) *S3 {
 	t.Helper()
-	root, err := filepath.Abs("../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	binary := filepath.Join(root, "bin", "versitygw")
-	if _, err := os.Stat(binary); err != nil {
-		if out, err := exec.CommandContext(t.Context(), filepath.Join(root, "hack/tools/s3/install.sh")).CombinedOutput(); err != nil {
-			t.Fatalf("build versitygw: %v\n%s", err, out)
-		}
-	}
-	dir := t.TempDir()
-	for _, sub := range []string{"data", "meta"} {
-		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
-			t.Fatal(err)
-		}
-	}
-	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(binary, "--port", address, "--access", "weir", "--secret", "weir-secret", "--quiet",
-		"posix", "--sidecar", filepath.Join(dir, "meta"), filepath.Join(dir, "data"))
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, t.Output(), t.Output()
-	p, err := childproc.Start(cmd, syscall.SIGKILL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		p.Signal(syscall.SIGKILL)
-		<-p.Done()
-	})
-	file := filepath.Join(dir, "credentials")
-	if err := os.WriteFile(file, []byte("[default]\naws_access_key_id = weir\naws_secret_access_key = weir-secret\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s, err := NewS3(S3Config{Endpoint: "http://" + address, Bucket: testBucket, Prefix: "test/", CredentialsFile: file}, time.Now)
+	server := testkit.S3(t, "../..")
+	s, err := NewS3(S3Config{Endpoint: server.Endpoint, Bucket: server.Bucket, Prefix: "test/", CredentialsFile: server.CredentialsFile}, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(s.Close)
-	testkit.Eventually(t, "the S3 server is there", func() bool {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		err := s.core.MakeBucket(ctx, testBucket, minio.MakeBucketOptions{})
-		return err == nil || minio.ToErrorResponse(err).Code == "BucketAlreadyOwnedByYou"
-	})
 	return s
 }
 
 // uploads counts the broken uploads that S3 holds.
 func uploads(t *testing.T, s *S3) (n int) {
 	t.Helper()
-	for u := range s.core.ListIncompleteUploads(t.Context(), testBucket, "", true) {
+	for u := range s.core.ListIncompleteUploads(t.Context(), s.cfg.Bucket, "", true) {
 		if u.Err != nil {
 			t.Fatal(u.Err)
 		}
@@ -95,7 +42,7 @@ func TestS3Expire(t *testing.T) {
 	for _, key := range []string{"a", "b"} {
 		put(t, s, key, "x")
 	}
-	if _, err := s.core.NewMultipartUpload(t.Context(), testBucket, s.prefix(queue)+"c", minio.PutObjectOptions{}); err != nil {
+	if _, err := s.core.NewMultipartUpload(t.Context(), s.cfg.Bucket, s.prefix(queue)+"c", minio.PutObjectOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	other := queue
