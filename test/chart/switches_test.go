@@ -202,3 +202,37 @@ func TestSwitches(t *testing.T) {
 		}
 	}
 }
+
+// TestS3: those who have to do with objects are told where they are, and get the credentials; realtime isn't and doesn't.
+func TestS3(t *testing.T) {
+	docs := render(t, `objects: {s3: {endpoint: "https://s3.example.com", bucket: weir, prefix: a/, region: eu, publicEndpoint: "https://pub.example.com", existingSecret: s3-keys, ownCA: true}}`)
+	want := map[string]string{
+		"WEIR_S3_ENDPOINT": "https://s3.example.com", "WEIR_S3_PUBLIC_ENDPOINT": "https://pub.example.com", "WEIR_S3_BUCKET": "weir", "WEIR_S3_PREFIX": "a/",
+		"WEIR_S3_REGION": "eu", "WEIR_S3_CREDENTIALS_FILE": "/var/run/secrets/weir/s3/credentials", "WEIR_S3_CA_FILE": "/var/run/secrets/weir/s3/ca.crt",
+	}
+	for _, component := range []string{"gateway", "dispatcher", "controller", "realtime"} {
+		pod := get[appsv1.Deployment](t, docs, "weir-"+component).Spec.Template.Spec
+		got := map[string]string{}
+		for _, e := range pod.Containers[0].Env {
+			if strings.HasPrefix(e.Name, "WEIR_S3_") {
+				got[e.Name] = e.Value
+			}
+		}
+		secrets := []string{}
+		for _, v := range pod.Volumes {
+			if v.Secret != nil {
+				secrets = append(secrets, v.Secret.SecretName)
+			}
+		}
+		mounted := slices.ContainsFunc(pod.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == "/var/run/secrets/weir/s3" })
+		if component == "realtime" {
+			if len(got) > 0 || len(secrets) > 0 || mounted {
+				t.Errorf("realtime has %v and %v", got, secrets)
+			}
+			continue
+		}
+		if !maps.Equal(got, want) || !slices.Equal(secrets, []string{"s3-keys"}) || !mounted {
+			t.Errorf("%s has %v, and %v, mounted: %t", component, got, secrets, mounted)
+		}
+	}
+}

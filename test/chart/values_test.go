@@ -58,6 +58,10 @@ func TestRefused(t *testing.T) {
 		{`networkPolicy: {dnsPorts: [0]}`, "/networkPolicy/dnsPorts/0"},
 		{`serviceMonitor: {enabled: "true"}`, "/serviceMonitor/enabled"},
 		{`tests: {cmd: []}`, "cmd"},
+		{`objects: {s3: {endpoint: s3.example.com}}`, "/objects/s3/endpoint"},
+		{`objects: {s3: {prefix: /weir}}`, "/objects/s3/prefix"},
+		{`objects: {s3: {endpoint: "https://s3.example.com", bucket: weir}}`, "existingSecret"},
+		{`objects: {s3: {bucket: weir}}`, "objects.s3.endpoint is empty"},
 		// What fits together by itself, but not with the rest.
 		{`nats: {url: "nats://other:4222"}`, "set nats.enabled=false"},
 		{`nats: {enabled: false, auth: {existingSecret: a}}`, "set nats.url"},

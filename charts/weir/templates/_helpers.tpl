@@ -190,16 +190,49 @@ capabilities:
 - name: WEIR_NATS_CA_FILE
   value: {{ $folder }}/ca.crt
 {{- end }}
+{{- if include "weir.s3" . }}
+{{- with .root.Values.objects.s3 }}
+- name: WEIR_S3_ENDPOINT
+  value: {{ .endpoint | quote }}
+- name: WEIR_S3_BUCKET
+  value: {{ .bucket | quote }}
+{{- with .publicEndpoint }}
+- name: WEIR_S3_PUBLIC_ENDPOINT
+  value: {{ . | quote }}
+{{- end }}
+{{- with .region }}
+- name: WEIR_S3_REGION
+  value: {{ . | quote }}
+{{- end }}
+{{- with .prefix }}
+- name: WEIR_S3_PREFIX
+  value: {{ . | quote }}
+{{- end }}
+- name: WEIR_S3_CREDENTIALS_FILE
+  value: /var/run/secrets/weir/s3/credentials
+{{- if .ownCA }}
+- name: WEIR_S3_CA_FILE
+  value: /var/run/secrets/weir/s3/ca.crt
+{{- end }}
+{{- end }}
+{{- end }}
 {{- include "weir.goMemoryLimit" $values }}
 {{- with $values.extraEnv }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
 
-{{/* The password and the CA, and nothing else of their Secrets. No subPath: a rotated Secret reaches the file. */}}
-{{- define "weir.natsVolume" -}}
-{{- if or .root.Values.nats.auth.enabled (include "weir.natsHasCA" .root) }}
+{{/* Not empty for a component that keeps objects in S3. */}}
+{{- define "weir.s3" -}}
+{{- if and .root.Values.objects.s3.endpoint (has .component (list "gateway" "dispatcher" "controller")) }}true{{ end }}
+{{- end }}
+
+{{/* The credentials, and nothing else of their Secrets. No subPath: a rotated Secret reaches the file. */}}
+{{- define "weir.volumes" -}}
+{{- $nats := or .root.Values.nats.auth.enabled (include "weir.natsHasCA" .root) }}
+{{- if or $nats (include "weir.s3" .) }}
 volumes:
+{{- if $nats }}
 - name: nats
   projected:
     defaultMode: 0440
@@ -217,14 +250,34 @@ volumes:
         - {key: ca.crt, path: ca.crt}
     {{- end }}
 {{- end }}
+{{- if include "weir.s3" . }}
+- name: s3
+  secret:
+    secretName: {{ .root.Values.objects.s3.existingSecret }}
+    defaultMode: 0440
+    items:
+    - {key: credentials, path: credentials}
+    {{- if .root.Values.objects.s3.ownCA }}
+    - {key: ca.crt, path: ca.crt}
+    {{- end }}
+{{- end }}
+{{- end }}
 {{- end }}
 
-{{- define "weir.natsMount" -}}
-{{- if or .root.Values.nats.auth.enabled (include "weir.natsHasCA" .root) }}
+{{- define "weir.mounts" -}}
+{{- $nats := or .root.Values.nats.auth.enabled (include "weir.natsHasCA" .root) }}
+{{- if or $nats (include "weir.s3" .) }}
 volumeMounts:
+{{- if $nats }}
 - name: nats
   mountPath: /var/run/secrets/weir/nats
   readOnly: true
+{{- end }}
+{{- if include "weir.s3" . }}
+- name: s3
+  mountPath: /var/run/secrets/weir/s3
+  readOnly: true
+{{- end }}
 {{- end }}
 {{- end }}
 
