@@ -166,3 +166,83 @@ func getState(ctx context.Context, url string, header ...string) (s jobState, er
 	}
 	return s, err
 }
+
+const imports = `
+apiVersion: weir.dev/v1alpha1
+kind: API
+metadata: {name: imports}
+spec:
+  routes:
+  - {name: import, match: {method: POST, path: /imports}, job: {queue: imports, maxUploadBytes: 1Mi}}
+---
+apiVersion: weir.dev/v1alpha1
+kind: Queue
+metadata: {name: imports}
+spec:
+  maxAge: 1h
+  maxBytes: 8Mi
+  results: {maxBytes: 8Mi}
+  objects: {maxBytes: 64Mi}
+---
+apiVersion: weir.dev/v1alpha1
+kind: EventSourceMapping
+metadata: {name: imports}
+spec: {queue: imports, function: {name: report}}
+`
+
+// testObjects: an input is uploaded to a pre-signed URL before its job is submitted, and a result that is too large for a
+// state comes by another, all through the one address, with the rights in NATS that the chart gives.
+func testObjects(t *testing.T) {
+	gateway := "http://" + forward(t, weirNamespace, "svc/weir-gateway", 80)
+	apply(t, imports)
+	deleteAfter(t, "queues.weir.dev", "imports") // after the two that use it
+	deleteAfter(t, "apis.weir.dev", "imports")
+	deleteAfter(t, "esm", "imports")
+	kubectl(t, "-n", sampleNamespace, "annotate", "--overwrite", "queues.weir.dev", "imports", "weir.dev/drop-records=true")
+	waitReady(t, "queues.weir.dev/imports", "esm/imports", "apis.weir.dev/imports")
+	const rows = 60_000
+	input := fmt.Sprintf(`{"rows": %d, "format": "csv"}`, rows)
+	var upload struct{ ID, URL string }
+	eventually(t, "the gateway has the route", func() string {
+		status, answer, _ := post(t, gateway+"/uploads", fmt.Sprintf(`{"path":"/imports","size":%d,"contentType":"application/json"}`, len(input)))
+		if err := json.Unmarshal([]byte(answer), &upload); status != http.StatusCreated || err != nil {
+			return fmt.Sprintf("%d %s", status, answer)
+		}
+		return ""
+	})
+	do := func(method, path, body string, header ...string) *http.Response {
+		t.Helper()
+		req, err := http.NewRequestWithContext(t.Context(), method, gateway+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := 0; i < len(header); i += 2 {
+			req.Header.Set(header[i], header[i+1])
+		}
+		resp, err := http.DefaultTransport.RoundTrip(req) // follows nothing
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = resp.Body.Close() })
+		return resp
+	}
+	start := time.Now()
+	if resp := do(http.MethodPut, upload.URL, input, "Content-Type", "application/json"); resp.StatusCode != http.StatusOK {
+		t.Fatalf("PUT: %s", resp.Status)
+	}
+	result := do(http.MethodPost, "/imports", "", "Weir-Input", upload.ID).Header.Get("Location") + "/result"
+	var location string
+	eventually(t, "the result is there", func() string {
+		resp := do(http.MethodGet, result, "", "Prefer", "wait=20")
+		if location = resp.Header.Get("Location"); resp.StatusCode != http.StatusSeeOther {
+			return resp.Status
+		}
+		return ""
+	})
+	resp := do(http.MethodGet, location, "")
+	body, err := io.ReadAll(resp.Body)
+	if err != nil || resp.StatusCode != http.StatusOK || int64(len(body)) != resp.ContentLength || strings.Count(string(body), "\n") != rows+1 {
+		t.Errorf("%s, %d bytes, %v", resp.Status, len(body), err)
+	}
+	t.Logf("a report of %d rows for an uploaded question: %d bytes after %s", rows, len(body), time.Since(start).Round(10*time.Millisecond))
+}

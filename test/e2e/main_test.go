@@ -31,6 +31,7 @@ func TestCluster(t *testing.T) {
 	}
 	t.Run("ScaleFromZero", testScaleFromZero)
 	t.Run("Jobs", testJobs)
+	t.Run("Objects", testObjects)
 	t.Run("Caps", testCaps)
 	t.Run("LiveChanges", testLiveChanges)
 	t.Run("RefusedResources", testRefusedResources)
