@@ -27,10 +27,10 @@ const (
 )
 
 // ReservedPaths are the gateway's own.
-func ReservedPaths() []string { return []string{"/healthz", "/readyz", "/uploads"} }
+func ReservedPaths() []string { return []string{"/healthz", "/readyz", "/uploads", "/feeds"} }
 
 // reservedPrefixes are those of what the gateway answers about jobs and their objects.
-func reservedPrefixes() []string { return []string{"/jobs/", "/callbacks/", "/objects/"} }
+func reservedPrefixes() []string { return []string{"/jobs/", "/callbacks/", "/objects/", "/feeds/"} }
 
 // Reserved reports whether path, a route's, is the gateway's own.
 func Reserved(path string) bool {

@@ -70,7 +70,7 @@ authorization {
       }, subscribe: ["_INBOX_dispatcher.>", "weir.e.>"] } }
     { user: realtime, password: %q, permissions: {
       publish: [
-        "$JS.API.STREAM.INFO.KV_WEIR_CATALOG", "$JS.API.STREAM.INFO.KV_WEIR_KEYS", "$JS.API.DIRECT.GET.*.weir.j.>"
+        "$JS.API.STREAM.INFO.KV_WEIR_CATALOG", "$JS.API.STREAM.INFO.KV_WEIR_KEYS", "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.CONSUMER.CREATE.*.*.weir.j.>"
         "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.CREATE.KV_WEIR_KEYS.>"
         "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_KEYS.>"
         "$JS.FC.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_KEYS.>"

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 	"testing"
@@ -173,5 +174,107 @@ func TestGatewayDrainsListeners(t *testing.T) {
 	}
 	if _, err := io.ReadAll(resp.Body); errors.Is(err, t.Context().Err()) && err != nil {
 		t.Errorf("the events outlived the gateway: %v", err)
+	}
+}
+
+// clientFeed is a client that listens to all its jobs by Server-Sent Events.
+type clientFeed struct {
+	t     *testing.T
+	id    string
+	body  io.Closer
+	lines *bufio.Scanner
+	ended map[string]string // status, by job
+}
+
+// feed gets a feed, or takes the one of another connection, and listens to it.
+func (j *jobs) feed(other *clientFeed) *clientFeed {
+	j.t.Helper()
+	f := &clientFeed{t: j.t, ended: map[string]string{}}
+	if other != nil {
+		f.id = other.id
+	} else {
+		r := j.do("POST", "/feeds", "")
+		if f.id = r.doc.ID; r.status != http.StatusCreated || r.doc.Links.Events != "/feeds/"+f.id+"/events" || r.header.Get("Location") != "/feeds/"+f.id {
+			j.t.Fatalf("a feed: %+v", r)
+		}
+	}
+	resp := j.raw("GET", "/feeds/"+f.id+"/events", nil, 0)
+	if resp.StatusCode != http.StatusOK {
+		j.t.Fatalf("events of a feed: %s", resp.Status)
+	}
+	f.body, f.lines = resp.Body, bufio.NewScanner(resp.Body)
+	return f
+}
+
+// until reads until so many jobs have ended.
+func (f *clientFeed) until(jobs int) {
+	f.t.Helper()
+	for len(f.ended) < jobs && f.lines.Scan() {
+		if data, ok := strings.CutPrefix(f.lines.Text(), "data: "); ok {
+			var d struct{ ID, Status string }
+			if err := json.Unmarshal([]byte(data), &d); err != nil {
+				f.t.Fatalf("%v in %s", err, data)
+			}
+			if _, again := f.ended[d.ID]; again {
+				f.t.Errorf("job %s ended before it was %s", d.ID, d.Status)
+			}
+			if d.Status != "running" && d.Status != "queued" {
+				f.ended[d.ID] = d.Status
+			}
+		}
+	}
+	if len(f.ended) < jobs {
+		f.t.Errorf("%d jobs of %d: %v", len(f.ended), jobs, f.lines.Err())
+	}
+}
+
+func (f *clientFeed) close() { _ = f.body.Close() }
+
+// TestFeed: a client is told of all its jobs over one connection, and of nobody else's, through the gateway's address;
+// under one idempotency key it meets no other client.
+func TestFeed(t *testing.T) {
+	j := startJobs(t, func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "done") })
+	mine, other := j.feed(nil), j.feed(nil)
+	first := j.submit("1", "Weir-Feed", mine.id, "Idempotency-Key", "k")
+	if again := j.submit("1", "Weir-Feed", mine.id, "Idempotency-Key", "k"); again != first {
+		t.Errorf("the same request: %s, then %s", first, again)
+	}
+	theirs := j.submit("2", "Weir-Feed", other.id, "Idempotency-Key", "k")
+	nobodys := j.submit("3", "Idempotency-Key", "k")
+	cancelled := j.submit("4", "Weir-Feed", mine.id)
+	if theirs == first || nobodys == first || nobodys == theirs {
+		t.Errorf("%s, %s and %s", first, theirs, nobodys)
+	}
+	if r := j.do("DELETE", cancelled, ""); r.doc.Status != "cancelled" {
+		t.Errorf("cancelled: %+v", r)
+	}
+	j.release()
+	mine.until(2)
+	other.until(1)
+	id := func(path string) string { return strings.TrimPrefix(path, "/jobs/") }
+	if want := map[string]string{id(first): "succeeded", id(cancelled): "cancelled"}; !maps.Equal(mine.ended, want) {
+		t.Errorf("told %v, want %v", mine.ended, want)
+	}
+	if want := map[string]string{id(theirs): "succeeded"}; !maps.Equal(other.ended, want) {
+		t.Errorf("told %v, want %v", other.ended, want)
+	}
+	late := j.feed(mine) // the present states
+	late.until(2)
+	for _, f := range []*clientFeed{mine, other, late} {
+		f.close()
+	}
+	for _, path := range []string{first, nobodys} {
+		if r := j.do("GET", path+"/result", "", "Prefer", "wait=20"); r.body != "done" {
+			t.Errorf("%s: %+v", path, r)
+		}
+	}
+	for what, r := range map[string]jobReply{
+		"submitted": j.do("POST", "/reports", "5", "Weir-Feed", mine.id[1:]),
+		"events":    j.do("GET", "/feeds/"+mine.id[1:]+"/events", ""),
+		"socket":    j.do("GET", "/feeds/x/socket", ""),
+	} {
+		if r.status != http.StatusNotFound || r.doc.Type != "https://weir.dev/problems/no-feed" {
+			t.Errorf("%s with an invented feed: %+v", what, r)
+		}
 	}
 }

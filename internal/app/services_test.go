@@ -64,17 +64,17 @@ var orders = catalog.Key{Namespace: "default", Name: "orders"}
 func shop(functionURL string) (catalog.Queue, *catalog.Catalog) {
 	q := catalog.Queue{
 		Key: orders, MaxAge: time.Hour, MaxBytes: 64 << 20, DeadLetterMaxAge: time.Hour,
-		Jobs: true, Results: catalog.Results{MaxAge: time.Hour, MaxBytes: 16 << 20},
+		Jobs: true, Results: catalog.Results{MaxAge: time.Hour, MaxBytes: 16 << 20}, Objects: catalog.Objects{MaxAge: 2 * time.Hour, MaxBytes: 16 << 20},
 	}
 	return q, &catalog.Catalog{
 		Queues: []catalog.Queue{q},
 		APIs: []catalog.API{{Key: catalog.Key{Namespace: "default", Name: "shop"}, Routes: []catalog.Route{
 			{Name: "create", Method: "POST", Path: "/orders", MaxBodyBytes: 1000, Queue: &catalog.QueueTarget{Queue: orders}},
-			{Name: "report", Method: "POST", Path: "/reports", MaxBodyBytes: 1000, Job: &catalog.QueueTarget{Queue: orders}},
+			{Name: "report", Method: "POST", Path: "/reports", MaxBodyBytes: 1000, Job: &catalog.QueueTarget{Queue: orders}, MaxUpload: 1 << 20},
 		}}},
 		Mappings: []catalog.Mapping{{
 			Key: orders, Queue: orders, Function: catalog.Function{Name: "f", URL: functionURL}, MaxConcurrency: 2, Timeout: testkit.Patience,
-			Batch: catalog.Batch{MaxRecords: 1, MaxBytes: 1 << 20}, Heartbeat: time.Hour,
+			Batch: catalog.Batch{MaxRecords: 1, MaxBytes: 1 << 20}, Heartbeat: time.Hour, MaxResultBytes: 16 << 20,
 			Retry: catalog.Retry{MaxAttempts: 3, InitialBackoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond, MaxAge: time.Hour},
 		}},
 	}
@@ -91,6 +91,8 @@ func TestServicesNeedNoMoreRights(t *testing.T) {
 		switch {
 		case bytes.Equal(body, []byte("once")) && failed.CompareAndSwap(false, true):
 			w.WriteHeader(http.StatusInternalServerError)
+		case bytes.Equal(body, []byte("large")):
+			_, _ = io.Copy(w, noise(1, 1<<20))
 		case bytes.Equal(body, []byte("never")):
 			w.WriteHeader(http.StatusBadRequest)
 		case bytes.Equal(body, []byte("goes on")):
@@ -170,6 +172,19 @@ func TestServicesNeedNoMoreRights(t *testing.T) {
 			t.Errorf("job %+v has not ended", row)
 		}
 	}
+
+	if r := j.do("POST", "/reports", "large", "Prefer", "wait=20"); r.status != 200 || len(r.body) != 1<<20 {
+		t.Errorf("a large result: %d, %d bytes", r.status, len(r.body))
+	}
+	u := j.askUpload(5, "")
+	j.put(u, strings.NewReader("large"), 5)
+	if r := j.do("POST", "/reports", "", "Weir-Input", u.ID, "Prefer", "wait=20"); r.status != 200 || len(r.body) != 1<<20 {
+		t.Errorf("an upload and a large result: %d, %d bytes", r.status, len(r.body))
+	}
+	f := j.feed(nil)
+	j.submit("fine", "Weir-Feed", f.id)
+	f.until(1)
+	f.close()
 
 	path := j.submit("goes on")
 	for _, status := range []string{"failed", "succeeded"} { // the first attempt, the second

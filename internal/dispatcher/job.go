@@ -153,7 +153,7 @@ func (e *episode) cancelled(ctx context.Context, it *item, watch *job.Watch) boo
 	if s := watch.Latest(); s != nil {
 		return s.Status == job.Cancelled
 	}
-	ended, err := job.Ended(ctx, e.m.cfg.Conn, e.m.queue, it.rec.ID)
+	ended, err := job.Ended(ctx, e.m.cfg.Conn, e.m.queue, it.rec)
 	return err == nil && ended // else its result is dropped later
 }
 

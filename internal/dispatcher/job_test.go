@@ -88,7 +88,7 @@ func TestDrainEndsWhileAJobFails(t *testing.T) {
 			for {
 				id, err := record.NewID()
 				if err == nil {
-					_, err = conn.PutJob(context.Background(), w.queue.Key, id, stream.JobState{Header: "x", Body: make([]byte, size)}, 0)
+					_, err = conn.PutJob(context.Background(), w.queue.Key, stream.JobKey{ID: id}, stream.JobState{Header: "x", Body: make([]byte, size)}, 0)
 				}
 				if err != nil {
 					break // full
@@ -104,7 +104,7 @@ func TestDrainEndsWhileAJobFails(t *testing.T) {
 	w.cancel()
 	w.takesJobs(16 << 20)
 	stop()
-	if ended, err := job.Ended(t.Context(), conn, w.queue.Key, id); err != nil || !ended {
+	if ended, err := job.Ended(t.Context(), conn, w.queue.Key, &record.Record{ID: id}); err != nil || !ended {
 		t.Errorf("the job has ended: %t, %v", ended, err)
 	}
 	w.start("b", time.Second)

@@ -52,7 +52,11 @@ func (r *route) fill(rec *record.Record, w http.ResponseWriter, req *http.Reques
 		})
 		return false, false
 	} else if key != "" {
-		rec.ID = record.IDFromKey(r.source, key)
+		scope := r.source
+		if rec.Client != (record.Client{}) { // clients don't meet under one key
+			scope += "#" + string(rec.Client[:])
+		}
+		rec.ID = record.IDFromKey(scope, key)
 	} else if rec.ID, err = record.NewID(); err != nil {
 		r.g.cfg.Log.Error("no id could be made: the system has no randomness", "route", r.source, "error", err)
 		writeProblem(w, req, problem{Status: http.StatusInternalServerError, Type: typeInternal, Title: "Internal error", Detail: "Nothing was stored. Try again; the gateway's log says more."})

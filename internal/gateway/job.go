@@ -21,6 +21,14 @@ func (r *route) job(w http.ResponseWriter, req *http.Request, body []byte, input
 		return
 	}
 	rec := record.Record{Job: true}
+	if text := req.Header.Get(headerFeed); text != "" {
+		feed, err := job.ParseFeed(text, ring)
+		if err != nil {
+			writeProblem(w, req, problemOfJob(err))
+			return
+		}
+		rec.Client = feed.Client()
+	}
 	keyed, ok := r.fill(&rec, w, req, body, now)
 	if !ok {
 		return
@@ -34,7 +42,7 @@ func (r *route) job(w http.ResponseWriter, req *http.Request, body []byte, input
 		watch = r.g.hub.Watch(r.queue, rec.ID) // before anything can happen
 		defer watch.Close()
 	}
-	id := job.NewID(r.queue, rec.ID, now)
+	id := job.NewID(r.queue, &rec, now)
 	state := &job.State{Status: job.Queued, Created: id.Created}
 	var err error
 	if keyed {
@@ -107,6 +115,8 @@ func problemOfJob(err error) problem {
 		}
 	case errors.Is(err, job.ErrNoID):
 		return problem{Status: http.StatusNotFound, Type: typeNoJob, Title: "No such job", Detail: "No job was ever given this id, or its queue was deleted."}
+	case errors.Is(err, job.ErrNoFeed):
+		return problem{Status: http.StatusNotFound, Type: typeNoFeed, Title: "No such feed", Detail: "No feed was ever given this id. POST /feeds gives one."}
 	case errors.Is(err, job.ErrNoToken):
 		return problem{Status: http.StatusNotFound, Type: typeNoCallback, Title: "No such callback", Detail: "No attempt at a job was ever given this address, or its queue was deleted."}
 	case errors.Is(err, blob.ErrFull):

@@ -19,10 +19,18 @@ const (
 	callbacksPath = "/callbacks/"
 	objectsPath   = blob.TokenPath
 	uploadsPath   = "/uploads"
+	feedsPath     = job.FeedsPath
 )
 
+// headerFeed names the feed that a job is to be told to.
+const headerFeed = "Weir-Feed"
+
+// newFeedPath is where feeds are given.
+const newFeedPath = "/feeds"
+
 func reserved(path string) bool {
-	return strings.HasPrefix(path, jobsPath) || strings.HasPrefix(path, callbacksPath) || strings.HasPrefix(path, objectsPath) || path == uploadsPath
+	return strings.HasPrefix(path, jobsPath) || strings.HasPrefix(path, callbacksPath) || strings.HasPrefix(path, objectsPath) ||
+		strings.HasPrefix(path, feedsPath) || path == uploadsPath || path == newFeedPath
 }
 
 // pollAfter is what clients are told to wait before they ask again, in seconds.
@@ -53,15 +61,32 @@ func (g *Gateway) ownMux() *http.ServeMux {
 	handle("GET /jobs/{id}/result", (*jobRequest).result)
 	mux.HandleFunc("POST "+callbacksPath+"{token}", g.callback)
 	mux.HandleFunc("POST "+uploadsPath, g.upload)
+	mux.HandleFunc("POST "+newFeedPath, g.newFeed)
 	mux.HandleFunc("GET "+objectsPath+"{token}", g.getObject)
 	mux.HandleFunc("PUT "+objectsPath+"{token}", g.putObject)
 	if g.cfg.Realtime != nil {
 		pass := g.realtime(g.cfg.Realtime)
-		for _, path := range []string{"events", "{id}/events", "socket", "{id}/socket"} {
-			mux.HandleFunc("GET "+jobsPath+path, pass)
+		for _, path := range []string{jobsPath, jobsPath + "{id}/", feedsPath + "{id}/"} {
+			mux.HandleFunc("GET "+path+"events", pass)
+			mux.HandleFunc("GET "+path+"socket", pass)
 		}
 	}
 	return mux
+}
+
+// newFeed gives a feed: POST /feeds. It stores nothing.
+func (g *Gateway) newFeed(w http.ResponseWriter, req *http.Request) {
+	text, err := job.NewFeed().Text(g.ring(), time.Now())
+	if err != nil {
+		writeProblem(w, req, problemOfJob(err))
+		return
+	}
+	self := feedsPath + text
+	h := w.Header()
+	h.Set("Location", self)
+	h.Set("Cache-Control", "no-store")
+	h.Set(headerRequestID, requestID(req.Header, newRequestID))
+	writeJSON(w, http.StatusCreated, `{"id":"`+text+`","links":{"events":"`+self+`/events","socket":"`+self+`/socket"}}`)
 }
 
 // jobRequest is a request about one job.

@@ -38,6 +38,7 @@ const (
 	typeJobEnded     = typeBase + "job-ended"
 	typeNoCallback   = typeBase + "no-callback"
 	typeAttemptOver  = typeBase + "attempt-over"
+	typeNoFeed       = typeBase + "no-feed"
 	typeNoUpload     = typeBase + "no-upload"
 	typeNoObject     = typeBase + "no-object"
 	typeURLExpired   = typeBase + "url-expired"

@@ -39,7 +39,7 @@ func (a *Attempt) Cause() Error {
 }
 
 // Token names the attempt, for the function to report by.
-func (a *Attempt) Token() Token { return Token{a.queue, a.rec.ID, a.state.Started} }
+func (a *Attempt) Token() Token { return Token{a.queue, a.rec.ID, a.rec.Client, a.state.Started} }
 
 // Begin makes the job running. It returns ErrFinal when there is nothing to do for this record: the job has ended, by
 // cancellation too, or the record is a copy that a later attempt has left behind. A job that had failed begins again
@@ -118,7 +118,7 @@ func (s *State) passed(rec *record.Record) bool {
 // stored is the job's state; nil: none. One that can't be read counts as queued: it must not bring the record back for
 // ever.
 func (a *Attempt) stored(ctx context.Context) (*State, error) {
-	s, _, err := load(ctx, a.conn, a.queue, a.rec.ID)
+	s, _, err := load(ctx, a.conn, a.queue, stream.KeyOf(a.rec))
 	if errors.Is(err, errState) {
 		return &State{Status: Queued, Created: time.UnixMilli(a.rec.Time.UnixMilli()).UTC(), seq: s.seq}, nil
 	}
@@ -131,7 +131,7 @@ func (a *Attempt) put(ctx context.Context, s State, body []byte, impatient bool)
 	if err != nil {
 		return err
 	}
-	s.seq, err = a.conn.PutJobUntil(ctx, a.queue, a.rec.ID, stream.JobState{Header: header, Body: body}, a.state.seq, impatient)
+	s.seq, err = a.conn.PutJobUntil(ctx, a.queue, stream.KeyOf(a.rec), stream.JobState{Header: header, Body: body}, a.state.seq, impatient)
 	if err == nil {
 		a.state = s
 	}

@@ -33,6 +33,8 @@ type Document struct {
 	Error    *Problem  `json:"error,omitempty"`
 	Result   *Shown    `json:"result,omitempty"`
 	Links    Links     `json:"links"`
+	// Position is of a feed: what its client says when it comes back, to be told what is later.
+	Position string `json:"position,omitempty"`
 }
 
 // Problem is why the latest attempt failed (RFC 9457).

@@ -180,16 +180,16 @@ func (f *feed) Started() {
 }
 
 // Changed implements stream.JobWatcher.
-func (f *feed) Changed(id record.ID, s stream.JobState) {
+func (f *feed) Changed(id stream.JobKey, s stream.JobState) {
 	f.hub.mu.Lock()
 	defer f.hub.mu.Unlock()
-	followers := f.waits[id]
+	followers := f.waits[id.ID]
 	if len(followers) == 0 {
 		return
 	}
 	state, err := decode(s.Header, s.Seq)
 	if err != nil {
-		f.hub.log.Error("a job's state can't be read", "job", id.String(), "error", err)
+		f.hub.log.Error("a job's state can't be read", "job", id.ID.String(), "error", err)
 		state = nil // whoever follows looks
 	}
 	tell(followers, state)

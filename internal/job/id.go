@@ -8,12 +8,14 @@ import (
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/sign"
+	"github.com/weir-dev/weir/internal/stream"
 )
 
 // ID names a job: the record that is its work, and the queue that holds it.
 type ID struct {
 	Queue   catalog.Key
 	Record  record.ID
+	Client  record.Client
 	Created time.Time // milliseconds
 }
 
@@ -21,6 +23,7 @@ type ID struct {
 type Token struct {
 	Queue   catalog.Key
 	Record  record.ID
+	Client  record.Client
 	Started time.Time // of the attempt, nanoseconds
 }
 
@@ -40,41 +43,65 @@ var (
 	ErrNoToken = errors.New("job: no such token")
 )
 
-// NewID returns the id of the job whose work is record id, accepted at created.
-func NewID(queue catalog.Key, id record.ID, created time.Time) ID {
-	return ID{Queue: queue, Record: id, Created: time.UnixMilli(created.UnixMilli()).UTC()}
+// NewID returns the id of the job whose work is r, accepted at created.
+func NewID(queue catalog.Key, r *record.Record, created time.Time) ID {
+	return ID{Queue: queue, Record: r.ID, Client: r.Client, Created: time.UnixMilli(created.UnixMilli()).UTC()}
 }
+
+func (id ID) key() stream.JobKey { return stream.JobKey{Client: id.Client, ID: id.Record} }
 
 // Text signs the id: the same id has the same text as long as the key of its time is kept. It returns ErrNoKeys
 // without keys.
 func (id ID) Text(ring sign.Ring) (string, error) {
 	var ms [8]byte
 	binary.BigEndian.PutUint64(ms[:], uint64(id.Created.UnixMilli()))
-	return sealed{id.Queue, id.Record, ms[8-createdBytes:]}.text(ring, purposeID, id.Created)
+	return sealed{id.Queue, id.Record, withClient(ms[8-createdBytes:], id.Client)}.text(ring, purposeID, id.Created)
 }
 
 // ParseID reads the text of an id of a job in one of the queues, or returns ErrNoID.
 func ParseID(text string, ring sign.Ring, queues []catalog.Key) (ID, error) {
-	s, ok := unseal(text, ring, purposeID, createdBytes, queues)
+	s, client, ok := unsealOfClient(text, ring, purposeID, createdBytes, queues)
 	if !ok {
 		return ID{}, ErrNoID
 	}
 	var ms [8]byte
 	copy(ms[8-createdBytes:], s.more)
-	return ID{s.queue, s.record, time.UnixMilli(int64(binary.BigEndian.Uint64(ms[:]))).UTC()}, nil
+	return ID{s.queue, s.record, client, time.UnixMilli(int64(binary.BigEndian.Uint64(ms[:]))).UTC()}, nil
 }
+
+func (t Token) key() stream.JobKey { return stream.JobKey{Client: t.Client, ID: t.Record} }
 
 // Text signs the token. It returns ErrNoKeys without keys.
 func (t Token) Text(ring sign.Ring) (string, error) {
 	started := binary.BigEndian.AppendUint64(nil, uint64(t.Started.UnixNano()))
-	return sealed{t.Queue, t.Record, started}.text(ring, purposeToken, t.Started)
+	return sealed{t.Queue, t.Record, withClient(started, t.Client)}.text(ring, purposeToken, t.Started)
 }
 
 // ParseToken reads the text of a token of a job in one of the queues, or returns ErrNoToken.
 func ParseToken(text string, ring sign.Ring, queues []catalog.Key) (Token, error) {
-	s, ok := unseal(text, ring, purposeToken, startedBytes, queues)
+	s, client, ok := unsealOfClient(text, ring, purposeToken, startedBytes, queues)
 	if !ok {
 		return Token{}, ErrNoToken
 	}
-	return Token{s.queue, s.record, time.Unix(0, int64(binary.BigEndian.Uint64(s.more))).UTC()}, nil
+	return Token{s.queue, s.record, client, time.Unix(0, int64(binary.BigEndian.Uint64(s.more))).UTC()}, nil
+}
+
+// withClient appends the client, if there is one: what is nobody's in particular has a shorter text.
+func withClient(more []byte, c record.Client) []byte {
+	if c == (record.Client{}) {
+		return more
+	}
+	return append(more, c[:]...)
+}
+
+// unsealOfClient reads a text with so many bytes more, and maybe a client behind them, of one of the queues.
+func unsealOfClient(text string, ring sign.Ring, purpose string, more int, queues []catalog.Key) (s sealed, c record.Client, ok bool) {
+	if s, ok = unseal(text, ring, purpose, more, queues); ok {
+		return s, c, true
+	}
+	if s, ok = unseal(text, ring, purpose, more+len(c), queues); ok {
+		copy(c[:], s.more[more:])
+		s.more = s.more[:more]
+	}
+	return s, c, ok
 }

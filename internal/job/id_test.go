@@ -39,7 +39,7 @@ func TestIDs(t *testing.T) {
 	reports, orders := catalog.Key{Namespace: "default", Name: "reports"}, catalog.Key{Namespace: "default", Name: "orders"}
 	both := []catalog.Key{orders, reports}
 	ring := newRing(t, now)
-	id := job.NewID(reports, newID(t), now)
+	id := job.NewID(reports, &record.Record{ID: newID(t)}, now)
 	text, err := id.Text(ring)
 	if err != nil || len(text) != 60 {
 		t.Fatalf("%q, %v", text, err)
@@ -91,7 +91,7 @@ func TestIDs(t *testing.T) {
 func FuzzParseID(f *testing.F) {
 	ring := newRing(f, time.Now())
 	queue := catalog.Key{Namespace: "default", Name: "q"}
-	text, err := job.NewID(queue, newID(f), time.Now()).Text(ring)
+	text, err := job.NewID(queue, &record.Record{ID: newID(f)}, time.Now()).Text(ring)
 	if err != nil {
 		f.Fatal(err)
 	}

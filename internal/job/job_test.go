@@ -37,7 +37,7 @@ func newQueue(t testing.TB) (*stream.Conn, catalog.Key) {
 func newJob(t testing.TB, queue catalog.Key) (*record.Record, job.ID) {
 	t.Helper()
 	r := &record.Record{ID: newID(t), Time: time.Now(), Source: "test", Body: []byte("x"), Job: true}
-	return r, job.NewID(queue, r.ID, r.Time)
+	return r, job.NewID(queue, r, r.Time)
 }
 
 func TestStates(t *testing.T) {
@@ -131,7 +131,7 @@ func TestContentTypeWithoutEnd(t *testing.T) {
 func TestUnreadableState(t *testing.T) {
 	conn, queue := newQueue(t)
 	rec, id := newJob(t, queue)
-	if _, err := conn.PutJob(t.Context(), queue, rec.ID, stream.JobState{Header: "x"}, 0); err != nil {
+	if _, err := conn.PutJob(t.Context(), queue, stream.KeyOf(rec), stream.JobState{Header: "x"}, 0); err != nil {
 		t.Fatal(err)
 	}
 	if s, _, err := job.Get(t.Context(), conn, id, hour, rec.Time); err == nil {

@@ -63,7 +63,7 @@ func (s *State) succeed(r Result, now time.Time) {
 // comes only after several looks.
 func report(ctx context.Context, conn *stream.Conn, t Token, body []byte, change func(*State)) (*State, []byte, error) {
 	for looks := 1; ; looks++ {
-		s, there, err := load(ctx, conn, t.Queue, t.Record)
+		s, there, err := load(ctx, conn, t.Queue, t.key())
 		if err != nil {
 			return nil, nil, err
 		}
@@ -73,7 +73,7 @@ func report(ctx context.Context, conn *stream.Conn, t Token, body []byte, change
 			if err != nil {
 				return nil, nil, err
 			}
-			_, err = conn.PutJob(ctx, t.Queue, t.Record, stream.JobState{Header: header, Body: body}, s.seq)
+			_, err = conn.PutJob(ctx, t.Queue, t.key(), stream.JobState{Header: header, Body: body}, s.seq)
 			if !errors.Is(err, stream.ErrJobChanged) {
 				return nil, nil, err
 			}
@@ -90,7 +90,7 @@ func report(ctx context.Context, conn *stream.Conn, t Token, body []byte, change
 // several looks: a replica of NATS may not know yet.
 func Over(ctx context.Context, conn *stream.Conn, t Token) (bool, error) {
 	for looks := 1; ; looks++ {
-		s, _, err := load(ctx, conn, t.Queue, t.Record)
+		s, _, err := load(ctx, conn, t.Queue, t.key())
 		if err != nil || !s.at(t) || looks == stream.MaxLooks {
 			return err == nil && !s.at(t), err
 		}

@@ -31,7 +31,7 @@ type sealed struct {
 const (
 	tagBytes   = 4
 	sealedBase = sign.KeyIDBytes + tagBytes + len(record.ID{}) + sign.MACBytes // without more
-	maxMore    = startedBytes
+	maxMore    = startedBytes + len(record.Client{})
 )
 
 // ErrNoKeys means that the signing keys are not there yet.

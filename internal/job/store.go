@@ -26,7 +26,7 @@ var ErrFinal = errors.New("job: it has ended")
 
 // Get returns the job's state; maxAge is its queue's.
 func Get(ctx context.Context, conn *stream.Conn, id ID, maxAge time.Duration, now time.Time) (*State, []byte, error) {
-	s, body, err := load(ctx, conn, id.Queue, id.Record)
+	s, body, err := load(ctx, conn, id.Queue, id.key())
 	if err != nil || s != nil {
 		return s, body, err
 	}
@@ -38,7 +38,7 @@ func Get(ctx context.Context, conn *stream.Conn, id ID, maxAge time.Duration, no
 }
 
 // load returns nil when no state is stored.
-func load(ctx context.Context, conn *stream.Conn, queue catalog.Key, id record.ID) (*State, []byte, error) {
+func load(ctx context.Context, conn *stream.Conn, queue catalog.Key, id stream.JobKey) (*State, []byte, error) {
 	st, err := conn.Job(ctx, queue, id)
 	if errors.Is(err, stream.ErrNoJob) {
 		return nil, nil, nil
@@ -60,18 +60,18 @@ func Submit(ctx context.Context, conn *stream.Conn, queue catalog.Key, r *record
 	}
 	// A state speaks before a record: the job's own may have been settled and purged, and then what is there, or was
 	// just stored, is of a repetition, to be dropped by whoever is to begin it.
-	s, _, err := load(ctx, conn, queue, r.ID)
+	s, _, err := load(ctx, conn, queue, stream.KeyOf(r))
 	switch {
 	case err != nil:
 		return ID{}, "", false, err
 	case s != nil && s.Print != "":
-		return NewID(queue, r.ID, s.Created), s.Print, false, nil
+		return NewID(queue, r, s.Created), s.Print, false, nil
 	case s != nil && there == nil: // cancelled before its first attempt: what the request was is not known any more
-		return NewID(queue, r.ID, s.Created), Fingerprint(r), false, nil
+		return NewID(queue, r, s.Created), Fingerprint(r), false, nil
 	case there != nil:
-		return NewID(queue, there.ID, there.Time), Fingerprint(there), false, nil
+		return NewID(queue, there, there.Time), Fingerprint(there), false, nil
 	}
-	return NewID(queue, r.ID, r.Time), Fingerprint(r), true, nil
+	return NewID(queue, r, r.Time), Fingerprint(r), true, nil
 }
 
 // Cancel gives the job its final state, or returns ErrFinal with the one that it has. When it returns nil, no attempt
@@ -91,7 +91,7 @@ func Cancel(ctx context.Context, conn *stream.Conn, id ID, maxAge time.Duration,
 		if err != nil {
 			return nil, err
 		}
-		next.seq, err = conn.PutJob(ctx, id.Queue, id.Record, stream.JobState{Header: header}, s.seq)
+		next.seq, err = conn.PutJob(ctx, id.Queue, id.key(), stream.JobState{Header: header}, s.seq)
 		if !errors.Is(err, stream.ErrJobChanged) {
 			return &next, err
 		}
@@ -102,7 +102,7 @@ func Cancel(ctx context.Context, conn *stream.Conn, id ID, maxAge time.Duration,
 }
 
 // Ended reports whether the job has a final state.
-func Ended(ctx context.Context, conn *stream.Conn, queue catalog.Key, id record.ID) (bool, error) {
-	s, _, err := load(ctx, conn, queue, id)
+func Ended(ctx context.Context, conn *stream.Conn, queue catalog.Key, rec *record.Record) (bool, error) {
+	s, _, err := load(ctx, conn, queue, stream.KeyOf(rec))
 	return err == nil && s != nil && s.Status.Final(), err
 }

@@ -37,13 +37,8 @@ func (s *Server) events(w http.ResponseWriter, req *http.Request) {
 		}.Write(w)
 		return
 	}
-	signal := make(chan struct{}, 1)
-	f := &feed{s: s, wake: func() {
-		select {
-		case signal <- struct{}{}:
-		default: // it has not looked yet
-		}
-	}}
+	wake, signal := newSignal()
+	f := &feed{s: s, wake: wake}
 	defer f.close()
 	have := strings.Split(req.Header.Get("Last-Event-ID"), ",")
 	for i, text := range texts {
@@ -58,7 +53,39 @@ func (s *Server) events(w http.ResponseWriter, req *http.Request) {
 		}
 		f.follow(f.newJob(id, text, maxAge, after))
 	}
-	e := &eventStream{w: w, rc: http.NewResponseController(w), f: f}
+	s.stream(w, req, f, signal)
+}
+
+// newSignal returns what sets a signal, and the signal. Those that nobody has taken are one.
+func newSignal() (wake func(), signal chan struct{}) {
+	signal = make(chan struct{}, 1)
+	return func() {
+		select {
+		case signal <- struct{}{}:
+		default: // it has not looked yet
+		}
+	}, signal
+}
+
+// feedEvents streams the states of all jobs of a feed. It has no end of its own.
+func (s *Server) feedEvents(w http.ResponseWriter, req *http.Request) {
+	if !s.begin(w) {
+		return
+	}
+	defer s.done()
+	wake, signal := newSignal()
+	f, err := s.newClientFeed(req.PathValue("id"), req.Header.Get("Last-Event-ID"), wake)
+	if err != nil {
+		errNoFeed.Write(w)
+		return
+	}
+	f.start(req.Context())
+	defer f.close()
+	s.stream(w, req, f, signal)
+}
+
+func (s *Server) stream(w http.ResponseWriter, req *http.Request, f source, signal <-chan struct{}) {
+	e := &eventStream{s: s, w: w, rc: http.NewResponseController(w), f: f}
 	if err := e.run(req, signal); err != nil && !errors.Is(err, errEnded) {
 		s.cfg.Log.Debug("a stream of events ended", "error", err)
 	}
@@ -66,9 +93,10 @@ func (s *Server) events(w http.ResponseWriter, req *http.Request) {
 
 // eventStream is one client's connection.
 type eventStream struct {
+	s  *Server
 	w  http.ResponseWriter
 	rc *http.ResponseController
-	f  *feed
+	f  source
 	on bool // the answer has begun
 }
 
@@ -78,7 +106,7 @@ func (e *eventStream) run(req *http.Request, signal <-chan struct{}) error {
 	defer again.Stop()
 	defer ping.Stop()
 	defer life.Stop()
-	drain := e.f.s.drain.Done()
+	drain := e.s.drain.Done()
 	for {
 		if err := e.flush(req); err != nil {
 			return err
@@ -88,6 +116,9 @@ func (e *eventStream) run(req *http.Request, signal <-chan struct{}) error {
 		case <-again.C:
 			e.f.lookAgain()
 		case <-ping.C:
+			if e.f.stale() {
+				return e.bye(closeLife)
+			}
 			if err := e.write(": ping\n\n"); err != nil {
 				return err
 			}
@@ -95,7 +126,7 @@ func (e *eventStream) run(req *http.Request, signal <-chan struct{}) error {
 			return e.bye(closeLife)
 		case <-drain:
 			drain = nil
-			life.Reset(rand.N(e.f.s.cfg.DrainSpread))
+			life.Reset(rand.N(e.s.cfg.DrainSpread))
 		case <-ctx.Done():
 			return nil
 		}
@@ -108,23 +139,23 @@ var errEnded = errors.New("realtime: the jobs have ended")
 // flush sends what waits.
 func (e *eventStream) flush(req *http.Request) error {
 	for {
-		j, d, err := e.f.next(req.Context())
+		t, err := e.f.next(req.Context())
 		switch {
 		case errors.Is(err, errSlow):
 			return errors.Join(err, e.bye(closeSlow))
 		case err != nil: // NATS is away; whoever comes back is told then
 			return errors.Join(err, e.bye(closeAway))
-		case j == nil && !e.f.ended():
+		case !t.any && !e.f.ended():
 			return e.write("")
-		case j == nil:
+		case !t.any:
 			if !e.on { // the client has it all
 				e.w.WriteHeader(http.StatusNoContent)
 			}
 			return errEnded
-		case d == nil:
+		case t.doc == nil:
 			continue
 		}
-		data, err := json.Marshal(d)
+		data, err := json.Marshal(t.doc)
 		if err != nil {
 			return err
 		}

@@ -18,6 +18,28 @@ const maxPending = 128
 // errSlow means that more than maxPending states wait.
 var errSlow = errors.New("realtime: the client reads too slowly")
 
+// source is what is to be told one client.
+type source interface {
+	// next takes what waits longest.
+	next(ctx context.Context) (told, error)
+	// ended reports whether nothing more will come.
+	ended() bool
+	// position is what the client says when it comes back, to be told what is later.
+	position() string
+	// lookAgain has what may have been missed looked up (job.LookAgain).
+	lookAgain()
+	// stale reports whether the client had better come back.
+	stale() bool
+	close()
+}
+
+// told is what next took.
+type told struct {
+	any  bool          // else nothing waits now
+	doc  *job.Document // nil: the client has it already
+	over string        // the id of a job that has ended
+}
+
 // feed is what is to be told one client of the jobs that it follows: of each the present state, then every later one,
 // each once.
 //
@@ -88,7 +110,7 @@ func (f *feed) leave(j *followed) {
 	})
 }
 
-// close ends the following of all.
+// close implements source: it ends the following of all.
 func (f *feed) close() {
 	for _, j := range f.all() {
 		f.leave(j)
@@ -122,7 +144,7 @@ func (j *followed) Changed(s *job.State) {
 	f.wake()
 }
 
-// lookAgain has every state looked up once more (job.LookAgain).
+// lookAgain implements source.
 func (f *feed) lookAgain() {
 	for _, j := range f.all() {
 		j.Changed(nil)
@@ -135,20 +157,26 @@ func (f *feed) ended() bool {
 	return len(jobs) > 0 && !slices.ContainsFunc(jobs, func(j *followed) bool { return !j.final })
 }
 
-// next takes what is to be sent. Without a job nothing waits now; without a document the client has the job's final
-// state already.
-func (f *feed) next(ctx context.Context) (*followed, *job.Document, error) {
+// next implements source.
+func (f *feed) next(ctx context.Context) (told, error) {
 	for {
 		p, err := f.first()
 		if p.job == nil || err != nil {
-			return nil, nil, err
+			return told{}, err
 		}
 		d, err := p.job.show(ctx, p.state)
 		if err != nil || d != nil || p.job.final {
-			return p.job, d, err
+			t := told{any: true, doc: d}
+			if p.job.final {
+				t.over = p.job.text
+			}
+			return t, err
 		}
 	}
 }
+
+// stale implements source.
+func (f *feed) stale() bool { return false }
 
 // first takes what waits longest.
 func (f *feed) first() (pending, error) {

@@ -38,6 +38,7 @@ type bench struct {
 	t      testing.TB
 	conn   *stream.Conn
 	queue  catalog.Key
+	other  catalog.Key // another queue
 	ring   sign.Ring
 	url    string
 	server *Server
@@ -53,8 +54,13 @@ func start(t testing.TB) *bench {
 		Key: b.queue, MaxAge: time.Hour, MaxBytes: 64 << 20, DeadLetterMaxAge: time.Hour,
 		Jobs: true, Results: catalog.Results{MaxAge: time.Hour, MaxBytes: 1 << 30},
 	}
-	if err := conn.EnsureQueue(t.Context(), q, 1); err != nil {
-		t.Fatal(err)
+	other := q
+	b.other.Namespace, b.other.Name = "default", "other"
+	other.Key = b.other
+	for _, q := range []catalog.Queue{q, other} {
+		if err := conn.EnsureQueue(t.Context(), q, 1); err != nil {
+			t.Fatal(err)
+		}
 	}
 	var err error
 	if b.ring, _, err = (sign.Ring{}).Rotate(time.Now().Add(-time.Hour)); err != nil {
@@ -68,7 +74,7 @@ func start(t testing.TB) *bench {
 		t.Fatal(err)
 	}
 	b.server.Use(&catalog.Catalog{
-		Queues: []catalog.Queue{q},
+		Queues: []catalog.Queue{q, other},
 		APIs: []catalog.API{{Key: b.queue, Routes: []catalog.Route{
 			{Name: "r", Method: "POST", Path: "/r", Job: &catalog.QueueTarget{Queue: b.queue}},
 		}}},
@@ -93,27 +99,32 @@ func start(t testing.TB) *bench {
 
 // work is one job.
 type work struct {
-	b    *bench
-	rec  *record.Record
-	text string
-	at   *job.Attempt
+	b     *bench
+	queue catalog.Key
+	rec   *record.Record
+	text  string
+	at    *job.Attempt
 }
 
-func (b *bench) submit() *work {
+func (b *bench) submit() *work { return b.submitOf(record.Client{}, b.queue) }
+
+// submitOf submits a job of a client.
+func (b *bench) submitOf(client record.Client, queue catalog.Key) *work {
 	id, err := record.NewID()
 	if err != nil {
 		b.t.Fatal(err)
 	}
 	now := time.Now()
-	text, err := job.NewID(b.queue, id, now).Text(b.ring)
+	rec := &record.Record{ID: id, Time: now, Job: true, Client: client}
+	text, err := job.NewID(queue, rec, now).Text(b.ring)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return &work{b: b, rec: &record.Record{ID: id, Time: now, Job: true}, text: text}
+	return &work{b: b, queue: queue, rec: rec, text: text}
 }
 
 func (w *work) begin(ctx context.Context) error {
-	at, err := job.Begin(ctx, w.b.conn, w.b.queue, w.rec, time.Now())
+	at, err := job.Begin(ctx, w.b.conn, w.queue, w.rec, time.Now())
 	w.at = at
 	return err
 }
@@ -135,9 +146,9 @@ func (w *work) do(steps ...func(context.Context) error) {
 type event struct {
 	kind, id string
 	doc      struct {
-		ID, Status, Version string
-		Progress            *job.Progress
-		Result              *struct {
+		ID, Status, Version, Position string
+		Progress                      *job.Progress
+		Result                        *struct {
 			Data       json.RawMessage
 			DataBase64 string `json:"data_base64"`
 		}

@@ -6,7 +6,7 @@
 // and resumes; an idle connection costs one goroutine.
 //
 // The data flows through the files in this order: server.go (routes and drain), events.go or socket.go (one
-// connection), feed.go (what is to be told).
+// connection), feed.go (what is to be told of jobs that are named) or client.go (of all of a client).
 //
 // May import: function, catalog, sign, stream, job.
 package realtime
@@ -96,6 +96,7 @@ type queues struct {
 	revision string
 	keys     []catalog.Key
 	maxAges  map[catalog.Key]time.Duration
+	jobs     []catalog.Key // of them those with jobs
 }
 
 // New returns a server. It serves nothing before Use, UseKeys and Run.
@@ -118,6 +119,8 @@ func New(cfg Config) (*Server, error) {
 	s.mux.HandleFunc("GET /jobs/events", s.events)
 	s.mux.HandleFunc("GET /jobs/{id}/socket", s.socket)
 	s.mux.HandleFunc("GET /jobs/socket", s.socket)
+	s.mux.HandleFunc("GET /feeds/{id}/events", s.feedEvents)
+	s.mux.HandleFunc("GET /feeds/{id}/socket", s.feedSocket)
 	return s, nil
 }
 
@@ -126,7 +129,7 @@ func (s *Server) UseKeys(ring sign.Ring) { s.keys.Store(&ring) }
 
 // Use makes cat the catalog whose jobs are served.
 func (s *Server) Use(cat *catalog.Catalog) {
-	q := &queues{revision: cat.Revision(), maxAges: map[catalog.Key]time.Duration{}}
+	q := &queues{revision: cat.Revision(), maxAges: map[catalog.Key]time.Duration{}, jobs: cat.JobQueues()}
 	for _, spec := range cat.Queues {
 		q.keys = append(q.keys, spec.Key)
 		q.maxAges[spec.Key] = spec.MaxAge
@@ -209,7 +212,13 @@ func (s *Server) done() { s.open.Add(-1) }
 const (
 	problemUnavailable = "https://weir.dev/problems/unavailable"
 	problemNoJob       = "https://weir.dev/problems/no-job"
+	problemNoFeed      = "https://weir.dev/problems/no-feed"
 )
+
+// errNoFeed is said of a feed that was never given.
+var errNoFeed = function.Problem{ //nolint:gochecknoglobals // constant
+	Type: problemNoFeed, Status: http.StatusNotFound, Title: "No such feed", Detail: "No feed was ever given this id. POST /feeds gives one.",
+}
 
 // errNoJob is said of an id that was never given.
 var errNoJob = function.Problem{ //nolint:gochecknoglobals // constant

@@ -32,10 +32,11 @@ const (
 // socket is one client's WebSocket (RFC 6455). An idle one costs one goroutine, run, which reads. What is to be sent
 // is sent by a goroutine that lives as long as there is something; the timer's goroutine pings and ends it.
 type socket struct {
-	s    *Server
-	conn *websocket.Conn
-	feed feed
-	many bool // for jobs that the client names; else for one
+	s      *Server
+	conn   *websocket.Conn
+	source source
+	feed   feed // the source, unless the socket is a client's feed
+	many   bool // for jobs that the client names
 
 	ctx  context.Context // ends with the connection
 	end  context.CancelFunc
@@ -74,6 +75,7 @@ func (s *Server) socket(w http.ResponseWriter, req *http.Request) {
 	}
 	k := &socket{s: s, many: req.PathValue("id") == "", until: time.Now().Add(lifetime())}
 	k.feed = feed{s: s, wake: k.wake}
+	k.source = &k.feed
 	var id job.ID
 	var maxAge time.Duration
 	if k.many {
@@ -86,6 +88,32 @@ func (s *Server) socket(w http.ResponseWriter, req *http.Request) {
 			return
 		}
 	}
+	text, after := req.PathValue("id"), req.URL.Query().Get("after")
+	s.serve(w, req, k, func() {
+		if !k.many {
+			k.feed.follow(k.feed.newJob(id, text, maxAge, after))
+		}
+	})
+}
+
+// feedSocket serves a WebSocket of all jobs of a feed.
+func (s *Server) feedSocket(w http.ResponseWriter, req *http.Request) {
+	if !s.begin(w) {
+		return
+	}
+	k := &socket{s: s, until: time.Now().Add(lifetime())}
+	f, err := s.newClientFeed(req.PathValue("id"), req.URL.Query().Get("after"), k.wake)
+	if err != nil {
+		s.done()
+		errNoFeed.Write(w)
+		return
+	}
+	k.source = f
+	s.serve(w, req, k, func() { f.start(k.ctx) })
+}
+
+// serve runs a connection that begin has counted in, until it ends. follow begins to bring what is to be told.
+func (s *Server) serve(w http.ResponseWriter, req *http.Request, k *socket, follow func()) {
 	// An id is all that it takes to ask for a job, by any means: another origin's page may, if it has been told one.
 	conn, err := websocket.Accept(frugal{w}, req, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
@@ -105,12 +133,9 @@ func (s *Server) socket(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	// Not this goroutine: it and the request would be kept for as long as the client stays.
-	text, after := req.PathValue("id"), req.URL.Query().Get("after")
 	s.wg.Go(func() { //nolint:contextcheck // the connection outlives the request, with a context of its own
 		defer s.done()
-		if !k.many {
-			k.feed.follow(k.feed.newJob(id, text, maxAge, after))
-		}
+		follow()
 		k.run()
 	})
 	s.mu.Unlock()
@@ -171,7 +196,7 @@ func (k *socket) run() {
 	k.timer.Stop()
 	k.mu.Unlock()
 	k.stop()
-	k.feed.close()
+	k.source.close()
 	k.end()
 	k.wg.Wait()
 	_ = k.conn.CloseNow()
@@ -192,7 +217,7 @@ func (k *socket) own(f func()) {
 
 // look has the states looked up once more, soon after the beginning.
 func (k *socket) look() {
-	k.feed.lookAgain()
+	k.source.lookAgain()
 	k.again(k.ping)
 }
 
@@ -205,7 +230,7 @@ func (k *socket) ping() {
 	case idle:
 		k.close(closeIdle)
 		return
-	case time.Now().After(k.until):
+	case time.Now().After(k.until), k.source.stale():
 		k.close(closeLife)
 		return
 	}
@@ -228,7 +253,7 @@ func (k *socket) again(f func()) {
 }
 
 func (k *socket) close(c closing) {
-	k.feed.close()
+	k.source.close()
 	_ = k.conn.Close(websocket.StatusCode(c.code), c.reason) // waits for the client's answer, for 5 s at most
 	k.end()
 }
@@ -270,22 +295,22 @@ func (k *socket) send() {
 // flush returns why the connection is to be closed then; nil: it stays open.
 func (k *socket) flush() *closing {
 	for {
-		j, d, err := k.feed.next(k.ctx)
+		t, err := k.source.next(k.ctx)
 		switch {
 		case errors.Is(err, errSlow):
 			return &closeSlow
 		case err != nil:
 			return &closeAway
-		case j == nil && !k.many && k.feed.ended():
+		case !t.any && !k.many && k.source.ended():
 			return &closeEnded
-		case j == nil:
+		case !t.any:
 			return nil
 		}
-		if d != nil && !k.write(d) {
+		if t.doc != nil && !k.write(t.doc) {
 			return nil // run sees it as well
 		}
-		if j.final && k.many {
-			k.unwatch(j.text)
+		if t.over != "" && k.many {
+			k.unwatch(t.over)
 		}
 	}
 }

@@ -25,7 +25,7 @@ import (
 //
 //	flags              bit 0: Body is JSON; bit 1: a failure follows; bit 2: trace context follows;
 //	                   bit 3: the time of a redrive follows; bit 4: the record is a job;
-//	                   bit 5: an input follows
+//	                   bit 5: an input follows; bit 6: a client follows
 //	id                 16 bytes
 //	time               Unix nanoseconds, 8 bytes big endian
 //	attempts
@@ -34,6 +34,7 @@ import (
 //	[failure time (8 bytes), status, reason]  flag bit 1
 //	[redriven (8 bytes)]                    flag bit 3
 //	[input object, size, etag]              flag bit 5
+//	[client (12 bytes)]                     flag bit 6
 //	body               length, bytes
 //
 // TestBlockGolden holds the format: blocks written by an older version stay readable.
@@ -96,6 +97,7 @@ const (
 	flagRedriven
 	flagJob
 	flagInput
+	flagClient
 	flagsKnown = 1<<iota - 1
 )
 
@@ -163,6 +165,9 @@ func (b *Builder) Append(r *Record) error {
 	if r.Input != nil {
 		flags |= flagInput
 	}
+	if r.Client != (Client{}) {
+		flags |= flagClient
+	}
 	p := append(b.payload, flags)
 	p = append(p, r.ID[:]...)
 	p = binary.BigEndian.AppendUint64(p, uint64(r.Time.UnixNano()))
@@ -185,6 +190,9 @@ func (b *Builder) Append(r *Record) error {
 		p = appendString(p, in.Object)
 		p = binary.AppendUvarint(p, uint64(max(in.Size, 0)))
 		p = appendString(p, in.ETag)
+	}
+	if r.Client != (Client{}) {
+		p = append(p, r.Client[:]...)
 	}
 	p = binary.AppendUvarint(p, uint64(len(r.Body)))
 	b.payload = append(p, r.Body...)
@@ -343,6 +351,9 @@ func (d *decoder) record(r *Record) {
 	}
 	if flags&flagInput != 0 {
 		r.Input = &Input{Object: string(d.bytes()), Size: int64(min(d.uvarint(), 1<<62)), ETag: string(d.bytes())}
+	}
+	if flags&flagClient != 0 {
+		copy(r.Client[:], d.fixed(len(r.Client)))
 	}
 	if flags&^flagsKnown != 0 {
 		d.failed = true

@@ -58,6 +58,7 @@ type Record struct {
 	Job         bool // somebody waits for the function's answer: it is called with this record alone
 	Body        []byte
 	Input       *Input    // instead of Body, of a job; nil: Body it is
+	Client      Client    // whose job it is
 	Failure     *Failure  // the last counted failure; nil before the first
 	Redriven    time.Time // when it last left the dead-letter queue; zero: never
 }
@@ -69,6 +70,9 @@ func (r *Record) Age(now time.Time) time.Duration {
 	}
 	return now.Sub(r.Time)
 }
+
+// Client tells whose a job is: a client that has a feed. The zero value: nobody's in particular.
+type Client [12]byte
 
 // Input is where a body is that is too large for a record.
 type Input struct {
@@ -95,6 +99,9 @@ func CutReason(s string) string {
 // Size is the memory and block space that r takes, in bytes, close enough for bounds.
 func (r *Record) Size() int {
 	n := recordOverhead + len(r.Source) + len(r.ContentType) + len(r.TraceParent) + len(r.TraceState) + len(r.Body)
+	if r.Client != (Client{}) {
+		n += len(r.Client)
+	}
 	if r.Input != nil {
 		n += inputOverhead + len(r.Input.Object) + len(r.Input.ETag)
 	}

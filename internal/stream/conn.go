@@ -97,7 +97,9 @@ func Connect(cfg Config) (*Conn, error) {
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.disconnected(err) }),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.trouble.Warn("NATS can't be reached", err) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			c.trouble.Warn("NATS reported an error", err)
+			if !errors.Is(err, nats.ErrSlowConsumer) { // whoever follows states notices what is missing
+				c.trouble.Warn("NATS reported an error", err)
+			}
 		}),
 	}
 	credentials, err := c.credentials(cfg)

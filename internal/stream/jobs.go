@@ -3,6 +3,7 @@ package stream
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -28,12 +29,45 @@ const (
 	watchRetry  = time.Second
 )
 
-func jobSubject(k catalog.Key, id string) string {
-	return "weir.j." + k.Namespace + "." + k.Name + "." + id
+// JobKey names a job among those of its queue.
+type JobKey struct {
+	Client record.Client
+	ID     record.ID
 }
 
-func jobEventSubject(k catalog.Key, id string) string {
-	return "weir.e." + k.Namespace + "." + k.Name + "." + id
+// KeyOf is that of the job whose work is r.
+func KeyOf(r *record.Record) JobKey { return JobKey{r.Client, r.ID} }
+
+// String is the end of a subject: the client, "-" for nobody in particular, and the id.
+func (j JobKey) String() string { return clientToken(j.Client) + "." + j.ID.String() }
+
+func clientToken(c record.Client) string {
+	if c == (record.Client{}) {
+		return "-"
+	}
+	return base64.RawURLEncoding.EncodeToString(c[:])
+}
+
+// parseJobKey reads what String wrote.
+func parseJobKey(text string) (j JobKey, err error) {
+	client, id, _ := strings.Cut(text, ".")
+	if client != "-" {
+		b, err := base64.RawURLEncoding.DecodeString(client)
+		if err != nil || len(b) != len(j.Client) {
+			return j, fmt.Errorf("stream: %q names no client", client)
+		}
+		copy(j.Client[:], b)
+	}
+	j.ID, err = record.ParseID(id)
+	return j, err
+}
+
+func jobSubject(k catalog.Key, end string) string {
+	return "weir.j." + k.Namespace + "." + k.Name + "." + end
+}
+
+func jobEventSubject(k catalog.Key, end string) string {
+	return "weir.e." + k.Namespace + "." + k.Name + "." + end
 }
 
 // JobState is the state of one job as it is stored.
@@ -82,7 +116,7 @@ func (c *Conn) AppendOnce(ctx context.Context, k catalog.Key, r *record.Record) 
 }
 
 // Job returns the state of job id, or ErrNoJob. With several replicas it may be one that was replaced a moment ago.
-func (c *Conn) Job(ctx context.Context, k catalog.Key, id record.ID) (*JobState, error) {
+func (c *Conn) Job(ctx context.Context, k catalog.Key, id JobKey) (*JobState, error) {
 	if err := c.Ready(); err != nil {
 		return nil, err
 	}
@@ -131,7 +165,7 @@ func (c *Conn) last(ctx context.Context, stream, subject string) (*stored, error
 
 // PutJob replaces the state of sequence last, 0 for none, by s, and returns the new one's sequence once it is durable,
 // or ErrJobChanged. On ErrUnavailable, and when ctx ends, it is unknown whether it did.
-func (c *Conn) PutJob(ctx context.Context, k catalog.Key, id record.ID, s JobState, last uint64) (uint64, error) {
+func (c *Conn) PutJob(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64) (uint64, error) {
 	if n := len(s.Header) + len(s.Body); n > MaxJobBytes {
 		return 0, fmt.Errorf("job %s: a state of %d bytes; at most %d", id, n, MaxJobBytes)
 	}
@@ -145,7 +179,7 @@ func (c *Conn) PutJob(ctx context.Context, k catalog.Key, id record.ID, s JobSta
 	return seq, err
 }
 
-func (c *Conn) putJob(ctx context.Context, k catalog.Key, id record.ID, s JobState, last uint64) (uint64, error) {
+func (c *Conn) putJob(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64) (uint64, error) {
 	ctx, cancel := c.bound(ctx, commitTimeout)
 	defer cancel()
 	ack, err := c.js.PublishMsg(ctx, &nats.Msg{
@@ -163,7 +197,7 @@ func (c *Conn) putJob(ctx context.Context, k catalog.Key, id record.ID, s JobSta
 // PutJobUntil is PutJob again and again, until s is durable, the state is another one, ctx ends or the connection is
 // lost; with impatient also until it gets ErrQueueFull or ErrNoQueue. A state that was stored and whose acknowledgement
 // was lost is found to be there.
-func (c *Conn) PutJobUntil(ctx context.Context, k catalog.Key, id record.ID, s JobState, last uint64, impatient bool) (uint64, error) {
+func (c *Conn) PutJobUntil(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64, impatient bool) (uint64, error) {
 	var seq uint64
 	tried := false
 	again := unconfirmed
@@ -218,7 +252,7 @@ type JobWatcher interface {
 	Started()
 	// Changed is a state that was stored; of one job they come in order but for a change of the stream's leader. It
 	// has no body.
-	Changed(id record.ID, s JobState)
+	Changed(id JobKey, s JobState)
 }
 
 // WatchJobs follows the states of queue k's jobs, which NATS publishes anew once they are stored, until ctx ends. NATS
@@ -241,7 +275,7 @@ func (c *Conn) watchJobs(ctx context.Context, k catalog.Key, w JobWatcher) error
 	}
 	live := c.Live()
 	messages := make(chan *nats.Msg, maxJobEvents)
-	sub, err := c.nc.ChanSubscribe(jobEventSubject(k, "*"), messages)
+	sub, err := c.nc.ChanSubscribe(jobEventSubject(k, "*.*"), messages)
 	if err != nil {
 		return err
 	}
@@ -256,7 +290,7 @@ func (c *Conn) watchJobs(ctx context.Context, k catalog.Key, w JobWatcher) error
 	for {
 		select {
 		case m := <-messages:
-			id, err := record.ParseID(strings.TrimPrefix(m.Subject, prefix))
+			id, err := parseJobKey(strings.TrimPrefix(m.Subject, prefix))
 			seq, serr := strconv.ParseUint(m.Header.Get(jetstream.SequenceHeader), 10, 64)
 			if err != nil || serr != nil {
 				c.log.Warn("a message among the states of jobs is none", "subject", m.Subject)

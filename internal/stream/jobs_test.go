@@ -95,37 +95,37 @@ func TestJobStatesReplaceEachOther(t *testing.T) {
 	c := testkit.Conn(t, testkit.NATS(t))
 	q := jobQueue()
 	id := newRecord(t, "x").ID
-	if _, err := c.Job(t.Context(), q.Key, id); !errors.Is(err, stream.ErrUnavailable) {
+	if _, err := c.Job(t.Context(), q.Key, stream.JobKey{ID: id}); !errors.Is(err, stream.ErrUnavailable) {
 		t.Errorf("without a queue: %v", err)
 	}
 	ensure(t, c, q)
-	if _, err := c.Job(t.Context(), q.Key, id); !errors.Is(err, stream.ErrNoJob) {
+	if _, err := c.Job(t.Context(), q.Key, stream.JobKey{ID: id}); !errors.Is(err, stream.ErrNoJob) {
 		t.Errorf("without a state: %v", err)
 	}
-	if _, err := c.PutJob(t.Context(), q.Key, id, stream.JobState{Header: "a"}, 5); !errors.Is(err, stream.ErrJobChanged) {
+	if _, err := c.PutJob(t.Context(), q.Key, stream.JobKey{ID: id}, stream.JobState{Header: "a"}, 5); !errors.Is(err, stream.ErrJobChanged) {
 		t.Errorf("in place of what is not there: %v", err)
 	}
-	one, err := c.PutJob(t.Context(), q.Key, id, stream.JobState{Header: "a", Body: []byte("1")}, 0)
+	one, err := c.PutJob(t.Context(), q.Key, stream.JobKey{ID: id}, stream.JobState{Header: "a", Body: []byte("1")}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.PutJob(t.Context(), q.Key, id, stream.JobState{Header: "b"}, 0); !errors.Is(err, stream.ErrJobChanged) {
+	if _, err := c.PutJob(t.Context(), q.Key, stream.JobKey{ID: id}, stream.JobState{Header: "b"}, 0); !errors.Is(err, stream.ErrJobChanged) {
 		t.Errorf("a second first state: %v", err)
 	}
-	two, err := c.PutJobUntil(t.Context(), q.Key, id, stream.JobState{Header: `{"ü":"é\\n"}`, Body: []byte("2")}, one, false)
+	two, err := c.PutJobUntil(t.Context(), q.Key, stream.JobKey{ID: id}, stream.JobState{Header: `{"ü":"é\\n"}`, Body: []byte("2")}, one, false)
 	if err != nil || two <= one {
 		t.Fatal(two, err)
 	}
-	if got, err := c.Job(t.Context(), q.Key, id); err != nil || got.Header != `{"ü":"é\\n"}` || string(got.Body) != "2" || got.Seq != two {
+	if got, err := c.Job(t.Context(), q.Key, stream.JobKey{ID: id}); err != nil || got.Header != `{"ü":"é\\n"}` || string(got.Body) != "2" || got.Seq != two {
 		t.Errorf("got %+v, %v", got, err)
 	}
-	if _, err := c.PutJob(t.Context(), q.Key, id, stream.JobState{Body: make([]byte, stream.MaxJobBytes+1)}, two); err == nil {
+	if _, err := c.PutJob(t.Context(), q.Key, stream.JobKey{ID: id}, stream.JobState{Body: make([]byte, stream.MaxJobBytes+1)}, two); err == nil {
 		t.Error("a state of any size is stored")
 	}
 	if err := c.DeleteQueue(t.Context(), q.Key); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Job(t.Context(), q.Key, id); !errors.Is(err, stream.ErrUnavailable) {
+	if _, err := c.Job(t.Context(), q.Key, stream.JobKey{ID: id}); !errors.Is(err, stream.ErrUnavailable) {
 		t.Errorf("of a deleted queue: %v", err)
 	}
 }
@@ -143,10 +143,10 @@ func (o *observer) Started() {
 	o.started++
 }
 
-func (o *observer) Changed(id record.ID, s stream.JobState) {
+func (o *observer) Changed(id stream.JobKey, s stream.JobState) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.seen = append(o.seen, id.String()+" "+s.Header+" "+strconv.FormatUint(s.Seq, 10)+" "+strconv.Itoa(len(s.Body)))
+	o.seen = append(o.seen, id.ID.String()+" "+s.Header+" "+strconv.FormatUint(s.Seq, 10)+" "+strconv.Itoa(len(s.Body)))
 }
 
 func (o *observer) count() (started, seen int) {
@@ -172,7 +172,7 @@ func TestWatchJobs(t *testing.T) {
 	put := func(header string) {
 		t.Helper()
 		id := newRecord(t, "x").ID
-		seq, err := c.PutJobUntil(t.Context(), q.Key, id, stream.JobState{Header: header, Body: []byte("large")}, 0, false)
+		seq, err := c.PutJobUntil(t.Context(), q.Key, stream.JobKey{ID: id}, stream.JobState{Header: header, Body: []byte("large")}, 0, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -259,7 +259,7 @@ func TestWriteThatIsNotDecided(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := newRecord(t, "x")
-	if _, err := c.PutJob(t.Context(), q.Key, r.ID, stream.JobState{Header: "a"}, 0); !errors.Is(err, stream.ErrJobChanged) {
+	if _, err := c.PutJob(t.Context(), q.Key, stream.KeyOf(r), stream.JobState{Header: "a"}, 0); !errors.Is(err, stream.ErrJobChanged) {
 		t.Errorf("a state: %v", err)
 	}
 	if _, err := c.TryLease(t.Context(), "x", "a"); !errors.Is(err, stream.ErrBusy) || errors.Is(err, stream.ErrLeaseHeld) {

@@ -24,8 +24,8 @@ import (
 //	                weir.r.ns.name.due      which the server moves here when their time has come. A stream
 //	                                        with schedules can't discard new, hence a stream of its own.
 //	WEIR_D_ns_name  weir.d.ns.name          dead letters.
-//	WEIR_J_ns_name  weir.j.ns.name.ID       the last state of each job, of queues that job routes write to; published
-//	                weir.e.ns.name.ID       here, to whoever listens, once it is stored.
+//	WEIR_J_ns_name  weir.j.ns.name.C.ID     the last state of each job, of queues that job routes write to; published
+//	                weir.e.ns.name.C.ID     here, to whoever listens, once it is stored. C is the client, or "-".
 //	WEIR_O_ns_name  objects of those queues, see objects.go.
 //
 // Names of resources are DNS labels: they hold no dot and no underscore, so these names are unambiguous.
@@ -94,7 +94,7 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 	streams := []jetstream.StreamConfig{dead, retry, main}
 	if q.Jobs {
 		jobs := base
-		jobs.Name, jobs.Subjects = jobStream(q.Key), []string{jobSubject(q.Key, "*")}
+		jobs.Name, jobs.Subjects = jobStream(q.Key), []string{jobSubject(q.Key, "*.*")}
 		jobs.Retention, jobs.Discard = jetstream.LimitsPolicy, jetstream.DiscardNew
 		jobs.MaxBytes, jobs.MaxAge, jobs.MaxMsgsPerSubject = q.Results.MaxBytes, q.Results.MaxAge, 1
 		jobs.RePublish = &jetstream.RePublish{Source: jobSubject(q.Key, ">"), Destination: jobEventSubject(q.Key, ">"), HeadersOnly: true}

@@ -29,7 +29,7 @@ internal/app's TestServicesNeedNoMoreRights runs the services with the same list
 {
         # The look at states of jobs; watches of the buckets of catalog and keys.
         publish: [
-          "$JS.API.STREAM.INFO.KV_WEIR_CATALOG", "$JS.API.STREAM.INFO.KV_WEIR_KEYS", "$JS.API.DIRECT.GET.*.weir.j.>",
+          "$JS.API.STREAM.INFO.KV_WEIR_CATALOG", "$JS.API.STREAM.INFO.KV_WEIR_KEYS", "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.CONSUMER.CREATE.*.*.weir.j.>",
           "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_CATALOG.>",
           "$JS.API.CONSUMER.CREATE.KV_WEIR_KEYS.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_KEYS.>", "$JS.FC.KV_WEIR_KEYS.>"
         ]

@@ -1,0 +1,116 @@
+package job
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/sign"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// FeedsPath is below what clients ask about feeds.
+const FeedsPath = "/feeds/"
+
+// Feed is what a client shows to submit jobs as its own, and to be told of all of them. Nothing of it is stored: whoever
+// knows its text is the client.
+type Feed struct{ secret [feedBytes]byte }
+
+const (
+	feedBytes   = 16
+	purposeFeed = "feed"
+)
+
+// ErrNoFeed means that a text is no feed that was ever given.
+var ErrNoFeed = errors.New("job: no such feed")
+
+// NewFeed returns one that nobody can guess.
+func NewFeed() (f Feed) {
+	_, _ = rand.Read(f.secret[:]) // never fails
+	return f
+}
+
+// Text signs it, or returns ErrNoKeys. It is good as long as the key of now is kept.
+func (f Feed) Text(ring sign.Ring, now time.Time) (string, error) {
+	key, mac, ok := ring.Sign(now, purposeFeed, f.secret[:])
+	if !ok {
+		return "", ErrNoKeys
+	}
+	b := append(binary.BigEndian.AppendUint32(nil, key), f.secret[:]...)
+	return base64.RawURLEncoding.EncodeToString(append(b, mac[:]...)), nil
+}
+
+// ParseFeed reads what Text wrote, or returns ErrNoFeed.
+func ParseFeed(text string, ring sign.Ring) (f Feed, err error) {
+	const size = sign.KeyIDBytes + feedBytes + sign.MACBytes
+	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
+	if err != nil || len(b) != size || len(text) != base64.RawURLEncoding.EncodedLen(size) {
+		return f, ErrNoFeed
+	}
+	secret, mac := b[sign.KeyIDBytes:sign.KeyIDBytes+feedBytes], b[sign.KeyIDBytes+feedBytes:]
+	if !ring.Verify(binary.BigEndian.Uint32(b), mac, purposeFeed, secret) {
+		return f, ErrNoFeed
+	}
+	copy(f.secret[:], secret)
+	return f, nil
+}
+
+// Client is whose the jobs are. It is part of their ids, and says nothing of the feed's text.
+func (f Feed) Client() (c record.Client) {
+	sum := sha256.Sum256(f.secret[:])
+	copy(c[:], sum[:])
+	return c
+}
+
+// Position is how far somebody has been told of each queue's states.
+type Position map[catalog.Key]uint64
+
+// String is a short text of it.
+func (p Position) String() string {
+	var parts []string
+	for k, seq := range p {
+		parts = append(parts, hex.EncodeToString(tag(k))+":"+strconv.FormatUint(seq, 10))
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, ",")
+}
+
+// ParsePosition reads what String wrote. What it can't read, or is of other queues, counts as not told.
+func ParsePosition(text string, queues []catalog.Key) Position {
+	seqs := map[string]uint64{}
+	for part := range strings.SplitSeq(text, ",") {
+		name, seq, _ := strings.Cut(part, ":")
+		if n, err := strconv.ParseUint(seq, 10, 63); err == nil {
+			seqs[name] = n
+		}
+	}
+	p := Position{}
+	for _, k := range queues {
+		if seq, ok := seqs[hex.EncodeToString(tag(k))]; ok {
+			p[k] = seq
+		}
+	}
+	return p
+}
+
+// FollowClient calls f with the present state of each of the client's jobs in the queues, and then with every later one,
+// until ctx ends, f fails or NATS is away; from after on. A job has no state before its first attempt.
+func FollowClient(ctx context.Context, conn *stream.Conn, client record.Client, queues []catalog.Key, after Position, f func(ID, *State) error) error {
+	return conn.FollowClient(ctx, client, queues, after, func(k catalog.Key, j stream.JobKey, s stream.JobState) error {
+		state, err := decode(s.Header, s.Seq)
+		if err != nil {
+			return nil //nolint:nilerr // a job of which nothing can be said; the hub logs it
+		}
+		return f(ID{Queue: k, Record: j.ID, Client: j.Client, Created: state.Created}, state)
+	})
+}

@@ -1,0 +1,139 @@
+package realtime
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/record"
+)
+
+// clientFeed is what is to be told one client of all its jobs: of each the present state, then every later one, each
+// once, in the order of their storing in each queue. It comes from NATS in this order, so how far it has come is one
+// number a queue.
+type clientFeed struct {
+	s      *Server
+	client record.Client
+	queues []catalog.Key
+	wake   func() // something waits
+	after  job.Position
+
+	stop context.CancelFunc
+	done chan struct{} // what brings the states has ended
+
+	mu      sync.Mutex
+	pending []clientState
+	err     error
+	room    chan struct{} // capacity 1: there is room in pending again
+
+	told job.Position // only the goroutine that takes uses it
+}
+
+type clientState struct {
+	id    job.ID
+	state *job.State
+}
+
+// newClientFeed is that of a feed's text, from position on. It brings nothing before start.
+func (s *Server) newClientFeed(text, position string, wake func()) (*clientFeed, error) {
+	feed, err := job.ParseFeed(text, *s.keys.Load())
+	if err != nil {
+		return nil, err
+	}
+	queues := s.queues.Load().jobs
+	after := job.ParsePosition(position, queues)
+	return &clientFeed{
+		s: s, client: feed.Client(), queues: queues, wake: wake, after: after,
+		stop: func() {}, room: make(chan struct{}, 1), told: maps.Clone(after),
+	}, nil
+}
+
+// start begins to bring states, until ctx ends or close.
+func (f *clientFeed) start(ctx context.Context) {
+	ctx, f.stop = context.WithCancel(ctx)
+	f.done = make(chan struct{})
+	go func() {
+		defer close(f.done)
+		err := job.FollowClient(ctx, f.s.cfg.Conn, f.client, f.queues, f.after, func(id job.ID, s *job.State) error { return f.add(ctx, id, s) })
+		f.mu.Lock()
+		f.err = err
+		f.mu.Unlock()
+		f.wake()
+	}()
+}
+
+// add waits while maxPending states wait: what is replaced meanwhile in NATS is left out.
+func (f *clientFeed) add(ctx context.Context, id job.ID, s *job.State) error {
+	for {
+		f.mu.Lock()
+		if len(f.pending) < maxPending {
+			f.pending = append(f.pending, clientState{id, s})
+			f.mu.Unlock()
+			f.wake()
+			return nil
+		}
+		f.mu.Unlock()
+		select {
+		case <-f.room:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// next implements source.
+func (f *clientFeed) next(ctx context.Context) (told, error) {
+	f.mu.Lock()
+	if len(f.pending) == 0 {
+		defer f.mu.Unlock()
+		return told{}, f.err
+	}
+	p := f.pending[0]
+	if f.pending = f.pending[1:]; len(f.pending) == 0 {
+		f.pending = nil
+	}
+	f.mu.Unlock()
+	select {
+	case f.room <- struct{}{}:
+	default:
+	}
+	text, err := p.id.Text(*f.s.keys.Load())
+	if err != nil {
+		return told{}, err
+	}
+	var body []byte
+	if job.Shows(p.state) {
+		at, b, err := job.Get(ctx, f.s.cfg.Conn, p.id, f.s.queues.Load().maxAges[p.id.Queue], time.Now())
+		if err == nil && at.Version() == p.state.Version() { // else the client asks for the result itself
+			body = b
+		}
+	}
+	f.told[p.id.Queue] = p.state.Version()
+	d := job.NewDocument(text, p.state, body)
+	d.Position = f.position()
+	return told{any: true, doc: &d}, nil
+}
+
+// ended implements source: there may always be another job.
+func (f *clientFeed) ended() bool { return false }
+
+// position implements source.
+func (f *clientFeed) position() string { return f.told.String() }
+
+// lookAgain implements source: whatever NATS stores comes.
+func (f *clientFeed) lookAgain() {}
+
+// stale implements source: there are other queues with jobs now.
+func (f *clientFeed) stale() bool { return !slices.Equal(f.queues, f.s.queues.Load().jobs) }
+
+// close implements source.
+func (f *clientFeed) close() {
+	f.stop()
+	if f.done != nil {
+		<-f.done
+	}
+}

@@ -1,0 +1,237 @@
+package realtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/testkit"
+)
+
+// feedOf is a feed: where it is, and whose its jobs are.
+func (b *bench) feedOf() (path string, client record.Client) {
+	b.t.Helper()
+	f := job.NewFeed()
+	text, err := f.Text(b.ring, time.Now())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return job.FeedsPath + text, f.Client()
+}
+
+// each connects by both protocols, to go on after a position.
+func (b *bench) each(path, after string) map[string]listener {
+	b.t.Helper()
+	sse := must[*eventClient](b.t)(b.listen(b.t.Context(), path+"/events", after))
+	b.t.Cleanup(sse.close)
+	ws := must[*socketClient](b.t)(b.dial(b.t.Context(), path+"/socket?after="+after))
+	b.t.Cleanup(ws.close)
+	return map[string]listener{"events": sse, "socket": ws}
+}
+
+func TestFeed(t *testing.T) {
+	b := start(t)
+	path, client := b.feedOf()
+	_, stranger := b.feedOf()
+	done, running, begun := b.submitOf(client, b.queue), b.submitOf(client, b.other), b.submitOf(client, b.queue)
+	begun2 := b.submitOf(client, b.queue) // has no state yet
+	for _, w := range []*work{b.submit(), b.submitOf(stranger, b.queue), done, running} {
+		w.do(w.begin)
+	}
+	done.do(func(ctx context.Context) error { return done.succeed(ctx, "text/plain", "one") })
+
+	listeners := b.each(path, "")
+	name := map[string]string{done.text: "done", running.text: "running", begun.text: "begun", begun2.text: "begun2"}
+	expect := func(l listener, want ...string) (last event) {
+		t.Helper()
+		var got []string
+		for range want {
+			e, err := l.next()
+			if err != nil {
+				t.Fatalf("after %v: %v", got, err)
+			}
+			if e.id != "" && e.id != e.doc.Position {
+				t.Errorf("id %q, position %q", e.id, e.doc.Position)
+			}
+			s := name[e.doc.ID] + " " + e.doc.Status
+			if e.doc.Result != nil {
+				s += " " + string(e.doc.Result.Data)
+			}
+			got, last = append(got, s), e
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("told %q, want %q", got, want)
+		}
+		return last
+	}
+	position := ""
+	for _, l := range listeners { // the present states
+		position = expect(l, `done succeeded "one"`, "running running").doc.Position
+	}
+	begun.do(begun.begin)
+	running.do(func(ctx context.Context) error { return running.succeed(ctx, "text/plain", "two") })
+	for _, l := range listeners { // then every later one
+		expect(l, "begun running", `running succeeded "two"`)
+	}
+	begun.do(func(ctx context.Context) error { return begun.succeed(ctx, "text/plain", "three") })
+	begun2.do(begun2.begin)
+	for _, l := range listeners {
+		expect(l, `begun succeeded "three"`, "begun2 running")
+	}
+	for _, l := range b.each(path, position) { // who comes back is told what is later, and of each job the latest
+		expect(l, `running succeeded "two"`, `begun succeeded "three"`, "begun2 running")
+		l.close()
+	}
+	for _, bad := range []string{path[:len(path)-1], path + "A", job.FeedsPath + "x", job.FeedsPath + done.text} {
+		if l, err := b.listen(t.Context(), bad+"/events", ""); err != nil || l.resp.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %v, %v", bad, l.resp.Status, err)
+		}
+		if _, err := b.dial(t.Context(), bad+"/socket"); err == nil {
+			t.Errorf("%s was taken", bad)
+		}
+	}
+}
+
+// TestFeedOfMany: more states than a server keeps for one client come all the same, each once and in order, to a client
+// that reads slowly too.
+func TestFeedOfMany(t *testing.T) {
+	const n = 5000
+	b := start(t)
+	path, client := b.feedOf()
+	var wg sync.WaitGroup
+	next := make(chan struct{}, n)
+	for range n {
+		next <- struct{}{}
+	}
+	close(next)
+	for range 32 {
+		wg.Go(func() {
+			for range next {
+				w := b.submitOf(client, b.queue)
+				if err := w.begin(t.Context()); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	for what, l := range b.each(path, "") {
+		last := uint64(0)
+		for i := range n {
+			e, err := l.next()
+			if err != nil {
+				t.Fatalf("%s: after %d: %v", what, i, err)
+			}
+			v, err := strconv.ParseUint(e.doc.Version, 10, 64)
+			if err != nil || v <= last {
+				t.Fatalf("%s: %d after %d, %v", what, v, last, err)
+			}
+			last = v
+		}
+	}
+}
+
+// TestFeedRace: jobs that take no time, submitted while the client connects, goes and comes back: of each it is told the
+// end exactly once, and no state twice.
+func TestFeedRace(t *testing.T) {
+	const jobs = 400
+	b := start(t)
+	path, client := b.feedOf()
+	var wg sync.WaitGroup
+	for q, queue := range []catalog.Key{b.queue, b.other} {
+		for range 4 {
+			wg.Go(func() {
+				for i := range jobs / 8 {
+					w := b.submitOf(client, queue)
+					err := w.begin(t.Context())
+					if err == nil {
+						err = w.succeed(t.Context(), "text/plain", "done")
+					}
+					if err != nil {
+						t.Errorf("queue %d, job %d: %v", q, i, err)
+						return
+					}
+				}
+			})
+		}
+	}
+	defer wg.Wait()
+	follow := func(connect func(after string) (listener, error)) error {
+		ends, versions, position := map[string]int{}, map[string]string{}, ""
+		for round := 0; len(ends) < jobs; round++ {
+			l, err := connect(position)
+			if err != nil {
+				return err
+			}
+			for range 7 + round%13 { // then the connection breaks
+				e, err := l.next()
+				if err != nil {
+					l.close()
+					return err
+				}
+				if versions[e.doc.ID] == e.doc.Version {
+					l.close()
+					return fmt.Errorf("version %s of a job came twice", e.doc.Version)
+				}
+				versions[e.doc.ID], position = e.doc.Version, e.doc.Position
+				if e.doc.Status == "succeeded" {
+					ends[e.doc.ID]++
+				}
+				if len(ends) == jobs {
+					break
+				}
+			}
+			l.close()
+		}
+		for n := range maps.Values(ends) {
+			if n != 1 {
+				return errors.New("an end came " + strconv.Itoa(n) + " times")
+			}
+		}
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
+	defer cancel()
+	results := make(chan error)
+	go func() {
+		results <- follow(func(after string) (listener, error) { return b.listen(ctx, path+"/events", after) })
+	}()
+	go func() {
+		results <- follow(func(after string) (listener, error) { return b.dial(ctx, path+"/socket?after="+after) })
+	}()
+	for range 2 {
+		if err := <-results; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestFeedOfOtherQueues: a client is told to come back when there are other queues to follow.
+func TestFeedOfOtherQueues(t *testing.T) {
+	b := start(t)
+	path, _ := b.feedOf()
+	feed, err := b.server.newClientFeed(path[len(job.FeedsPath):], "", func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if feed.stale() {
+		t.Error("with nothing changed")
+	}
+	b.server.Use(&catalog.Catalog{Queues: []catalog.Queue{{Key: b.other, Jobs: true}}})
+	if !feed.stale() {
+		t.Error("with a queue less")
+	}
+}

@@ -1,0 +1,214 @@
+package stream
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/record"
+)
+
+const (
+	// clientHeartbeat is how often the server says how far it has come, so that a lost message is noticed although none
+	// follows. After two that are missing the consumer is made anew.
+	clientHeartbeat = 15 * time.Second
+	// maxClientStates bounds the states that wait in memory. What is dropped past it comes again.
+	maxClientStates = 512
+)
+
+// FollowClient calls f with the present state of each of the client's jobs in the queues, and then with every later one,
+// until ctx ends, f fails or NATS is away. Of each queue they come in the order of their sequences, from the one after
+// that in after on; states that were replaced meanwhile are left out. They have no body.
+//
+// It is a consumer for each queue, as the client's own ordered one: in the memory of one server, made anew from where it
+// was when messages are missing. Unlike that one it takes no right but that to make consumers of the states of jobs:
+// pulling, or deleting, would be a right over any consumer of any queue. It vanishes by itself.
+func (c *Conn) FollowClient(ctx context.Context, client record.Client, queues []catalog.Key, after map[catalog.Key]uint64, f func(catalog.Key, JobKey, JobState) error) error {
+	if client == (record.Client{}) {
+		return errors.New("stream: the jobs of nobody in particular can't be followed")
+	}
+	live := c.Live()
+	if err := c.Ready(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	defer context.AfterFunc(live, func() { cancel(ErrUnavailable) })()
+	w := &clientWatch{conn: c, client: client, queues: make([]clientQueue, len(queues)), messages: make(chan *nats.Msg, maxClientStates)}
+	for i, k := range queues {
+		w.queues[i] = clientQueue{key: k, seq: after[k]}
+	}
+	defer w.close()
+	for looked := (time.Time{}); ; {
+		if time.Since(looked) >= clientHeartbeat {
+			looked = time.Now()
+			if err := w.consumeSilent(ctx); err != nil {
+				return err
+			}
+		}
+		m, err := w.next(ctx)
+		if err == nil && m != nil {
+			err = w.receive(ctx, m, f)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// clientWatch is one FollowClient.
+type clientWatch struct {
+	conn     *Conn
+	client   record.Client
+	queues   []clientQueue
+	messages chan *nats.Msg
+}
+
+// clientQueue is how far one queue's states have come.
+type clientQueue struct {
+	key   catalog.Key
+	seq   uint64             // of the stream
+	sub   *nats.Subscription // of the present consumer; nil: there was none yet
+	count uint64             // of its messages that have come
+	heard time.Time          // from it; zero: there is none
+}
+
+func (w *clientWatch) close() {
+	for _, q := range w.queues {
+		if q.sub != nil {
+			_ = q.sub.Unsubscribe() // with whom it is for, the consumer goes
+		}
+	}
+}
+
+// consumeSilent makes the consumers that are not there, or have sent nothing for too long.
+func (w *clientWatch) consumeSilent(ctx context.Context) error {
+	for i := range w.queues {
+		if q := &w.queues[i]; time.Since(q.heard) > 2*clientHeartbeat+clientHeartbeat/2 {
+			if err := w.consume(ctx, q); err != nil {
+				return fmt.Errorf("queue %s: follow a client's jobs: %w", q.key, err)
+			}
+		}
+	}
+	return nil
+}
+
+// consume makes the consumer of a queue, from where it is.
+func (w *clientWatch) consume(ctx context.Context, q *clientQueue) error {
+	if q.sub != nil {
+		_ = q.sub.Unsubscribe()
+	}
+	// A subject for each consumer: the server takes only the very subject for somebody who listens.
+	sub, err := w.conn.nc.ChanSubscribe(w.conn.nc.NewInbox(), w.messages)
+	if err != nil {
+		return w.conn.apiError(ctx, err)
+	}
+	q.sub, q.count, q.heard = sub, 0, time.Now()
+	name, filter := uuid.NewString(), jobSubject(q.key, clientToken(w.client)+".*")
+	request := struct {
+		Stream string                   `json:"stream_name"`
+		Config jetstream.ConsumerConfig `json:"config"`
+		Action string                   `json:"action"`
+	}{
+		Stream: jobStream(q.key), Action: "create",
+		Config: jetstream.ConsumerConfig{
+			Name: name, DeliverSubject: sub.Subject, FilterSubject: filter,
+			DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: q.seq + 1,
+			AckPolicy: jetstream.AckNonePolicy, HeadersOnly: true, MemoryStorage: true, Replicas: 1,
+			IdleHeartbeat: clientHeartbeat, InactiveThreshold: clientHeartbeat,
+		},
+	}
+	data, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	bctx, cancel := w.conn.bound(ctx, apiTimeout)
+	defer cancel()
+	m, err := w.conn.nc.RequestWithContext(bctx, jetstream.DefaultAPIPrefix+"CONSUMER.CREATE."+request.Stream+"."+name+"."+filter, data)
+	if err != nil {
+		return w.conn.apiError(bctx, err)
+	}
+	var answer struct {
+		Error *jetstream.APIError `json:"error"`
+	}
+	if err := json.Unmarshal(m.Data, &answer); err != nil {
+		return err
+	}
+	if answer.Error != nil {
+		if answer.Error.ErrorCode == jetstream.JSErrCodeStreamNotFound { // it has no jobs yet, or was deleted
+			q.heard = time.Time{}
+			return nil
+		}
+		return w.conn.apiError(bctx, answer.Error)
+	}
+	return nil
+}
+
+// next waits for a message; nil after some time without any.
+func (w *clientWatch) next(ctx context.Context) (*nats.Msg, error) {
+	timer := time.NewTimer(clientHeartbeat)
+	defer timer.Stop()
+	select {
+	case m := <-w.messages:
+		return m, nil
+	case <-timer.C:
+		return nil, nil //nolint:nilnil // documented
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// receive takes a state, or a sign of life, of one of the present consumers.
+func (w *clientWatch) receive(ctx context.Context, m *nats.Msg, f func(catalog.Key, JobKey, JobState) error) error {
+	i := slices.IndexFunc(w.queues, func(q clientQueue) bool { return q.sub == m.Sub })
+	if i < 0 {
+		return nil // of a former consumer
+	}
+	q := &w.queues[i]
+	alive := m.Subject == q.sub.Subject // else it is a state, under its own subject
+	var last, seq uint64
+	if alive {
+		n, err := strconv.ParseUint(m.Header.Get("Nats-Last-Consumer"), 10, 64)
+		if err != nil {
+			return nil //nolint:nilerr // none of the server's
+		}
+		last = n
+	} else {
+		meta, err := m.Metadata()
+		if err != nil {
+			return nil //nolint:nilerr // none of the server's
+		}
+		last, seq = meta.Sequence.Consumer, meta.Sequence.Stream
+	}
+	q.heard = time.Now()
+	expected := q.count
+	if !alive {
+		expected++
+	}
+	if last != expected { // something is missing
+		if err := w.consume(ctx, q); err != nil {
+			return fmt.Errorf("queue %s: follow a client's jobs: %w", q.key, err)
+		}
+		return nil
+	}
+	if alive {
+		return nil
+	}
+	q.count, q.seq = expected, seq
+	id, err := parseJobKey(strings.TrimPrefix(m.Subject, jobSubject(q.key, "")))
+	if err != nil {
+		w.conn.log.Warn("a message among the states of jobs is none", "subject", m.Subject)
+		return nil
+	}
+	return f(q.key, id, JobState{Header: m.Header.Get(headerJobState), Seq: seq})
+}
