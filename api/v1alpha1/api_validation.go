@@ -146,7 +146,7 @@ func (r *Route) validateUpload(p *field.Path) field.ErrorList {
 	case r.Schema != nil:
 		return field.ErrorList{field.Forbidden(upload, "what is uploaded is not checked against a schema: remove schema or maxUploadBytes")}
 	}
-	return validateBytes(r.Job.MaxUploadBytes, 1, maxQueueBytes, upload)
+	return validateBytes(r.Job.MaxUploadBytes, 0, maxQueueBytes, upload)
 }
 
 func (m *RouteMatch) validate(p *field.Path) field.ErrorList {

@@ -292,7 +292,7 @@ func TestReplacedUpload(t *testing.T) {
 	path := j.submit("", "Weir-Input", u.ID)
 	j.put(u, noise(2, 1000), 1000)
 	j.release()
-	if r := j.until(path, "failed"); r.doc.Error == nil || !strings.Contains(r.doc.Error.Detail, "not there any more") {
+	if r := j.until(path, "failed"); r.doc.Error == nil || !strings.Contains(r.doc.Error.Detail, "that was uploaded is not there") {
 		t.Errorf("failed: %+v", r)
 	}
 }

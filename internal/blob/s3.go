@@ -27,6 +27,8 @@ const (
 	maxParts  = 10000
 	// MaxS3Object is the largest object that a Put can store.
 	MaxS3Object = partBytes * maxParts
+	// MaxS3Upload is the most that S3 takes in one request, as by a pre-signed URL.
+	MaxS3Upload = 5 << 30
 	// singleBytes is up to where an object is one request instead of three.
 	singleBytes = 256 << 10
 	// credentialsEvery is how often the file of credentials is read again, so that they can be rotated.
@@ -294,6 +296,9 @@ func (s *S3) PresignPut(ctx context.Context, queue catalog.Key, key, contentType
 	if size < 0 {
 		return Presigned{}, errors.New("blob: an object has no negative size")
 	}
+	if size > MaxS3Upload {
+		return Presigned{}, ErrTooLarge
+	}
 	headers := http.Header{"Content-Length": {strconv.FormatInt(size, 10)}}
 	if contentType != "" {
 		headers.Set("Content-Type", contentType)
@@ -330,6 +335,9 @@ func s3Error(ctx context.Context, err error) error {
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
 	case answer.StatusCode == http.StatusInsufficientStorage, strings.Contains(answer.Code, "QuotaExceeded"), answer.Code == "XMinioStorageFull":
 		return fmt.Errorf("%w: %w", ErrFull, err)
+	case answer.StatusCode == http.StatusUnauthorized, answer.StatusCode == http.StatusForbidden, answer.Code == minio.NoSuchBucket:
+		// Credentials that are being rotated, a clock, a name: for an operator to mend, and then it is there.
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	case answer.StatusCode >= 500, answer.StatusCode == http.StatusTooManyRequests:
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}

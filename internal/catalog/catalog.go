@@ -102,6 +102,9 @@ type Objects struct {
 	MaxBytes int64         `json:"maxBytes"`
 }
 
+// MaxObject is how large one of them may be: one alone must not take the room of all.
+func (o Objects) MaxObject() int64 { return o.MaxBytes / 2 }
+
 // Mapping is an event source mapping: it moves records from one queue to one function.
 type Mapping struct {
 	Key
@@ -113,7 +116,7 @@ type Mapping struct {
 	Heartbeat      time.Duration `json:"heartbeat"` // of jobs that go on after their call
 	Retry          Retry         `json:"retry"`
 	BisectOnError  bool          `json:"bisectOnError"`
-	MaxResultBytes int64         `json:"maxResultBytes"` // of a job: its queue's Objects.MaxBytes
+	MaxResultBytes int64         `json:"maxResultBytes"` // of a job: its queue's Objects.MaxObject
 }
 
 // Batch bounds one function call. A batch is complete at the first bound that is met.

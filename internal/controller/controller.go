@@ -266,6 +266,9 @@ func expireAll(ctx context.Context, cfg Config) error {
 	}
 	var errs []error
 	for _, q := range published.Catalog.Queues {
+		if q.Objects.MaxAge <= 0 { // as an earlier version has published it
+			continue
+		}
 		n, err := cfg.Objects.Expire(ctx, q.Key, q.Objects.MaxAge)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("queue %s: %w", q.Key, err))

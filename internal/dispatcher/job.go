@@ -24,17 +24,26 @@ func (e *episode) job(intake, work context.Context, it *item) {
 		if err := e.m.limiter.Acquire(intake); err != nil {
 			return
 		}
+		// Before the attempt begins: what is waited for is no part of its time, and a job that is cancelled meanwhile is
+		// not called.
+		free, err := e.m.transfers.input(intake, it.rec)
+		if err != nil {
+			e.m.limiter.Cancel()
+			return
+		}
 		attempt, err := job.Begin(work, e.m.cfg.Conn, e.m.queue, it.rec, time.Now())
 		if err == nil && !e.m.holds() {
 			err = errNotOurs
 		}
 		if err != nil {
+			free()
 			e.m.limiter.Cancel()
 			e.goOn(work, it, attempt, err)
 			return
 		}
 		callback := e.m.callback(attempt.Token())
 		o, result, body, cancelled := e.ask(work, it, watch, callback)
+		free()
 		if cancelled || work.Err() != nil && o.Class == invoke.NotNow {
 			e.m.limiter.Cancel() // we cut the call ourselves: it says nothing about the function
 			if cancelled {
@@ -44,6 +53,7 @@ func (e *episode) job(intake, work context.Context, it *item) {
 		}
 		switch o = e.m.release(o, 1); {
 		case o.Class == invoke.Done && o.Status == http.StatusAccepted && callback != "":
+			e.m.drop(work, result) // the result is what it reports later
 			err := attempt.Wait(work, e.m.spec().Heartbeat, time.Now())
 			if err == nil {
 				err = job.ErrWaiting
@@ -133,7 +143,13 @@ func (e *episode) ask(work context.Context, it *item, watch *job.Watch, callback
 	spec := e.m.spec()
 	o, answer := e.m.cfg.Client.Ask(ctx, invoke.Question{
 		URL: spec.Function.URL, Record: it.rec, Timeout: spec.Timeout, Callback: callback,
-		Open:  func(ctx context.Context) (io.ReadCloser, error) { return e.m.openInput(ctx, it.rec.Input) },
+		Open: func(ctx context.Context) (io.ReadCloser, error) {
+			r, err := e.m.openInput(ctx, it.rec.Input)
+			if ended, eerr := job.Ended(ctx, e.m.cfg.Conn, e.m.queue, it.rec); eerr == nil && ended { // opening took its time
+				cancel(errCancelled)
+			}
+			return r, err
+		},
 		Limit: job.MaxInlineBytes,
 		Keep: func(ctx context.Context, contentType string, body io.Reader) (err error) {
 			result, err = e.m.keep(ctx, it.rec.ID, contentType, body, spec.MaxResultBytes)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"sync"
 
 	"github.com/weir-dev/weir/internal/blob"
 	"github.com/weir-dev/weir/internal/invoke"
@@ -14,8 +13,8 @@ import (
 )
 
 // maxTransfers bounds the objects that are read, and those that are written, at a time in this process: each holds some
-// MiB. Calls that need one more wait for it, within their time. The two have bounds of their own, as a function that
-// answers while it reads must not wait for itself.
+// MiB. Jobs that need one more wait for it. The two have bounds of their own, as a function that answers while it reads
+// must not wait for itself.
 const maxTransfers = 16
 
 // transfers are what the mappings of a process share.
@@ -25,33 +24,35 @@ func newTransfers() *transfers {
 	return &transfers{inputs: make(chan struct{}, maxTransfers), results: make(chan struct{}, maxTransfers)}
 }
 
-func acquire(ctx context.Context, slots chan struct{}) error {
+// input waits until rec's input may be read, if it has one. The caller calls done after that.
+func (t *transfers) input(ctx context.Context, rec *record.Record) (done func(), err error) {
+	if rec.Input == nil {
+		return func() {}, nil
+	}
+	return acquire(ctx, t.inputs)
+}
+
+func acquire(ctx context.Context, slots chan struct{}) (done func(), err error) {
 	select {
 	case slots <- struct{}{}:
-		return nil
+		return func() { <-slots }, nil
 	case <-ctx.Done():
-		return context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
 }
 
 // openInput opens what is sent to the function instead of a body. What fails then is not the function's fault.
 func (m *mapping) openInput(ctx context.Context, in *record.Input) (io.ReadCloser, error) {
-	if err := acquire(ctx, m.transfers.inputs); err != nil {
-		return nil, err
-	}
-	release := sync.OnceFunc(func() { <-m.transfers.inputs })
 	r, err := job.OpenInput(ctx, m.cfg.Objects, m.queue, in)
 	if err != nil {
-		release()
 		return nil, m.trouble(err)
 	}
-	return &inputReader{r, m, release}, nil
+	return &inputReader{r, m}, nil
 }
 
 type inputReader struct {
 	io.ReadCloser
-	m       *mapping
-	release func()
+	m *mapping
 }
 
 func (r *inputReader) Read(p []byte) (int, error) {
@@ -62,17 +63,13 @@ func (r *inputReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func (r *inputReader) Close() error {
-	defer r.release()
-	return r.ReadCloser.Close()
-}
-
 // keep stores a result that is too large to be kept with the state.
 func (m *mapping) keep(ctx context.Context, id record.ID, contentType string, body io.Reader, limit int64) (job.Result, error) {
-	if err := acquire(ctx, m.transfers.results); err != nil {
-		return job.Result{}, err
+	done, err := acquire(ctx, m.transfers.results)
+	if err != nil {
+		return job.Result{}, &invoke.Trouble{Class: invoke.NotNow, Err: fmt.Errorf("too many large results at once: %w", err)}
 	}
-	defer func() { <-m.transfers.results }()
+	defer done()
 	r, err := job.StoreResult(ctx, m.cfg.Objects, m.queue, id, contentType, body, limit)
 	return r, m.trouble(err)
 }
@@ -93,9 +90,10 @@ func (m *mapping) trouble(err error) error {
 		// An attempt is counted: the work is done anew for each, and the room may not come.
 		return &invoke.Trouble{Class: invoke.Failed, Err: fmt.Errorf("the result has no room: raise objects.maxBytes of the queue: %w", err)}
 	case errors.Is(err, blob.ErrTooLarge):
-		return &invoke.Trouble{Class: invoke.Refused, Err: fmt.Errorf("the result is larger than objects.maxBytes of the queue: %w", err)}
+		return &invoke.Trouble{Class: invoke.Refused, Err: fmt.Errorf("the result is larger than half of objects.maxBytes of the queue: %w", err)}
 	case errors.Is(err, blob.ErrNotFound), errors.Is(err, blob.ErrGone):
-		return &invoke.Trouble{Class: invoke.Refused, Err: fmt.Errorf("the input that was uploaded is not there any more: %w", err)}
+		// Maybe a replica doesn't know of it yet; if it has expired, the attempts are soon used up.
+		return &invoke.Trouble{Class: invoke.Failed, Err: fmt.Errorf("the input that was uploaded is not there: %w", err)}
 	}
 	return err
 }

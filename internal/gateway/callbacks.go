@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/weir-dev/weir/internal/blob"
 	"github.com/weir-dev/weir/internal/job"
 )
 
@@ -83,7 +84,11 @@ func reported(w http.ResponseWriter, req *http.Request, err error) {
 
 // largeResult takes a result that may be too large to be kept with the state, or whose size isn't said.
 func (g *Gateway) largeResult(w http.ResponseWriter, req *http.Request, token job.Token, limit int64) {
-	body, done, ok := g.receive(w, req)
+	if req.ContentLength > limit {
+		writeProblem(w, req, problemOfJob(blob.ErrTooLarge))
+		return
+	}
+	body, done, ok := g.receive(w, req, &g.reports)
 	if !ok {
 		return
 	}
@@ -96,8 +101,8 @@ func (g *Gateway) largeResult(w http.ResponseWriter, req *http.Request, token jo
 	}
 	if len(start) > job.MaxInlineBytes {
 		result, err = job.StoreResult(ctx, g.cfg.Objects, token.Queue, token.Record, result.ContentType, io.MultiReader(bytes.NewReader(start), body), limit)
-		if start = nil; body.err != nil {
-			writeProblem(w, req, problemOfBody(body.err, limit))
+		if start = nil; body.failed() != nil {
+			writeProblem(w, req, problemOfBody(body.failed(), limit))
 			return
 		}
 	}

@@ -94,12 +94,13 @@ type Gateway struct {
 	drain      context.Context // ends when the gateway begins to stop
 	startDrain context.CancelFunc
 	bodies     atomic.Int64 // bytes
-	transfers  atomic.Int64 // of objects
+	transfers  atomic.Int64 // of objects, by clients
+	reports    atomic.Int64 // the same, of results that functions report
 
 	mu      sync.Mutex
 	writers map[catalog.Key]*writer
 	ended   bool           // no writer is started any more
-	wg      sync.WaitGroup // of the writers, and of what is passed on to realtime
+	wg      sync.WaitGroup // of the writers, of transfers, and of what is passed on to realtime
 }
 
 // writer is the running group commit of one queue.

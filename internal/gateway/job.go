@@ -126,7 +126,7 @@ func problemOfJob(err error) problem {
 		}
 	case errors.Is(err, blob.ErrTooLarge):
 		return problem{
-			Status: http.StatusRequestEntityTooLarge, Type: typeTooLarge, Title: "Body too large", Detail: "It is larger than objects.maxBytes of the queue.",
+			Status: http.StatusRequestEntityTooLarge, Type: typeTooLarge, Title: "Body too large", Detail: "It is larger than half of objects.maxBytes of the queue.",
 		}
 	case errors.Is(err, job.ErrOver):
 		return problem{

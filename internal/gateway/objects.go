@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/weir-dev/weir/internal/blob"
@@ -20,11 +21,14 @@ const (
 	// uploadExpiry is how long an upload may begin, resultExpiry a download.
 	uploadExpiry = time.Hour
 	resultExpiry = 15 * time.Minute
-	// maxTransfers bounds the objects that pass through this process at a time: each holds some MiB.
+	// maxTransfers bounds the objects that clients send and get through this process at a time, and as many results that
+	// functions report: each holds some MiB.
 	maxTransfers = 32
-	// transferTimeout is how long the other side of a transfer may give or take nothing.
+	// transferTimeout is how long the other side of a transfer may give or take nothing. Over all, after as long, it must
+	// give or take minTransferRate.
 	transferTimeout = 30 * time.Second
-	maxUploadAsked  = 8 << 10 // bytes of the question
+	minTransferRate = 16 << 10 // bytes a second
+	maxUploadAsked  = 8 << 10  // bytes of the question
 )
 
 // upload is an input as a record has it.
@@ -53,7 +57,7 @@ type uploadAnswer struct {
 // upload gives a pre-signed URL for the input of a job that is to be submitted: POST /uploads. It stores nothing, and
 // counts as a request of the route.
 func (g *Gateway) upload(w http.ResponseWriter, req *http.Request) {
-	ask := uploadQuestion{Method: http.MethodPost}
+	ask := uploadQuestion{Method: http.MethodPost, Size: -1}
 	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxUploadAsked))
 	if err == nil {
 		err = json.Unmarshal(body, &ask)
@@ -85,6 +89,9 @@ func (g *Gateway) upload(w http.ResponseWriter, req *http.Request) {
 	id := job.NewUploadID()
 	p, err := g.cfg.Objects.PresignPut(req.Context(), route.queue, job.UploadKey(id), ask.ContentType, ask.Size, uploadExpiry)
 	switch {
+	case errors.Is(err, blob.ErrTooLarge):
+		writeProblem(w, req, problemOfUploadSize(blob.MaxS3Upload))
+		return
 	case errors.Is(err, blob.ErrMediaType):
 		writeProblem(w, req, badUpload(fmt.Sprintf("contentType must be at most %d printable ASCII characters.", blob.MaxContentType)))
 		return
@@ -130,7 +137,7 @@ func (r *route) jobOfUpload(w http.ResponseWriter, req *http.Request, id string,
 		writeProblem(w, req, badUpload("A request with "+headerInput+" has no body: what was uploaded is it."))
 		return
 	}
-	input, contentType, err := job.Uploaded(req.Context(), r.g.cfg.Objects, r.queue, id)
+	input, contentType, err := job.Uploaded(req.Context(), r.g.cfg.Objects, r.queue, id, now)
 	switch {
 	case errors.Is(err, blob.ErrNotFound), errors.Is(err, blob.ErrKey):
 		writeProblem(w, req, problem{
@@ -173,17 +180,21 @@ func (j *jobRequest) redirect(w http.ResponseWriter, req *http.Request, r *job.R
 // getObject serves what a pre-signed URL of a store in NATS names.
 func (g *Gateway) getObject(w http.ResponseWriter, req *http.Request) {
 	permit, ok := g.permit(w, req)
-	if !ok || !g.transfer(w, req) {
+	if !ok {
 		return
 	}
-	defer g.transfers.Add(-1)
+	done, ok := g.transfer(w, req, &g.transfers)
+	if !ok {
+		return
+	}
+	defer done()
 	o, err := g.cfg.Objects.Open(req.Context(), permit.Queue, permit.Key)
 	if err != nil {
 		g.objectProblem(w, req, err)
 		return
 	}
 	defer func() { _ = o.Close() }()
-	if err := o.Write(&sender{w, http.NewResponseController(w)}, req); err != nil {
+	if err := o.Write(&sender{w, http.NewResponseController(w), pace{start: time.Now()}}, req); err != nil {
 		g.cfg.Log.Info("an object was not sent to its end", "queue", permit.Queue.String(), "object", permit.Key, "error", err)
 		panic(http.ErrAbortHandler) // the client must not take the part that it has for the whole
 	}
@@ -195,15 +206,15 @@ func (g *Gateway) putObject(w http.ResponseWriter, req *http.Request) {
 	if !ok {
 		return
 	}
-	body, done, ok := g.receive(w, req)
+	body, done, ok := g.receive(w, req, &g.transfers)
 	if !ok {
 		return
 	}
 	defer done()
 	info, err := g.cfg.Objects.Put(req.Context(), permit.Queue, permit.Key, permit.ContentType, body, permit.Size)
 	switch {
-	case body.err != nil:
-		writeProblem(w, req, problemOfBody(body.err, permit.Size))
+	case body.failed() != nil:
+		writeProblem(w, req, problemOfBody(body.failed(), permit.Size))
 	case err != nil:
 		g.objectProblem(w, req, err)
 	default:
@@ -215,7 +226,12 @@ func (g *Gateway) putObject(w http.ResponseWriter, req *http.Request) {
 // permit reads the URL. ok is false when it permits no such request, which is answered then.
 func (g *Gateway) permit(w http.ResponseWriter, req *http.Request) (permit blob.Permit, ok bool) {
 	w.Header().Set(headerRequestID, requestID(req.Header, newRequestID))
-	permit, err := blob.ParseToken(req.PathValue("token"), g.ring(), time.Now())
+	ring := g.ring()
+	if len(ring.Keys) == 0 {
+		writeProblem(w, req, problemOfJob(job.ErrNoKeys))
+		return permit, false
+	}
+	permit, err := blob.ParseToken(req.PathValue("token"), ring, time.Now())
 	if err == nil {
 		err = permit.Check(req)
 	}
@@ -230,57 +246,93 @@ func (g *Gateway) permit(w http.ResponseWriter, req *http.Request) (permit blob.
 	return permit, err == nil
 }
 
-// transfer counts another one in, or answers that there can't be one now. The caller counts it out.
-func (g *Gateway) transfer(w http.ResponseWriter, req *http.Request) bool {
-	if g.transfers.Add(1) <= maxTransfers {
-		return true
+// transfer counts another one in among those in flight, or answers that there can't be one now. Run waits for it. The
+// caller calls done.
+func (g *Gateway) transfer(w http.ResponseWriter, req *http.Request, inFlight *atomic.Int64) (done func(), ok bool) {
+	if inFlight.Add(1) > maxTransfers {
+		inFlight.Add(-1)
+		writeProblem(w, req, problem{
+			Status: http.StatusServiceUnavailable, Type: typeUnavailable, Title: "Too many transfers at once", retryAfter: 1,
+			Detail: "Nothing was stored. Try again.",
+		})
+		return nil, false
 	}
-	g.transfers.Add(-1)
-	writeProblem(w, req, problem{
-		Status: http.StatusServiceUnavailable, Type: typeUnavailable, Title: "Too many transfers at once", retryAfter: 1,
-		Detail: "Nothing was stored. Try again.",
-	})
-	return false
+	g.wg.Add(1)
+	return func() {
+		inFlight.Add(-1)
+		g.wg.Done()
+	}, true
 }
 
-// receive prepares to read a large body, however long it takes, as long as something comes. ok is false when it can't
-// be, which is answered then; else the caller calls done.
-func (g *Gateway) receive(w http.ResponseWriter, req *http.Request) (body *receiver, done func(), ok bool) {
-	if !g.transfer(w, req) {
+// receive prepares to read a large body, as long as it keeps pace. ok is false when it can't be, which is answered then;
+// else the caller calls done.
+func (g *Gateway) receive(w http.ResponseWriter, req *http.Request, inFlight *atomic.Int64) (body *receiver, done func(), ok bool) {
+	if done, ok = g.transfer(w, req, inFlight); !ok {
 		return nil, nil, false
 	}
-	return &receiver{r: req.Body, rc: http.NewResponseController(w)}, func() { g.transfers.Add(-1) }, true
+	return &receiver{r: req.Body, rc: http.NewResponseController(w), pace: pace{start: time.Now()}}, done, true
+}
+
+// pace is how a transfer goes.
+type pace struct {
+	start time.Time
+	bytes int64
+}
+
+// deadline is when the other side has given or taken too little.
+func (p *pace) deadline() time.Time {
+	now := time.Now()
+	still := now.Add(transferTimeout)
+	over := p.start.Add(transferTimeout + time.Duration(float64(p.bytes)/minTransferRate*float64(time.Second)))
+	if over.Before(still) {
+		return over
+	}
+	return still
 }
 
 // receiver reads the body of a request, and remembers why that failed.
 type receiver struct {
-	r   io.Reader
-	rc  *http.ResponseController
-	err error
+	r    io.Reader
+	rc   *http.ResponseController
+	pace pace
+	err  error // io.EOF too: no deadline is set after the end
 }
 
 func (r *receiver) Read(p []byte) (int, error) {
-	if err := r.rc.SetReadDeadline(time.Now().Add(transferTimeout)); err != nil {
+	if r.err != nil {
+		return 0, r.err
+	}
+	if err := r.rc.SetReadDeadline(r.pace.deadline()); err != nil {
 		return 0, err
 	}
 	n, err := r.r.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) {
-		r.err = err
-	}
+	r.pace.bytes += int64(n)
+	r.err = err
 	return n, err
 }
 
-// sender writes an answer, however long it takes, as long as the client takes something.
+// failed is why reading failed; nil: it didn't.
+func (r *receiver) failed() error {
+	if errors.Is(r.err, io.EOF) {
+		return nil
+	}
+	return r.err
+}
+
+// sender writes an answer, as long as the client keeps pace.
 type sender struct {
 	http.ResponseWriter
-	rc *http.ResponseController
+	rc   *http.ResponseController
+	pace pace
 }
 
 func (s *sender) Write(p []byte) (int, error) {
-	if err := s.rc.SetWriteDeadline(time.Now().Add(transferTimeout)); err != nil {
+	if err := s.rc.SetWriteDeadline(s.pace.deadline()); err != nil {
 		return 0, err
 	}
-	return s.ResponseWriter.Write(p)
+	n, err := s.ResponseWriter.Write(p)
+	s.pace.bytes += int64(n)
+	return n, err
 }
 
 // objectProblem answers what an error of the store means.

@@ -64,7 +64,7 @@ func (g *Gateway) newTable(cat *catalog.Catalog, former *table) (t *table, err e
 	closed := map[catalog.Key]bool{}
 	for _, q := range cat.Queues {
 		closed[q.Key] = q.Closed
-		t.maxAges[q.Key], t.objects[q.Key] = q.MaxAge, q.Objects.MaxBytes
+		t.maxAges[q.Key], t.objects[q.Key] = q.MaxAge, q.Objects.MaxObject()
 		t.jobs = append(t.jobs, q.Key) // also of those whose last job route has gone
 	}
 	for _, a := range cat.APIs {

@@ -177,6 +177,9 @@ func (c *Client) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 		if o := troubled(ctx, err); o != nil {
 			return *o, nil
 		}
+		if cctx.Err() != nil {
+			return noAnswer(ctx, cctx, k.timeout, err), nil
+		}
 		return Outcome{Class: Failed, Reason: "the request can't be built: " + err.Error()}, nil
 	}
 	if k.callback != "" {

@@ -157,6 +157,11 @@ func (a *Attempt) end(ctx context.Context, s *State, body []byte, merge func(the
 		if there == nil { // it aged out while the attempt ran
 			there = &State{}
 		} else if there.Status.Final() {
+			// The key is nobody else's, so it is this one, whose acknowledgement was lost: its object must stay.
+			if s.Result != nil && s.Result.Object != "" && there.Result != nil && there.Result.Object == s.Result.Object {
+				a.state = *there
+				return nil
+			}
 			return ErrFinal
 		} else if merge != nil {
 			if err := merge(there); err != nil {

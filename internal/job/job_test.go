@@ -306,3 +306,27 @@ func TestWatchMissesNothing(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestSucceedTwice: an attempt whose success was stored and not acknowledged finds its own: the object of its result must
+// not be taken for one that came too late. Another one is.
+func TestSucceedTwice(t *testing.T) {
+	conn, queue := newQueue(t)
+	rec, _ := newJob(t, queue)
+	a, err := job.Begin(t.Context(), conn, queue, rec, rec.Time)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := *a
+	result := job.Result{ContentType: "text/csv", Size: 1 << 20, Object: "r-1", ETag: "e"}
+	if err := a.Succeed(t.Context(), result, nil, rec.Time); err != nil {
+		t.Fatal(err)
+	}
+	other := again
+	if err := again.Succeed(t.Context(), result, nil, rec.Time); err != nil {
+		t.Errorf("its own: %v", err)
+	}
+	result.Object = "r-2"
+	if err := other.Succeed(t.Context(), result, nil, rec.Time); !errors.Is(err, job.ErrFinal) {
+		t.Errorf("another: %v", err)
+	}
+}

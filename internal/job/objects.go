@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/weir-dev/weir/internal/blob"
 	"github.com/weir-dev/weir/internal/catalog"
@@ -13,6 +14,8 @@ import (
 
 // maxContentType bounds what a result is said to be, in bytes: a state must fit in a message.
 const maxContentType = blob.MaxContentType
+
+const dropTimeout = 10 * time.Second
 
 // with is r with its size, if it is body and no object.
 func (r Result) with(body []byte) (Result, error) {
@@ -57,7 +60,9 @@ func Drop(ctx context.Context, store blob.Store, queue catalog.Key, r Result) er
 	if r.Object == "" {
 		return nil
 	}
-	return store.Delete(context.WithoutCancel(ctx), queue, r.Object)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropTimeout)
+	defer cancel()
+	return store.Delete(ctx, queue, r.Object)
 }
 
 // UploadKey is the key of what a client uploads under id.
@@ -66,11 +71,18 @@ func UploadKey(id string) string { return "u-" + id }
 // NewUploadID returns an id for an upload, which nobody can guess.
 func NewUploadID() string { return rand.Text() }
 
+// MaxUploadAge is how long after its upload an input may be submitted: so it outlives its job, as objects are kept for a
+// day longer than outcomes.
+const MaxUploadAge = 12 * time.Hour
+
 // Uploaded describes what was uploaded under id, or returns blob.ErrNotFound, or blob.ErrKey for what is no id.
-func Uploaded(ctx context.Context, store blob.Store, queue catalog.Key, id string) (in *record.Input, contentType string, err error) {
+func Uploaded(ctx context.Context, store blob.Store, queue catalog.Key, id string, now time.Time) (in *record.Input, contentType string, err error) {
 	info, err := store.Stat(ctx, queue, UploadKey(id))
 	if err != nil {
 		return nil, "", err
+	}
+	if now.Sub(info.Stored) > MaxUploadAge {
+		return nil, "", fmt.Errorf("%w: it is too old to be submitted", blob.ErrNotFound)
 	}
 	return &record.Input{Object: UploadKey(id), Size: info.Size, ETag: info.ETag}, info.ContentType, nil
 }

@@ -244,9 +244,9 @@ func (c *compiler) route(s *subject, path string, r *v1alpha1.Route) catalog.Rou
 		key := catalog.Key{Namespace: s.key.Namespace, Name: r.Job.Queue}
 		c.needQueue(s, path+".job.queue", key)
 		out.Job = &catalog.QueueTarget{Queue: key}
-		if most := c.queues[key].Objects.MaxBytes; r.Job.MaxUploadBytes != nil {
+		if most := c.queues[key].Objects.MaxObject(); r.Job.MaxUploadBytes != nil {
 			if out.MaxUpload = r.Job.MaxUploadBytes.Value(); most > 0 && out.MaxUpload > most {
-				c.fail(s, path+".job.maxUploadBytes", "%d bytes are more than objects.maxBytes of queue %s, which is %d: lower it, or raise that", out.MaxUpload, key.Name, most)
+				c.fail(s, path+".job.maxUploadBytes", "%d bytes are more than half of objects.maxBytes of queue %s, which is %d: lower it, or raise that", out.MaxUpload, key.Name, most)
 			}
 		}
 	}
@@ -313,7 +313,7 @@ func (c *compiler) mapping(s *subject, m *v1alpha1.EventSourceMapping, queue cat
 			MaxAge:         spec.Retry.MaxAge.Duration,
 		},
 		BisectOnError:  spec.BisectOnError,
-		MaxResultBytes: c.queues[queue].Objects.MaxBytes,
+		MaxResultBytes: c.queues[queue].Objects.MaxObject(),
 	}
 }
 

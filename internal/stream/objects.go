@@ -40,11 +40,13 @@ const (
 	MaxObjectKey = 200
 	// maxContentType bounds what a description must hold.
 	maxContentType = 255
+	// removeTimeout bounds how long removing an object's chunks may take. The rest ages out.
+	removeTimeout = 30 * time.Second
 	// removedTTL is how long the empty message stays. A second is the least that NATS takes.
 	removedTTL = time.Second
 	// A replica may answer that does not have yet what its leader acknowledged: what should be there is looked for so
 	// often, so far apart.
-	objectLooks    = 4
+	objectLooks    = 10
 	objectLookWait = 100 * time.Millisecond
 )
 
@@ -203,7 +205,8 @@ func (c *Conn) describe(ctx context.Context, k catalog.Key, key string, d *descr
 // removeChunks puts nothing in the place of an object's chunks. What can't be removed now ages out: when NATS goes away,
 // and when a stream of several replicas is full to its last hundred bytes.
 func (c *Conn) removeChunks(ctx context.Context, k catalog.Key, id string, chunks int) {
-	ctx = context.WithoutCancel(ctx) // its end is what makes most of the work
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout) // its end is what makes most of the work
+	defer cancel()
 	var wg sync.WaitGroup
 	var left atomic.Int64
 	slots := make(chan struct{}, objectWindow)
@@ -211,7 +214,7 @@ func (c *Conn) removeChunks(ctx context.Context, k catalog.Key, id string, chunk
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			if c.Ready() != nil || c.publish(ctx, removed(chunkSubject(k, id, strconv.Itoa(n))), "") != nil {
+			if ctx.Err() != nil || c.Ready() != nil || c.publish(ctx, removed(chunkSubject(k, id, strconv.Itoa(n))), "") != nil {
 				left.Add(1)
 			}
 		})
