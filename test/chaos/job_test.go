@@ -45,14 +45,15 @@ spec:
 
 // jobLoad submits jobs, cancels some, listens to some, and knows what became of each.
 type jobLoad struct {
-	t       *testing.T
-	urls    []string // of the gateways
-	patient bool     // clients see every eighth job to its end, so the load doesn't run away from a queue that nobody works on
-	client  *http.Client
-	next    atomic.Int64
-	stop    chan struct{}
-	clients sync.WaitGroup
-	wg      sync.WaitGroup // of what goes on after the function's answer
+	t        *testing.T
+	urls     []string // of the gateways
+	patient  bool     // clients see every eighth job to its end, so the load doesn't run away from a queue that nobody works on
+	client   *http.Client
+	next     atomic.Int64
+	stop     chan struct{}
+	stopOnce sync.Once
+	clients  sync.WaitGroup
+	wg       sync.WaitGroup // of what goes on after the function's answer
 
 	follow chan accepted // to listeners that are free
 
@@ -76,7 +77,11 @@ func newJobLoad(t *testing.T) *jobLoad {
 		stop: make(chan struct{}), follow: make(chan accepted),
 		accepted: map[int64]string{}, cancelled: map[int64]cancelled{}, calls: map[int64]int{},
 	}
-	t.Cleanup(l.client.CloseIdleConnections)
+	t.Cleanup(func() {
+		l.finish() // also when the test has given up
+		l.wg.Wait()
+		l.client.CloseIdleConnections()
+	})
 	return l
 }
 
@@ -100,9 +105,9 @@ func (l *jobLoad) start(urls ...string) {
 	}
 }
 
-// finish ends the load. Those who listen hear their jobs out.
+// finish ends the load. Those who listen hear their jobs out. It is idempotent.
 func (l *jobLoad) finish() {
-	close(l.stop)
+	l.stopOnce.Do(func() { close(l.stop) })
 	l.clients.Wait()
 }
 
@@ -282,8 +287,8 @@ func (l *jobLoad) cancel(n int64, path string) {
 	}
 }
 
-// final waits until the job has ended, checks its result, and returns its state.
-func (l *jobLoad) final(j accepted) string {
+// final waits until the job has ended, checks its result, and returns its state; false: it doesn't end.
+func (l *jobLoad) final(j accepted) (string, bool) {
 	deadline := time.Now().Add(2 * testkit.Patience)
 	for time.Now().Before(deadline) {
 		status, text, _, err := l.do(http.MethodGet, l.url()+j.path+"/result", "", "Prefer", "wait=20")
@@ -296,25 +301,33 @@ func (l *jobLoad) final(j accepted) string {
 				if err := json.Unmarshal([]byte(text), &d); err != nil {
 					l.t.Errorf("job %d: %v in %s", j.n, err, text)
 				}
-				return d.Status
+				return d.Status, true
 			}
 		}
 		hold(l.t, 20*time.Millisecond)
 	}
 	l.t.Errorf("job %d has not ended", j.n)
-	return ""
+	return "", false
 }
 
 // finals waits until all have ended and returns their states.
 func (l *jobLoad) finals() map[int64]string {
+	l.t.Helper()
 	jobs := make(chan accepted)
 	states := map[int64]string{}
 	var mu sync.Mutex
+	var lost atomic.Bool
 	var wg sync.WaitGroup
 	for range 16 {
 		wg.Go(func() {
 			for j := range jobs {
-				s := l.final(j)
+				if lost.Load() {
+					continue
+				}
+				s, ok := l.final(j)
+				if !ok {
+					lost.Store(true)
+				}
 				mu.Lock()
 				states[j.n] = s
 				mu.Unlock()
@@ -326,6 +339,9 @@ func (l *jobLoad) finals() map[int64]string {
 	}
 	close(jobs)
 	wg.Wait()
+	if lost.Load() {
+		l.t.FailNow()
+	}
 	return states
 }
 
