@@ -124,6 +124,9 @@ func (l *jobLoad) waitProgress(listeners bool) {
 	}
 	accepted, heard := count()
 	testkit.Eventually(l.t, "jobs are accepted, and clients told their ends", func() bool {
+		if l.t.Failed() {
+			l.t.FailNow()
+		}
 		a, h := count()
 		return a > accepted+20 && (h > heard+5 || !listeners)
 	})

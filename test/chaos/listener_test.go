@@ -61,7 +61,7 @@ func (l *jobLoad) listen(j accepted, way func(*listener, context.Context) error)
 		}
 		if ctx.Err() != nil {
 			l.t.Errorf("job %d: told %+v, and not the end; the last connection: %v", h.n, h.last, err)
-			break
+			return
 		}
 		cuts++
 		hold(l.t, 20*time.Millisecond)
