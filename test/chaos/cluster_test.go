@@ -22,6 +22,7 @@ type cluster struct {
 	t     testing.TB
 	nats  natsServer
 	conn  *stream.Conn // the test's own
+	bin   string       // folder of the binaries
 	addr  string       // of the gateway
 	queue catalog.Key
 }
@@ -78,6 +79,9 @@ func newCluster(t testing.TB, nats natsServer, folder, url string) *cluster {
 	if err := conn.EnsureLeases(ctx, 1); err != nil {
 		t.Fatal(err)
 	}
+	if err := conn.EnsureKeys(ctx, 1, time.Now()); err != nil {
+		t.Fatal(err)
+	}
 	for _, q := range bundle.Catalog.Queues {
 		if err := conn.EnsureQueue(ctx, q, 1); err != nil {
 			t.Fatal(err)
@@ -87,21 +91,24 @@ func newCluster(t testing.TB, nats natsServer, folder, url string) *cluster {
 		t.Fatal(err)
 	}
 	return &cluster{
-		t: t, nats: nats, conn: conn, addr: fmt.Sprintf("127.0.0.1:%d", freePort(t)),
+		t: t, nats: nats, conn: conn, bin: parts.bin, addr: fmt.Sprintf("127.0.0.1:%d", freePort(t)),
 		queue: bundle.Catalog.Queues[0].Key,
 	}
 }
 
-// gateway starts a gateway and waits until it serves.
+// gateway starts the gateway and waits until it serves.
 func (c *cluster) gateway() *child {
 	c.t.Helper()
-	g := startChild(c.t, "gateway", filepath.Join(parts.bin, "gateway"), []string{
-		"WEIR_NATS_URL=" + c.nats.url(), "WEIR_LISTEN=" + c.addr, "WEIR_INSTANCE=gateway", "WEIR_LOG_FORMAT=text",
-	})
+	return c.gatewayAt(c.addr, "gateway")
+}
+
+func (c *cluster) gatewayAt(addr, instance string, env ...string) *child {
+	c.t.Helper()
+	g := c.service("gateway", instance, append(env, "WEIR_LISTEN="+addr)...)
 	client := &http.Client{Timeout: 5 * time.Second}
 	c.t.Cleanup(client.CloseIdleConnections)
-	testkit.Eventually(c.t, "the gateway is ready", func() bool {
-		resp, err := client.Get("http://" + c.addr + "/readyz")
+	testkit.Eventually(c.t, instance+" is ready", func() bool {
+		resp, err := client.Get("http://" + addr + "/readyz")
 		if err != nil {
 			return false
 		}
@@ -111,11 +118,17 @@ func (c *cluster) gateway() *child {
 	return g
 }
 
-func (c *cluster) dispatcher(instance string) *child {
+func (c *cluster) dispatcher(instance string, env ...string) *child {
 	c.t.Helper()
-	return startChild(c.t, instance, filepath.Join(parts.bin, "dispatcher"), []string{
+	return c.service("dispatcher", instance, env...)
+}
+
+// service starts a service and returns at once.
+func (c *cluster) service(name, instance string, env ...string) *child {
+	c.t.Helper()
+	return startChild(c.t, instance, filepath.Join(c.bin, name), append([]string{
 		"WEIR_NATS_URL=" + c.nats.url(), "WEIR_HEALTH_LISTEN=off", "WEIR_INSTANCE=" + instance, "WEIR_LOG_FORMAT=text",
-	})
+	}, env...))
 }
 
 func (c *cluster) status() stream.QueueStatus {

@@ -43,19 +43,93 @@ spec:
   retry: {initialBackoff: 10ms, maxBackoff: 100ms}
 `
 
-// jobLoad submits jobs, cancels some, and knows what became of each.
+// jobLoad submits jobs, cancels some, listens to some, and knows what became of each.
 type jobLoad struct {
-	t      *testing.T
-	url    string
-	client *http.Client
-	next   atomic.Int64
-	stop   chan struct{}
-	wg     sync.WaitGroup
+	t        *testing.T
+	urls     []string // of the gateways
+	patient  bool     // clients see every eighth job to its end, so the load doesn't run away from a queue that nobody works on
+	client   *http.Client
+	next     atomic.Int64
+	stop     chan struct{}
+	stopOnce sync.Once
+	clients  sync.WaitGroup
+	wg       sync.WaitGroup // of what goes on after the function's answer
+
+	follow chan accepted // to listeners that are free
 
 	mu        sync.Mutex
 	accepted  map[int64]string // path, by number
 	cancelled map[int64]cancelled
 	calls     map[int64]int
+	heard     []*listener // those that were told a final state
+	cuts      int         // of their connections
+}
+
+// accepted is a job that was accepted.
+type accepted struct {
+	n    int64
+	path string
+}
+
+func newJobLoad(t *testing.T) *jobLoad {
+	l := &jobLoad{
+		t: t, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}, Timeout: 40 * time.Second},
+		stop: make(chan struct{}), follow: make(chan accepted),
+		accepted: map[int64]string{}, cancelled: map[int64]cancelled{}, calls: map[int64]int{},
+	}
+	t.Cleanup(func() {
+		l.finish() // also when the test has given up
+		l.wg.Wait()
+		l.client.CloseIdleConnections()
+	})
+	return l
+}
+
+// serve starts the function and returns a folder with the manifests.
+func (l *jobLoad) serve() string {
+	l.t.Helper()
+	srv := httptest.NewServer(http.HandlerFunc(l.work))
+	l.t.Cleanup(srv.Close)
+	folder := l.t.TempDir()
+	if err := os.WriteFile(filepath.Join(folder, "work.yaml"), fmt.Appendf(nil, jobManifests, srv.URL), 0o600); err != nil {
+		l.t.Fatal(err)
+	}
+	return folder
+}
+
+// start begins the load, at the gateways' urls.
+func (l *jobLoad) start(urls ...string) {
+	l.urls = urls
+	for range 16 {
+		l.clients.Go(l.run)
+	}
+}
+
+// finish ends the load. Those who listen hear their jobs out. It is idempotent.
+func (l *jobLoad) finish() {
+	l.stopOnce.Do(func() { close(l.stop) })
+	l.clients.Wait()
+}
+
+// url is one of the gateways.
+func (l *jobLoad) url() string { return l.urls[rand.IntN(len(l.urls))] }
+
+// waitProgress waits until jobs are accepted, and listeners, if there are any, hear of final states.
+func (l *jobLoad) waitProgress(listeners bool) {
+	l.t.Helper()
+	count := func() (int, int) {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return len(l.accepted), len(l.heard)
+	}
+	accepted, heard := count()
+	testkit.Eventually(l.t, "jobs are accepted, and clients told their ends", func() bool {
+		if l.t.Failed() {
+			l.t.FailNow()
+		}
+		a, h := count()
+		return a > accepted+20 && (h > heard+5 || !listeners)
+	})
 }
 
 // cancelled is a cancellation that was answered.
@@ -102,21 +176,35 @@ func (l *jobLoad) work(w http.ResponseWriter, r *http.Request) {
 		l.wg.Go(func() { l.report(callback, n) })
 		return
 	}
-	_, _ = fmt.Fprintf(w, "result of %d", n)
+	_, _ = io.WriteString(w, resultOf(n))
 }
 
-// report calls back until it was heard.
+// report tells of progress, then of the result, each until it was heard.
 func (l *jobLoad) report(callback string, n int64) {
+	for percent := range 3 {
+		hold(l.t, 20*time.Millisecond)
+		if !l.callBack(callback+"?status=running", fmt.Sprintf(`{"percent": %d}`, percent), n) {
+			return
+		}
+	}
+	l.callBack(callback+"?status=succeeded", resultOf(n), n)
+}
+
+// callBack tells whether the attempt goes on.
+func (l *jobLoad) callBack(url, body string, n int64) bool {
 	deadline := time.Now().Add(testkit.Patience)
 	for time.Now().Before(deadline) {
-		status, _, _, err := l.do(http.MethodPost, callback+"?status=succeeded", fmt.Sprintf("result of %d", n))
+		status, _, _, err := l.do(http.MethodPost, url, body, "Content-Type", "text/plain")
 		if err == nil && (status == http.StatusNoContent || status == http.StatusConflict) {
-			return
+			return status == http.StatusNoContent
 		}
 		hold(l.t, 20*time.Millisecond)
 	}
 	l.t.Errorf("job %d: nobody takes what the function reports", n)
+	return false
 }
+
+func resultOf(n int64) string { return fmt.Sprintf("result of %d", n) }
 
 func (l *jobLoad) do(method, url, body string, header ...string) (status int, text string, h http.Header, err error) {
 	req, err := http.NewRequestWithContext(context.Background(), method, url, strings.NewReader(body))
@@ -144,8 +232,18 @@ func (l *jobLoad) run() {
 		}
 		n := l.next.Add(1)
 		path, ok := l.submit(n)
-		if ok && n%4 == 0 {
+		if !ok {
+			continue
+		}
+		select {
+		case l.follow <- accepted{n, path}:
+		default:
+		}
+		switch {
+		case n%4 == 0:
 			l.cancel(n, path)
+		case n%8 == 1 && l.patient:
+			l.listen(accepted{n, path}, (*listener).poll)
 		}
 	}
 }
@@ -153,7 +251,7 @@ func (l *jobLoad) run() {
 // submit repeats the request, under its key, until it is accepted.
 func (l *jobLoad) submit(n int64) (path string, ok bool) {
 	for {
-		status, text, h, err := l.do(http.MethodPost, l.url+"/work", fmt.Sprint(n), "Idempotency-Key", fmt.Sprint(n))
+		status, text, h, err := l.do(http.MethodPost, l.url()+"/work", fmt.Sprint(n), "Idempotency-Key", fmt.Sprint(n))
 		switch {
 		case err == nil && status == http.StatusAccepted:
 			path = h.Get("Location")
@@ -175,7 +273,7 @@ func (l *jobLoad) submit(n int64) (path string, ok bool) {
 }
 
 func (l *jobLoad) cancel(n int64, path string) {
-	status, text, _, err := l.do(http.MethodDelete, l.url+path, "")
+	status, text, _, err := l.do(http.MethodDelete, l.url()+path, "")
 	switch {
 	case err != nil || status == http.StatusServiceUnavailable || status == http.StatusConflict:
 	case status == http.StatusOK:
@@ -192,81 +290,200 @@ func (l *jobLoad) cancel(n int64, path string) {
 	}
 }
 
+// final waits until the job has ended, checks its result, and returns its state; false: it doesn't end.
+func (l *jobLoad) final(j accepted) (string, bool) {
+	deadline := time.Now().Add(2 * testkit.Patience)
+	for time.Now().Before(deadline) {
+		status, text, _, err := l.do(http.MethodGet, l.url()+j.path+"/result", "", "Prefer", "wait=20")
+		if err == nil && status != http.StatusServiceUnavailable && status != http.StatusAccepted {
+			if status == http.StatusOK && text != resultOf(j.n) {
+				l.t.Errorf("job %d: its result is %q", j.n, text)
+			}
+			var d document
+			if status, text, _, err = l.do(http.MethodGet, l.url()+j.path, ""); err == nil && status == http.StatusOK {
+				if err := json.Unmarshal([]byte(text), &d); err != nil {
+					l.t.Errorf("job %d: %v in %s", j.n, err, text)
+				}
+				return d.Status, true
+			}
+		}
+		hold(l.t, 20*time.Millisecond)
+	}
+	l.t.Errorf("job %d has not ended", j.n)
+	return "", false
+}
+
+// finals waits until all have ended and returns their states.
+func (l *jobLoad) finals() map[int64]string {
+	l.t.Helper()
+	jobs := make(chan accepted)
+	states := map[int64]string{}
+	var mu sync.Mutex
+	var lost atomic.Bool
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			for j := range jobs {
+				if lost.Load() {
+					continue
+				}
+				s, ok := l.final(j)
+				if !ok {
+					lost.Store(true)
+				}
+				mu.Lock()
+				states[j.n] = s
+				mu.Unlock()
+			}
+		})
+	}
+	for n, path := range l.accepted {
+		jobs <- accepted{n, path}
+	}
+	close(jobs)
+	wg.Wait()
+	if lost.Load() {
+		l.t.FailNow()
+	}
+	return states
+}
+
+// verify checks, after the load, what became of every job and what listeners were told; that it stays, once everything
+// has been killed by again; and logs what there was.
+func (l *jobLoad) verify(again func()) {
+	l.t.Helper()
+	states := l.finals()
+	count := map[string]int{}
+	for n, s := range states {
+		count[s]++
+		_, cancelled := l.cancelled[n]
+		if cancelled && s != "cancelled" || !cancelled && s != "succeeded" && n%4 != 0 {
+			l.t.Errorf("job %d, cancelled %t, is %s", n, cancelled, s)
+		}
+	}
+	for _, h := range l.heard {
+		if h.last.Status != states[h.n] {
+			l.t.Errorf("job %d is %s, and a client was told %s", h.n, states[h.n], h.last.Status)
+		}
+	}
+	again()
+	for n, s := range l.finals() {
+		if s != states[n] {
+			l.t.Errorf("job %d was %s and is %s", n, states[n], s)
+		}
+	}
+	l.wg.Wait()
+	l.t.Logf("%d jobs accepted: %v; %d listeners heard the end, over %d connections that broke", len(states), count, len(l.heard), l.cuts)
+}
+
 // TestJobsAndKills kills everything at random moments: every job that was accepted reaches one final state and keeps it,
 // no result is lost, and no job is called after its cancellation was answered.
 func TestJobsAndKills(t *testing.T) {
-	l := &jobLoad{
-		t: t, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32}, Timeout: 40 * time.Second},
-		stop: make(chan struct{}), accepted: map[int64]string{}, cancelled: map[int64]cancelled{}, calls: map[int64]int{},
-	}
-	srv := httptest.NewServer(http.HandlerFunc(l.work))
-	defer srv.Close()
-	folder := t.TempDir()
-	if err := os.WriteFile(filepath.Join(folder, "work.yaml"), fmt.Appendf(nil, jobManifests, srv.URL), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	w := newWeir(t, folder)
+	l := newJobLoad(t)
+	w := newWeir(t, l.serve())
 	w.binary = filepath.Join(parts.raceBin, "weir")
 	w.up()
-	l.url = "http://" + w.addr
-	defer l.client.CloseIdleConnections()
-	var clients sync.WaitGroup
-	for range 16 {
-		clients.Go(l.run)
-	}
-	accepted := func() int {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		return len(l.accepted)
-	}
-	kills := size(3, 6, 25)
-	for range kills {
-		before := accepted()
-		testkit.Eventually(t, "jobs are accepted", func() bool { return accepted() > before+20 })
-		hold(t, time.Duration(rand.Int64N(int64(size[time.Duration](700, 1000, 3000)*time.Millisecond))))
+	l.start("http://" + w.addr)
+	kill := func() {
 		w.kill()
 		checkRaces(t, w.child)
 		w.up()
 	}
-	close(l.stop)
-	clients.Wait()
-
-	final := func(n int64, path string) string {
-		t.Helper()
-		var doc struct{ Status string }
-		testkit.Eventually(t, fmt.Sprintf("job %d has ended", n), func() bool {
-			status, text, _, err := l.do(http.MethodGet, l.url+path+"/result", "", "Prefer", "wait=20")
-			if err != nil || status == http.StatusServiceUnavailable || status == http.StatusAccepted {
-				return false
-			}
-			if status == http.StatusOK && text != fmt.Sprintf("result of %d", n) {
-				t.Errorf("job %d: its result is %q", n, text)
-			}
-			_, text, _, err = l.do(http.MethodGet, l.url+path, "")
-			return err == nil && json.Unmarshal([]byte(text), &doc) == nil
-		})
-		return doc.Status
+	kills := size(3, 6, 25)
+	for range kills {
+		l.waitProgress(false)
+		hold(t, time.Duration(rand.Int64N(int64(size[time.Duration](700, 1000, 3000)*time.Millisecond))))
+		kill()
 	}
-	count := map[string]int{}
-	states := map[int64]string{}
-	for n, path := range l.accepted {
-		s := final(n, path)
-		states[n] = s
-		count[s]++
-		_, cancelled := l.cancelled[n]
-		if cancelled && s != "cancelled" || !cancelled && s != "succeeded" && n%4 != 0 {
-			t.Errorf("job %d, cancelled %t, is %s", n, cancelled, s)
-		}
-	}
-	w.kill() // and once more: what is final stays
-	w.up()
-	for n, path := range l.accepted {
-		if s := final(n, path); s != states[n] {
-			t.Errorf("job %d was %s and is %s", n, states[n], s)
-		}
-	}
-	l.wg.Wait()
-	t.Logf("%d kills; %d jobs accepted: %v", kills+1, len(l.accepted), count)
+	l.finish()
+	l.verify(kill) // what is final stays
+	t.Logf("%d kills", kills+1)
 	w.terminate()
 	checkRaces(t, w.child)
+}
+
+// TestJobsAndSingleKills kills the services of a cluster one at a time, at random, while clients submit, cancel and
+// listen: what TestJobsAndKills shows holds, and every client that listens, over as many connections as it takes, is told
+// the states in their order, none twice, and of the end once, as it is and with its result.
+func TestJobsAndSingleKills(t *testing.T) {
+	l := newJobLoad(t)
+	nats := newNATSServer(t)
+	nats.start()
+	c := newCluster(t, nats, l.serve(), "")
+	c.bin = parts.raceBin
+	var urls []string
+	starts := map[string]func() *child{}
+	for i := range 2 {
+		gateway, realtime := fmt.Sprintf("127.0.0.1:%d", freePort(t)), fmt.Sprintf("127.0.0.1:%d", freePort(t))
+		urls = append(urls, "http://"+gateway)
+		name := func(service string) string { return fmt.Sprintf("%s-%d", service, i) }
+		starts[name("realtime")] = func() *child {
+			return c.service("realtime", name("realtime"), "WEIR_LISTEN="+realtime)
+		}
+		starts[name("dispatcher")] = func() *child {
+			return c.dispatcher(name("dispatcher"), "WEIR_CALLBACK_URL=http://"+gateway)
+		}
+		starts[name("gateway")] = func() *child {
+			return c.gatewayAt(gateway, name("gateway"), "WEIR_REALTIME_URL=http://"+realtime)
+		}
+	}
+	running := map[string]*child{}
+	for name, start := range starts {
+		running[name] = start()
+	}
+	kill := func(name string) {
+		running[name].kill()
+		checkRaces(t, running[name])
+		running[name] = starts[name]()
+	}
+	const works, waits = "the dispatcher that works", "the dispatcher that waits for its lease"
+	dispatcher := func(role string) (name string) {
+		testkit.Eventually(t, "a dispatcher works", func() bool {
+			for i := range 2 {
+				if strings.Contains(running[fmt.Sprintf("dispatcher-%d", i)].log(), "working for this mapping") {
+					name = fmt.Sprintf("dispatcher-%d", i)
+					if role == waits {
+						name = fmt.Sprintf("dispatcher-%d", 1-i)
+					}
+				}
+			}
+			return name != ""
+		})
+		return name
+	}
+	l.patient = true
+	l.start(urls...)
+	for _, way := range []func(*listener, context.Context) error{(*listener).events, (*listener).socket} {
+		for range 8 {
+			l.clients.Go(func() { l.hear(way) })
+		}
+	}
+	kills := 0
+	for range size(1, 1, 6) {
+		// Each dispatcher once: after the one that works nobody works on the queue for 15 s.
+		names := []string{"gateway-0", "gateway-0", "gateway-1", "gateway-1", "realtime-0", "realtime-0", "realtime-1", "realtime-1", works, waits}
+		rand.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+		for _, name := range names {
+			l.waitProgress(true)
+			hold(t, time.Duration(rand.Int64N(int64(size[time.Duration](400, 700, 3000)*time.Millisecond))))
+			if name == works || name == waits {
+				name = dispatcher(name)
+			}
+			kill(name)
+			kills++
+		}
+	}
+	l.waitProgress(true)
+	l.finish()
+	l.verify(func() {
+		for name := range starts {
+			kill(name)
+			kills++
+		}
+	})
+	t.Logf("%d kills", kills)
+	for _, c := range running {
+		c.terminate()
+		checkRaces(t, c)
+	}
 }

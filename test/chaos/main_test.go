@@ -92,19 +92,20 @@ func run(m *testing.M) int {
 	return code
 }
 
-// build compiles the binaries: without the race detector for speed, and weir with it, for the tests that
-// kill it, when the tests themselves have it.
+// build compiles the binaries: without the race detector for speed, and with it, for the tests that kill them, when the
+// tests themselves have it.
 func build(ctx context.Context, dir string) error {
 	parts.bin = filepath.Join(dir, "bin")
 	parts.raceBin = parts.bin
-	if err := goBuild(ctx, parts.bin, "./cmd/weir", "./services/gateway", "./services/dispatcher", "./services/functions/order-writer"); err != nil {
+	killed := []string{"./cmd/weir", "./services/gateway", "./services/dispatcher", "./services/realtime"}
+	if err := goBuild(ctx, parts.bin, append([]string{"./services/functions/order-writer"}, killed...)...); err != nil {
 		return err
 	}
 	if !raceEnabled {
 		return nil
 	}
 	parts.raceBin = filepath.Join(dir, "race")
-	return goBuild(ctx, parts.raceBin, "-race", "./cmd/weir")
+	return goBuild(ctx, parts.raceBin, append([]string{"-race"}, killed...)...)
 }
 
 func goBuild(ctx context.Context, dir string, args ...string) error {
