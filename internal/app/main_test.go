@@ -69,12 +69,15 @@ authorization {
         deny: ["$JS.API.STREAM.PURGE.KV_WEIR_CATALOG", "$JS.API.STREAM.PURGE.KV_WEIR_KEYS", "$JS.API.STREAM.PURGE.WEIR_LEASES"]
       }, subscribe: ["_INBOX_dispatcher.>", "weir.e.>"] } }
     { user: realtime, password: %q, permissions: {
-      publish: [
-        "$JS.API.STREAM.INFO.KV_WEIR_CATALOG", "$JS.API.STREAM.INFO.KV_WEIR_KEYS", "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.CONSUMER.CREATE.*.*.weir.j.>"
-        "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.CREATE.KV_WEIR_KEYS.>"
-        "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_KEYS.>"
-        "$JS.FC.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_KEYS.>"
-      ], subscribe: ["_INBOX_realtime.>", "weir.e.>"] } }
+      publish: {
+        allow: [
+          "$JS.API.STREAM.INFO.KV_WEIR_CATALOG", "$JS.API.STREAM.INFO.KV_WEIR_KEYS", "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.CONSUMER.CREATE.*.*.weir.j.>"
+          "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.CREATE.KV_WEIR_KEYS.>"
+          "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_KEYS.>"
+          "$JS.FC.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_KEYS.>"
+        ]
+        deny: ["$JS.API.CONSUMER.CREATE.*.dispatcher.>"]
+      }, subscribe: ["_INBOX_realtime.>", "weir.e.>"] } }
   ]
 }
 `

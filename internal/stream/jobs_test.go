@@ -3,6 +3,7 @@ package stream_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strconv"
 	"sync"
@@ -309,4 +310,83 @@ func TestHasten(t *testing.T) {
 	if err := c.Hasten(t.Context(), q.Key, r.ID, now); err != nil {
 		t.Errorf("what is not put off: %v", err)
 	}
+}
+
+// TestManyFollowers: more clients than the server's own bound on consumers follow one queue's jobs, each its own, and are
+// told what is there and what comes.
+func TestManyFollowers(t *testing.T) {
+	const clients = 1200
+	c := testkit.Conn(t, testkit.NATS(t))
+	q := jobQueue()
+	ensure(t, c, q)
+	key := func(n int) stream.JobKey {
+		id, err := record.NewID()
+		if err != nil {
+			t.Error(err)
+		}
+		return stream.JobKey{Client: record.Client{1, byte(n), byte(n >> 8)}, ID: id}
+	}
+	keys := make([]stream.JobKey, clients)
+	first, second := make(chan struct{}, clients), make(chan error, clients)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
+	defer cancel()
+	for n := range clients {
+		keys[n] = key(n)
+		if n%2 == 0 { // the others come while they are followed
+			put(t, c, q.Key, keys[n], 0)
+		}
+		go func() {
+			told := 0
+			err := c.FollowClient(ctx, keys[n].Client, []catalog.Key{q.Key}, nil, func(_ catalog.Key, k stream.JobKey, s stream.JobState) error {
+				if k != keys[n] || s.Header != "state" {
+					return fmt.Errorf("client %d is told %q of %v", n, s.Header, k)
+				}
+				if told++; told == 1 {
+					first <- struct{}{}
+					return nil
+				}
+				return errTold
+			})
+			second <- err
+		}()
+	}
+	var seqs [clients]uint64
+	for n := range clients {
+		if n%2 == 1 {
+			seqs[n] = put(t, c, q.Key, keys[n], 0)
+		}
+	}
+	for range clients {
+		select {
+		case <-first:
+		case err := <-second:
+			t.Fatal(err)
+		}
+	}
+	for n := range clients {
+		if n%2 == 0 {
+			there, err := c.Job(t.Context(), q.Key, keys[n])
+			if err != nil {
+				t.Fatal(err)
+			}
+			seqs[n] = there.Seq
+		}
+		put(t, c, q.Key, keys[n], seqs[n])
+	}
+	for range clients {
+		if err := <-second; !errors.Is(err, errTold) {
+			t.Fatal(err)
+		}
+	}
+}
+
+var errTold = errors.New("told")
+
+func put(t *testing.T, c *stream.Conn, q catalog.Key, k stream.JobKey, last uint64) uint64 {
+	t.Helper()
+	seq, err := c.PutJob(t.Context(), q, k, stream.JobState{Header: "state"}, last)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return seq
 }

@@ -37,6 +37,8 @@ const (
 	// ackWait is how long a delivered block may stay silent; a dispatcher that works on it says so
 	// every ackWait/3. A new owner does not wait for it: it resets the consumer.
 	ackWait = time.Minute
+	// maxFollowers bounds the clients with feeds that follow a queue's jobs at a time. The server's own default is 1,000.
+	maxFollowers = 50_000
 	// maxAckPending bounds the blocks in dispatchers' hands. Under light load a block is one record.
 	maxAckPending = 16384
 )
@@ -96,7 +98,7 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 		jobs := base
 		jobs.Name, jobs.Subjects = jobStream(q.Key), []string{jobSubject(q.Key, "*.*")}
 		jobs.Retention, jobs.Discard = jetstream.LimitsPolicy, jetstream.DiscardNew
-		jobs.MaxBytes, jobs.MaxAge, jobs.MaxMsgsPerSubject = q.Results.MaxBytes, q.Results.MaxAge, 1
+		jobs.MaxBytes, jobs.MaxAge, jobs.MaxMsgsPerSubject, jobs.MaxConsumers = q.Results.MaxBytes, q.Results.MaxAge, 1, maxFollowers
 		jobs.RePublish = &jetstream.RePublish{Source: jobSubject(q.Key, ">"), Destination: jobEventSubject(q.Key, ">"), HeadersOnly: true}
 		streams = slices.Insert(streams, 0, jobs)
 		if q.Objects.MaxBytes > 0 {

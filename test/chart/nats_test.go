@@ -402,7 +402,7 @@ func TestNATSUsers(t *testing.T) {
 				"_INBOX.anybody.1", "weir.q.default.orders", "weir.r.default.orders.at.1", "weir.d.default.orders", "weir.j.default.orders.1", "weir.o.default.orders.m.1", "$JS.API.DIRECT.GET.WEIR_O_a_b.weir.o.a.b.m.1",
 				"weir.e.default.orders.1", "weir.lease.x", "$KV.WEIR_KEYS.signing", "$JS.API.STREAM.INFO." + q, "$JS.API.STREAM.PURGE." + q,
 				"$JS.API.DIRECT.GET." + q + ".weir.q.default.orders.1", "$JS.API.STREAM.MSG.GET." + q, "$JS.API.CONSUMER.CREATE." + q + ".x",
-				"$JS.API.CONSUMER.CREATE." + q + ".x.weir.q.default.orders", "$JS.API.CONSUMER.DELETE.WEIR_J_a_b.x", "$JS.API.CONSUMER.MSG.NEXT." + q + ".dispatcher",
+				"$JS.API.CONSUMER.CREATE." + q + ".x.weir.q.default.orders", "$JS.API.CONSUMER.CREATE." + q + ".dispatcher.weir.j.a.b.c.*", "$JS.API.CONSUMER.DELETE.WEIR_J_a_b.x", "$JS.API.CONSUMER.MSG.NEXT." + q + ".dispatcher",
 			}, ownStreams...),
 			listen:  []string{">", "weir.>", "weir.q.>", "weir.j.>", "$KV.>", "$JS.>", "$SYS.>", "_INBOX.>", "_INBOX_gateway.>"},
 			allowed: []string{"$JS.API.DIRECT.GET.WEIR_J_a_b.weir.j.a.b.1", "$JS.API.STREAM.INFO.KV_WEIR_KEYS", "$JS.API.CONSUMER.CREATE.WEIR_J_a_b.x.weir.j.a.b.c.*"},

@@ -27,12 +27,16 @@ internal/app's TestServicesNeedNoMoreRights runs the services with the same list
       }
 {{- else if eq . "realtime" -}}
 {
-        # The look at states of jobs; watches of the buckets of catalog and keys.
-        publish: [
-          "$JS.API.STREAM.INFO.KV_WEIR_CATALOG", "$JS.API.STREAM.INFO.KV_WEIR_KEYS", "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.CONSUMER.CREATE.*.*.weir.j.>",
-          "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_CATALOG.>",
-          "$JS.API.CONSUMER.CREATE.KV_WEIR_KEYS.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_KEYS.>", "$JS.FC.KV_WEIR_KEYS.>"
-        ]
+        # The look at states of jobs, consumers of a client's; watches of the buckets of catalog and keys. The dispatcher's
+        # consumers, which such a request could change, are none of its business.
+        publish: {
+          allow: [
+            "$JS.API.STREAM.INFO.KV_WEIR_CATALOG", "$JS.API.STREAM.INFO.KV_WEIR_KEYS", "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.CONSUMER.CREATE.*.*.weir.j.>",
+            "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_CATALOG.>",
+            "$JS.API.CONSUMER.CREATE.KV_WEIR_KEYS.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_KEYS.>", "$JS.FC.KV_WEIR_KEYS.>"
+          ]
+          deny: ["$JS.API.CONSUMER.CREATE.*.dispatcher.>"]
+        }
         subscribe: ["_INBOX_realtime.>", "weir.e.>"]
       }
 {{- else -}}
