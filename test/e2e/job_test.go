@@ -191,7 +191,7 @@ spec: {queue: imports, function: {name: report}}
 `
 
 // testObjects: an input is uploaded to a pre-signed URL before its job is submitted, and a result that is too large for a
-// state comes by another, all through the one address, with the rights in NATS that the chart gives.
+// state comes by another, all through the one address, with the rights in NATS that the chart gives. The client's feed tells of the job.
 func testObjects(t *testing.T) {
 	gateway := "http://" + forward(t, weirNamespace, "svc/weir-gateway", 80)
 	apply(t, imports)
@@ -230,16 +230,28 @@ func testObjects(t *testing.T) {
 	if resp := do(http.MethodPut, upload.URL, input, "Content-Type", "application/json"); resp.StatusCode != http.StatusOK {
 		t.Fatalf("PUT: %s", resp.Status)
 	}
-	result := do(http.MethodPost, "/imports", "", "Weir-Input", upload.ID).Header.Get("Location") + "/result"
-	var location string
-	eventually(t, "the result is there", func() string {
-		resp := do(http.MethodGet, result, "", "Prefer", "wait=20")
-		if location = resp.Header.Get("Location"); resp.StatusCode != http.StatusSeeOther {
-			return resp.Status
+	var feed struct{ ID, Status string } // and then what it tells
+	read := func(resp *http.Response) { // JSON
+		t.Helper()
+		if err := json.NewDecoder(resp.Body).Decode(&feed); err != nil {
+			t.Fatal(err)
 		}
-		return ""
-	})
-	resp := do(http.MethodGet, location, "")
+	}
+	read(do(http.MethodPost, "/feeds", ""))
+	events := do(http.MethodGet, "/feeds/"+feed.ID+"/events", "")
+	job := do(http.MethodPost, "/imports", "", "Weir-Input", upload.ID, "Weir-Feed", feed.ID).Header.Get("Location")
+	for lines := bufio.NewScanner(events.Body); feed.Status != "succeeded" && lines.Scan(); {
+		if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
+			if err := json.Unmarshal([]byte(data), &feed); err != nil || "/jobs/"+feed.ID != job || feed.Status == "failed" {
+				t.Fatalf("told %s of job %s, %v", data, job, err)
+			}
+		}
+	}
+	located := do(http.MethodGet, job+"/result", "")
+	if located.StatusCode != http.StatusSeeOther {
+		t.Fatalf("the result: %s", located.Status)
+	}
+	resp := do(http.MethodGet, located.Header.Get("Location"), "")
 	body, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode != http.StatusOK || int64(len(body)) != resp.ContentLength || strings.Count(string(body), "\n") != rows+1 {
 		t.Errorf("%s, %d bytes, %v", resp.Status, len(body), err)
