@@ -105,7 +105,7 @@ func TestFourWays(t *testing.T) {
 		return lines.Err()
 	})
 	follow("socket", func(saw func(string, string)) error {
-		conn, _, err := websocket.Dial(t.Context(), j.url+links.Socket, nil) //nolint:bodyclose // there is none
+		conn, _, err := websocket.Dial(t.Context(), j.url+links.Socket, nil)
 		if err != nil {
 			return err
 		}
@@ -151,7 +151,7 @@ func TestFourWays(t *testing.T) {
 func TestGatewayDrainsListeners(t *testing.T) {
 	j := startJobs(t, func(http.ResponseWriter, *http.Request) {})
 	path := j.submit("{}")
-	conn, _, err := websocket.Dial(t.Context(), j.url+path+"/socket", nil) //nolint:bodyclose // there is none
+	conn, _, err := websocket.Dial(t.Context(), j.url+path+"/socket", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

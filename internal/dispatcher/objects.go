@@ -67,7 +67,7 @@ func (r *inputReader) Read(p []byte) (int, error) {
 func (m *mapping) keep(ctx context.Context, id record.ID, contentType string, body io.Reader, limit int64) (job.Result, error) {
 	done, err := acquire(ctx, m.transfers.results)
 	if err != nil {
-		return job.Result{}, &invoke.Trouble{Class: invoke.NotNow, Err: fmt.Errorf("too many large results at once: %w", err)}
+		return job.Result{}, &invoke.TroubleError{Class: invoke.NotNow, Err: fmt.Errorf("too many large results at once: %w", err)}
 	}
 	defer done()
 	r, err := job.StoreResult(ctx, m.cfg.Objects, m.queue, id, contentType, body, limit)
@@ -85,15 +85,15 @@ func (m *mapping) drop(ctx context.Context, r job.Result) {
 func (m *mapping) trouble(err error) error {
 	switch {
 	case errors.Is(err, blob.ErrUnavailable):
-		return &invoke.Trouble{Class: invoke.NotNow, Err: err}
+		return &invoke.TroubleError{Class: invoke.NotNow, Err: err}
 	case errors.Is(err, blob.ErrFull):
 		// An attempt is counted: the work is done anew for each, and the room may not come.
-		return &invoke.Trouble{Class: invoke.Failed, Err: fmt.Errorf("the result has no room: raise objects.maxBytes of the queue: %w", err)}
+		return &invoke.TroubleError{Class: invoke.Failed, Err: fmt.Errorf("the result has no room: raise objects.maxBytes of the queue: %w", err)}
 	case errors.Is(err, blob.ErrTooLarge):
-		return &invoke.Trouble{Class: invoke.Refused, Err: fmt.Errorf("the result is larger than half of objects.maxBytes of the queue: %w", err)}
+		return &invoke.TroubleError{Class: invoke.Refused, Err: fmt.Errorf("the result is larger than half of objects.maxBytes of the queue: %w", err)}
 	case errors.Is(err, blob.ErrNotFound), errors.Is(err, blob.ErrGone):
 		// Maybe a replica doesn't know of it yet; if it has expired, the attempts are soon used up.
-		return &invoke.Trouble{Class: invoke.Failed, Err: fmt.Errorf("the input that was uploaded is not there: %w", err)}
+		return &invoke.TroubleError{Class: invoke.Failed, Err: fmt.Errorf("the input that was uploaded is not there: %w", err)}
 	}
 	return err
 }

@@ -14,7 +14,7 @@ func TestPace(t *testing.T) {
 		if got := left(); got != transferTimeout {
 			t.Errorf("at the start: %s", got)
 		}
-		time.Sleep(transferTimeout - time.Second)
+		time.Sleep(transferTimeout - time.Second) //nolint:forbidigo // synctest
 		p.bytes++
 		if got := left(); got > 2*time.Second {
 			t.Errorf("with one byte: %s", got)

@@ -128,18 +128,18 @@ type Question struct {
 	Keep  func(ctx context.Context, contentType string, body io.Reader) error
 }
 
-// Trouble is an error of Open's or Keep's: it is not the function's, so it says itself what it means for the record.
+// TroubleError is an error of Open's or Keep's: it is not the function's, so it says itself what it means for the record.
 // Any other is Failed.
-type Trouble struct {
+type TroubleError struct {
 	Class Class
 	Err   error
 }
 
 // Error implements error.
-func (t *Trouble) Error() string { return t.Err.Error() }
+func (t *TroubleError) Error() string { return t.Err.Error() }
 
 // Unwrap is for errors.Is.
-func (t *Trouble) Unwrap() error { return t.Err }
+func (t *TroubleError) Unwrap() error { return t.Err }
 
 // Ask posts the record in CloudEvents' binary mode. Otherwise it is like Call. The answer has no body when Keep took it.
 func (c *Client) Ask(ctx context.Context, q Question) (Outcome, Answer) {
@@ -218,10 +218,10 @@ func (c *Client) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 	return classify(resp, body), nil
 }
 
-// troubled is the outcome of the first of errs that is a Trouble, unless the call was cut; nil: none is.
+// troubled is the outcome of the first of errs that is a TroubleError, unless the call was cut; nil: none is.
 func troubled(ctx context.Context, errs ...error) *Outcome {
 	for _, err := range errs {
-		var t *Trouble
+		var t *TroubleError
 		if ctx.Err() == nil && errors.As(err, &t) {
 			return &Outcome{Class: t.Class, Reason: t.Error()}
 		}
@@ -239,7 +239,7 @@ func newRequest(ctx context.Context, k call, in *input) (*http.Request, error) {
 		setBinaryHeaders(req.Header, rs[0])
 		if rs[0].Input != nil {
 			req.ContentLength, req.GetBody = rs[0].Input.Size, in.next
-			req.Body, err = in.next()
+			req.Body, err = in.next() //nolint:contextcheck // it has the call's
 		}
 		return req, err
 	}

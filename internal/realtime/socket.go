@@ -89,7 +89,7 @@ func (s *Server) socket(w http.ResponseWriter, req *http.Request) {
 		}
 	}
 	text, after := req.PathValue("id"), req.URL.Query().Get("after")
-	s.serve(w, req, k, func() {
+	s.serve(w, req, k, func() { //nolint:contextcheck // the connection outlives the request, with a context of its own
 		if !k.many {
 			k.feed.follow(k.feed.newJob(id, text, maxAge, after))
 		}
@@ -109,7 +109,7 @@ func (s *Server) feedSocket(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	k.source = f
-	s.serve(w, req, k, func() { f.start(k.ctx) })
+	s.serve(w, req, k, func() { f.start(k.ctx) }) //nolint:contextcheck // as socket
 }
 
 // serve runs a connection that begin has counted in, until it ends. follow begins to bring what is to be told.
@@ -133,7 +133,7 @@ func (s *Server) serve(w http.ResponseWriter, req *http.Request, k *socket, foll
 		return
 	}
 	// Not this goroutine: it and the request would be kept for as long as the client stays.
-	s.wg.Go(func() { //nolint:contextcheck // the connection outlives the request, with a context of its own
+	s.wg.Go(func() {
 		defer s.done()
 		follow()
 		k.run()

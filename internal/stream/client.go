@@ -43,7 +43,8 @@ func (c *Conn) FollowClient(ctx context.Context, client record.Client, queues []
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(live, func() { cancel(ErrUnavailable) })()
+	stop := context.AfterFunc(live, func() { cancel(ErrUnavailable) })
+	defer stop()
 	w := &clientWatch{conn: c, client: client, queues: make([]clientQueue, len(queues)), messages: make(chan *nats.Msg, maxClientStates)}
 	for i, k := range queues {
 		w.queues[i] = clientQueue{key: k, seq: after[k]}
@@ -208,7 +209,7 @@ func (w *clientWatch) receive(ctx context.Context, m *nats.Msg, f func(catalog.K
 	id, err := parseJobKey(strings.TrimPrefix(m.Subject, jobSubject(q.key, "")))
 	if err != nil {
 		w.conn.log.Warn("a message among the states of jobs is none", "subject", m.Subject)
-		return nil
+		return nil //nolint:nilerr // the others go on
 	}
 	return f(q.key, id, JobState{Header: m.Header.Get(headerJobState), Seq: seq})
 }

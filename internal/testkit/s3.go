@@ -47,7 +47,8 @@ func S3(t testing.TB, root string) S3Server {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(binary, "--port", address, "--access", "weir", "--secret", "weir-secret", "--quiet",
+	cmd := exec.Command(binary, //nolint:noctx // ended at the end of the test
+		"--port", address, "--access", "weir", "--secret", "weir-secret", "--quiet",
 		"posix", "--sidecar", filepath.Join(dir, "meta"), filepath.Join(dir, "data"))
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, t.Output(), t.Output()
 	p, err := childproc.Start(cmd, syscall.SIGKILL)

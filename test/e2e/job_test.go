@@ -101,7 +101,7 @@ func testJobs(t *testing.T) {
 		return lines.Err()
 	})
 	follow("socket", func(saw func(jobState)) error {
-		conn, _, err := websocket.Dial(ctx, gateway+job.Links.Socket, nil) //nolint:bodyclose // there is none
+		conn, _, err := websocket.Dial(ctx, gateway+job.Links.Socket, nil)
 		if err != nil {
 			return err
 		}
@@ -231,7 +231,7 @@ func testObjects(t *testing.T) {
 		t.Fatalf("PUT: %s", resp.Status)
 	}
 	var feed struct{ ID, Status string } // and then what it tells
-	read := func(resp *http.Response) { // JSON
+	read := func(resp *http.Response) {  // JSON
 		t.Helper()
 		if err := json.NewDecoder(resp.Body).Decode(&feed); err != nil {
 			t.Fatal(err)
