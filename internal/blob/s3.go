@@ -12,6 +12,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/minio/minio-go/v7"
@@ -248,36 +249,57 @@ func (s *S3) Delete(ctx context.Context, queue catalog.Key, key string) error {
 	return err
 }
 
-// Expire removes the objects of the queue that are older, and what was left of broken uploads. It returns how many.
+// Expire removes the objects of the queue that are older, and what was left of broken uploads. It returns how many, and
+// goes on when one can't be removed.
 func (s *S3) Expire(ctx context.Context, queue catalog.Key, olderThan time.Duration) (removed int, err error) {
 	ctx, cancel := context.WithCancel(ctx) // ends the listings, which are goroutines of the client's
 	defer cancel()
 	before := s.now().Add(-olderThan)
-	for o := range s.core.Client.ListObjects(ctx, s.cfg.Bucket, minio.ListObjectsOptions{Prefix: s.prefix(queue), Recursive: true}) {
-		if o.Err != nil {
-			return removed, s3Error(ctx, o.Err)
+	old := make(chan minio.ObjectInfo)
+	var listed error
+	var count int
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		defer close(old)
+		for o := range s.core.Client.ListObjects(ctx, s.cfg.Bucket, minio.ListObjectsOptions{Prefix: s.prefix(queue), Recursive: true}) {
+			if o.Err != nil {
+				listed = s3Error(ctx, o.Err)
+				return
+			}
+			if o.LastModified.Before(before) {
+				old <- o // is taken to the end
+				count++
+			}
 		}
-		if !o.LastModified.Before(before) {
-			continue
+	})
+	var failed int
+	var first error
+	for e := range s.core.Client.RemoveObjects(ctx, s.cfg.Bucket, old, minio.RemoveObjectsOptions{}) { // a thousand a request
+		if failed++; first == nil {
+			first = fmt.Errorf("object %s: %w", e.ObjectName, s3Error(ctx, e.Err))
 		}
-		if err := s.core.RemoveObject(ctx, s.cfg.Bucket, o.Key, minio.RemoveObjectOptions{}); err != nil {
-			return removed, s3Error(ctx, err)
-		}
-		removed++
 	}
+	for range old { // when it has ended early
+		failed++
+	}
+	wg.Wait()
+	removed = max(count-failed, 0)
+	errs := []error{listed, first}
 	for u := range s.core.ListIncompleteUploads(ctx, s.cfg.Bucket, s.prefix(queue), true) {
 		if u.Err != nil {
-			return removed, s3Error(ctx, u.Err)
+			errs = append(errs, s3Error(ctx, u.Err))
+			break
 		}
 		if !u.Initiated.Before(before) {
 			continue
 		}
 		if err := s.core.AbortMultipartUpload(ctx, s.cfg.Bucket, u.Key, u.UploadID); err != nil {
-			return removed, s3Error(ctx, err)
+			errs = append(errs, s3Error(ctx, err))
+			break
 		}
 		removed++
 	}
-	return removed, nil
+	return removed, errors.Join(errs...)
 }
 
 // PresignGet is Store.PresignGet. The browser is told to keep the object as a file, as the gateway would.
