@@ -1,12 +1,17 @@
 package gateway
 
 import (
+	"bufio"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -15,6 +20,10 @@ const (
 	maxRealtimeIdle = 64
 	// realtimeTimeout bounds how long realtime may take until its answer begins.
 	realtimeTimeout = 10 * time.Second
+	// maxEventRetry is the longest wait that an EventSource is told, beyond a second, before it comes back.
+	maxEventRetry = 5 * time.Second
+	// passedWriteTimeout is how long a client that listens may take nothing.
+	passedWriteTimeout = 30 * time.Second
 	// partSpread is the time over which a gateway that drains parts from clients that listen. They come back to another
 	// one, and go on where they were.
 	partSpread = 2 * time.Second
@@ -32,6 +41,13 @@ func (g *Gateway) realtime(target *url.URL) http.HandlerFunc {
 		ErrorLog:      slog.NewLogLogger(g.cfg.Log.Handler(), slog.LevelDebug),
 		ErrorHandler: func(w http.ResponseWriter, req *http.Request, err error) {
 			g.cfg.Log.Info("realtime can't be reached", "error", err)
+			if strings.HasSuffix(req.URL.Path, "/events") {
+				// An EventSource would stay away for ever after a problem.
+				w.Header().Set("Content-Type", "text/event-stream")
+				w.Header().Set("Cache-Control", "no-store")
+				_, _ = fmt.Fprintf(w, "retry: %d\n\nevent: close\ndata: {\"code\":1013,\"reason\":\"try again later\"}\n\n", (time.Second + rand.N(maxEventRetry)).Milliseconds())
+				return
+			}
 			writeProblem(w, req, problem{
 				Status: http.StatusServiceUnavailable, Type: typeUnavailable, Title: "Events can't be had now", retryAfter: 1,
 				Detail: "The service that pushes events gave no answer. Try again, or poll the job.",
@@ -41,20 +57,58 @@ func (g *Gateway) realtime(target *url.URL) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
+		rc := http.NewResponseController(w)
 		g.wg.Add(1) // an upgraded connection is none of the HTTP server's any more
 		defer g.wg.Done()
 		stop := context.AfterFunc(g.drain, func() { //nolint:contextcheck // it waits for the drain, and ends with the request
 			select {
 			case <-time.After(rand.N(partSpread)):
 				cancel()
+				// A client that takes nothing would keep its connection, which is none of the server's any more.
+				now := time.Now()
+				if err := errors.Join(rc.SetReadDeadline(now), rc.SetWriteDeadline(now)); err != nil {
+					g.cfg.Log.Debug("a connection's deadlines stay", "error", err)
+				}
 			case <-ctx.Done():
 			}
 		})
 		defer stop()
 		// The bound on reading a request would end the answer.
-		if err := http.NewResponseController(w).SetReadDeadline(time.Time{}); err != nil {
+		if err := rc.SetReadDeadline(time.Time{}); err != nil {
 			g.cfg.Log.Debug("a connection's read deadline stays", "error", err)
 		}
-		proxy.ServeHTTP(w, req.WithContext(ctx))
+		proxy.ServeHTTP(&listenerWriter{w, rc}, req.WithContext(ctx))
 	}
+}
+
+// listenerWriter gives up a client that takes nothing, whatever the connection has become.
+type listenerWriter struct {
+	http.ResponseWriter
+	rc *http.ResponseController
+}
+
+func (l *listenerWriter) Write(p []byte) (int, error) {
+	if err := l.rc.SetWriteDeadline(time.Now().Add(passedWriteTimeout)); err != nil {
+		return 0, err
+	}
+	return l.ResponseWriter.Write(p)
+}
+
+// Unwrap is for http.ResponseController.
+func (l *listenerWriter) Unwrap() http.ResponseWriter { return l.ResponseWriter }
+
+// Hijack implements http.Hijacker.
+func (l *listenerWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, rw, err := l.rc.Hijack()
+	return &listenerConn{conn}, rw, err
+}
+
+// listenerConn is a listenerWriter's connection once it is taken over.
+type listenerConn struct{ net.Conn }
+
+func (l *listenerConn) Write(p []byte) (int, error) {
+	if err := l.SetWriteDeadline(time.Now().Add(passedWriteTimeout)); err != nil {
+		return 0, err
+	}
+	return l.Conn.Write(p)
 }

@@ -22,8 +22,11 @@ type clientFeed struct {
 	wake   func() // something waits
 	after  job.Position
 
+	over func() // called at the end
 	stop context.CancelFunc
 	done chan struct{} // what brings the states has ended
+
+	once sync.Once
 
 	mu      sync.Mutex
 	pending []clientState
@@ -48,7 +51,7 @@ func (s *Server) newClientFeed(text, position string, wake func()) (*clientFeed,
 	after := job.ParsePosition(position, queues)
 	return &clientFeed{
 		s: s, client: feed.Client(), queues: queues, wake: wake, after: after,
-		stop: func() {}, room: make(chan struct{}, 1), told: maps.Clone(after),
+		over: func() {}, stop: func() {}, room: make(chan struct{}, 1), told: maps.Clone(after),
 	}, nil
 }
 
@@ -59,6 +62,9 @@ func (f *clientFeed) start(ctx context.Context) {
 	go func() {
 		defer close(f.done)
 		err := job.FollowClient(ctx, f.s.cfg.Conn, f.client, f.queues, f.after, func(id job.ID, s *job.State) error { return f.add(ctx, id, s) })
+		if ctx.Err() != nil { // it is closed, by whoever says why
+			return
+		}
 		f.mu.Lock()
 		f.err = err
 		f.mu.Unlock()
@@ -136,4 +142,5 @@ func (f *clientFeed) close() {
 	if f.done != nil {
 		<-f.done
 	}
+	f.once.Do(f.over)
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/coder/websocket"
+
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/job"
 	"github.com/weir-dev/weir/internal/record"
@@ -233,5 +235,55 @@ func TestFeedOfOtherQueues(t *testing.T) {
 	b.server.Use(&catalog.Catalog{Queues: []catalog.Queue{{Key: b.other, Jobs: true}}})
 	if !feed.stale() {
 		t.Error("with a queue less")
+	}
+}
+
+// TestDrainOfFeeds: clients with feeds are told to come back, and nothing else.
+func TestDrainOfFeeds(t *testing.T) {
+	b := start(t)
+	path, client := b.feedOf()
+	var listeners []listener
+	for range 30 {
+		for _, l := range b.each(path, "") {
+			listeners = append(listeners, l)
+		}
+	}
+	w := b.submitOf(client, b.queue)
+	w.do(w.begin)
+	for _, l := range listeners {
+		if e, err := l.next(); err != nil || e.doc.Status != "running" {
+			t.Fatalf("%+v, %v", e, err)
+		}
+	}
+	stopped := make(chan struct{})
+	go func() { defer close(stopped); b.stop() }()
+	for _, l := range listeners {
+		e, err := l.next()
+		if _, sse := l.(*eventClient); sse && (err != nil || e.kind != "close" || e.doc.Code != closeLife.code) {
+			t.Errorf("events: %+v, %v", e, err)
+		} else if !sse && websocket.CloseStatus(err) != websocket.StatusGoingAway {
+			t.Errorf("socket: %+v, %v", e, err)
+		}
+	}
+	<-stopped
+}
+
+// TestEventSourceComesBack: an EventSource gives up after any status but 200 and 204, so what is refused for now begins
+// and ends.
+func TestEventSourceComesBack(t *testing.T) {
+	b := start(t)
+	path, _ := b.feedOf()
+	w := b.submit()
+	b.server.cfg.MaxConnections = 0
+	for _, path := range []string{path, "/jobs/" + w.text} {
+		l := must[*eventClient](t)(b.listen(t.Context(), path+"/events", ""))
+		e, err := l.next()
+		if l.close(); err != nil || l.resp.StatusCode != http.StatusOK || e.kind != "close" || e.doc.Code != closeAway.code {
+			t.Errorf("%s: %d, %+v, %v", path, l.resp.StatusCode, e, err)
+		}
+		if l, err := b.dial(t.Context(), path+"/socket"); err == nil {
+			l.close()
+			t.Errorf("%s/socket was taken", path)
+		}
 	}
 }

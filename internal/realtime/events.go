@@ -22,7 +22,7 @@ const maxEventJobs = 64
 // by Last-Event-ID. The stream ends with the last job; to a client that comes back then the answer is 204, on which
 // an EventSource stays away.
 func (s *Server) events(w http.ResponseWriter, req *http.Request) {
-	if !s.begin(w) {
+	if !s.begin(w, true) {
 		return
 	}
 	defer s.done()
@@ -53,7 +53,7 @@ func (s *Server) events(w http.ResponseWriter, req *http.Request) {
 		}
 		f.follow(f.newJob(id, text, maxAge, after))
 	}
-	s.stream(w, req, f, signal)
+	s.stream(w, req, f, wake, signal)
 }
 
 // newSignal returns what sets a signal, and the signal. Those that nobody has taken are one.
@@ -69,7 +69,7 @@ func newSignal() (wake func(), signal chan struct{}) {
 
 // feedEvents streams the states of all jobs of a feed. It has no end of its own.
 func (s *Server) feedEvents(w http.ResponseWriter, req *http.Request) {
-	if !s.begin(w) {
+	if !s.begin(w, true) {
 		return
 	}
 	defer s.done()
@@ -79,14 +79,19 @@ func (s *Server) feedEvents(w http.ResponseWriter, req *http.Request) {
 		errNoFeed.Write(w)
 		return
 	}
+	if !s.beginFeed() {
+		refuse(w, true, problemOfFeeds())
+		return
+	}
+	defer s.feeds.Add(-1)
 	f.start(req.Context())
 	defer f.close()
-	s.stream(w, req, f, signal)
+	s.stream(w, req, f, wake, signal)
 }
 
-func (s *Server) stream(w http.ResponseWriter, req *http.Request, f source, signal <-chan struct{}) {
+func (s *Server) stream(w http.ResponseWriter, req *http.Request, f source, wake func(), signal <-chan struct{}) {
 	e := &eventStream{s: s, w: w, rc: http.NewResponseController(w), f: f}
-	if err := e.run(req, signal); err != nil && !errors.Is(err, errEnded) {
+	if err := e.run(req, wake, signal); err != nil && !errors.Is(err, errEnded) {
 		s.cfg.Log.Debug("a stream of events ended", "error", err)
 	}
 }
@@ -100,7 +105,7 @@ type eventStream struct {
 	on bool // the answer has begun
 }
 
-func (e *eventStream) run(req *http.Request, signal <-chan struct{}) error {
+func (e *eventStream) run(req *http.Request, wake func(), signal <-chan struct{}) error {
 	ctx := req.Context()
 	again, ping, life := time.NewTimer(job.LookAgain), time.NewTicker(pingEvery), time.NewTimer(lifetime())
 	defer again.Stop()
@@ -108,8 +113,12 @@ func (e *eventStream) run(req *http.Request, signal <-chan struct{}) error {
 	defer life.Stop()
 	drain := e.s.drain.Done()
 	for {
-		if err := e.flush(req); err != nil {
+		more, err := e.flush(req)
+		if err != nil {
 			return err
+		}
+		if more { // after a look at what else there is
+			wake()
 		}
 		select {
 		case <-signal:
@@ -119,6 +128,7 @@ func (e *eventStream) run(req *http.Request, signal <-chan struct{}) error {
 			if e.f.stale() {
 				return e.bye(closeLife)
 			}
+			e.f.lookAgain() // what NATS published and didn't get through
 			if err := e.write(": ping\n\n"); err != nil {
 				return err
 			}
@@ -136,33 +146,37 @@ func (e *eventStream) run(req *http.Request, signal <-chan struct{}) error {
 // errEnded means that all has been sent.
 var errEnded = errors.New("realtime: the jobs have ended")
 
-// flush sends what waits.
-func (e *eventStream) flush(req *http.Request) error {
-	for {
+// maxFlushed is how many states are sent before what else there is to do is looked at.
+const maxFlushed = 16
+
+// flush sends what waits; more reports that something is left.
+func (e *eventStream) flush(req *http.Request) (more bool, err error) {
+	for range maxFlushed {
 		t, err := e.f.next(req.Context())
 		switch {
 		case errors.Is(err, errSlow):
-			return errors.Join(err, e.bye(closeSlow))
+			return false, errors.Join(err, e.bye(closeSlow))
 		case err != nil: // NATS is away; whoever comes back is told then
-			return errors.Join(err, e.bye(closeAway))
+			return false, errors.Join(err, e.bye(closeAway))
 		case !t.any && !e.f.ended():
-			return e.write("")
+			return false, e.write("")
 		case !t.any:
 			if !e.on { // the client has it all
 				e.w.WriteHeader(http.StatusNoContent)
 			}
-			return errEnded
+			return false, errEnded
 		case t.doc == nil:
 			continue
 		}
 		data, err := json.Marshal(t.doc)
 		if err != nil {
-			return err
+			return false, err
 		}
 		if err := e.write("event: state\nid: " + e.f.position() + "\ndata: " + string(data) + "\n\n"); err != nil {
-			return err
+			return false, err
 		}
 	}
+	return true, nil
 }
 
 // position is the id of an event.

@@ -37,7 +37,7 @@ type source interface {
 type told struct {
 	any  bool          // else nothing waits now
 	doc  *job.Document // nil: the client has it already
-	over string        // the id of a job that has ended
+	over *followed     // a job that has ended
 }
 
 // feed is what is to be told one client of the jobs that it follows: of each the present state, then every later one,
@@ -168,7 +168,7 @@ func (f *feed) next(ctx context.Context) (told, error) {
 		if err != nil || d != nil || p.job.final {
 			t := told{any: true, doc: d}
 			if p.job.final {
-				t.over = p.job.text
+				t.over = p.job
 			}
 			return t, err
 		}

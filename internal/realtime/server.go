@@ -48,6 +48,9 @@ const (
 	DefaultDrainTimeout   = 20 * time.Second
 	DefaultDrainSpread    = 5 * time.Second
 
+	// maxFeeds bounds the clients' feeds at a time: each costs NATS a consumer a queue. More get 503.
+	maxFeeds = 10_000
+
 	readHeaderTimeout = 10 * time.Second
 	idleTimeout       = 120 * time.Second // between requests
 	maxHeaderBytes    = 64 << 10
@@ -80,6 +83,7 @@ type Server struct {
 	queues atomic.Pointer[queues]
 	keys   atomic.Pointer[sign.Ring]
 	open   atomic.Int64 // connections
+	feeds  atomic.Int64 // of them those of clients' feeds
 
 	// drain ends when the server is to stop. New connections are refused then, and each that is open ends within
 	// DrainSpread.
@@ -189,7 +193,7 @@ func (s *Server) end() {
 }
 
 // begin counts a connection in, or answers why there can't be another. The caller ends it by done.
-func (s *Server) begin(w http.ResponseWriter) bool {
+func (s *Server) begin(w http.ResponseWriter, events bool) bool {
 	p := function.Problem{Type: problemUnavailable, Status: http.StatusServiceUnavailable, RetryAfter: time.Second + rand.N(maxRetry)}
 	switch _, err := s.Ready(); {
 	case s.drain.Err() != nil:
@@ -202,8 +206,37 @@ func (s *Server) begin(w http.ResponseWriter) bool {
 	default:
 		return true
 	}
-	p.Write(w)
+	refuse(w, events, p)
 	return false
+}
+
+// refuse answers with p. To an EventSource that would be the end for ever, so a stream of events begins, and ends with a
+// hint to come back.
+func refuse(w http.ResponseWriter, events bool, p function.Problem) {
+	if !events {
+		p.Write(w)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	_, _ = fmt.Fprintf(w, "retry: %d\n\nevent: close\ndata: {\"code\":%d,\"reason\":%q}\n\n", p.RetryAfter.Milliseconds(), closeAway.code, p.Title)
+}
+
+// beginFeed counts a client's feed in. The caller counts it out.
+func (s *Server) beginFeed() bool {
+	if s.feeds.Add(1) <= maxFeeds {
+		return true
+	}
+	s.feeds.Add(-1)
+	return false
+}
+
+func problemOfFeeds() function.Problem {
+	return function.Problem{
+		Type: problemUnavailable, Status: http.StatusServiceUnavailable, RetryAfter: time.Second + rand.N(maxRetry),
+		Title: "Too many feeds", Detail: "Try again later, or follow the jobs by their ids.",
+	}
 }
 
 func (s *Server) done() { s.open.Add(-1) }

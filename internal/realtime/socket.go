@@ -70,7 +70,7 @@ type refusal struct {
 // socket serves a WebSocket: of the job in the path, from after the version in the query on, or of those that the
 // client names by messages.
 func (s *Server) socket(w http.ResponseWriter, req *http.Request) {
-	if !s.begin(w) {
+	if !s.begin(w, false) {
 		return
 	}
 	k := &socket{s: s, many: req.PathValue("id") == "", until: time.Now().Add(lifetime())}
@@ -98,7 +98,7 @@ func (s *Server) socket(w http.ResponseWriter, req *http.Request) {
 
 // feedSocket serves a WebSocket of all jobs of a feed.
 func (s *Server) feedSocket(w http.ResponseWriter, req *http.Request) {
-	if !s.begin(w) {
+	if !s.begin(w, false) {
 		return
 	}
 	k := &socket{s: s, until: time.Now().Add(lifetime())}
@@ -108,7 +108,13 @@ func (s *Server) feedSocket(w http.ResponseWriter, req *http.Request) {
 		errNoFeed.Write(w)
 		return
 	}
+	if !s.beginFeed() {
+		s.done()
+		refuse(w, false, problemOfFeeds())
+		return
+	}
 	k.source = f
+	f.over = func() { s.feeds.Add(-1) }
 	s.serve(w, req, k, func() { f.start(k.ctx) }) //nolint:contextcheck // as socket
 }
 
@@ -240,6 +246,7 @@ func (k *socket) ping() {
 		k.end()
 		return
 	}
+	k.source.lookAgain() // what NATS published and didn't get through
 	k.again(k.ping)
 }
 
@@ -306,11 +313,11 @@ func (k *socket) flush() *closing {
 		case !t.any:
 			return nil
 		}
+		if t.over != nil && k.many { // before the client learns of it, and may watch it again
+			k.forget(t.over)
+		}
 		if t.doc != nil && !k.write(t.doc) {
 			return nil // run sees it as well
-		}
-		if t.over != "" && k.many {
-			k.unwatch(t.over)
 		}
 	}
 }
@@ -373,12 +380,21 @@ func (k *socket) watch(id job.ID, text string, maxAge time.Duration, after strin
 func (k *socket) unwatch(text string) {
 	k.mu.Lock()
 	j := k.jobs[text]
-	delete(k.jobs, text)
+	k.mu.Unlock()
+	if j != nil {
+		k.forget(j)
+	}
+}
+
+// forget ends the watch of j, which may have another one of the same job behind it.
+func (k *socket) forget(j *followed) {
+	k.mu.Lock()
+	if k.jobs[j.text] == j {
+		delete(k.jobs, j.text)
+	}
 	if len(k.jobs) == 0 && k.idle.IsZero() {
 		k.idle = time.Now()
 	}
 	k.mu.Unlock()
-	if j != nil {
-		k.feed.leave(j)
-	}
+	k.feed.leave(j)
 }

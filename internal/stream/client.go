@@ -21,9 +21,15 @@ import (
 const (
 	// clientHeartbeat is how often the server says how far it has come, so that a lost message is noticed although none
 	// follows. After two that are missing the consumer is made anew.
-	clientHeartbeat = 15 * time.Second
-	// maxClientStates bounds the states that wait in memory. What is dropped past it comes again.
-	maxClientStates = 512
+	clientHeartbeat = 5 * time.Second
+	// clientGone is how long a consumer outlives who it is for.
+	clientGone = 15 * time.Second
+	// maxClientStates bounds the states that wait in memory. What is dropped past it comes again, all of it; so that this
+	// happens to few, the server sends no more than clientRate, some thousand states a second.
+	maxClientStates = 2048
+	clientRate      = 8 << 20 // bits a second
+	// maxCreating bounds the consumers of clients that are asked for at a time, when all come back at once.
+	maxCreating = 32
 )
 
 // FollowClient calls f with the present state of each of the client's jobs in the queues, and then with every later one,
@@ -51,7 +57,7 @@ func (c *Conn) FollowClient(ctx context.Context, client record.Client, queues []
 	}
 	defer w.close()
 	for looked := (time.Time{}); ; {
-		if time.Since(looked) >= clientHeartbeat {
+		if time.Since(looked) >= clientHeartbeat && len(w.messages) == 0 { // else silence may be ours
 			looked = time.Now()
 			if err := w.consumeSilent(ctx); err != nil {
 				return err
@@ -114,7 +120,17 @@ func (w *clientWatch) consume(ctx context.Context, q *clientQueue) error {
 	if err != nil {
 		return w.conn.apiError(ctx, err)
 	}
-	q.sub, q.count, q.heard = sub, 0, time.Now()
+	q.sub, q.count = sub, 0
+	select {
+	case w.conn.creating <- struct{}{}:
+		defer func() { <-w.conn.creating }()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	if err := w.rewind(ctx, q); err != nil {
+		return err
+	}
+	q.heard = time.Now()
 	name, filter := uuid.NewString(), jobSubject(q.key, clientToken(w.client)+".*")
 	request := struct {
 		Stream string                   `json:"stream_name"`
@@ -126,7 +142,7 @@ func (w *clientWatch) consume(ctx context.Context, q *clientQueue) error {
 			Name: name, DeliverSubject: sub.Subject, FilterSubject: filter,
 			DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: q.seq + 1,
 			AckPolicy: jetstream.AckNonePolicy, HeadersOnly: true, MemoryStorage: true, Replicas: 1,
-			IdleHeartbeat: clientHeartbeat, InactiveThreshold: clientHeartbeat,
+			IdleHeartbeat: clientHeartbeat, InactiveThreshold: clientGone, RateLimit: clientRate,
 		},
 	}
 	data, err := json.Marshal(request)
@@ -151,6 +167,29 @@ func (w *clientWatch) consume(ctx context.Context, q *clientQueue) error {
 			return nil
 		}
 		return w.conn.apiError(bctx, answer.Error)
+	}
+	return nil
+}
+
+// rewind starts over in a stream that was made anew, and so ends before the position: the server would wait for what comes
+// after it. A replica may not know the end yet.
+func (w *clientWatch) rewind(ctx context.Context, q *clientQueue) error {
+	for looks := 1; q.seq > 0; looks++ {
+		newest, err := w.conn.last(ctx, jobStream(q.key), jobSubject(q.key, "*.*"))
+		switch {
+		case errors.Is(err, errNoMessage): // all have aged out, or there were none yet: there is nothing to be told again
+			q.seq = 0
+		case err != nil:
+			return err
+		case newest.seq >= q.seq:
+			return nil
+		case looks == MaxLooks:
+			q.seq = 0
+		default:
+			if err := Pause(ctx); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

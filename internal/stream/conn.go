@@ -61,6 +61,8 @@ type Conn struct {
 	end     context.CancelFunc
 	wg      sync.WaitGroup
 
+	creating chan struct{} // holds one for each consumer that is asked for (client.go)
+
 	isUp atomic.Bool // asked on every write
 
 	mu     sync.Mutex
@@ -78,7 +80,7 @@ func Connect(cfg Config) (*Conn, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	c := &Conn{log: cfg.Log, trouble: troubles{log: cfg.Log}, up: make(chan struct{})}
+	c := &Conn{log: cfg.Log, trouble: troubles{log: cfg.Log}, creating: make(chan struct{}, maxCreating), up: make(chan struct{})}
 	c.life, c.end = context.WithCancel(context.Background())
 	c.live, c.cancel = context.WithCancelCause(context.Background())
 	c.cancel(ErrUnavailable)

@@ -390,3 +390,33 @@ func put(t *testing.T, c *stream.Conn, q catalog.Key, k stream.JobKey, last uint
 	}
 	return seq
 }
+
+// TestFollowANewStream: a client that was told more than a queue, which was made anew, has seen is told of it from the
+// beginning.
+func TestFollowANewStream(t *testing.T) {
+	c := testkit.Conn(t, testkit.NATS(t))
+	q := jobQueue()
+	ensure(t, c, q)
+	client := record.Client{1}
+	for n := range 3 {
+		put(t, c, q.Key, stream.JobKey{Client: client, ID: record.ID{byte(n)}}, 0)
+	}
+	follow := func(after uint64) (seqs []uint64) {
+		err := c.FollowClient(t.Context(), client, []catalog.Key{q.Key}, map[catalog.Key]uint64{q.Key: after}, func(_ catalog.Key, _ stream.JobKey, s stream.JobState) error {
+			if seqs = append(seqs, s.Seq); s.Seq == 3 {
+				return errTold
+			}
+			return nil
+		})
+		if !errors.Is(err, errTold) {
+			t.Error(err)
+		}
+		return seqs
+	}
+	if got := follow(1); !slices.Equal(got, []uint64{2, 3}) {
+		t.Errorf("after 1: %v", got)
+	}
+	if got := follow(20_000); !slices.Equal(got, []uint64{1, 2, 3}) {
+		t.Errorf("after what is to come: %v", got)
+	}
+}
