@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -24,6 +25,7 @@ import (
 //	bench null                a handler that reads the body and answers 202; prints its address
 //	bench publish-each URL    a handler that makes one JetStream publish a request; prints its address
 //	bench work DURATION       a function that takes so long and answers 200; prints its address
+//	bench listen GATEWAY PUSH N  N clients, each with a WebSocket on a job of its own; prints how many it has
 func runChild(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -45,6 +47,20 @@ func runChild(args []string) error {
 			}
 			accept(w)
 		}))
+	case args[0] == "listen" && len(args) == 4:
+		n, err := strconv.Atoi(args[3])
+		if err != nil {
+			return err
+		}
+		client := &http.Client{Transport: &http.Transport{}}
+		conns, err := listen(ctx, n, args[2], client, func() (string, error) { return submit(ctx, client, args[1]) })
+		defer hangUp(conns)
+		if err != nil {
+			return err
+		}
+		fmt.Println(len(conns))
+		<-ctx.Done()
+		return nil
 	case args[0] == "work" && len(args) == 2:
 		d, err := time.ParseDuration(args[1])
 		if err != nil {

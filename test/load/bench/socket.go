@@ -6,9 +6,9 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/coder/websocket"
@@ -18,7 +18,6 @@ const (
 	idleSockets   = 20_000
 	fanOut        = 10_000
 	dialsAtOnce   = 64
-	spareFiles    = 200             // of a process, beside its sockets
 	settle        = 5 * time.Second // what dialling left behind is collected
 	doneState     = `"status":"succeeded"`
 	cancelledText = `"status":"cancelled"`
@@ -65,42 +64,61 @@ func readUntil(ctx context.Context, conn *websocket.Conn, text string) error {
 	}
 }
 
-// idle opens as many WebSockets as it may, half of them on one job, and cancels that.
+// idle opens WebSockets, half of them on one job here, half on jobs of their own in another process, at two instances of
+// realtime: a process may not open as many files. Then it cancels the one job.
 func (b *bench) idle(ctx context.Context) error {
 	defer b.stopChildren()
 	t, err := b.startJobStack(ctx, b.folder("nats"), "http://127.0.0.1:1")
 	if err != nil {
 		return err
 	}
-	n := idleSockets
-	var files syscall.Rlimit
-	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+	other, push, err := b.startRealtime(ctx, t.nats)
+	if err != nil {
 		return err
 	}
-	if most := int(files.Max) - spareFiles; most < n {
-		b.say("a process may open %d files: %d sockets instead of %d", files.Max, most, n)
-		n = most
+	memory := func() (float64, error) {
+		one, err := residentMemory(t.pids["realtime"])
+		two, oerr := residentMemory(other.PID())
+		return one + two, errors.Join(err, oerr)
 	}
 	client := &http.Client{Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
-	url, push := "http://"+t.addr, "http://"+t.push
+	url := "http://" + t.addr
 	common, err := submit(ctx, client, url)
 	if err != nil {
 		return err
 	}
-	empty, err := residentMemory(t.pids["realtime"])
+	empty, err := memory()
 	if err != nil {
 		return err
 	}
+	b.say("%d sockets", idleSockets)
+	conns, err := listen(ctx, fanOut, "http://"+t.push, client, func() (string, error) { return common, nil })
+	defer hangUp(conns)
+	if err != nil {
+		return err
+	}
+	if _, line, err := b.self(ctx, "listen", "listen", url, "http://"+push, strconv.Itoa(idleSockets-fanOut)); err != nil {
+		return err
+	} else if line != strconv.Itoa(idleSockets-fanOut) {
+		return fmt.Errorf("the other clients have %s sockets", line)
+	}
+	wait(ctx, settle)
+	full, err := memory()
+	if err != nil {
+		return err
+	}
+	b.results.add("socket_connections", idleSockets)
+	b.results.add("socket_memory_mib", full)
+	b.results.add("socket_per_gib", idleSockets/(full/1024))
+	fmt.Printf("    %d idle WebSockets: two of realtime %.0f MiB (%.0f MiB without any), %.1f KiB each; %.0f a GiB\n",
+		idleSockets, full, empty, (full-empty)*1024/idleSockets, idleSockets/(full/1024))
+	return b.fanOut(ctx, client, url+common, conns)
+}
+
+// listen opens n WebSockets at realtime, each on the job that next names, and reads the present state.
+func listen(ctx context.Context, n int, push string, client *http.Client, next func() (string, error)) ([]*websocket.Conn, error) {
 	conns := make([]*websocket.Conn, n)
-	defer func() {
-		for _, c := range conns {
-			if c != nil {
-				_ = c.CloseNow()
-			}
-		}
-	}()
-	b.say("%d sockets", n)
 	errs := make([]error, n)
 	var wg sync.WaitGroup
 	slots := make(chan struct{}, dialsAtOnce)
@@ -108,35 +126,26 @@ func (b *bench) idle(ctx context.Context) error {
 		slots <- struct{}{}
 		wg.Go(func() {
 			defer func() { <-slots }()
-			path, err := common, error(nil)
-			if i >= fanOut {
-				path, err = submit(ctx, client, url)
-			}
+			path, err := next()
 			if err == nil {
 				conns[i], err = dial(ctx, client, push+path+"/socket")
 			}
 			if err == nil {
-				_, _, err = conns[i].Read(ctx) // the present state
+				_, _, err = conns[i].Read(ctx)
 			}
 			errs[i] = err
 		})
 	}
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return err
+	return conns, errors.Join(errs...)
+}
+
+func hangUp(conns []*websocket.Conn) {
+	for _, c := range conns {
+		if c != nil {
+			_ = c.CloseNow()
+		}
 	}
-	wait(ctx, settle)
-	full, err := residentMemory(t.pids["realtime"])
-	if err != nil {
-		return err
-	}
-	perGiB := float64(n) / (full / 1024)
-	b.results.add("socket_connections", float64(n))
-	b.results.add("socket_memory_mib", full)
-	b.results.add("socket_per_gib", perGiB)
-	fmt.Printf("    %d idle WebSockets: realtime %.0f MiB (%.0f MiB without any), %.1f KiB each; %.0f a GiB\n",
-		n, full, empty, (full-empty)*1024/float64(n), perGiB)
-	return b.fanOut(ctx, client, url+common, conns[:min(fanOut, n)])
 }
 
 // fanOut cancels the job that all conns listen to, and measures until each has been told.
