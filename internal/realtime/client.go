@@ -2,6 +2,7 @@ package realtime
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 	"sync"
@@ -22,11 +23,9 @@ type clientFeed struct {
 	wake   func() // something waits
 	after  job.Position
 
-	over func() // called at the end
-	stop context.CancelFunc
-	done chan struct{} // what brings the states has ended
-
-	once sync.Once
+	stop  context.CancelFunc
+	done  chan struct{} // what brings the states has ended
+	count sync.Once     // out of the server's feeds
 
 	mu      sync.Mutex
 	pending []clientState
@@ -36,22 +35,30 @@ type clientFeed struct {
 	told job.Position // only the goroutine that takes uses it
 }
 
+// errManyFeeds means that maxFeeds are open.
+var errManyFeeds = errors.New("realtime: too many feeds")
+
 type clientState struct {
 	id    job.ID
 	state *job.State
 }
 
-// newClientFeed is that of a feed's text, from position on. It brings nothing before start.
+// newClientFeed is that of a feed's text, from position on. It brings nothing before start, and counts as one of the
+// server's until close. It returns job.ErrNoFeed or errManyFeeds.
 func (s *Server) newClientFeed(text, position string, wake func()) (*clientFeed, error) {
 	feed, err := job.ParseFeed(text, *s.keys.Load())
 	if err != nil {
 		return nil, err
 	}
+	if s.feeds.Add(1) > maxFeeds {
+		s.feeds.Add(-1)
+		return nil, errManyFeeds
+	}
 	queues := s.queues.Load().jobs
 	after := job.ParsePosition(position, queues)
 	return &clientFeed{
 		s: s, client: feed.Client(), queues: queues, wake: wake, after: after,
-		over: func() {}, stop: func() {}, room: make(chan struct{}, 1), told: maps.Clone(after),
+		stop: func() {}, room: make(chan struct{}, 1), told: maps.Clone(after),
 	}, nil
 }
 
@@ -142,5 +149,5 @@ func (f *clientFeed) close() {
 	if f.done != nil {
 		<-f.done
 	}
-	f.once.Do(f.over)
+	f.count.Do(func() { f.s.feeds.Add(-1) })
 }

@@ -287,3 +287,24 @@ func TestEventSourceComesBack(t *testing.T) {
 		}
 	}
 }
+
+// TestFeedsAreCountedOut: a feed that has ended, however far it came, makes room for another.
+func TestFeedsAreCountedOut(t *testing.T) {
+	b := start(t)
+	path, _ := b.feedOf()
+	for _, l := range b.each(path, "") {
+		l.close()
+	}
+	l := must[*eventClient](t)(b.listen(t.Context(), path+"/socket", "")) // no WebSocket
+	if l.close(); l.resp.StatusCode != http.StatusUpgradeRequired {
+		t.Errorf("a GET of a socket: %s", l.resp.Status)
+	}
+	testkit.Eventually(t, "no feed is counted", func() bool { return b.server.feeds.Load() == 0 })
+	b.server.feeds.Store(maxFeeds)
+	l = must[*eventClient](t)(b.listen(t.Context(), path+"/events", ""))
+	if e, err := l.next(); err != nil || e.kind != "close" || e.doc.Code != closeAway.code {
+		t.Errorf("one more: %+v, %v", e, err)
+	}
+	l.close()
+	b.server.feeds.Store(0)
+}

@@ -76,14 +76,9 @@ func (s *Server) feedEvents(w http.ResponseWriter, req *http.Request) {
 	wake, signal := newSignal()
 	f, err := s.newClientFeed(req.PathValue("id"), req.Header.Get("Last-Event-ID"), wake)
 	if err != nil {
-		errNoFeed.Write(w)
+		refuseFeed(w, true, err)
 		return
 	}
-	if !s.beginFeed() {
-		refuse(w, true, problemOfFeeds())
-		return
-	}
-	defer s.feeds.Add(-1)
 	f.start(req.Context())
 	defer f.close()
 	s.stream(w, req, f, wake, signal)

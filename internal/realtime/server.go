@@ -194,15 +194,15 @@ func (s *Server) end() {
 
 // begin counts a connection in, or answers why there can't be another. The caller ends it by done.
 func (s *Server) begin(w http.ResponseWriter, events bool) bool {
-	p := function.Problem{Type: problemUnavailable, Status: http.StatusServiceUnavailable, RetryAfter: time.Second + rand.N(maxRetry)}
+	var p function.Problem
 	switch _, err := s.Ready(); {
 	case s.drain.Err() != nil:
-		p.Title, p.Detail = "Draining", "This instance is stopping. Try again: another one takes it."
+		p = unavailable("Draining", "This instance is stopping. Try again: another one takes it.")
 	case err != nil:
-		p.Title, p.Detail = "Not ready", err.Error()
+		p = unavailable("Not ready", err.Error())
 	case s.open.Add(1) > int64(s.cfg.MaxConnections):
 		s.open.Add(-1)
-		p.Title, p.Detail = "Too many connections", "Try again later, or poll the job."
+		p = unavailable("Too many connections", "Try again later, or poll the job.")
 	default:
 		return true
 	}
@@ -223,19 +223,19 @@ func refuse(w http.ResponseWriter, events bool, p function.Problem) {
 	_, _ = fmt.Fprintf(w, "retry: %d\n\nevent: close\ndata: {\"code\":%d,\"reason\":%q}\n\n", p.RetryAfter.Milliseconds(), closeAway.code, p.Title)
 }
 
-// beginFeed counts a client's feed in. The caller counts it out.
-func (s *Server) beginFeed() bool {
-	if s.feeds.Add(1) <= maxFeeds {
-		return true
+// refuseFeed answers why there is no feed: an error of newClientFeed.
+func refuseFeed(w http.ResponseWriter, events bool, err error) {
+	if errors.Is(err, job.ErrNoFeed) {
+		errNoFeed.Write(w)
+		return
 	}
-	s.feeds.Add(-1)
-	return false
+	refuse(w, events, unavailable("Too many feeds", "Try again later, or follow the jobs by their ids."))
 }
 
-func problemOfFeeds() function.Problem {
+// unavailable is a problem that is over after a while, of which each client is told another.
+func unavailable(title, detail string) function.Problem {
 	return function.Problem{
-		Type: problemUnavailable, Status: http.StatusServiceUnavailable, RetryAfter: time.Second + rand.N(maxRetry),
-		Title: "Too many feeds", Detail: "Try again later, or follow the jobs by their ids.",
+		Type: problemUnavailable, Status: http.StatusServiceUnavailable, RetryAfter: time.Second + rand.N(maxRetry), Title: title, Detail: detail,
 	}
 }
 

@@ -105,16 +105,10 @@ func (s *Server) feedSocket(w http.ResponseWriter, req *http.Request) {
 	f, err := s.newClientFeed(req.PathValue("id"), req.URL.Query().Get("after"), k.wake)
 	if err != nil {
 		s.done()
-		errNoFeed.Write(w)
-		return
-	}
-	if !s.beginFeed() {
-		s.done()
-		refuse(w, false, problemOfFeeds())
+		refuseFeed(w, false, err)
 		return
 	}
 	k.source = f
-	f.over = func() { s.feeds.Add(-1) }
 	s.serve(w, req, k, func() { f.start(k.ctx) }) //nolint:contextcheck // as socket
 }
 
@@ -123,6 +117,7 @@ func (s *Server) serve(w http.ResponseWriter, req *http.Request, k *socket, foll
 	// An id is all that it takes to ask for a job, by any means: another origin's page may, if it has been told one.
 	conn, err := websocket.Accept(frugal{w}, req, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
+		k.source.close()
 		s.done()
 		s.cfg.Log.Debug("no WebSocket", "error", err)
 		return
@@ -133,6 +128,7 @@ func (s *Server) serve(w http.ResponseWriter, req *http.Request, k *socket, foll
 	s.mu.Lock()
 	if s.ended {
 		s.mu.Unlock()
+		k.source.close()
 		k.end()
 		_ = conn.CloseNow()
 		s.done()
