@@ -104,7 +104,7 @@ type RouteMatch struct {
 	// Path is a net/http.ServeMux path pattern without method and host, such as /orders/{id}.
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:Pattern=`^/[^ \t\r\n?#]*$`
-	// +kubebuilder:validation:XValidation:rule="!(self in ['/healthz', '/readyz']) && !self.startsWith('/jobs/') && !self.startsWith('/callbacks/') && !self.startsWith('/objects/') && !self.startsWith('/feeds/') && !(self in ['/uploads', '/feeds'])",message="is the gateway's own; choose another path"
+	// +kubebuilder:validation:XValidation:rule="!(self in ['/healthz', '/readyz', '/uploads', '/feeds']) && !self.startsWith('/jobs/') && !self.startsWith('/callbacks/') && !self.startsWith('/objects/') && !self.startsWith('/feeds/')",message="is the gateway's own; choose another path"
 	Path string `json:"path"`
 }
 

@@ -88,8 +88,9 @@ type QueueSpec struct {
 // Objects is where what is too large for a message is kept: results of more than 256 KiB, and uploaded inputs. Each is
 // kept for a day longer than an outcome.
 type Objects struct {
-	// MaxBytes bounds them on disk, in NATS; one may take half of it. When there is no room for one, the upload is refused, or the attempt whose
-	// result it is has failed. In S3 half of it bounds each of them, and a quota of the bucket is to bound all. Default 4Gi.
+	// MaxBytes bounds them on disk, in NATS; one may take half of it. When there is no room for one, the upload is
+	// refused, or the attempt whose result it is has failed. In S3 half of it bounds each of them, and a quota of the
+	// bucket is to bound all. Default 4Gi.
 	// +optional
 	// +kubebuilder:default="4Gi"
 	// +kubebuilder:validation:XValidation:rule="quantity(string(self)).isInteger() && quantity(string(self)).compareTo(quantity('8Mi')) >= 0 && quantity(string(self)).compareTo(quantity('64Ti')) <= 0",message="must be a whole number of bytes between 8Mi and 64Ti"

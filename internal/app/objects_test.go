@@ -8,9 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
-	"runtime"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -313,7 +311,7 @@ func TestEarlyAnswer(t *testing.T) {
 // in this one process with all servers. With the race detector, or -short, it is less.
 func TestGigabyte(t *testing.T) {
 	size := int64(1 << 30)
-	if testing.Short() || raceEnabled {
+	if testing.Short() || testkit.Race {
 		size = 128 << 20
 	}
 	const most = 256 << 20 // the NATS server's caches are among it
@@ -329,22 +327,7 @@ func TestGigabyte(t *testing.T) {
 		}
 	}, nil, change)
 	j.release()
-	stop, peak := make(chan struct{}), uint64(0)
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		tick := time.NewTicker(20 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-tick.C:
-				var m runtime.MemStats
-				runtime.ReadMemStats(&m)
-				peak = max(peak, m.HeapAlloc)
-			case <-stop:
-				return
-			}
-		}
-	})
+	heap := testkit.PeakHeap()
 	sent, got := sha256.New(), sha256.New()
 	at := time.Now()
 	lap := func() string {
@@ -372,8 +355,7 @@ func TestGigabyte(t *testing.T) {
 		t.Error("other bytes came back")
 	}
 	down := lap()
-	close(stop)
-	wg.Wait()
+	peak := heap()
 	t.Logf("%d MiB: up %s, through the function and back into the store %s, down %s; peak heap %d MiB", size>>20, up, through, down, peak>>20)
 	if peak > most {
 		t.Errorf("the heap rose to %d MiB", peak>>20)

@@ -106,6 +106,11 @@ func check(key, contentType string) error {
 	if !keyPattern.MatchString(key) {
 		return ErrKey
 	}
+	return CheckContentType(contentType)
+}
+
+// CheckContentType returns ErrMediaType for what can't be an object's Content-Type.
+func CheckContentType(contentType string) error {
 	if len(contentType) > MaxContentType {
 		return ErrMediaType
 	}

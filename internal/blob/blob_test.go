@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
-	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -228,29 +227,12 @@ func TestConcurrentPuts(t *testing.T) {
 
 func TestFlatMemory(t *testing.T) {
 	size := int64(1 << 30)
-	if testing.Short() || raceEnabled {
+	if testing.Short() || testkit.Race {
 		size = 256 << 20
 	}
 	const most = 192 << 20 // the NATS server's caches are among it
 	stores(t, func(t *testing.T, s Store) {
-		runtime.GC()
-		var peak uint64
-		stop := make(chan struct{})
-		var wg sync.WaitGroup
-		wg.Go(func() {
-			tick := time.NewTicker(20 * time.Millisecond)
-			defer tick.Stop()
-			for {
-				select {
-				case <-tick.C:
-					var m runtime.MemStats
-					runtime.ReadMemStats(&m)
-					peak = max(peak, m.HeapAlloc)
-				case <-stop:
-					return
-				}
-			}
-		})
+		heap := testkit.PeakHeap()
 		sent, got := sha256.New(), sha256.New()
 		start := time.Now()
 		info, err := s.Put(t.Context(), queue, "big", "", io.TeeReader(io.LimitReader(rand.NewChaCha8([32]byte{1}), size), sent), size)
@@ -268,8 +250,7 @@ func TestFlatMemory(t *testing.T) {
 			t.Errorf("read %d bytes, %v", n, err)
 		}
 		mbs := func(d time.Duration) float64 { return float64(size) / 1e6 / d.Seconds() }
-		close(stop)
-		wg.Wait()
+		peak := heap()
 		t.Logf("peak heap %d MiB; Put %.0f MB/s, Open %.0f MB/s", peak>>20, mbs(wrote), mbs(time.Since(start)))
 		if peak > most {
 			t.Errorf("the heap rose to %d MiB", peak>>20)

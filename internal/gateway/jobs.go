@@ -20,14 +20,13 @@ const (
 	objectsPath   = blob.TokenPath
 	uploadsPath   = "/uploads"
 	feedsPath     = job.FeedsPath
+	newFeedPath   = "/feeds"
 )
 
 // headerFeed names the feed that a job is to be told to.
 const headerFeed = "Weir-Feed"
 
-// newFeedPath is where feeds are given.
-const newFeedPath = "/feeds"
-
+// reserved is v1alpha1.Reserved without its import, of all but the probes. TestReserved holds the one to the other.
 func reserved(path string) bool {
 	return strings.HasPrefix(path, jobsPath) || strings.HasPrefix(path, callbacksPath) || strings.HasPrefix(path, objectsPath) ||
 		strings.HasPrefix(path, feedsPath) || path == uploadsPath || path == newFeedPath
@@ -239,7 +238,7 @@ func (j *jobRequest) writeResult(w http.ResponseWriter, req *http.Request, s *jo
 		}
 		contentType := s.Result.ContentType
 		if contentType == "" {
-			contentType = "application/octet-stream"
+			contentType = blob.DefaultContentType
 		}
 		h.Set("Content-Type", contentType)
 		h.Set("X-Content-Type-Options", "nosniff")

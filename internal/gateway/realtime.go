@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -13,6 +12,8 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/weir-dev/weir/internal/job"
 )
 
 // What is passed on to realtime, so that one address serves all that clients ask about jobs.
@@ -20,8 +21,6 @@ const (
 	maxRealtimeIdle = 64
 	// realtimeTimeout bounds how long realtime may take until its answer begins.
 	realtimeTimeout = 10 * time.Second
-	// maxEventRetry is the longest wait that an EventSource is told, beyond a second, before it comes back.
-	maxEventRetry = 5 * time.Second
 	// passedWriteTimeout is how long a client that listens may take nothing.
 	passedWriteTimeout = 30 * time.Second
 	// partSpread is the time over which a gateway that drains parts from clients that listen. They come back to another
@@ -42,10 +41,7 @@ func (g *Gateway) realtime(target *url.URL) http.HandlerFunc {
 		ErrorHandler: func(w http.ResponseWriter, req *http.Request, err error) {
 			g.cfg.Log.Info("realtime can't be reached", "error", err)
 			if strings.HasSuffix(req.URL.Path, "/events") {
-				// An EventSource would stay away for ever after a problem.
-				w.Header().Set("Content-Type", "text/event-stream")
-				w.Header().Set("Cache-Control", "no-store")
-				_, _ = fmt.Fprintf(w, "retry: %d\n\nevent: close\ndata: {\"code\":1013,\"reason\":\"try again later\"}\n\n", (time.Second + rand.N(maxEventRetry)).Milliseconds())
+				job.RefuseEvents(w, job.ComeBack(), "try again later")
 				return
 			}
 			writeProblem(w, req, problem{

@@ -12,9 +12,6 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 )
 
-// maxContentType bounds what a result is said to be, in bytes: a state must fit in a message.
-const maxContentType = blob.MaxContentType
-
 const dropTimeout = 10 * time.Second
 
 // with is r with its size, if it is body and no object.
@@ -31,13 +28,8 @@ func (r Result) with(body []byte) (Result, error) {
 
 // plain is a Content-Type that can be kept. Whoever asks for what came with another is told that it is bytes.
 func plain(contentType string) string {
-	if len(contentType) > maxContentType {
+	if blob.CheckContentType(contentType) != nil {
 		return ""
-	}
-	for i := range len(contentType) {
-		if b := contentType[i]; b < ' ' || b > '~' {
-			return ""
-		}
 	}
 	return contentType
 }

@@ -196,8 +196,7 @@ func (e *eventStream) write(text string) error {
 		h.Set("Content-Type", "text/event-stream")
 		h.Set("Cache-Control", "no-store")
 		h.Set("X-Accel-Buffering", "no") // proxies that heed it pass each event on at once
-		// Each client is told another wait, so that those who lose an instance together don't come back together.
-		text = fmt.Sprintf("retry: %d\n\n", (time.Second+rand.N(maxRetry)).Milliseconds()) + text
+		text = job.RetryEvent(job.ComeBack()) + text
 	}
 	if text == "" {
 		return nil
@@ -213,7 +212,7 @@ func (e *eventStream) write(text string) error {
 
 // bye says why the stream ends.
 func (e *eventStream) bye(c closing) error {
-	return e.write(fmt.Sprintf("event: close\ndata: {\"code\":%d,\"reason\":%q}\n\n", c.code, c.reason))
+	return e.write(job.CloseEvent(c.code, c.reason))
 }
 
 // lifetime is how long a connection may last.
@@ -229,7 +228,7 @@ type closing struct {
 var (
 	closeEnded = closing{1000, "the job has ended"}               //nolint:gochecknoglobals // constant
 	closeLife  = closing{1001, "reconnect"}                       //nolint:gochecknoglobals // constant
-	closeAway  = closing{1013, "try again later"}                 //nolint:gochecknoglobals // constant
+	closeAway  = closing{job.CodeAway, "try again later"}         //nolint:gochecknoglobals // constant
 	closeSlow  = closing{4008, "too slow: reconnect and go on"}   //nolint:gochecknoglobals // constant
 	closeIdle  = closing{4001, "no job was watched for too long"} //nolint:gochecknoglobals // constant
 )

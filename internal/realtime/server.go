@@ -16,7 +16,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"sync"
@@ -58,8 +57,6 @@ const (
 	pingEvery         = 25 * time.Second // shorter than what proxies and NATs on the way forget a connection after
 	// maxLife bounds a connection, so that clients spread over new instances. Each ends between half of it and all.
 	maxLife = 2 * time.Hour
-	// maxRetry is the longest wait that a client is told before it comes back, when all have to.
-	maxRetry = 5 * time.Second
 )
 
 // Validate names the first field that is missing.
@@ -210,17 +207,13 @@ func (s *Server) begin(w http.ResponseWriter, events bool) bool {
 	return false
 }
 
-// refuse answers with p. To an EventSource that would be the end for ever, so a stream of events begins, and ends with a
-// hint to come back.
+// refuse answers with p, or so that an EventSource comes back.
 func refuse(w http.ResponseWriter, events bool, p function.Problem) {
-	if !events {
-		p.Write(w)
+	if events {
+		job.RefuseEvents(w, p.RetryAfter, p.Title)
 		return
 	}
-	h := w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-store")
-	_, _ = fmt.Fprintf(w, "retry: %d\n\nevent: close\ndata: {\"code\":%d,\"reason\":%q}\n\n", p.RetryAfter.Milliseconds(), closeAway.code, p.Title)
+	p.Write(w)
 }
 
 // refuseFeed answers why there is no feed: an error of newClientFeed.
@@ -235,7 +228,7 @@ func refuseFeed(w http.ResponseWriter, events bool, err error) {
 // unavailable is a problem that is over after a while, of which each client is told another.
 func unavailable(title, detail string) function.Problem {
 	return function.Problem{
-		Type: problemUnavailable, Status: http.StatusServiceUnavailable, RetryAfter: time.Second + rand.N(maxRetry), Title: title, Detail: detail,
+		Type: problemUnavailable, Status: http.StatusServiceUnavailable, RetryAfter: job.ComeBack(), Title: title, Detail: detail,
 	}
 }
 

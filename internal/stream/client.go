@@ -102,15 +102,23 @@ func (w *clientWatch) close() {
 func (w *clientWatch) consumeSilent(ctx context.Context) error {
 	for i := range w.queues {
 		if q := &w.queues[i]; time.Since(q.heard) > 2*clientHeartbeat+clientHeartbeat/2 {
-			if err := w.consume(ctx, q); err != nil {
-				return fmt.Errorf("queue %s: follow a client's jobs: %w", q.key, err)
+			if err := w.renew(ctx, q); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
 }
 
-// consume makes the consumer of a queue, from where it is.
+// renew makes the consumer of a queue, from where it is.
+func (w *clientWatch) renew(ctx context.Context, q *clientQueue) error {
+	if err := w.consume(ctx, q); err != nil {
+		return fmt.Errorf("queue %s: follow a client's jobs: %w", q.key, err)
+	}
+	return nil
+}
+
+// consume is renew without the queue in its errors.
 func (w *clientWatch) consume(ctx context.Context, q *clientQueue) error {
 	if q.sub != nil {
 		_ = q.sub.Unsubscribe()
@@ -236,10 +244,7 @@ func (w *clientWatch) receive(ctx context.Context, m *nats.Msg, f func(catalog.K
 		expected++
 	}
 	if last != expected { // something is missing
-		if err := w.consume(ctx, q); err != nil {
-			return fmt.Errorf("queue %s: follow a client's jobs: %w", q.key, err)
-		}
-		return nil
+		return w.renew(ctx, q)
 	}
 	if alive {
 		return nil

@@ -21,6 +21,7 @@ import (
 
 	"github.com/weir-dev/weir/internal/localdb"
 	"github.com/weir-dev/weir/internal/localnats"
+	"github.com/weir-dev/weir/internal/testkit"
 )
 
 // poolSize is below the calls that order-writer makes at once, so that PgBouncer's cap is what holds.
@@ -101,7 +102,7 @@ func build(ctx context.Context, dir string) error {
 	if err := goBuild(ctx, parts.bin, append([]string{"./services/functions/order-writer"}, killed...)...); err != nil {
 		return err
 	}
-	if !raceEnabled {
+	if !testkit.Race {
 		return nil
 	}
 	parts.raceBin = filepath.Join(dir, "race")

@@ -26,17 +26,17 @@ const maxIdle = 256
 func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	client := invoke.NewClient(maxIdle)
 	defer client.Close()
-	objects, err := objects.Open(cfg, "dispatcher")
+	store, err := objects.Open(cfg, "dispatcher")
 	if err != nil {
 		return err
 	}
-	defer objects.Close()
+	defer store.Close()
 	// Not the instance's name alone: a container that is restarted keeps it, and would take its mappings
 	// over at once, while calls of its former self still run. So it waits for the lease like any other.
 	// TestCapsOverRestart guards it.
 	owner := cfg.Instance + "-" + rand.Text()
 	d, err := dispatcher.New(dispatcher.Config{
-		Conn: conn, Client: client, Objects: objects, Owner: owner, CallbackURL: cfg.CallbackURL, DrainTimeout: cfg.DrainTimeout, Log: cfg.Log,
+		Conn: conn, Client: client, Objects: store, Owner: owner, CallbackURL: cfg.CallbackURL, DrainTimeout: cfg.DrainTimeout, Log: cfg.Log,
 	})
 	if err != nil {
 		return err

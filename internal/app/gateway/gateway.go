@@ -31,13 +31,13 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	}
 	client := invoke.NewClient(maxIdle)
 	defer client.Close()
-	objects, err := objects.Open(cfg, "gateway")
+	store, err := objects.Open(cfg, "gateway")
 	if err != nil {
 		return err
 	}
-	defer objects.Close()
+	defer store.Close()
 	g, err := gateway.New(gateway.Config{
-		Listener: l, Conn: conn, Client: client, Objects: objects, Codec: cfg.Codec, Sync: cfg.NATSSync, Realtime: cfg.RealtimeURL,
+		Listener: l, Conn: conn, Client: client, Objects: store, Codec: cfg.Codec, Sync: cfg.NATSSync, Realtime: cfg.RealtimeURL,
 		DrainTimeout: cfg.DrainTimeout, Log: cfg.Log,
 	})
 	if err != nil {
@@ -52,7 +52,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 		lifecycle.Part{Name: "gateway", Run: g.Run},
 		app.WatchCatalog(conn, use),
 		app.WatchKeys(conn, func(ring sign.Ring) {
-			objects.UseKeys(ring)
+			store.UseKeys(ring)
 			g.UseKeys(ring)
 		}),
 	)

@@ -1,5 +1,0 @@
-//go:build !race
-
-package blob
-
-const raceEnabled = false
