@@ -38,8 +38,11 @@ type jobs struct {
 	stop    func() // all
 }
 
-// maxObjects is the room for large inputs and results, in bytes.
-const maxObjects = 64 << 20
+// maxObjects is the room for large inputs and results, in bytes, of which one may have maxObject.
+const (
+	maxObjects = 64 << 20
+	maxObject  = maxObjects / 2
+)
 
 func startJobs(t *testing.T, fn http.HandlerFunc, change ...func(*catalog.Mapping)) *jobs {
 	t.Helper()
@@ -72,11 +75,11 @@ func startJobsOf(t *testing.T, fn http.HandlerFunc, store *objects.Store, change
 			Jobs: true, Results: catalog.Results{MaxAge: time.Hour, MaxBytes: 64 << 20}, Objects: catalog.Objects{MaxAge: 2 * time.Hour, MaxBytes: maxObjects},
 		}},
 		APIs: []catalog.API{{Key: catalog.Key{Namespace: "default", Name: "shop"}, Routes: []catalog.Route{
-			{Name: "create-report", Method: "POST", Path: "/reports", MaxBodyBytes: 1000, Job: &catalog.QueueTarget{Queue: j.queue}, MaxUpload: maxObjects},
+			{Name: "create-report", Method: "POST", Path: "/reports", MaxBodyBytes: 1000, Job: &catalog.QueueTarget{Queue: j.queue}, MaxUpload: maxObject},
 		}}},
 		Mappings: []catalog.Mapping{{
 			Key: j.queue, Queue: j.queue, Function: catalog.Function{Name: "f", URL: srv.URL},
-			Batch: catalog.Batch{MaxRecords: 100, MaxBytes: 1 << 20}, MaxConcurrency: 4, Timeout: testkit.Patience, Heartbeat: time.Hour, MaxResultBytes: maxObjects,
+			Batch: catalog.Batch{MaxRecords: 100, MaxBytes: 1 << 20}, MaxConcurrency: 4, Timeout: testkit.Patience, Heartbeat: time.Hour, MaxResultBytes: maxObject,
 			Retry: catalog.Retry{MaxAttempts: 2, InitialBackoff: time.Millisecond, MaxBackoff: 10 * time.Millisecond, MaxAge: time.Hour},
 		}},
 	}

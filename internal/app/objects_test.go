@@ -121,7 +121,7 @@ func TestLargeResult(t *testing.T) {
 
 // TestResultTooLarge: what has no room fails with the reason, and leaves nothing.
 func TestResultTooLarge(t *testing.T) {
-	j := startJobs(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, noise(1, maxObjects+1)) })
+	j := startJobs(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, noise(1, maxObject+1)) })
 	path := j.submit("")
 	j.release()
 	r := j.until(path, "failed")
@@ -178,7 +178,7 @@ func TestLargeResultOfCallback(t *testing.T) {
 	}
 	path = j.submit("")
 	url = <-callbacks + "?status=succeeded"
-	if resp := j.raw("POST", url, noise(1, maxObjects+1), -1); resp.StatusCode != http.StatusRequestEntityTooLarge && resp.StatusCode != http.StatusServiceUnavailable {
+	if resp := j.raw("POST", url, noise(1, maxObject+1), -1); resp.StatusCode != http.StatusRequestEntityTooLarge {
 		t.Errorf("too large: %d", resp.StatusCode)
 	}
 	if r := j.do("GET", path, ""); r.doc.Status != "running" {
@@ -251,7 +251,7 @@ func TestUpload(t *testing.T) {
 	for what, r := range map[string]jobReply{
 		"a body too":       j.do("POST", "/reports", "x", "Weir-Input", u.ID),
 		"no id":            j.do("POST", "/reports", "", "Weir-Input", "../x y"),
-		"too large":        j.do("POST", "/uploads", fmt.Sprintf(`{"path":"/reports","size":%d}`, maxObjects+1)),
+		"too large":        j.do("POST", "/uploads", fmt.Sprintf(`{"path":"/reports","size":%d}`, maxObject+1)),
 		"no size":          j.do("POST", "/uploads", `{"path":"/reports","size":-1}`),
 		"no such route":    j.do("POST", "/uploads", `{"path":"/nothing","size":1}`),
 		"no path":          j.do("POST", "/uploads", `{"size":1}`),
