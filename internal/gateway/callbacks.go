@@ -45,7 +45,7 @@ func (g *Gateway) callback(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	defer release()
-	conn, now := g.cfg.Conn, time.Now()
+	conn := g.cfg.Conn
 	switch status {
 	case job.Running:
 		var p *job.Progress
@@ -53,11 +53,11 @@ func (g *Gateway) callback(w http.ResponseWriter, req *http.Request) {
 			writeProblem(w, req, problem{Status: http.StatusBadRequest, Type: typeBadRequest, Title: "Bad progress", Detail: err.Error()})
 			return
 		}
-		err = job.Alive(req.Context(), conn, token, p, now)
+		err = job.Alive(req.Context(), conn, token, p)
 	case job.Succeeded:
-		_, err = job.SucceedBy(req.Context(), conn, token, job.Result{ContentType: req.Header.Get("Content-Type")}, body, now)
+		_, err = job.SucceedBy(req.Context(), conn, token, job.Result{ContentType: req.Header.Get("Content-Type")}, body, time.Now())
 	case job.Failed:
-		err = job.FailBy(req.Context(), conn, token, failure(body), now)
+		err = job.FailBy(req.Context(), conn, token, failure(body))
 	default:
 		writeProblem(w, req, problem{
 			Status: http.StatusBadRequest, Type: typeBadRequest, Title: "Bad status",

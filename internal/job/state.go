@@ -42,13 +42,16 @@ type State struct {
 	// Print is the fingerprint of the request, by which another one under the same idempotency key is noticed.
 	Print string `json:"print,omitempty"`
 
-	// Running, once the function has answered that it goes on: the attempt has failed when there is no sign of life
-	// until Until, or when Broken, which the function said. A sign of life makes Until as late as Heartbeat from then.
-	Until     time.Time     `json:"until,omitzero"`
+	// Redrives is how often the record that the latest attempt was at had been redriven.
+	Redrives int `json:"redrives,omitempty"`
+
+	// Running, once the function has answered that it goes on: the attempt has failed when the state is older than
+	// Heartbeat, or when Broken, which the function said. A sign of life is a state that is stored anew.
 	Heartbeat time.Duration `json:"heartbeat,omitempty"`
 	Broken    bool          `json:"broken,omitempty"`
 
-	seq uint64
+	seq    uint64
+	stored time.Time // by the server's clock; zero unless it was read to decide on the next attempt
 }
 
 // Version names the state among those of its job: another state has another version. 0: nothing is stored.
@@ -93,6 +96,9 @@ func Fingerprint(r *record.Record) string {
 // encode cuts texts: a state that fits in no message would bring its record back for ever. The header of one holds
 // 64 KiB.
 func (s *State) encode() (string, error) {
+	for _, t := range []*time.Time{&s.Created, &s.Started, &s.Changed, &s.Finished} {
+		*t = t.UTC() // clients see them
+	}
 	if s.Error != nil {
 		s.Error = &Error{s.Error.Status, record.CutReason(s.Error.Detail)}
 	}

@@ -63,7 +63,8 @@ type Conn struct {
 
 	creating chan struct{} // holds one for each consumer that is asked for (client.go)
 
-	isUp atomic.Bool // asked on every write
+	isUp  atomic.Bool // asked on every write
+	clock clock
 
 	mu     sync.Mutex
 	live   context.Context // of the present connected period; cancelled with ErrUnavailable at its end

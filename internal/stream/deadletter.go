@@ -185,7 +185,7 @@ func (c *Conn) Redrive(ctx context.Context, k catalog.Key, rate int, progress fu
 func (c *Conn) redriveStep(ctx context.Context, k catalog.Key, rs []record.Record, id string) error {
 	fresh := make([]record.Record, len(rs))
 	for i, r := range rs {
-		r.Attempts, r.Failure, r.Redriven = 0, nil, time.Now()
+		r.Redrive()
 		fresh[i] = r
 	}
 	blocks, err := record.Encode(fresh, record.DefaultCodec)

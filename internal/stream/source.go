@@ -47,6 +47,7 @@ type Delivery struct {
 	Records []record.Record
 	Retry   bool // of the retry stream
 	Seq     uint64
+	Stored  time.Time // when the server stored the block, by its clock (Conn.Now)
 	msg     jetstream.Msg
 }
 
@@ -77,7 +78,9 @@ func (c *Conn) OpenSource(ctx context.Context, k catalog.Key) (*Source, error) {
 		// Without the reset, blocks of an owner that died would wait for ackWait.
 		_, err := c.js.ResetConsumer(actx, name, consumerName)
 		if err == nil {
-			consumers[i], err = c.js.Consumer(actx, name, consumerName)
+			if consumers[i], err = c.js.Consumer(actx, name, consumerName); err == nil {
+				c.clock.set(consumers[i].CachedInfo().TimeStamp)
+			}
 		}
 		if err != nil {
 			s.stop()
@@ -168,8 +171,11 @@ func (s *Source) fetch(consumer jetstream.Consumer, retry bool) error {
 	return nil
 }
 
-// delivery decodes a message. One that can't be decoded is moved to the dead-letter queue as it is, and
-// nil is returned.
+// holdDelay is after how long a block that only a later version can read is looked at again.
+const holdDelay = 30 * time.Second
+
+// delivery decodes a message. One that no version can decode is moved to the dead-letter queue as it is; one that a later
+// version can is left in the queue. nil is returned for both.
 func (s *Source) delivery(msg jetstream.Msg, retry bool) (*Delivery, error) {
 	meta, err := msg.Metadata()
 	if err != nil {
@@ -177,7 +183,13 @@ func (s *Source) delivery(msg jetstream.Msg, retry bool) (*Delivery, error) {
 	}
 	rs, err := record.Decode(msg.Data())
 	if err == nil {
-		return &Delivery{Records: rs, Retry: retry, Seq: meta.Sequence.Stream, msg: msg}, nil
+		s.conn.clock.notBefore(meta.Timestamp)
+		return &Delivery{Records: rs, Retry: retry, Seq: meta.Sequence.Stream, Stored: meta.Timestamp, msg: msg}, nil
+	}
+	if errors.Is(err, record.ErrUnsupported) {
+		s.conn.log.Error("a block is held: a later version of Weir has written it; update this dispatcher",
+			"queue", s.queue.String(), "stream", meta.Stream, "sequence", meta.Sequence.Stream, "again", holdDelay, "error", err)
+		return nil, s.hold(msg, retry)
 	}
 	s.conn.log.Error("a block can't be read; it goes to the dead-letter queue as it is",
 		"queue", s.queue.String(), "stream", meta.Stream, "sequence", meta.Sequence.Stream, "error", err)
@@ -189,4 +201,24 @@ func (s *Source) delivery(msg jetstream.Msg, retry bool) (*Delivery, error) {
 		return nil, err
 	}
 	return nil, nil //nolint:nilnil // documented: nothing to deliver
+}
+
+// hold leaves a block in the queue as it is, for a version that can read it. It waits among the retries: in the queue's
+// own stream it would keep the acknowledgement floor down, and what was settled behind it would come again to each
+// owner.
+func (s *Source) hold(msg jetstream.Msg, retry bool) error {
+	if retry {
+		if err := msg.NakWithDelay(holdDelay); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+			return err
+		}
+		return nil
+	}
+	id := uuid.NewString()
+	if err := s.conn.publishUntil(s.ctx, scheduled(s.queue, id, s.conn.Now().Add(holdDelay), msg.Data()), id); err != nil {
+		return err
+	}
+	if err := msg.Ack(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+		return err
+	}
+	return nil
 }
