@@ -65,6 +65,7 @@ type Throttle struct {
 // +kubebuilder:validation:XValidation:rule="(has(self.queue) ? 1 : 0) + (has(self.job) ? 1 : 0) + (has(self.function) ? 1 : 0) == 1",message="say where the requests go: exactly one of queue, job and function"
 // +kubebuilder:validation:XValidation:rule="!has(self.queue) && !has(self.job) || self.match.method in ['POST', 'PUT', 'PATCH', 'DELETE']",message="a buffered write or a job needs a method whose requests have a body: POST, PUT, PATCH or DELETE"
 // +kubebuilder:validation:XValidation:rule="!has(self.schema) || !has(self.job) || !has(self.job.maxUploadBytes)",message="what is uploaded is not checked against a schema: remove schema or job.maxUploadBytes"
+// +kubebuilder:validation:XValidation:rule="!has(self.function) || !has(self.attributes) && !has(self.required)",message="attributes are of events: a synchronous call has the request itself; remove attributes and required"
 // +kubebuilder:validation:XValidation:rule="!has(self.schema) || self.match.method in ['POST', 'PUT', 'PATCH', 'DELETE']",message="a request of this method has no body to check: remove the schema, or use POST, PUT, PATCH or DELETE"
 type Route struct {
 	// Name is unique within the API.
@@ -84,6 +85,18 @@ type Route struct {
 	// +kubebuilder:pruning:PreserveUnknownFields
 	// +kubebuilder:validation:Type=object
 	Schema *runtime.RawExtension `json:"schema,omitempty"`
+	// Attributes name values of the request that travel with its event as CloudEvents extension attributes, such as
+	// {customer: path.id, tenant: header.X-Tenant, lang: query.lang, sku: "body:/sku"}. A name has at most 20 lower-case
+	// letters and digits. Of buffered writes and jobs.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=32
+	Attributes map[string]AttributeSource `json:"attributes,omitempty"`
+	// Required are the attributes without which a request is refused.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=20
+	Required []string `json:"required,omitempty"`
 	// Queue makes the route a buffered write: 202 once the request is durable in the queue.
 	// +optional
 	Queue *RouteQueue `json:"queue,omitempty"`
@@ -95,6 +108,12 @@ type Route struct {
 	// +optional
 	Function *RouteFunction `json:"function,omitempty"`
 }
+
+// AttributeSource says where an attribute's value comes from: path.NAME, query.NAME, header.NAME or body:/json/pointer.
+//
+// +kubebuilder:validation:MaxLength=256
+// +kubebuilder:validation:Pattern=`^(path\..+|query\..+|header\..+|body:.*)$`
+type AttributeSource string
 
 // RouteMatch selects requests.
 type RouteMatch struct {

@@ -454,6 +454,18 @@ func (in *Route) DeepCopyInto(out *Route) {
 		*out = new(runtime.RawExtension)
 		(*in).DeepCopyInto(*out)
 	}
+	if in.Attributes != nil {
+		in, out := &in.Attributes, &out.Attributes
+		*out = make(map[string]AttributeSource, len(*in))
+		for key, val := range *in {
+			(*out)[key] = val
+		}
+	}
+	if in.Required != nil {
+		in, out := &in.Required, &out.Required
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Queue != nil {
 		in, out := &in.Queue, &out.Queue
 		*out = new(RouteQueue)

@@ -43,6 +43,10 @@ func (r *route) fill(rec *record.Record, w http.ResponseWriter, req *http.Reques
 	if r.schema != nil && rec.ContentType == "" {
 		rec.ContentType = "application/json"
 	}
+	if p := r.describe(rec, req); p != nil {
+		writeProblem(w, req, *p)
+		return false, false
+	}
 	var err error
 	key, ok := idempotencyKey(req.Header)
 	if !ok {

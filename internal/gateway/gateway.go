@@ -252,12 +252,12 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h, pattern := t.mux.Handler(r)
-	if route, ok := h.(*route); ok {
+	if route, ok := h.(*route); ok && !route.wildcards {
 		route.ServeHTTP(w, r)
 		return
 	}
-	if pattern != "" { // the mux redirects to the clean form of the path
-		h.ServeHTTP(w, r)
+	if pattern != "" { // a route that asks what its wildcards match, or a redirect to the clean form of the path
+		t.mux.ServeHTTP(w, r)
 		return
 	}
 	writeProblem(w, r, noRoute(h, r))

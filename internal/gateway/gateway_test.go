@@ -522,3 +522,77 @@ func FuzzFront(f *testing.F) {
 func objects(conn *stream.Conn) blob.Store {
 	return blob.NewNATS(conn, func() sign.Ring { return sign.Ring{} }, time.Now)
 }
+
+// TestWhatTheRequestSaidIsStored: a buffered PUT or DELETE is useful only with its path, and with what the route names.
+func TestWhatTheRequestSaidIsStored(t *testing.T) {
+	f := start(t, nil, func(c *catalog.Catalog) {
+		route := catalog.Route{
+			Name: "customer", Method: "PUT", Path: "/customers/{id}", MaxBodyBytes: 1000, Queue: &catalog.QueueTarget{Queue: key("orders")},
+			Attributes: []catalog.Attribute{
+				{Name: "customer", From: "path.id"}, {Name: "lang", From: "query.lang"}, {Name: "sku", From: "body:/sku"}, {Name: "tenant", From: "header.X-Tenant", Required: true},
+			},
+		}
+		c.APIs[0].Routes = append(c.APIs[0].Routes, route)
+		route.Name, route.Method, route.Attributes = "delete", "DELETE", nil
+		c.APIs[0].Routes = append(c.APIs[0].Routes, route)
+	})
+	attributes := func(pairs ...string) (out []record.Attribute) {
+		for i := 0; i < len(pairs); i += 2 {
+			out = append(out, record.Attribute{Name: pairs[i], Value: pairs[i+1]})
+		}
+		return out
+	}
+	var wants []record.Record
+	tenant := []string{"Content-Type", jsonType, "X-Tenant", "t1"}
+	for _, c := range []struct {
+		method, path, body string
+		header             []string
+		want               record.Record
+	}{
+		{
+			"PUT", "/customers/a%20b?lang=de&x=1;2", `{"sku": "book"}`, tenant,
+			record.Record{
+				Request:    record.Request{Method: "PUT", Path: "/customers/a%20b", Query: "lang=de&x=1;2"},
+				Attributes: attributes("customer", "a b", "lang", "de", "sku", "book", "tenant", "t1"),
+			},
+		},
+		{
+			"PUT", "/customers/1", `{"sku": "not looked at"}`,
+			[]string{"Content-Type", "text/plain", "X-Tenant", "t2"},
+			record.Record{Request: record.Request{Method: "PUT", Path: "/customers/1"}, Attributes: attributes("customer", "1", "tenant", "t2")},
+		},
+		{"DELETE", "/customers/1", "", nil, record.Record{Request: record.Request{Method: "DELETE", Path: "/customers/1"}}},
+	} {
+		if r := f.do(c.method, c.path, c.body, c.header...); r.status != http.StatusAccepted {
+			t.Fatalf("%s %s: %d %s", c.method, c.path, r.status, r.body)
+		}
+		wants = append(wants, c.want)
+	}
+	for i, got := range f.stored(len(wants)) {
+		if want := wants[i]; got.Request != want.Request || !slices.Equal(got.Attributes, want.Attributes) {
+			t.Errorf("%+v %v, want %+v %v", got.Request, got.Attributes, want.Request, want.Attributes)
+		}
+	}
+	for _, c := range []struct {
+		path, body string
+		header     []string
+		status     int
+		detail     string
+	}{
+		{"/customers/1", "{}", []string{"Content-Type", jsonType}, 400, "header.X-Tenant, the attribute tenant of this route, is missing"},
+		{"/customers/1", `{"sku": 1, "sku": 2}`, tenant, 400, "body:/sku, the attribute sku of this route, can't be read"},
+		{"/customers/1", `{"sku": `, tenant, 400, "body:/sku, the attribute sku of this route, can't be read"},
+		{"/customers/1?lang=a%0Ab", "{}", tenant, 400, "query.lang, the attribute lang of this route, must be UTF-8 without control characters"},
+		{"/customers/1?lang=%ff", "{}", tenant, 400, "query.lang, the attribute lang of this route, must be UTF-8"},
+		{"/customers/1", "{}", []string{"Content-Type", jsonType, "X-Tenant", strings.Repeat("x", 8<<10+1)}, 400, "header.X-Tenant, the attribute tenant of this route, is too long"},
+		{"/customers/" + strings.Repeat("x", 4<<10), "{}", tenant, 414, "4107 bytes; a request that is stored may have 4096"},
+	} {
+		r := f.do("PUT", c.path, c.body, c.header...)
+		if r.status != c.status || !strings.Contains(r.problem.Detail, c.detail) {
+			t.Errorf("%.40s %.40s: %d %q, want %d %q", c.path, c.body, r.status, r.problem.Detail, c.status, c.detail)
+		}
+	}
+	if st, err := f.conn.Status(t.Context(), key("orders")); err != nil || st.Pending+uint64(st.InFlight) > 3 {
+		t.Errorf("what was refused is stored: %+v, %v", st, err)
+	}
+}

@@ -136,7 +136,7 @@ func problemOfJob(err error) problem {
 	case errors.Is(err, errKeyReused):
 		return problem{
 			Status: http.StatusUnprocessableEntity, Type: typeKeyReused, Title: "The idempotency key is in use",
-			Detail: "Another request came with this Idempotency-Key, with another body or Content-Type. Give each request a key of its own.",
+			Detail: "Another request came with this Idempotency-Key. Give each request a key of its own.",
 		}
 	}
 	return problemOf(err)

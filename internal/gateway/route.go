@@ -38,16 +38,18 @@ type bucket struct {
 
 // route serves the requests of one route.
 type route struct {
-	g       *Gateway
-	spec    catalog.Route
-	source  string         // /apis/NAMESPACE/API/ROUTE: scope of idempotency keys and CloudEvents source
-	api     *bucket        // nil: none
-	own     *bucket        // nil: none
-	schema  *schema.Schema // nil: none
-	queue   catalog.Key    // of writer
-	maxAge  time.Duration  // of queue
-	writer  appender       // nil: the queue is closed, or forward is set
-	forward http.Handler
+	g          *Gateway
+	spec       catalog.Route
+	source     string         // /apis/NAMESPACE/API/ROUTE: scope of idempotency keys and CloudEvents source
+	api        *bucket        // nil: none
+	own        *bucket        // nil: none
+	schema     *schema.Schema // nil: none
+	attributes []attribute
+	wildcards  bool          // attributes need what the path's wildcards match
+	queue      catalog.Key   // of writer
+	maxAge     time.Duration // of queue
+	writer     appender      // nil: the queue is closed, or forward is set
+	forward    http.Handler
 }
 
 // newTable compiles cat, keeping the state of what did not change. The caller holds mu.
@@ -75,6 +77,13 @@ func (g *Gateway) newTable(cat *catalog.Catalog, former *table) (t *table, err e
 			r.own = t.bucket(former, r.source, spec.Name, spec.Throttle)
 			if r.schema, err = compileSchema(spec.Schema); err != nil {
 				return nil, fmt.Errorf("route %s: %w", r.source, err)
+			}
+			if r.attributes, err = compileAttributes(spec.Attributes); err != nil {
+				return nil, fmt.Errorf("route %s: %w", r.source, err)
+			}
+			for i := range r.attributes {
+				_, needed := r.attributes[i].value.Wildcard()
+				r.wildcards = r.wildcards || needed
 			}
 			target := spec.Queue
 			if spec.Job != nil {

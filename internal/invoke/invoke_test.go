@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -34,6 +35,11 @@ func sampleRecords(t *testing.T) []*record.Record {
 		{Time: at, Source: "/a"},
 		{
 			Time: at, Source: "/a", ContentType: "text/plain", Body: []byte("x"),
+			Request:    record.Request{Method: "PUT", Path: "/customers/a%20b", Query: "x=%C3%A9&y=\"1\""},
+			Attributes: []record.Attribute{{Name: "customer", Value: `a "b" 100% é €`}, {Name: "empty"}, {Name: "weird", Value: "%41 \\"}},
+		},
+		{
+			Time: at, Source: "/a", ContentType: "text/plain", Body: []byte("x"),
 			TraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", TraceState: "a=b",
 		},
 	}
@@ -56,6 +62,14 @@ func checkEvent(t *testing.T, e event.Event, r *record.Record) {
 	}
 	if string(e.Data()) != string(r.Body) || e.DataContentType() != r.ContentType {
 		t.Errorf("data %q of type %q, want %q of %q", e.Data(), e.DataContentType(), r.Body, r.ContentType)
+	}
+	if e.Subject() != r.Request.Path || r.Request.Method != "" && (e.Extensions()["weirmethod"] != r.Request.Method || e.Extensions()["weirquery"] != r.Request.Query) {
+		t.Errorf("subject %q, extensions %v", e.Subject(), e.Extensions())
+	}
+	for _, a := range r.Attributes {
+		if got, ok := e.Extensions()[a.Name]; got != a.Value || !ok {
+			t.Errorf("attribute %s is %q, want %q", a.Name, got, a.Value)
+		}
 	}
 	if r.TraceParent != "" && (e.Extensions()["traceparent"] != r.TraceParent || e.Extensions()["tracestate"] != r.TraceState) {
 		t.Errorf("extensions %v", e.Extensions())
@@ -88,8 +102,24 @@ func TestBindingAgainstSDK(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		// The SDK leaves the values of headers as they are, though the binding says that they are percent-encoded.
+		for name, v := range e.Extensions() {
+			if text, ok := v.(string); ok {
+				e.SetExtension(name, unescape(t, text))
+			}
+		}
+		e.SetSubject(unescape(t, e.Subject()))
 		checkEvent(t, *e, r)
 	}
+}
+
+func unescape(t *testing.T, s string) string {
+	t.Helper()
+	u, err := url.PathUnescape(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
 }
 
 func TestRetryAfter(t *testing.T) {

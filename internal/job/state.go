@@ -89,6 +89,12 @@ func Fingerprint(r *record.Record) string {
 	if in := r.Input; in != nil {
 		_, _ = fmt.Fprintf(h, "%d:%s", in.Size, in.ETag)
 	}
+	if q := r.Request; q != (record.Request{}) { // there is none in records of format 1
+		_, _ = fmt.Fprintf(h, "%s %q %q", q.Method, q.Path, q.Query)
+	}
+	for _, a := range r.Attributes {
+		_, _ = fmt.Fprintf(h, "%s=%q", a.Name, a.Value)
+	}
 	h.Write(r.Body)
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:16])
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -234,6 +235,9 @@ func (c *compiler) route(s *subject, path string, r *v1alpha1.Route) catalog.Rou
 	}
 	if r.Schema != nil {
 		out.Schema = json.RawMessage(r.Schema.Raw)
+	}
+	for _, name := range slices.Sorted(maps.Keys(r.Attributes)) {
+		out.Attributes = append(out.Attributes, catalog.Attribute{Name: name, From: string(r.Attributes[name]), Required: slices.Contains(r.Required, name)})
 	}
 	if r.Queue != nil {
 		key := catalog.Key{Namespace: s.key.Namespace, Name: r.Queue.Name}

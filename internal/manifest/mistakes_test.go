@@ -26,6 +26,42 @@ func TestMistakes(t *testing.T) {
 			`a.yaml:10: API shop: spec.routes[0].queue.tint: unknown field; known here: name`,
 		},
 		{
+			"attribute that names nothing",
+			"    queue: {name: orders}",
+			"    attributes: {customer: body.sku}\n    queue: {name: orders}",
+			`a.yaml:10: API shop: spec.routes[0].attributes[customer]: Invalid value: "body.sku": must be path.NAME, query.NAME, header.NAME or body:/json/pointer`,
+		},
+		{
+			"attribute of a wildcard that the path has not",
+			"    queue: {name: orders}",
+			"    attributes: {customer: path.id}\n    queue: {name: orders}",
+			`a.yaml:10: API shop: spec.routes[0].attributes[customer]: Invalid value: "path.id": the route's path /orders has no wildcard {id}: it has no wildcard`,
+		},
+		{
+			"attribute with a name of CloudEvents'",
+			"    queue: {name: orders}",
+			"    attributes: {source: query.s}\n    queue: {name: orders}",
+			`a.yaml:10: API shop: spec.routes[0].attributes[source]: Invalid value: "source": is an attribute that events have already, or begins with "weir": choose another name`,
+		},
+		{
+			"attribute with a name of Weir's",
+			"    queue: {name: orders}",
+			"    attributes: {weirx: query.s}\n    queue: {name: orders}",
+			`a.yaml:10: API shop: spec.routes[0].attributes[weirx]: Invalid value: "weirx": is an attribute that events have already, or begins with "weir": choose another name`,
+		},
+		{
+			"attribute with a capital",
+			"    queue: {name: orders}",
+			"    attributes: {myId: query.s}\n    queue: {name: orders}",
+			`a.yaml:10: API shop: spec.routes[0].attributes[myId]: Invalid value: "myId": must have 1 to 20 lower-case letters and digits, as CloudEvents asks`,
+		},
+		{
+			"required attribute that isn't named",
+			"    queue: {name: orders}",
+			"    attributes: {customer: query.c}\n    required: [tenant]\n    queue: {name: orders}",
+			`a.yaml:11: API shop: spec.routes[0].required[0]: Not found: "tenant"`,
+		},
+		{
 			"ordering key of a route",
 			"queue: {name: orders}",
 			"queue: {name: orders, orderingKey: /customer}",
