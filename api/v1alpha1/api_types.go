@@ -123,7 +123,7 @@ type RouteMatch struct {
 	// Path is a net/http.ServeMux path pattern without method and host, such as /orders/{id}.
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:Pattern=`^/[^ \t\r\n?#]*$`
-	// +kubebuilder:validation:XValidation:rule="!(self in ['/healthz', '/readyz', '/uploads', '/feeds']) && !self.startsWith('/jobs/') && !self.startsWith('/callbacks/') && !self.startsWith('/objects/') && !self.startsWith('/feeds/')",message="is the gateway's own; choose another path"
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('/weir/') && self != '/weir'",message="is Weir's own, as all below /weir/; choose another path"
 	Path string `json:"path"`
 }
 
@@ -142,7 +142,7 @@ type RouteJob struct {
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Queue string `json:"queue"`
-	// MaxUploadBytes lets clients upload inputs of up to this size before they submit (POST /uploads), instead of a
+	// MaxUploadBytes lets clients upload inputs of up to this size before they submit (POST /weir/uploads), instead of a
 	// body. Nobody checks them against a schema. Default 0: no uploads.
 	// +optional
 	MaxUploadBytes *resource.Quantity `json:"maxUploadBytes,omitempty"`

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/weir-dev/weir/internal/ownpath"
 	"github.com/weir-dev/weir/internal/schema"
 	"github.com/weir-dev/weir/internal/value"
 )
@@ -28,17 +29,8 @@ const (
 	MaxSchemaBytes = 256 << 10
 )
 
-// ReservedPaths are the gateway's own.
-func ReservedPaths() []string { return []string{"/healthz", "/readyz", "/uploads", "/feeds"} }
-
-// reservedPrefixes are those of what the gateway answers about jobs and their objects.
-func reservedPrefixes() []string { return []string{"/jobs/", "/callbacks/", "/objects/", "/feeds/"} }
-
-// Reserved reports whether path, a route's, is the gateway's own.
-func Reserved(path string) bool {
-	return slices.Contains(ReservedPaths(), path) ||
-		slices.ContainsFunc(reservedPrefixes(), func(p string) bool { return strings.HasPrefix(path, p) })
-}
+// Reserved reports whether path, a route's, is Weir's own.
+func Reserved(path string) bool { return ownpath.Reserved(path) }
 
 // methods a route can match; CONNECT and TRACE are not for APIs.
 func methods() []string {
@@ -250,7 +242,7 @@ func checkPattern(path string) (err error) {
 	case strings.ContainsAny(path, " \t\r\n?#"):
 		return errors.New("must be a path alone: no spaces, query or fragment")
 	case Reserved(path):
-		return errors.New("is the gateway's own; choose another path")
+		return errors.New("is Weir's own, as all below " + ownpath.Prefix + "; choose another path")
 	}
 	defer func() {
 		if r := recover(); r != nil {

@@ -26,6 +26,7 @@ import (
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/ownpath"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
 )
@@ -106,7 +107,7 @@ func (d *Dispatcher) callback(t job.Token) string {
 	if err != nil {
 		return "" // no keys yet
 	}
-	return strings.TrimSuffix(d.cfg.CallbackURL, "/") + "/callbacks/" + text
+	return strings.TrimSuffix(d.cfg.CallbackURL, "/") + ownpath.Callbacks + text
 }
 
 // Use makes cat the catalog to work by. It never blocks; only the newest catalog counts.

@@ -7,6 +7,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/problem"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/value"
 )
@@ -38,11 +39,11 @@ func compileAttributes(spec []catalog.Attribute) ([]attribute, error) {
 
 // describe puts what the client asked for, and the attributes that the route names, into rec, whose body is there. It
 // returns what is wrong with them, or nil.
-func (r *route) describe(rec *record.Record, req *http.Request) *problem {
+func (r *route) describe(rec *record.Record, req *http.Request) *problem.Problem {
 	rec.Request = record.Request{Method: req.Method, Path: req.URL.EscapedPath(), Query: req.URL.RawQuery}
 	if n := len(rec.Request.Path) + len(rec.Request.Query); n > maxTargetBytes {
-		return &problem{
-			Status: http.StatusRequestURITooLong, Type: typeTargetTooLong, Title: "Path and query are too long",
+		return &problem.Problem{
+			Status: http.StatusRequestURITooLong, Type: problem.TargetTooLong, Title: "Path and query are too long",
 			Detail: fmt.Sprintf("They have %d bytes; a request that is stored may have %d. Send what is long in the body.", n, maxTargetBytes),
 		}
 	}
@@ -78,9 +79,9 @@ func (r *route) describe(rec *record.Record, req *http.Request) *problem {
 	return nil
 }
 
-func badAttribute(a *attribute, why string) *problem {
-	return &problem{
-		Status: http.StatusBadRequest, Type: typeAttribute, Title: "Bad attribute",
+func badAttribute(a *attribute, why string) *problem.Problem {
+	return &problem.Problem{
+		Status: http.StatusBadRequest, Type: problem.Attribute, Title: "Bad attribute",
 		Detail: fmt.Sprintf("%s, the attribute %s of this route, %s. Nothing was stored.", a.value, a.name, why),
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/jobapi"
 )
 
 // maxPending bounds the states that wait to be sent to one client. A client for whom more wait is too slow: it is sent
@@ -35,9 +36,9 @@ type source interface {
 
 // told is what next took.
 type told struct {
-	any  bool          // else nothing waits now
-	doc  *job.Document // nil: the client has it already
-	over *followed     // a job that has ended
+	any  bool             // else nothing waits now
+	doc  *jobapi.Document // nil: the client has it already
+	over *followed        // a job that has ended
 }
 
 // feed is what is to be told one client of the jobs that it follows: of each the present state, then every later one,
@@ -198,9 +199,9 @@ func (f *feed) first() (pending, error) {
 }
 
 // show returns the state as it is sent, or nil when it isn't later than what was.
-func (j *followed) show(ctx context.Context, s *job.State) (*job.Document, error) {
+func (j *followed) show(ctx context.Context, s *job.State) (*jobapi.Document, error) {
 	var body []byte
-	if s == nil || job.Shows(s) && j.later(s) {
+	if s == nil || jobapi.Shows(s) && j.later(s) {
 		at, b, err := job.Get(ctx, j.feed.s.cfg.Conn, j.id, j.maxAge, time.Now())
 		switch {
 		case err != nil && s == nil:
@@ -215,7 +216,7 @@ func (j *followed) show(ctx context.Context, s *job.State) (*job.Document, error
 		return nil, nil                                                   //nolint:nilnil // documented
 	}
 	j.sent, j.version, j.final = true, s.Version(), s.Status.Final()
-	d := job.NewDocument(j.text, s, body)
+	d := jobapi.NewDocument(j.text, s, body)
 	return &d, nil
 }
 
