@@ -140,6 +140,8 @@ type Retry struct {
 	InitialBackoff time.Duration `json:"initialBackoff"`
 	MaxBackoff     time.Duration `json:"maxBackoff"`
 	MaxAge         time.Duration `json:"maxAge"` // a failed record older than this is dead-lettered
+	// Permanent are the statuses after which there is no further attempt; nil for those that invoke has as permanent.
+	Permanent []int `json:"permanent,omitempty"`
 }
 
 // JobQueues are the queues that routes make jobs of.

@@ -103,7 +103,9 @@ func (e *episode) outcome(intake, work context.Context, items []*item) (invoke.O
 		// Each call goes by the present spec: one that waited may go elsewhere than the one before it. A batch that
 		// was formed before maxRecords became 1 is still sent as a batch.
 		spec := e.m.spec()
-		o := e.m.cfg.Client.Call(work, spec.Function.URL, rs, spec.Batch.MaxRecords == 1 && len(rs) == 1, spec.Timeout)
+		o := e.m.cfg.Client.Call(work, invoke.Batch{
+			URL: spec.Function.URL, Records: rs, Single: spec.Batch.MaxRecords == 1 && len(rs) == 1, Timeout: spec.Timeout, Permanent: spec.Retry.Permanent,
+		})
 		if work.Err() != nil && o.Class == invoke.NotNow {
 			e.m.limiter.Cancel() // we cut the call ourselves: it says nothing about the function
 			return o, false

@@ -143,7 +143,7 @@ func (e *episode) ask(work context.Context, it *item, watch *job.Watch, callback
 	}()
 	spec := e.m.spec()
 	o, answer := e.m.cfg.Client.Ask(ctx, invoke.Question{
-		URL: spec.Function.URL, Record: it.rec, Timeout: spec.Timeout, Callback: callback,
+		URL: spec.Function.URL, Record: it.rec, Timeout: spec.Timeout, Callback: callback, Permanent: spec.Retry.Permanent,
 		Open: func(ctx context.Context) (io.ReadCloser, error) {
 			r, err := e.m.openInput(ctx, it.rec.Input)
 			if ended, eerr := job.Ended(ctx, e.m.cfg.Conn, e.m.queue, it.rec); eerr == nil && ended { // opening took its time

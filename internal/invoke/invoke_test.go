@@ -150,7 +150,7 @@ func TestLargeAnswersAreCut(t *testing.T) {
 	defer c.Close()
 	rs := sampleRecords(t)[:1]
 	for _, path := range []string{"/", "/bad"} {
-		o := c.Call(t.Context(), srv.URL+path, rs, false, time.Minute)
+		o := c.Call(t.Context(), Batch{URL: srv.URL + path, Records: rs, Timeout: time.Minute})
 		if o.Class != Failed || len(o.Reason) > 2*maxReasonBytes {
 			t.Errorf("%s: %s %.100q", path, o.Class, o.Reason)
 		}
@@ -167,7 +167,7 @@ func TestCancelledCallsSayNothingAboutRecords(t *testing.T) {
 	defer srv.Close()
 	c := NewClient(1)
 	defer c.Close()
-	if o := c.Call(ctx, srv.URL, sampleRecords(t)[:1], false, time.Minute); o.Class != NotNow {
+	if o := c.Call(ctx, Batch{URL: srv.URL, Records: sampleRecords(t)[:1], Timeout: time.Minute}); o.Class != NotNow {
 		t.Errorf("%+v", o)
 	}
 }

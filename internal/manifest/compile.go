@@ -315,6 +315,7 @@ func (c *compiler) mapping(s *subject, m *v1alpha1.EventSourceMapping, queue cat
 			InitialBackoff: spec.Retry.InitialBackoff.Duration,
 			MaxBackoff:     spec.Retry.MaxBackoff.Duration,
 			MaxAge:         spec.Retry.MaxAge.Duration,
+			Permanent:      statuses(spec.Retry.PermanentStatuses),
 		},
 		BisectOnError:  spec.BisectOnError,
 		MaxResultBytes: c.queues[queue].Objects.MaxObject(),
@@ -424,6 +425,16 @@ func (c *compiler) bundle() *Bundle {
 		b.Services = append(b.Services, c.services[k].Service)
 	}
 	return b
+}
+
+// statuses is nil for none: then the defaults hold.
+func statuses(list []int32) []int {
+	var out []int
+	for _, s := range list {
+		out = append(out, int(s))
+	}
+	slices.Sort(out)
+	return out
 }
 
 func throttle(t *v1alpha1.Throttle) *catalog.Throttle {
