@@ -73,6 +73,7 @@ type Dispatcher struct {
 	cfg       Config
 	keys      atomic.Pointer[sign.Ring]
 	transfers *transfers
+	sharing   *sharing
 	hub       *job.Hub              // tells of jobs that are cancelled while they run
 	catalog   chan *catalog.Catalog // capacity 1: the newest that Run has not seen
 
@@ -90,7 +91,10 @@ func New(cfg Config) (*Dispatcher, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Dispatcher{cfg: cfg, transfers: newTransfers(), hub: job.NewHub(cfg.Conn, cfg.Log), catalog: make(chan *catalog.Catalog, 1), running: map[catalog.Key]*mapping{}, latest: map[catalog.Key]*mapping{}}, nil
+	return &Dispatcher{
+		cfg: cfg, transfers: newTransfers(), sharing: newSharing(cfg), hub: job.NewHub(cfg.Conn, cfg.Log), catalog: make(chan *catalog.Catalog, 1),
+		running: map[catalog.Key]*mapping{}, latest: map[catalog.Key]*mapping{},
+	}, nil
 }
 
 // UseKeys makes ring the signing keys.
@@ -126,6 +130,7 @@ func (d *Dispatcher) Run(ctx context.Context, ready func()) error {
 	defer d.hub.Close()
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	wg.Go(func() { d.sharing.run(ctx) })
 	for {
 		select {
 		case cat := <-d.catalog:
@@ -143,10 +148,11 @@ func (d *Dispatcher) Run(ctx context.Context, ready func()) error {
 func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog.Catalog) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	wanted := make(map[catalog.Key]catalog.Mapping, len(cat.Mappings))
+	wanted, queues := make(map[catalog.Key]catalog.Mapping, len(cat.Mappings)), make(map[catalog.Key]bool, len(cat.Mappings))
 	for _, m := range cat.Mappings {
-		wanted[m.Key] = m
+		wanted[m.Key], queues[m.Queue] = m, true
 	}
+	d.sharing.use(cat.Revision(), queues)
 	for k, m := range d.running {
 		if spec, ok := wanted[k]; ok && spec.Queue == m.queue {
 			m.change(spec)

@@ -295,7 +295,7 @@ func (n *natsSet) work(t *testing.T, secret string) {
 	must("id", err)
 	must("gateway: write", w.Append(ctx, &record.Record{ID: id, Time: time.Now(), Source: "test", Body: []byte("{}")}))
 
-	lease, err := dispatcher.WaitLease(ctx, "mapping.default.orders", "test")
+	lease, err := dispatcher.TryLease(ctx, "queue.default.orders", "test")
 	must("dispatcher: lease", err)
 	src, err := dispatcher.OpenSource(ctx, q.Key)
 	must("dispatcher: source", err)
