@@ -6,8 +6,8 @@
 // only after what became of it is durable elsewhere; throttled is never failed; one process at a time
 // works for a mapping (the lease), which is how the cap holds in the cluster.
 //
-// The data flows through the files in this order: dispatcher.go (which mappings run), mapping.go (the
-// lease), session.go (blocks in, batches out, acknowledgements), episode.go (calls and outcomes), job.go (the same of
+// The data flows through the files in this order: dispatcher.go (which mappings run), sharing.go with roster.go and
+// share.go (which of them in this process), mapping.go (the lease), session.go (blocks in, batches out, acknowledgements), episode.go (calls and outcomes), job.go (the same of
 // one whose answer somebody waits for), objects.go (large inputs and results).
 //
 // May import: record, batch, catalog, sign, stream, invoke, blob, job.

@@ -22,14 +22,14 @@ const (
 	complainEvery = 30 * time.Second
 	// purgeEvery is how often settled blocks are removed from the stream.
 	purgeEvery = time.Second
-	// handoverPause is how long no call of a queue begins so that it can be handed over. When those in flight take longer,
+	// handoffPause is how long no call of a queue begins so that it can be handed over. When those in flight take longer,
 	// the queue is kept: handing it over to spread the load is not worth cutting one, nor letting the others wait.
-	handoverPause = 5 * time.Second
+	handoffPause = 5 * time.Second
 )
 
 var (
 	errStopping = errors.New("dispatcher: stopping")
-	errHandover = errors.New("dispatcher: another takes the queue over")
+	errHandoff  = errors.New("dispatcher: another takes the queue over")
 	errTooLong  = errors.New("dispatcher: the calls in flight take too long")
 )
 
@@ -97,22 +97,22 @@ func (m *mapping) change(spec catalog.Mapping) {
 
 // run takes the lease when it is this process's turn, works, and starts over when the lease is lost or was handed over.
 func (m *mapping) run() {
-	seat := m.sharing.sit(m.queue, func() int { _, inFlight, _ := m.limiter.State(); return inFlight })
-	defer m.sharing.rise(seat)
+	c := m.sharing.add(m.queue, func() int { _, inFlight, _ := m.limiter.State(); return inFlight })
+	defer m.sharing.remove(c)
 	for m.life.Err() == nil {
-		lease, err := m.sharing.acquire(m.life, seat)
+		lease, err := m.sharing.acquire(m.life, c)
 		if err != nil {
 			return // stopping
 		}
 		m.log.Info("working for this mapping", "maxConcurrency", m.spec().MaxConcurrency)
-		m.own(lease, seat)
+		m.own(lease, c)
 		lease.Release()
-		m.sharing.left(seat)
+		m.sharing.left(c)
 	}
 }
 
 // own runs one session after the other while the lease holds. A session ends with the connection.
-func (m *mapping) own(lease *stream.Lease, seat *seat) {
+func (m *mapping) own(lease *stream.Lease, c *claim) {
 	intake, leave := context.WithCancelCause(m.life)
 	defer leave(nil)
 	m.ctx, m.holds = intake, lease.Holds
@@ -123,7 +123,7 @@ func (m *mapping) own(lease *stream.Lease, seat *seat) {
 	defer wg.Wait()
 	defer cancel(nil)
 	wg.Go(func() { m.purge(work) })
-	wg.Go(func() { m.handOver(work, seat, leave) })
+	wg.Go(func() { m.handOff(work, c, leave) })
 	wg.Go(func() {
 		select {
 		case <-intake.Done():
@@ -150,29 +150,29 @@ func (m *mapping) own(lease *stream.Lease, seat *seat) {
 	}
 }
 
-// handOver ends the intake when another is to have the queue, in a moment without a call in flight. Until there is one,
-// for at most handoverPause, no call begins; so a drain follows that has nothing to wait for.
-func (m *mapping) handOver(work context.Context, seat *seat, leave context.CancelCauseFunc) {
+// handOff ends the intake when another is to have the queue, in a moment without a call in flight. Until there is one,
+// for at most handoffPause, no call begins; so a drain follows that has nothing to wait for.
+func (m *mapping) handOff(work context.Context, c *claim, leave context.CancelCauseFunc) {
 	for {
 		select {
-		case <-seat.leave:
+		case <-c.leave:
 		case <-m.ctx.Done():
 			return
 		case <-work.Done():
 			return
 		}
-		ctx, cancel := context.WithTimeoutCause(m.ctx, handoverPause, errTooLong)
+		ctx, cancel := context.WithTimeoutCause(m.ctx, handoffPause, errTooLong)
 		err := m.limiter.Quiesce(ctx)
 		cancel()
 		if err == nil {
 			m.log.Info("handing the queue over")
-			leave(errHandover)
+			leave(errHandoff)
 			return
 		}
 		if errors.Is(err, errTooLong) {
 			m.limiter.Resume()
 			m.log.Info("the queue is kept for now: its calls take too long to hand it over")
-			m.sharing.keep(seat)
+			m.sharing.keep(c)
 		}
 	}
 }

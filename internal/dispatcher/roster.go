@@ -14,15 +14,15 @@ const (
 	// moment later, and says so. Past it we believe that we have missed that.
 	leaseGrace = 2 * time.Second
 	// settleTime is how long this process must have had too many queues before it hands one over: others that join
-	// together with the first are there by then, and what is seen of a handover in its middle is past.
+	// together with the first are there by then, and what is seen of a handoff in its middle is past.
 	settleTime = time.Second
 	// standInAfter is how long a free queue waits for the one who is to have it. Then the others may take it, one after
 	// the other in steps of this.
 	standInAfter = 2 * time.Second
-	// maxHandovers bounds the queues that are handed over at a time: each makes requests to NATS, and stands still for a
+	// maxHandoffs bounds the queues that are handed over at a time: each makes requests to NATS, and stands still for a
 	// moment.
-	maxHandovers = 8
-	// keepFor is how long a queue is kept whose handover was given up, or that was taken in another's place; doubled each
+	maxHandoffs = 8
+	// keepFor is how long a queue is kept whose handoff was given up, or that was taken in another's place; doubled each
 	// time up to keepMax.
 	keepFor = time.Minute
 	keepMax = time.Hour
@@ -43,8 +43,8 @@ type roster struct {
 	since    time.Time            // when known last changed
 	peers    map[string]*peer
 	leases   map[catalog.Key]leaseView
-	seats    map[catalog.Key]*seat // of the queues that a mapping here wants to work for
-	over     time.Time             // since when we have too many queues; zero: we have not
+	claims   map[catalog.Key]*claim // of the queues that a mapping here wants to work for
+	over     time.Time              // since when we have too many queues; zero: we have not
 }
 
 // peer is another dispatcher, or this one as others see it.
@@ -64,20 +64,20 @@ type leaseView struct {
 // unknownOwner is of a lease that was refused to us although it seemed free. No owner has this name.
 const unknownOwner = "\x00"
 
-// seatState is where a mapping is with its queue's lease.
-type seatState int
+// claimState is where a mapping is with its queue's lease.
+type claimState int
 
 const (
-	waiting seatState = iota
-	trying            // it asks for the lease
+	waiting claimState = iota
+	trying             // it asks for the lease
 	holding
 	leaving // it hands the queue over
 )
 
-// seat is a mapping's part in the roster.
-type seat struct {
+// claim is a mapping's part in the roster.
+type claim struct {
 	queue    catalog.Key
-	state    seatState
+	state    claimState
 	since    time.Time // of waiting
 	left     time.Time // when it last gave the lease up, or lost it
 	not      time.Time // before this the lease is not asked for; while holding: not handed over
@@ -90,7 +90,7 @@ type seat struct {
 }
 
 func newRoster(me string, now time.Time) *roster {
-	return &roster{me: me, since: now, peers: map[string]*peer{}, leases: map[catalog.Key]leaseView{}, seats: map[catalog.Key]*seat{}}
+	return &roster{me: me, since: now, peers: map[string]*peer{}, leases: map[catalog.Key]leaseView{}, claims: map[catalog.Key]*claim{}}
 }
 
 // use makes these queues the ones to share, with those dispatchers that have the same catalog.
@@ -98,8 +98,8 @@ func (r *roster) use(revision string, queues map[catalog.Key]bool) {
 	r.revision, r.queues = revision, queues
 }
 
-// unknow forgets what was told: it is told anew.
-func (r *roster) unknow(now time.Time) {
+// reset forgets what was told: it is told anew.
+func (r *roster) reset(now time.Time) {
 	if r.known {
 		r.known, r.since = false, now
 	}
@@ -158,7 +158,7 @@ func (r *roster) shares(owner string, now time.Time) bool {
 
 // owner is who holds a queue's lease; empty: nobody.
 func (r *roster) owner(k catalog.Key, now time.Time) string {
-	if s := r.seats[k]; s != nil && s.state >= holding {
+	if c := r.claims[k]; c != nil && c.state >= holding {
 		return r.me
 	}
 	v := r.leases[k]
@@ -169,9 +169,9 @@ func (r *roster) owner(k catalog.Key, now time.Time) string {
 }
 
 // freeSince is since when nobody holds a queue that a mapping waits for, as far as this process could act on it.
-func (r *roster) freeSince(s *seat) time.Time {
-	at := s.since
-	if v, ok := r.leases[s.queue]; ok {
+func (r *roster) freeSince(c *claim) time.Time {
+	at := c.since
+	if v, ok := r.leases[c.queue]; ok {
 		if v.owner != "" {
 			v.heard = v.heard.Add(stream.LeaseTTL + leaseGrace)
 		}
@@ -187,15 +187,15 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// decide returns the seats whose turn it is to ask for the lease, and those that are to hand their queue over.
-func (r *roster) decide(now time.Time) (try, give []*seat) {
+// decide returns the claims whose turn it is to ask for the lease, and those that are to hand their queue over.
+func (r *roster) decide(now time.Time) (try, give []*claim) {
 	if !r.known {
 		if now.Sub(r.since) < blindAfter {
 			return nil, nil
 		}
-		for _, s := range r.seats {
-			if s.state == waiting && !now.Before(s.not) {
-				try = append(try, r.ask(s, false))
+		for _, c := range r.claims {
+			if c.state == waiting && !now.Before(c.not) {
+				try = append(try, r.ask(c, false))
 			}
 		}
 		return try, nil
@@ -221,43 +221,43 @@ func (r *roster) decide(now time.Time) (try, give []*seat) {
 	return r.tries(members, p, now), r.gives(p, now)
 }
 
-func (r *roster) tries(members []string, p plan, now time.Time) (try []*seat) {
-	for k, s := range r.seats {
-		if s.state != waiting || now.Before(s.not) || r.owner(k, now) != "" {
+func (r *roster) tries(members []string, p plan, now time.Time) (try []*claim) {
+	for k, c := range r.claims {
+		if c.state != waiting || now.Before(c.not) || r.owner(k, now) != "" {
 			continue
 		}
-		heir := p.heir[k]
+		next := p.next[k]
 		// Our former self's, or what we took without being told. But not what we have just given up: the message of that
 		// may be on its way.
-		ours := r.leases[k].owner == r.me && now.Sub(s.left) >= settleTime
-		if heir == r.me || ours {
-			try = append(try, r.ask(s, false))
+		ours := r.leases[k].owner == r.me && now.Sub(c.left) >= settleTime
+		if next == r.me || ours {
+			try = append(try, r.ask(c, false))
 			continue
 		}
-		others := slices.DeleteFunc(byWeight(members, k), func(m string) bool { return m == heir })
-		if wait := time.Duration(slices.Index(others, r.me)+1) * standInAfter; now.Sub(r.freeSince(s)) >= wait {
-			try = append(try, r.ask(s, true))
+		others := slices.DeleteFunc(byWeight(members, k), func(m string) bool { return m == next })
+		if wait := time.Duration(slices.Index(others, r.me)+1) * standInAfter; now.Sub(r.freeSince(c)) >= wait {
+			try = append(try, r.ask(c, true))
 		}
 	}
 	return try
 }
 
-// ask makes it the seat's turn.
-func (r *roster) ask(s *seat, standsIn bool) *seat {
-	s.state, s.standsIn, s.seen = trying, standsIn, r.leases[s.queue].count
-	return s
+// ask makes it the claim's turn.
+func (r *roster) ask(c *claim, standsIn bool) *claim {
+	c.state, c.standsIn, c.seen = trying, standsIn, r.leases[c.queue].count
+	return c
 }
 
-func (r *roster) gives(p plan, now time.Time) (give []*seat) {
+func (r *roster) gives(p plan, now time.Time) (give []*claim) {
 	held, leaves := 0, 0
-	for k, s := range r.seats {
+	for k, c := range r.claims {
 		switch {
-		case !r.queues[k] || s.state < holding:
+		case !r.queues[k] || c.state < holding:
 			continue
-		case s.state == leaving:
+		case c.state == leaving:
 			leaves++
-		case !now.Before(s.not):
-			give = append(give, s)
+		case !now.Before(c.not):
+			give = append(give, c)
 		}
 		held++
 	}
@@ -273,65 +273,65 @@ func (r *roster) gives(p plan, now time.Time) (give []*seat) {
 		return nil
 	}
 	// Those first that have nothing in flight: they are handed over without a pause.
-	busy := make(map[*seat]int, len(give))
-	for _, s := range give {
-		busy[s] = s.busy()
+	busy := make(map[*claim]int, len(give))
+	for _, c := range give {
+		busy[c] = c.busy()
 	}
-	slices.SortFunc(give, func(a, b *seat) int { return cmp.Or(cmp.Compare(busy[a], busy[b]), compareKeys(a.queue, b.queue)) })
-	give = give[:max(0, min(len(give), surplus-leaves, maxHandovers-leaves))]
-	for _, s := range give {
-		s.state = leaving
+	slices.SortFunc(give, func(a, b *claim) int { return cmp.Or(cmp.Compare(busy[a], busy[b]), compareKeys(a.queue, b.queue)) })
+	give = give[:max(0, min(len(give), surplus-leaves, maxHandoffs-leaves))]
+	for _, c := range give {
+		c.state = leaving
 	}
 	return give
 }
 
-// sit gives the mapping of a queue its seat.
-func (r *roster) sit(s *seat, now time.Time) {
-	s.since = now
-	r.seats[s.queue] = s
+// add gives the mapping of a queue its claim.
+func (r *roster) add(c *claim, now time.Time) {
+	c.since = now
+	r.claims[c.queue] = c
 }
 
-// rise takes it away.
-func (r *roster) rise(s *seat) { delete(r.seats, s.queue) }
+// remove takes it away.
+func (r *roster) remove(c *claim) { delete(r.claims, c.queue) }
 
 // took: the lease was given.
-func (r *roster) took(s *seat, now time.Time) {
-	s.state, s.not = holding, time.Time{}
-	if s.standsIn { // who was to have it may not come soon
-		r.keep(s, now)
+func (r *roster) took(c *claim, now time.Time) {
+	c.state, c.not = holding, time.Time{}
+	if c.standsIn { // who was to have it may not come soon
+		r.keep(c, now)
 	} else {
-		s.keeps = 0
+		c.keeps = 0
 	}
 }
 
 // refused: another has the lease. If nothing was told of it meanwhile, what was told before was wrong.
-func (r *roster) refused(s *seat, now time.Time) {
-	s.state = waiting
+func (r *roster) refused(c *claim, now time.Time) {
+	c.state = waiting
 	if !r.known {
-		s.not = now.Add(blindEvery)
-	} else if v := r.leases[s.queue]; v.count == s.seen {
-		r.leases[s.queue] = leaseView{owner: unknownOwner, heard: now, count: v.count + 1}
+		c.not = now.Add(blindEvery)
+	} else if v := r.leases[c.queue]; v.count == c.seen {
+		r.leases[c.queue] = leaseView{owner: unknownOwner, heard: now, count: v.count + 1}
 	}
 }
 
 // failed: the lease could not be asked for.
-func (r *roster) failed(s *seat, now time.Time) {
-	s.state, s.not = waiting, now.Add(tryAgain)
+func (r *roster) failed(c *claim, now time.Time) {
+	c.state, c.not = waiting, now.Add(tryAgain)
 	if !r.known {
-		s.not = now.Add(blindEvery)
+		c.not = now.Add(blindEvery)
 	}
 }
 
 // keep: the queue is not handed over after all, for now.
-func (r *roster) keep(s *seat, now time.Time) {
-	s.state, s.not = holding, now.Add(min(keepMax, keepFor<<min(s.keeps, 10)))
-	s.keeps++
+func (r *roster) keep(c *claim, now time.Time) {
+	c.state, c.not = holding, now.Add(min(keepMax, keepFor<<min(c.keeps, 10)))
+	c.keeps++
 }
 
 // left: the lease was given up, or lost.
-func (r *roster) left(s *seat, now time.Time) {
-	s.state, s.since, s.left, s.not = waiting, now, now, time.Time{}
-	if v := r.leases[s.queue]; v.owner == r.me {
-		r.leases[s.queue] = leaseView{heard: now, count: v.count + 1}
+func (r *roster) left(c *claim, now time.Time) {
+	c.state, c.since, c.left, c.not = waiting, now, now, time.Time{}
+	if v := r.leases[c.queue]; v.owner == r.me {
+		r.leases[c.queue] = leaseView{heard: now, count: v.count + 1}
 	}
 }

@@ -41,11 +41,11 @@ func TestShare(t *testing.T) {
 		p := share(members, queues, holder)
 		slices.Reverse(members)
 		slices.Reverse(queues)
-		if again := share(members, queues, holder); !maps.Equal(p.quota, again.quota) || !maps.Equal(p.heir, again.heir) {
+		if again := share(members, queues, holder); !maps.Equal(p.quota, again.quota) || !maps.Equal(p.next, again.next) {
 			t.Fatalf("%v and %v", p, again)
 		}
 		sum, gets := 0, map[string]int{}
-		for _, m := range p.heir {
+		for _, m := range p.next {
 			gets[m]++
 		}
 		for m, quota := range p.quota {
@@ -61,8 +61,8 @@ func TestShare(t *testing.T) {
 				}
 			}
 		}
-		if sum != len(queues) || len(p.heir) != len(queues)-len(holders) {
-			t.Fatalf("quotas of %d, %d heirs; %d queues, %d held", sum, len(p.heir), len(queues), len(holders))
+		if sum != len(queues) || len(p.next) != len(queues)-len(holders) {
+			t.Fatalf("quotas of %d, %d next owners; %d queues, %d held", sum, len(p.next), len(queues), len(holders))
 		}
 	})
 }
@@ -105,18 +105,18 @@ type simDispatcher struct {
 	roster *roster
 	next   int                       // of the server's log
 	leaves map[catalog.Key]time.Time // when what it hands over is given up
-	seats  map[catalog.Key]*seat
+	claims map[catalog.Key]*claim
 	tries  int
 }
 
 func newSimDispatcher(name string, skew time.Duration, s *simServer, queues []catalog.Key) *simDispatcher {
-	d := &simDispatcher{name: name, skew: skew, leaves: map[catalog.Key]time.Time{}, seats: map[catalog.Key]*seat{}}
+	d := &simDispatcher{name: name, skew: skew, leaves: map[catalog.Key]time.Time{}, claims: map[catalog.Key]*claim{}}
 	d.roster = newRoster(name, s.now.Add(skew))
 	use := map[catalog.Key]bool{}
 	for _, k := range queues {
 		use[k] = true
-		d.seats[k] = &seat{queue: k, busy: func() int { return 0 }}
-		d.roster.sit(d.seats[k], s.now.Add(skew))
+		d.claims[k] = &claim{queue: k, busy: func() int { return 0 }}
+		d.roster.add(d.claims[k], s.now.Add(skew))
 	}
 	d.roster.use("1", use)
 	s.write(memberLease+name, name, "1")
@@ -151,22 +151,22 @@ func (d *simDispatcher) step(s *simServer, n int, slowness time.Duration) {
 	}
 	now := s.now.Add(d.skew)
 	try, give := d.roster.decide(now)
-	for _, seat := range try {
+	for _, claim := range try {
 		d.tries++
-		if l := s.leases[simName(seat.queue)]; l != nil && l.owner != d.name {
-			d.roster.refused(seat, now)
+		if l := s.leases[simName(claim.queue)]; l != nil && l.owner != d.name {
+			d.roster.refused(claim, now)
 			continue
 		}
-		s.write(simName(seat.queue), d.name, "")
-		d.roster.took(seat, now)
+		s.write(simName(claim.queue), d.name, "")
+		d.roster.took(claim, now)
 	}
-	for _, seat := range give {
-		d.leaves[seat.queue] = s.now.Add(slowness)
+	for _, claim := range give {
+		d.leaves[claim.queue] = s.now.Add(slowness)
 	}
 	for k, at := range d.leaves {
 		if !s.now.Before(at) {
 			s.remove(simName(k), false)
-			d.roster.left(d.seats[k], now)
+			d.roster.left(d.claims[k], now)
 			delete(d.leaves, k)
 		}
 	}
@@ -174,9 +174,9 @@ func (d *simDispatcher) step(s *simServer, n int, slowness time.Duration) {
 
 func (d *simDispatcher) renew(s *simServer) {
 	s.write(memberLease+d.name, d.name, "1")
-	for _, seat := range d.seats {
-		if seat.state >= holding {
-			s.write(simName(seat.queue), d.name, "")
+	for _, claim := range d.claims {
+		if claim.state >= holding {
+			s.write(simName(claim.queue), d.name, "")
 		}
 	}
 }
@@ -187,9 +187,9 @@ func (d *simDispatcher) end(s *simServer, orderly bool) {
 		return
 	}
 	s.remove(memberLease+d.name, false)
-	for _, seat := range d.seats {
-		if seat.state >= holding {
-			s.remove(simName(seat.queue), false)
+	for _, claim := range d.claims {
+		if claim.state >= holding {
+			s.remove(simName(claim.queue), false)
 		}
 	}
 }
@@ -203,24 +203,24 @@ func TestRostersAgree(t *testing.T) {
 		s := &simServer{now: time.Unix(1e9, 0), leases: map[string]*simLease{}}
 		queues := keys(rapid.IntRange(1, 12).Draw(t, "queues"))
 		slowness := time.Duration(rapid.IntRange(0, 8).Draw(t, "slowness")) * step
-		crew := map[string]*simDispatcher{}
+		cluster := map[string]*simDispatcher{}
 		all := 0
 		alone := map[catalog.Key]time.Time{} // since when a queue has no owner
 		run := func(d time.Duration, hears func() int) {
 			for end := s.now.Add(d); s.now.Before(end); s.advance(step) {
 				renew := s.now.UnixMilli()%4000 == 0
-				for _, name := range slices.Sorted(maps.Keys(crew)) {
-					crew[name].step(s, hears(), slowness)
+				for _, name := range slices.Sorted(maps.Keys(cluster)) {
+					cluster[name].step(s, hears(), slowness)
 					if renew {
-						crew[name].renew(s)
+						cluster[name].renew(s)
 					}
 				}
 				for _, k := range queues {
-					if s.leases[simName(k)] != nil || len(crew) == 0 {
+					if s.leases[simName(k)] != nil || len(cluster) == 0 {
 						delete(alone, k)
 					} else if at, ok := alone[k]; !ok {
 						alone[k] = s.now
-					} else if gone := s.now.Sub(at); gone > time.Duration(len(crew)+1)*standInAfter {
+					} else if gone := s.now.Sub(at); gone > time.Duration(len(cluster)+1)*standInAfter {
 						t.Fatalf("queue %s has no owner for %s", k, gone)
 					}
 				}
@@ -228,20 +228,20 @@ func TestRostersAgree(t *testing.T) {
 		}
 		late := func() int { return rapid.IntRange(0, 40).Draw(t, "hears") }
 		for range rapid.IntRange(1, 12).Draw(t, "changes") {
-			names := slices.Sorted(maps.Keys(crew))
+			names := slices.Sorted(maps.Keys(cluster))
 			switch what := rapid.IntRange(0, 3).Draw(t, "what"); {
 			case len(names) == 0 || what <= 1 && len(names) < 5:
 				all++
 				name := fmt.Sprint("d", all)
-				crew[name] = newSimDispatcher(name, time.Duration(rapid.IntRange(-1000, 1000).Draw(t, "skew"))*time.Hour, s, queues)
+				cluster[name] = newSimDispatcher(name, time.Duration(rapid.IntRange(-1000, 1000).Draw(t, "skew"))*time.Hour, s, queues)
 			default:
 				name := names[rapid.IntRange(0, len(names)-1).Draw(t, "who")]
-				crew[name].end(s, what == 2)
-				delete(crew, name)
+				cluster[name].end(s, what == 2)
+				delete(cluster, name)
 			}
 			run(time.Duration(rapid.IntRange(0, 40).Draw(t, "steps"))*step, late)
 		}
-		if len(crew) == 0 {
+		if len(cluster) == 0 {
 			return
 		}
 		everything := func() int { return 1 << 20 }
@@ -257,17 +257,17 @@ func TestRostersAgree(t *testing.T) {
 		for _, k := range queues {
 			counts[owners()[simName(k)]]++
 		}
-		for name := range crew {
-			if n := counts[name]; n < len(queues)/len(crew) || n > (len(queues)+len(crew)-1)/len(crew) {
+		for name := range cluster {
+			if n := counts[name]; n < len(queues)/len(cluster) || n > (len(queues)+len(cluster)-1)/len(cluster) {
 				t.Fatalf("%s has %d of %d queues; all: %v", name, n, len(queues), counts)
 			}
 		}
 		before, tries := owners(), 0
-		for _, d := range crew {
+		for _, d := range cluster {
 			tries -= d.tries
 		}
 		run(5*time.Minute, everything)
-		for _, d := range crew {
+		for _, d := range cluster {
 			tries += d.tries
 		}
 		if !maps.Equal(before, owners()) || tries != 0 {
@@ -282,8 +282,8 @@ func held(queues int) (*roster, []catalog.Key, time.Time) {
 	r, ks, use := newRoster("me", now), keys(queues), map[catalog.Key]bool{}
 	for _, k := range ks {
 		use[k] = true
-		s := &seat{queue: k, busy: func() int { return 0 }}
-		r.sit(s, now)
+		s := &claim{queue: k, busy: func() int { return 0 }}
+		r.add(s, now)
 		r.took(s, now)
 	}
 	r.use("1", use)
@@ -296,7 +296,7 @@ func held(queues int) (*roster, []catalog.Key, time.Time) {
 func TestRosterHandsOverWhatIsTooMuch(t *testing.T) {
 	r, ks, now := held(40)
 	start := now
-	gives := func(want int, why string) []*seat {
+	gives := func(want int, why string) []*claim {
 		t.Helper()
 		try, give := r.decide(now)
 		if len(give) != want || len(try) != 0 {
@@ -314,7 +314,7 @@ func TestRosterHandsOverWhatIsTooMuch(t *testing.T) {
 	now = now.Add(settleTime - 1)
 	gives(0, "it has joined just now")
 	now = now.Add(1)
-	first := gives(maxHandovers, "it is there")
+	first := gives(maxHandoffs, "it is there")
 	gives(0, "as many as may are on their way")
 	r.left(first[0], now)
 	gives(1, "one is done")
@@ -322,7 +322,7 @@ func TestRosterHandsOverWhatIsTooMuch(t *testing.T) {
 	next := gives(1, "one is kept: another in its place")
 	given := 0
 	for range 100 {
-		for _, s := range r.seats {
+		for _, s := range r.claims {
 			if s.state == leaving {
 				given++
 				r.left(s, now)
@@ -344,7 +344,7 @@ func TestRosterHandsOverWhatIsTooMuch(t *testing.T) {
 	}
 	n := 0
 	for _, k := range ks {
-		if r.seats[k].state == holding {
+		if r.claims[k].state == holding {
 			n++
 		}
 	}
@@ -386,9 +386,9 @@ func TestRosterTakesNothingBack(t *testing.T) {
 		t.Fatal("it does not stand in")
 	}
 	r.took(try[0], now)
-	other := r.seats[ks[0]]
+	other := r.claims[ks[0]]
 	if other.queue == k {
-		other = r.seats[ks[1]]
+		other = r.claims[ks[1]]
 	}
 	r.keep(other, now.Add(time.Hour)) // so that it is about k
 	for i, d := range []time.Duration{settleTime, keepFor - settleTime - 1, keepFor} {
@@ -408,9 +408,9 @@ func TestRosterTakesNothingBack(t *testing.T) {
 // TestRosterAsksBlindly, rarely, when it can't see the leases, and hands nothing over.
 func TestRosterAsksBlindly(t *testing.T) {
 	r, ks, now := held(2)
-	r.left(r.seats[ks[0]], now)
+	r.left(r.claims[ks[0]], now)
 	r.member("other", &stream.LeaseState{Owner: "other", Note: "1"}, now)
-	r.unknow(now)
+	r.reset(now)
 	asked := 0
 	for end := now.Add(time.Minute); now.Before(end); now = now.Add(lookEvery) {
 		try, give := r.decide(now)
@@ -430,7 +430,7 @@ func TestRosterAsksBlindly(t *testing.T) {
 // TestRosterBelievesARefusal: what is told to be free and is not, it asks for again only when it must have expired.
 func TestRosterBelievesARefusal(t *testing.T) {
 	r, ks, now := held(1)
-	s := r.seats[ks[0]]
+	s := r.claims[ks[0]]
 	r.left(s, now)
 	r.refused(s, now)
 	if try, _ := r.decide(now.Add(stream.LeaseTTL)); len(try) != 0 {

@@ -12,14 +12,14 @@ import (
 // plan is who is to work for which queues.
 type plan struct {
 	quota map[string]int         // how many queues each member is to have
-	heir  map[catalog.Key]string // of the queues that no member holds: who is to take it
+	next  map[catalog.Key]string // of the queues that no member holds: who is to take it
 }
 
 // share divides queues among members so that nobody has more than one more than another. Members keep what they hold
 // up to their quota, and who holds most has the larger quota: so one that joins or leaves moves no more than it must, and
 // nothing moves twice. All who see the same members and holders come to the same plan, without asking each other.
 func share(members []string, queues []catalog.Key, holder func(catalog.Key) string) plan {
-	p := plan{quota: make(map[string]int, len(members)), heir: map[catalog.Key]string{}}
+	p := plan{quota: make(map[string]int, len(members)), next: map[catalog.Key]string{}}
 	if len(members) == 0 {
 		return p
 	}
@@ -49,7 +49,7 @@ func share(members []string, queues []catalog.Key, holder func(catalog.Key) stri
 		for _, m := range byWeight(members, k) {
 			if held[m] < p.quota[m] {
 				held[m]++
-				p.heir[k] = m
+				p.next[k] = m
 				break
 			}
 		}

@@ -104,11 +104,11 @@ func (s *sharing) look() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	try, give := s.roster.decide(time.Now())
-	for _, seat := range try {
-		signal(seat.turn)
+	for _, c := range try {
+		signal(c.turn)
 	}
-	for _, seat := range give {
-		signal(seat.leave)
+	for _, c := range give {
+		signal(c.leave)
 	}
 }
 
@@ -117,13 +117,15 @@ func (s *sharing) announce(ctx context.Context, tried func()) {
 	defer tried()
 	name := memberLease + base64.RawURLEncoding.EncodeToString([]byte(s.owner))
 	for s.conn.WaitUp(ctx) == nil {
-		lease, err := s.conn.TryLeaseNoted(ctx, name, s.owner, s.revision())
+		lease, err := s.conn.TryLeaseNoted(context.WithoutCancel(ctx), name, s.owner, s.revision())
 		if err == nil {
 			tried()
 			s.announced(ctx, lease)
 			continue
 		}
-		s.complain(ctx, err, "the lease can't be asked for", "lease", name)
+		if s.worth(ctx) {
+			s.log.Warn("the lease can't be asked for", "lease", name, "error", err)
+		}
 		tried()
 		pause(ctx, followAgain)
 	}
@@ -154,14 +156,14 @@ func (s *sharing) revision() string {
 func (s *sharing) follow(ctx context.Context) {
 	for s.conn.WaitUp(ctx) == nil {
 		s.mu.Lock()
-		s.roster.unknow(time.Now())
+		s.roster.reset(time.Now())
 		s.mu.Unlock()
 		err := s.conn.WatchLeases(ctx, s.told)
 		s.mu.Lock()
-		s.roster.unknow(time.Now())
+		s.roster.reset(time.Now())
 		s.mu.Unlock()
-		if s.conn.Ready() == nil {
-			s.complain(ctx, err, "the other dispatchers can't be seen; leases are asked for without")
+		if s.worth(ctx) {
+			s.log.Warn("the other dispatchers can't be seen; leases are asked for without", "error", err)
 			pause(ctx, followAgain)
 		}
 	}
@@ -189,12 +191,9 @@ func (s *sharing) told(l *stream.LeaseState) {
 	}
 }
 
-// complain logs what is not due to NATS being away, which is said elsewhere, or to our own end.
-func (s *sharing) complain(ctx context.Context, err error, what string, args ...any) {
-	if s.conn.Ready() == nil && ctx.Err() == nil {
-		s.log.Warn(what, append(args, "error", err)...)
-	}
-}
+// worth reports whether a failure is worth a line of the log: it is due neither to NATS being away, which is said
+// elsewhere, nor to our own end.
+func (s *sharing) worth(ctx context.Context) bool { return s.conn.Ready() == nil && ctx.Err() == nil }
 
 func pause(ctx context.Context, d time.Duration) {
 	select {
@@ -203,47 +202,51 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// sit makes a mapping one that wants to work for its queue. busy tells how many of its calls are in flight.
-func (s *sharing) sit(k catalog.Key, busy func() int) *seat {
-	seat := &seat{queue: k, busy: busy, turn: make(chan struct{}, 1), leave: make(chan struct{}, 1)}
-	s.change(func(r *roster, now time.Time) { r.sit(seat, now) })
-	return seat
+// add makes a mapping one that wants to work for its queue. busy tells how many of its calls are in flight.
+func (s *sharing) add(k catalog.Key, busy func() int) *claim {
+	c := &claim{queue: k, busy: busy, turn: make(chan struct{}, 1), leave: make(chan struct{}, 1)}
+	s.change(func(r *roster, now time.Time) { r.add(c, now) })
+	return c
 }
 
-// rise ends that.
-func (s *sharing) rise(seat *seat) { s.change(func(r *roster, _ time.Time) { r.rise(seat) }) }
+// remove ends that.
+func (s *sharing) remove(c *claim) { s.change(func(r *roster, _ time.Time) { r.remove(c) }) }
 
-// acquire waits for the seat's turn and takes the queue's lease, or returns why ctx ended.
-func (s *sharing) acquire(ctx context.Context, seat *seat) (*stream.Lease, error) {
-	name := queueLease + seat.queue.Namespace + "." + seat.queue.Name
+// acquire waits for the claim's turn and takes the queue's lease, or returns why ctx ended.
+func (s *sharing) acquire(ctx context.Context, c *claim) (*stream.Lease, error) {
+	name := queueLease + c.queue.Namespace + "." + c.queue.Name
 	for {
 		select {
-		case <-seat.turn:
+		case <-c.turn:
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
-		lease, err := s.conn.TryLease(ctx, name, s.owner)
+		// A request that is broken off may have been granted: nobody would give that lease back. It ends by itself, soon.
+		// TestAnEndAmidATakeOverLeavesNoLease guards it.
+		lease, err := s.conn.TryLease(context.WithoutCancel(ctx), name, s.owner)
 		switch {
 		case err == nil:
-			s.change(func(r *roster, now time.Time) { r.took(seat, now) })
+			s.change(func(r *roster, now time.Time) { r.took(c, now) })
 			return lease, nil
 		case errors.Is(err, stream.ErrLeaseHeld):
-			s.change(func(r *roster, now time.Time) { r.refused(seat, now) })
+			s.change(func(r *roster, now time.Time) { r.refused(c, now) })
 		default:
-			s.complain(ctx, err, "the lease can't be asked for", "lease", name)
-			s.change(func(r *roster, now time.Time) { r.failed(seat, now) })
+			if s.worth(ctx) {
+				s.log.Warn("the lease can't be asked for", "lease", name, "error", err)
+			}
+			s.change(func(r *roster, now time.Time) { r.failed(c, now) })
 		}
 	}
 }
 
 // keep says that the queue is not handed over after all.
-func (s *sharing) keep(seat *seat) { s.change((func(r *roster, now time.Time) { r.keep(seat, now) })) }
+func (s *sharing) keep(c *claim) { s.change(func(r *roster, now time.Time) { r.keep(c, now) }) }
 
 // left says that the queue's lease was released or lost.
-func (s *sharing) left(seat *seat) {
-	s.change(func(r *roster, now time.Time) { r.left(seat, now) })
+func (s *sharing) left(c *claim) {
+	s.change(func(r *roster, now time.Time) { r.left(c, now) })
 	select {
-	case <-seat.leave: // too late to be of use
+	case <-c.leave: // too late to be of use
 	default:
 	}
 }

@@ -25,8 +25,8 @@ import (
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
-// crew is some dispatchers that share some queues.
-type crew struct {
+// cluster is some dispatchers that share some queues.
+type cluster struct {
 	t      *testing.T
 	nats   *localnats.Server
 	conn   *stream.Conn
@@ -38,16 +38,16 @@ type crew struct {
 	moves   int               // leases that were taken
 }
 
-// hand is one dispatcher of a crew.
-type hand struct {
+// hand is one dispatcher of a cluster.
+type process struct {
 	*dispatcher.Dispatcher
 	conn *stream.Conn
 	stop func() // in order
 }
 
-func newCrew(t *testing.T, queues int, script func(call) answer, change func(*catalog.Mapping)) *crew {
+func newCluster(t *testing.T, queues int, script func(call) answer, change func(*catalog.Mapping)) *cluster {
 	t.Helper()
-	c := &crew{t: t, nats: testkit.NATS(t), cat: new(catalog.Catalog), holders: map[string]string{}}
+	c := &cluster{t: t, nats: testkit.NATS(t), cat: new(catalog.Catalog), holders: map[string]string{}}
 	c.conn = testkit.Conn(t, c.nats)
 	for range queues {
 		w := newWorld(t, c.conn, script, change)
@@ -64,7 +64,7 @@ func newCrew(t *testing.T, queues int, script func(call) answer, change func(*ca
 	return c
 }
 
-func (c *crew) told(l *stream.LeaseState) {
+func (c *cluster) told(l *stream.LeaseState) {
 	if l == nil {
 		return
 	}
@@ -81,7 +81,7 @@ func (c *crew) told(l *stream.LeaseState) {
 }
 
 // held returns who holds which queues, and how many leases were taken in all.
-func (c *crew) held() (map[string][]string, int) {
+func (c *cluster) held() (map[string][]string, int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := map[string][]string{}
@@ -94,7 +94,7 @@ func (c *crew) held() (map[string][]string, int) {
 }
 
 // spread is how many queues each holds, the most first.
-func (c *crew) spread() []int {
+func (c *cluster) spread() []int {
 	held, _ := c.held()
 	var out []int
 	for _, queues := range held {
@@ -104,15 +104,15 @@ func (c *crew) spread() []int {
 	return out
 }
 
-func (c *crew) waitSpread(want ...int) {
+func (c *cluster) waitSpread(want ...int) {
 	c.t.Helper()
 	testkit.Eventually(c.t, fmt.Sprintf("the queues are shared %v", want), func() bool { return slices.Equal(c.spread(), want) })
 }
 
 // start starts a dispatcher with a connection of its own.
-func (c *crew) start(owner string, drain time.Duration) *hand {
+func (c *cluster) start(owner string, drain time.Duration) *process {
 	c.t.Helper()
-	h := &hand{conn: testkit.Conn(c.t, c.nats)}
+	h := &process{conn: testkit.Conn(c.t, c.nats)}
 	client := invoke.NewClient(16)
 	var err error
 	h.Dispatcher, err = dispatcher.New(dispatcher.Config{
@@ -133,7 +133,7 @@ func (c *crew) start(owner string, drain time.Duration) *hand {
 
 // load puts records into all queues, one after the other, until the returned function is called. That returns how many
 // each has got.
-func (c *crew) load(every time.Duration) (finish func() int) {
+func (c *cluster) load(every time.Duration) (finish func() int) {
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	var n int
@@ -159,7 +159,7 @@ func (c *crew) load(every time.Duration) (finish func() int) {
 
 // verify waits until all is settled, and checks that the function took each of n records of each queue as often as it may,
 // and never more of them at once than the cap.
-func (c *crew) verify(n, limit int, once bool) {
+func (c *cluster) verify(n, limit int, once bool) {
 	c.t.Helper()
 	for _, w := range c.worlds {
 		w.settled()
@@ -183,7 +183,7 @@ func (c *crew) verify(n, limit int, once bool) {
 // on at once, and what one had that was killed when its leases are over.
 func TestDispatchersShareTheQueues(t *testing.T) {
 	t.Parallel() // it waits for leases to end
-	c := newCrew(t, 8, func(call) answer { return answer{} }, nil)
+	c := newCluster(t, 8, func(call) answer { return answer{} }, nil)
 	began := time.Now()
 	c.start("a", time.Second)
 	c.waitSpread(8)
@@ -214,7 +214,7 @@ func TestDispatchersShareTheQueues(t *testing.T) {
 		w.put("all work")
 	}
 	c.verify(1, 4, true)
-	for i, h := range []*hand{b, third} {
+	for i, h := range []*process{b, third} {
 		taken := 0
 		for _, w := range c.worlds {
 			s, _ := h.Stats(w.spec.Key)
@@ -253,11 +253,11 @@ func TestDispatchersShareTheQueues(t *testing.T) {
 	}
 }
 
-// TestAHandoverIsNoStandstill: under load, with short calls, a queue moves from one to another between two calls; no more
+// TestAHandoffIsNoStandstill: under load, with short calls, a queue moves from one to another between two calls; no more
 // calls run than may, and no record is lost, delayed for long or taken twice.
-func TestAHandoverIsNoStandstill(t *testing.T) {
+func TestAHandoffIsNoStandstill(t *testing.T) {
 	const limit = 2
-	c := newCrew(t, 4, func(c call) answer {
+	c := newCluster(t, 4, func(c call) answer {
 		timer := time.NewTimer(5 * time.Millisecond)
 		defer timer.Stop()
 		<-timer.C
@@ -291,7 +291,7 @@ func TestAHandoverIsNoStandstill(t *testing.T) {
 			}
 		}
 	}
-	var b *hand
+	var b *process
 	gaps("b joins", func() { b = c.start("b", testkit.Patience); c.waitSpread(2, 2) })
 	gaps("b leaves", func() { b.stop(); c.waitSpread(4) })
 	gaps("b joins again", func() { c.start("b", testkit.Patience); c.waitSpread(2, 2) })
@@ -308,10 +308,10 @@ func long(release <-chan struct{}) func(call) answer {
 	}
 }
 
-// TestAHandoverPrefersIdleQueues: who has too many hands over those without a call in flight.
-func TestAHandoverPrefersIdleQueues(t *testing.T) {
+// TestAHandoffPrefersIdleQueues: who has too many hands over those without a call in flight.
+func TestAHandoffPrefersIdleQueues(t *testing.T) {
 	release := make(chan struct{})
-	c := newCrew(t, 4, long(release), func(m *catalog.Mapping) { m.MaxConcurrency, m.Batch.MaxRecords = 2, 1 })
+	c := newCluster(t, 4, long(release), func(m *catalog.Mapping) { m.MaxConcurrency, m.Batch.MaxRecords = 2, 1 })
 	c.start("a", time.Second)
 	c.waitSpread(4)
 	var busy []string
@@ -334,11 +334,11 @@ func TestAHandoverPrefersIdleQueues(t *testing.T) {
 	}
 }
 
-// TestAHandoverCutsNoCall: while calls last the queue is kept, and goes on after a pause.
-func TestAHandoverCutsNoCall(t *testing.T) {
+// TestAHandoffCutsNoCall: while calls last the queue is kept, and goes on after a pause.
+func TestAHandoffCutsNoCall(t *testing.T) {
 	t.Parallel() // it waits for the pause
 	release := make(chan struct{})
-	c := newCrew(t, 2, long(release), func(m *catalog.Mapping) { m.MaxConcurrency, m.Batch.MaxRecords = 2, 1 })
+	c := newCluster(t, 2, long(release), func(m *catalog.Mapping) { m.MaxConcurrency, m.Batch.MaxRecords = 2, 1 })
 	a := c.start("a", time.Millisecond) // an ordinary drain would cut the calls at once
 	c.waitSpread(2)
 	for _, w := range c.worlds {
@@ -357,7 +357,7 @@ func TestAHandoverCutsNoCall(t *testing.T) {
 			paused = paused || time.Since(put) > time.Second
 		}
 		if time.Since(began) > testkit.Patience {
-			t.Fatal("no handover was tried")
+			t.Fatal("no handoff was tried")
 		}
 	}
 	if spread := c.spread(); !slices.Equal(spread, []int{2}) {
@@ -443,9 +443,9 @@ func TestWhoWaitsForLeasesAsksNothing(t *testing.T) {
 func TestSharingUnderChange(t *testing.T) {
 	t.Parallel()
 	const limit = 2
-	c := newCrew(t, 6, func(call) answer { return answer{} }, func(m *catalog.Mapping) { m.MaxConcurrency, m.Batch.MaxRecords = limit, 3 })
+	c := newCluster(t, 6, func(call) answer { return answer{} }, func(m *catalog.Mapping) { m.MaxConcurrency, m.Batch.MaxRecords = limit, 3 })
 	finish := c.load(20 * time.Millisecond)
-	running := map[string]*hand{}
+	running := map[string]*process{}
 	for i := range 24 {
 		name := string(rune('a' + rand.IntN(3)))
 		if h := running[name]; h != nil {
@@ -468,4 +468,25 @@ func TestSharingUnderChange(t *testing.T) {
 	c.verify(finish(), limit, true)
 	held, moves := c.held()
 	t.Logf("%d leases were taken; %v", moves, slices.Sorted(maps.Keys(held)))
+}
+
+// TestAnEndAmidATakeOverLeavesNoLease: a dispatcher that is stopped while it asks for a lease gives back what it gets.
+// Otherwise the queue would stand still until that has expired.
+func TestAnEndAmidATakeOverLeavesNoLease(t *testing.T) {
+	t.Parallel() // it waits for handoffs
+	c := newCluster(t, 4, func(call) answer { return answer{} }, nil)
+	before := c.start("a", time.Second)
+	c.waitSpread(4)
+	for i := range 12 {
+		next := c.start(fmt.Sprint("next-", i), time.Second)
+		testkit.Eventually(t, "it has announced itself", func() bool { return len(c.spread()) == 2 })
+		before.stop() // next asks for what this one gives up
+		next.stop()
+		before = c.start(fmt.Sprint("after-", i), time.Second)
+		began := time.Now()
+		c.waitSpread(4)
+		if d := time.Since(began); d > 5*time.Second {
+			t.Fatalf("round %d: the queues stood still for %s", i, d)
+		}
+	}
 }
