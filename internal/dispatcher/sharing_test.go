@@ -374,6 +374,7 @@ func TestAHandoffCutsNoCall(t *testing.T) {
 
 // TestWhoWaitsForLeasesAsksNothing: a dispatcher that waits for fifty queues which another has makes next to no requests.
 func TestWhoWaitsForLeasesAsksNothing(t *testing.T) {
+	t.Parallel() // it waits for renewals
 	srv, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: server.RANDOM_PORT, JetStream: true, StoreDir: t.TempDir(), NoLog: true, NoSigs: true})
 	if err != nil {
 		t.Fatal(err)
@@ -401,7 +402,7 @@ func TestWhoWaitsForLeasesAsksNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Release()
+		t.Cleanup(l.Release)
 	}
 	client := invoke.NewClient(1)
 	defer client.Close()

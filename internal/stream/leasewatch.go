@@ -49,7 +49,8 @@ func (c *Conn) WatchLeases(ctx context.Context, f func(*LeaseState)) error {
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	defer context.AfterFunc(live, func() { cancel(ErrUnavailable) })()
+	stop := context.AfterFunc(live, func() { cancel(ErrUnavailable) })
+	defer stop()
 	// A subject for each consumer: the server takes only the very subject for somebody who listens.
 	sub, err := c.nc.SubscribeSync(c.nc.NewInbox())
 	if err == nil {
