@@ -111,9 +111,7 @@ func startJobsOf(t *testing.T, fn http.HandlerFunc, store *objects.Store, change
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := g.Use(&j.cat); err != nil {
-		t.Fatal(err)
-	}
+	g.Use(&j.cat)
 	d, err := dispatcher.New(dispatcher.Config{
 		Conn: conn, Client: client, Objects: store, Owner: "a", CallbackURL: "http://" + l.Addr().String() + "/", DrainTimeout: time.Millisecond, Log: testkit.Log(t),
 	})

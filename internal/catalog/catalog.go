@@ -3,16 +3,14 @@
 //
 // A Catalog is built once (by package manifest, from YAML files or cluster objects), checked there,
 // and never changed afterwards; a change makes a new Catalog that replaces the old one behind an
-// atomic pointer. Nothing here knows Kubernetes, NATS or HTTP.
+// atomic pointer. It is published as entries that change one by one (entries.go). Nothing here knows Kubernetes, NATS or
+// HTTP.
 //
 // May import: the standard library only.
 package catalog
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
-	"fmt"
 	"time"
 )
 
@@ -30,13 +28,15 @@ type Catalog struct {
 	APIs     []API     `json:"apis,omitempty"`
 	Queues   []Queue   `json:"queues,omitempty"`
 	Mappings []Mapping `json:"mappings,omitempty"`
+
+	revision string // of a catalog that a Builder has made; empty: it has to be reckoned
 }
 
 // API is a set of routes with a throttle over all of them.
 type API struct {
 	Key
 	Throttle *Throttle `json:"throttle,omitempty"` // nil: none
-	Routes   []Route   `json:"routes"`
+	Routes   []Route   `json:"routes,omitempty"`
 }
 
 // Throttle is a token bucket: Rate tokens a second, at most Burst at once.
@@ -153,14 +153,4 @@ func (c *Catalog) JobQueues() []Key {
 		}
 	}
 	return keys
-}
-
-// Revision is a short hash of the content: equal catalogs have equal revisions.
-func (c *Catalog) Revision() string {
-	b, err := json.Marshal(c)
-	if err != nil {
-		panic(fmt.Sprintf("catalog: plain structs always marshal: %v", err))
-	}
-	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:6])
 }

@@ -97,8 +97,8 @@ func (r *reconciler) reportFailure(ctx context.Context, res *resources, cause er
 	case errors.Is(cause, stream.ErrUnavailable):
 		v = manifest.Verdict{Reason: reasonNATSUnavailable, Message: "NATS can't be reached; the change comes into use when it is back. " + cause.Error()}
 	case errors.Is(cause, stream.ErrCatalogTooLarge):
-		v = manifest.Verdict{Reason: reasonCatalogTooLarge, Message: "All resources together are more than the data plane can be told; " +
-			"what was there before goes on. Make schemas smaller or remove routes. " + cause.Error()}
+		v = manifest.Verdict{Reason: reasonCatalogTooLarge, Message: "A resource is too large for a message of NATS; " +
+			"what was there before goes on. Make its schema smaller, or raise max_payload of NATS. " + cause.Error()}
 	}
 	var objs []withStatus
 	for i := range res.apis {

@@ -54,7 +54,10 @@ func (r *route) serve(w http.ResponseWriter, req *http.Request) {
 
 // open refuses what the route can't take at present.
 func (x *exchange) open() *problem.Problem {
-	if x.kind == toQueue && x.writer == nil {
+	switch {
+	case x.kind == toNothing:
+		return new(problemNotServed(x.unserved))
+	case x.kind == toQueue && x.writer == nil:
 		return new(problemQueueClosed())
 	}
 	return nil

@@ -13,7 +13,6 @@ package gateway
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -135,27 +134,23 @@ func New(cfg Config) (*Gateway, error) {
 // UseKeys makes ring the signing keys.
 func (g *Gateway) UseKeys(ring sign.Ring) { g.jobs.UseKeys(ring) }
 
-// Use makes cat the catalog to serve. Requests that are matched already go by the former one. Throttles that did
-// not change keep their tokens, one that did keeps the fraction. On an error the former catalog stays.
-func (g *Gateway) Use(cat *catalog.Catalog) error {
+// Use makes cat the catalog to serve. Requests that are matched already go by the former one. Throttles that did not
+// change keep their tokens, one that did keeps the fraction. What this process can't serve of it answers 503.
+func (g *Gateway) Use(cat *catalog.Catalog) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.drain.Err() != nil {
-		return nil
+		return
 	}
 	former := g.table.Load()
 	if former != nil && former.revision == cat.Revision() {
-		return nil
+		return
 	}
 	defer g.retire()
-	t, err := g.newTable(cat, former)
-	if err != nil {
-		return fmt.Errorf("catalog %s is not used: %w", cat.Revision(), err)
-	}
+	t := g.newTable(cat, former)
 	g.table.Store(t)
 	g.jobs.Use(cat)
-	g.cfg.Log.Info("serving catalog", "revision", t.revision, "routes", t.routes)
-	return nil
+	g.cfg.Log.Info("serving catalog", "revision", t.revision, "routes", len(t.routes))
 }
 
 // retire stops the writers that no route leads to; they write what waits. Requests that were matched before and

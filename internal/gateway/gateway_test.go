@@ -92,9 +92,7 @@ func startAs(t testing.TB, fn http.Handler, change func(*catalog.Catalog), confi
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := f.g.Use(&f.cat); err != nil {
-		t.Fatal(err)
-	}
+	f.g.Use(&f.cat)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	ready := make(chan struct{})
@@ -301,9 +299,7 @@ func TestSynchronousRequestsPassThrough(t *testing.T) {
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
 	f.cat.APIs[0].Routes[2].Function = &catalog.FunctionTarget{Function: catalog.Function{URL: gone.URL}, Timeout: time.Second}
-	if err := f.g.Use(&f.cat); err != nil {
-		t.Fatal(err)
-	}
+	f.g.Use(&f.cat)
 	if r := f.do("GET", "/orders/7", ""); r.status != 503 || r.header.Get("Retry-After") == "" {
 		t.Errorf("%d %s", r.status, r.body)
 	}
@@ -332,23 +328,17 @@ func TestThrottles(t *testing.T) {
 	}
 	// A new catalog gives nobody new tokens, whether it has the same throttles or others; one without does.
 	f.cat.APIs[0].Routes[3].MaxBodyBytes++
-	if err := f.g.Use(&f.cat); err != nil {
-		t.Fatal(err)
-	}
+	f.g.Use(&f.cat)
 	if r := post("/raw"); r.status != 429 {
 		t.Errorf("%d after a change elsewhere", r.status)
 	}
 	f.cat.APIs[0].Throttle = &catalog.Throttle{Rate: 0.001, Burst: 300}
-	if err := f.g.Use(&f.cat); err != nil {
-		t.Fatal(err)
-	}
+	f.g.Use(&f.cat)
 	if r := post("/raw"); r.status != 429 {
 		t.Errorf("%d after a change of the throttle: an empty bucket is filled by it", r.status)
 	}
 	f.cat.APIs[0].Throttle = nil
-	if err := f.g.Use(&f.cat); err != nil {
-		t.Fatal(err)
-	}
+	f.g.Use(&f.cat)
 	if r := post("/raw"); r.status != 202 {
 		t.Errorf("%d without the API's throttle", r.status)
 	}
@@ -360,9 +350,7 @@ func TestABadCatalogLeavesTheFormerInUse(t *testing.T) {
 	bad.APIs = append(slices.Clone(bad.APIs), catalog.API{Key: key("other"), Routes: []catalog.Route{
 		{Name: "twin", Method: "POST", Path: "/orders", Queue: &catalog.QueueTarget{Queue: key("orders")}},
 	}})
-	if err := f.g.Use(&bad); err == nil {
-		t.Error("two routes that collide are taken")
-	}
+	f.g.Use(&bad) // the first one that has the path keeps it
 	if r := f.do("POST", "/orders", `{"sku":"a"}`); r.status != 202 {
 		t.Errorf("%d %s", r.status, r.body)
 	}
@@ -722,5 +710,65 @@ func TestOwnPathsAreThrottled(t *testing.T) {
 		if got, err := gateway.ParseOwnThrottles(bad); err == nil {
 			t.Errorf("%q is %v", bad, got)
 		}
+	}
+}
+
+// TestARouteFailsAlone: what this version can't serve, whoever's it is, holds up nothing else; not the change that it comes
+// with, and not a gateway that starts with it.
+func TestARouteFailsAlone(t *testing.T) {
+	queue := &catalog.QueueTarget{Queue: key("orders")}
+	later := func(c *catalog.Catalog) {
+		// As a newer controller publishes it, of another tenant: a target that this version doesn't know.
+		var api catalog.API
+		text := `{"namespace":"other","name":"wf","routes":[{"name":"unknown","method":"POST","path":"/run","maxBodyBytes":1,"stateMachine":{"name":"x"}}]}`
+		if err := json.Unmarshal([]byte(text), &api); err != nil {
+			t.Fatal(err)
+		}
+		api.Routes = append(
+			api.Routes,
+			catalog.Route{Name: "schema", Method: "POST", Path: "/schema", MaxBodyBytes: 100, Schema: json.RawMessage(`{"type":"nothing"}`), Queue: queue},
+			catalog.Route{Name: "attribute", Method: "POST", Path: "/attribute", MaxBodyBytes: 100, Attributes: []catalog.Attribute{{Name: "a", From: "claim.sub"}}, Queue: queue},
+			catalog.Route{Name: "function", Method: "POST", Path: "/function", MaxBodyBytes: 100, Function: &catalog.FunctionTarget{Function: catalog.Function{URL: "http://%zz"}}},
+			catalog.Route{Name: "twin", Method: "POST", Path: "/orders", MaxBodyBytes: 100, Queue: queue},
+			catalog.Route{Name: "pattern", Method: "POST", Path: "no pattern", MaxBodyBytes: 100, Queue: queue},
+			catalog.Route{Name: "fine", Method: "POST", Path: "/fine", MaxBodyBytes: 100, Queue: queue},
+		)
+		c.APIs = append(slices.Clone(c.APIs), api)
+	}
+	check := func(f *front) {
+		t.Helper()
+		if _, err := f.g.Ready(); err != nil {
+			t.Error("it is not ready:", err)
+		}
+		for path, why := range map[string]string{
+			"/run": "its target is none that this version knows", "/schema": "schema must be a valid JSON Schema", "/attribute": `attribute a: "claim.sub" must be`,
+			"/function": "function URL",
+		} {
+			r := f.do("POST", path, "{}")
+			if r.status != 503 || r.problem.Type != "https://weir.dev/problems/route-not-served" || !strings.Contains(r.problem.Detail, why) {
+				t.Errorf("%s: %d %s", path, r.status, r.body)
+			}
+		}
+		for _, path := range []string{"/orders", "/fine"} {
+			if r := f.do("POST", path, `{"sku":"a"}`); r.status != 202 {
+				t.Errorf("%s: %d %s", path, r.status, r.body)
+			}
+		}
+	}
+	f := start(t, nil, nil)
+	next := f.cat
+	later(&next)
+	f.g.Use(&next)
+	check(f)
+	check(start(t, nil, later))
+
+	// Mended, it is served; and what was compiled before is taken over.
+	mended := f.cat
+	mended.APIs = append(slices.Clone(mended.APIs), catalog.API{Key: catalog.Key{Namespace: "other", Name: "wf"}, Routes: []catalog.Route{
+		{Name: "unknown", Method: "POST", Path: "/run", MaxBodyBytes: 100, Queue: queue},
+	}})
+	f.g.Use(&mended)
+	if r := f.do("POST", "/run", "x"); r.status != 202 {
+		t.Errorf("%d %s", r.status, r.body)
 	}
 }

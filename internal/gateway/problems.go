@@ -24,6 +24,13 @@ func problemTooLarge(limit int64) problem.Problem {
 	}
 }
 
+func problemNotServed(why string) problem.Problem {
+	return problem.Problem{
+		Status: http.StatusServiceUnavailable, Type: problem.NotServed, Title: "This gateway can't serve the route", RetryAfter: 5 * time.Second,
+		Detail: "Nothing was stored. Update the gateway, or mend the route: " + why + ".",
+	}
+}
+
 func problemQueueClosed() problem.Problem {
 	return problem.Problem{
 		Status: http.StatusServiceUnavailable, Type: problem.QueueClosed, Title: "The queue is being deleted", RetryAfter: 5 * time.Second,

@@ -23,6 +23,7 @@ const (
 	Throttled     = base + "throttled"
 	QueueFull     = base + "queue-full"
 	QueueClosed   = base + "queue-closed"
+	NotServed     = base + "route-not-served"
 	Unavailable   = base + "unavailable"
 	BadGateway    = base + "bad-gateway"
 	Timeout       = base + "function-timeout"

@@ -2,7 +2,6 @@ package stream_test
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -374,18 +373,6 @@ func TestPublishCatalogSwaps(t *testing.T) {
 	}
 	if err := c.PublishCatalog(t.Context(), named("d"), 1, a); !errors.Is(err, stream.ErrCatalogChanged) {
 		t.Errorf("an older catalog was replaced: %v", err)
-	}
-}
-
-func TestCatalogTooLarge(t *testing.T) {
-	c := testkit.Conn(t, testkit.NATS(t))
-	var routes []catalog.Route
-	for range 50_000 {
-		routes = append(routes, catalog.Route{Name: rand.Text(), Method: "GET", Path: "/" + rand.Text()}) // compresses badly
-	}
-	err := c.PublishCatalog(t.Context(), &catalog.Catalog{APIs: []catalog.API{{Routes: routes}}}, 1, nil)
-	if !errors.Is(err, stream.ErrCatalogTooLarge) {
-		t.Errorf("got %v", err)
 	}
 }
 

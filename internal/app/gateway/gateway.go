@@ -8,7 +8,6 @@ import (
 
 	"github.com/weir-dev/weir/internal/app"
 	"github.com/weir-dev/weir/internal/app/objects"
-	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/gateway"
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/lifecycle"
@@ -47,15 +46,10 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	if err != nil {
 		return err
 	}
-	use := func(cat *catalog.Catalog) { //nolint:contextcheck // a queue's writer outlives the catalog that brought it; Run ends it
-		if err := g.Use(cat); err != nil {
-			cfg.Log.Error("the former catalog stays in use", "error", err)
-		}
-	}
 	return lifecycle.Run(ctx, cfg.Log, func() { cfg.Log.Info("listening", "address", l.Addr().String()) },
 		app.Health(ctx, cfg.HealthListen, g.Ready),
 		lifecycle.Part{Name: "gateway", Run: g.Run},
-		app.WatchCatalog(conn, use),
+		app.WatchCatalog(conn, g.Use),
 		app.WatchKeys(conn, func(ring sign.Ring) {
 			store.UseKeys(ring)
 			g.UseKeys(ring)

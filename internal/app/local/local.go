@@ -126,9 +126,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := g.Use(bundle.Catalog); err != nil { //nolint:contextcheck // a queue's writer lives until Run ends it
-		return err
-	}
+	g.Use(bundle.Catalog) //nolint:contextcheck // a queue's writer lives until Run ends it
 	// The data folder admits one process at a time (localnats locks it), so the next process may take the
 	// queues over at once: the functions have ended with this one. Not so the user's own processes, which may
 	// still run this one's calls.

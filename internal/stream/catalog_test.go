@@ -1,0 +1,197 @@
+package stream_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/testkit"
+)
+
+func key(name string) catalog.Key { return catalog.Key{Namespace: "default", Name: name} }
+
+// routes is a catalog of apis × n routes, each with a schema of so many bytes.
+func routes(apis, n, schema int) *catalog.Catalog {
+	c := &catalog.Catalog{Queues: []catalog.Queue{{Key: key("orders")}}}
+	for a := range apis {
+		api := catalog.API{Key: key(fmt.Sprint("api-", a))}
+		for i := range n {
+			api.Routes = append(api.Routes, catalog.Route{
+				Name: fmt.Sprint("r-", i), Method: "POST", Path: fmt.Sprintf("/%d/%d", a, i), MaxBodyBytes: 1,
+				Schema: json.RawMessage(`{"title":"` + string(bytes.Repeat([]byte{'x'}, schema)) + `"}`), Queue: &catalog.QueueTarget{Queue: key("orders")},
+			})
+		}
+		c.APIs = append(c.APIs, api)
+	}
+	return c
+}
+
+// bucket is the bucket of the catalog, as somebody else sees it.
+func bucket(t *testing.T, url string) jetstream.KeyValue {
+	t.Helper()
+	nc, err := nats.Connect(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	kv, err := js.KeyValue(t.Context(), "WEIR_CATALOG")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kv
+}
+
+func messages(t *testing.T, kv jetstream.KeyValue) uint64 {
+	t.Helper()
+	s, err := kv.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.(*jetstream.KeyValueBucketStatus).StreamInfo().State.LastSeq
+}
+
+// watch returns the catalogs that a watcher is given.
+func watch(t *testing.T, c *stream.Conn) <-chan *catalog.Catalog {
+	t.Helper()
+	got := make(chan *catalog.Catalog, 16)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); _ = c.WatchCatalog(ctx, func(cat *catalog.Catalog) { got <- cat }) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return got
+}
+
+// TestCatalogChangesByEntries: however large it is, a change writes what changed, and readers see sets that are whole.
+func TestCatalogChangesByEntries(t *testing.T) {
+	srv := testkit.NATS(t)
+	c := testkit.Conn(t, srv)
+	cat := routes(10, 200, 2<<10) // 4 MiB
+	if err := c.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	got := watch(t, testkit.Conn(t, srv))
+	if first := <-got; first.Revision() != cat.Revision() || len(first.APIs) != 10 || len(first.APIs[3].Routes) != 200 || first.APIs[3].Routes[7].Schema == nil {
+		t.Fatalf("the catalog is another: %s, want %s", first.Revision(), cat.Revision())
+	}
+	kv := bucket(t, srv.URL())
+	for _, step := range []struct {
+		what   string
+		change func()
+		writes uint64
+	}{
+		{"a route", func() { cat.APIs[3].Routes[7].MaxBodyBytes = 7 }, 2},
+		{"a new queue", func() { cat.Queues = append(cat.Queues, catalog.Queue{Key: key("more")}) }, 2},
+		{"an API that goes", func() { cat.APIs = cat.APIs[:9] }, 202},
+		{"nothing", func() {}, 1},
+	} {
+		what, before := step.what, messages(t, kv)
+		step.change()
+		former, err := c.Catalog(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.PublishCatalog(t.Context(), cat, 1, former); err != nil {
+			t.Fatal(err)
+		}
+		if n := messages(t, kv) - before; n != step.writes {
+			t.Errorf("%s: %d messages were written, want %d", what, n, step.writes)
+		}
+		if what == "nothing" {
+			continue
+		}
+		if next := <-got; next.Revision() != cat.Revision() {
+			t.Errorf("%s: a reader has %s, want %s", what, next.Revision(), cat.Revision())
+		}
+	}
+	if again, err := c.Catalog(t.Context()); err != nil || again.Catalog.Revision() != cat.Revision() {
+		t.Errorf("it reads as another: %v", err)
+	}
+}
+
+// TestHalfACatalogIsNotUsed: a publisher that dies after its first writes changes nothing that is in use, and the next one
+// completes it.
+func TestHalfACatalogIsNotUsed(t *testing.T) {
+	srv := testkit.NATS(t)
+	c := testkit.Conn(t, srv)
+	cat := routes(1, 3, 10)
+	if err := c.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	kv := bucket(t, srv.URL())
+	// The head of a set that is to be, and no more.
+	cat.APIs[0].Routes[1].MaxBodyBytes = 100
+	if _, err := kv.Put(t.Context(), "head", []byte(`{"revision":"`+cat.Revision()+`"}`)); err != nil {
+		t.Fatal(err)
+	}
+	got := watch(t, testkit.Conn(t, srv))
+	former, err := c.Catalog(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(got) > 0 {
+		t.Error("half a catalog is in use")
+	}
+	if err := c.PublishCatalog(t.Context(), cat, 1, former); err != nil {
+		t.Fatal(err)
+	}
+	if next := <-got; next.Revision() != cat.Revision() || next.APIs[0].Routes[1].MaxBodyBytes != 100 {
+		t.Errorf("it is %+v", next)
+	}
+}
+
+// TestWhatCanNotBeReadFailsAlone: entries of a later version, and what is no entry, leave the others working.
+func TestWhatCanNotBeReadFailsAlone(t *testing.T) {
+	srv := testkit.NATS(t)
+	c := testkit.Conn(t, srv)
+	cat := routes(1, 3, 10)
+	if err := c.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	kv := bucket(t, srv.URL())
+	builder := catalog.NewBuilder()
+	entries, err := cat.Entries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries["statemachine.default.x"] = []byte(`{"format":1,"spec":{}}`)
+	entries["route.default.api-0.r-1"] = []byte(`{"format":2,"spec":{"name":"r-1"}}`)
+	entries["route.default.api-0.r-2"] = []byte(`{"format":1,"spec":{"name":"r-2","method":"POST","path":"/x","maxBodyBytes":1,"stateMachine":{"name":"x"},"later":true}}`)
+	entries["queue.default.broken"] = []byte(`what?`)
+	for k, v := range entries {
+		_ = builder.Set(k, v) // what can't be read counts all the same
+		if _, err := kv.Put(t.Context(), k, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := kv.Put(t.Context(), "head", []byte(`{"revision":"`+builder.Revision()+`"}`)); err != nil {
+		t.Fatal(err)
+	}
+	got := <-watch(t, testkit.Conn(t, srv))
+	if len(got.Queues) != 1 || len(got.APIs) != 1 || len(got.APIs[0].Routes) != 2 {
+		t.Fatalf("%+v", got)
+	}
+	if r := got.APIs[0].Routes[1]; r.Name != "r-2" || r.Queue != nil || r.Job != nil || r.Function != nil {
+		t.Errorf("a route of a later version reads as %+v", r)
+	}
+}
+
+func TestAnEntryTooLarge(t *testing.T) {
+	c := testkit.Conn(t, testkit.NATS(t))
+	err := c.PublishCatalog(t.Context(), routes(1, 1, 2<<20), 1, nil)
+	if !errors.Is(err, stream.ErrCatalogTooLarge) {
+		t.Errorf("got %v", err)
+	}
+}
