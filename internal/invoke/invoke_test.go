@@ -390,3 +390,39 @@ func TestGatewayErrorsCountUnlessNoInstanceIsReady(t *testing.T) {
 		}
 	})
 }
+
+// TestLimiterQuiesces: no call starts any more, even while others are in flight; and after Resume they do.
+func TestLimiterQuiesces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimiter(2)
+		if err := l.Acquire(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		quiet, waits := make(chan error, 2), make(chan error, 1)
+		go func() { quiet <- l.Quiesce(t.Context()) }()
+		synctest.Wait()
+		go func() { waits <- l.Acquire(t.Context()) }()
+		synctest.Wait()
+		if len(quiet) != 0 || len(waits) != 0 {
+			t.Fatal("a call started, or the one in flight was forgotten")
+		}
+		l.Release(Outcome{Class: Done})
+		synctest.Wait()
+		if len(quiet) != 1 || len(waits) != 0 || <-quiet != nil {
+			t.Fatal("it is not quiet once none is in flight, or a call started")
+		}
+		l.Resume()
+		if err := <-waits; err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := l.Quiesce(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("got %v while a call is in flight", err)
+		}
+		l.Resume()
+		if err := l.Acquire(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
