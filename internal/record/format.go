@@ -93,7 +93,8 @@ func appendRecord(p []byte, r *Record) []byte {
 // appendExtensions writes them in the order of their keys. A length stands before what it is the length of, so each
 // is reckoned first.
 func appendExtensions(p []byte, r *Record) []byte {
-	count := len(r.unknown)
+	later := r.writeLater()
+	count := len(later)
 	for _, there := range []bool{
 		r.TraceParent != "", r.Failure != nil, r.Redrives > 0, r.Input != nil, r.Client != (Client{}), r.Request != (Request{}), len(r.Attributes) > 0, r.Age > 0,
 	} {
@@ -150,7 +151,7 @@ func appendExtensions(p []byte, r *Record) []byte {
 		p = appendKey(p, keyAge, sizeUvarint(uint64(r.Age)))
 		p = binary.AppendUvarint(p, uint64(r.Age))
 	}
-	for _, e := range r.unknown { // their keys are higher than all of the above: decoder.extension
+	for _, e := range later { // their keys are higher than all of the above: decoder.extension
 		p = appendKey(p, e.key, len(e.data))
 		p = append(p, e.data...)
 	}
@@ -186,6 +187,7 @@ func (d *decoder) record(r *Record) {
 		d.extension(r, key, data)
 	}
 	r.Body = d.bytes()
+	r.readLater()
 }
 
 // extension reads one of r's.
@@ -211,7 +213,7 @@ func (d *decoder) extension(r *Record, key uint64, data []byte) {
 		r.Age = time.Duration(min(d.uvarint(), 1<<62))
 	default:
 		d.p = nil
-		if key&required != 0 {
+		if key&required != 0 && !knownLater(key) {
 			d.unsupported(fmt.Sprintf("extension %d", key>>1))
 		}
 		if key <= keyAge|required { // a known number that has become required, or the other way round

@@ -40,6 +40,10 @@ type Source struct {
 	pulls  context.Context // ends with ctx or with Stop
 	stop   context.CancelFunc
 	wg     sync.WaitGroup
+
+	mu         sync.Mutex // the two pulls share what follows
+	held       int        // blocks since complained
+	complained time.Time  // when the log last said that blocks are held
 }
 
 // Delivery is one block. It is settled by Ack, exactly once, after all its records are.
@@ -172,7 +176,7 @@ func (s *Source) fetch(consumer jetstream.Consumer, retry bool) error {
 }
 
 // holdDelay is after how long a block that only a later version can read is looked at again.
-const holdDelay = 30 * time.Second
+const holdDelay = 10 * time.Second
 
 // delivery decodes a message. One that no version can decode is moved to the dead-letter queue as it is; one that a later
 // version can is left in the queue. nil is returned for both.
@@ -187,8 +191,7 @@ func (s *Source) delivery(msg jetstream.Msg, retry bool) (*Delivery, error) {
 		return &Delivery{Records: rs, Retry: retry, Seq: meta.Sequence.Stream, Stored: meta.Timestamp, msg: msg}, nil
 	}
 	if errors.Is(err, record.ErrUnsupported) {
-		s.conn.log.Error("a block is held: a later version of Weir has written it; update this dispatcher",
-			"queue", s.queue.String(), "stream", meta.Stream, "sequence", meta.Sequence.Stream, "again", holdDelay, "error", err)
+		s.complain(meta, err)
 		return nil, s.hold(msg, retry)
 	}
 	s.conn.log.Error("a block can't be read; it goes to the dead-letter queue as it is",
@@ -201,6 +204,19 @@ func (s *Source) delivery(msg jetstream.Msg, retry bool) (*Delivery, error) {
 		return nil, err
 	}
 	return nil, nil //nolint:nilnil // documented: nothing to deliver
+}
+
+// complain says that blocks are held, once in holdDelay: there may be many.
+func (s *Source) complain(meta *jetstream.MsgMetadata, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held++
+	if time.Since(s.complained) < holdDelay {
+		return
+	}
+	s.conn.log.Error("blocks are held: a later version of Weir has written them; update this dispatcher",
+		"queue", s.queue.String(), "blocks", s.held, "stream", meta.Stream, "sequence", meta.Sequence.Stream, "again", holdDelay, "error", err)
+	s.held, s.complained = 0, time.Now()
 }
 
 // hold leaves a block in the queue as it is, for a version that can read it. It waits among the retries: in the queue's
