@@ -9,12 +9,12 @@ its user in files/nats/NAME.conf: see CONTRIBUTING.md.
   from       who may connect to port 8080, as a NetworkPolicy has it; empty: all. metrics are for networkPolicy.metricsFrom
   admin      a Service NAME-admin for port 8081, which "helm test" asks whether the stage is ready
   calls      functions: it may connect to anywhere but networkPolicy.blockedCIDRs. apiServer: to anywhere, for where the
-             API server is differs by cluster, and with a token. Without it: to NATS
+             API server is differs by cluster, and with a token. Without it: to the chart's NATS alone
   objects    it has to do with the large results and inputs of jobs, and gets S3's credentials
   env        besides what all have ("weir.env" and "weir.stageDeployment")
   startupProbe, readinessProbe     instead of those in "weir.stageDeployment"
 
-From the section in the values: drainTimeout, preStopSleepSeconds and autoscaling, where it has them.
+From its section in the values come drainTimeout, preStopSleepSeconds and autoscaling, where it has them.
 */}}
 {{- define "weir.stages" -}}
 - name: gateway
