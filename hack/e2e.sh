@@ -48,8 +48,8 @@ trap finish EXIT
 CGO_ENABLED=0 go -C hack/cluster test -trimpath -gcflags=all=-dwarf=false ./cmd/kingress
 go run ./hack/images --repo ko.local/weir --tag "$tag" "${mains[@]}"
 archives=()
-for name in gateway dispatcher realtime controller order-writer order-api report "${mains[@]##*/}"; do
-  archives+=("$root/bin/images/$name.tar")
+for main in services/*/main.go services/functions/*/main.go "${mains[@]}"; do
+  archives+=("$root/bin/images/$(basename "${main%/main.go}").tar")
 done
 "$cluster" load "${archives[@]}"
 # Skaffold deploys what the files say; the images of others that they name are these here.

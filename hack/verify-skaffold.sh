@@ -53,7 +53,8 @@ for profile in kind remote; do
   # --digest-source=tag: the tags that a build would give, without building.
   quietly skaffold render --profile "$profile" --offline=true --digest-source=tag \
     --default-repo registry.example.com/weir --output "$tmp/$profile.yaml"
-  for name in gateway dispatcher realtime controller order-writer order-api report; do
+  for main in services/*/main.go services/functions/*/main.go; do
+    name=$(basename "${main%/main.go}")
     # Every place that runs one of Weir's images runs the one that was built, under the name in the other registry.
     grep -Eq "image: registry\.example\.com/weir/[a-z_-]*_$name:[0-9a-f]{64}$" "$tmp/$profile.yaml" ||
       die "profile $profile: no pod runs the $name that Skaffold would build; the images are:

@@ -9,7 +9,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net/http/httptest"
 	"os"
@@ -236,6 +235,7 @@ func TestMissingMain(t *testing.T) {
 }
 
 func TestCommandLine(t *testing.T) {
+	t.Chdir(filepath.Join("..", "..")) // where make images runs
 	for _, c := range []struct {
 		args  []string
 		epoch string
@@ -276,24 +276,25 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
-// TestServicesAreAll: a new folder with a main below services/ is not forgotten here.
-func TestServicesAreAll(t *testing.T) {
-	root := filepath.Join("..", "..")
-	var found []string
-	err := filepath.WalkDir(filepath.Join(root, "services"), func(path string, d fs.DirEntry, err error) error {
-		if err == nil && d.Name() == "main.go" {
-			rel, err := filepath.Rel(root, filepath.Dir(path))
-			found = append(found, "./"+filepath.ToSlash(rel))
-			return err
-		}
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
+// TestServices: what has a main below services/ has an image, in whatever folder; what has none isn't asked for.
+func TestServices(t *testing.T) {
+	root := t.TempDir()
+	if _, err := services(root); err == nil || !strings.Contains(err.Error(), "must be the checkout") {
+		t.Errorf("in an empty folder: %v", err)
 	}
-	for _, p := range found {
-		if !slices.Contains(services(), p) {
-			t.Errorf("%s is not in services(), so it gets no image", p)
+	for _, file := range []string{"services/b/main.go", "services/functions/a/main.go", "services/functions/a/README.md", "services/c/other.go", "cmd/d/main.go"} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(root, file)), 0o755); err != nil {
+			t.Fatal(err)
 		}
+		if err := os.WriteFile(filepath.Join(root, file), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := services(root); err != nil || !slices.Equal(got, []string{"./services/b", "./services/functions/a"}) {
+		t.Errorf("services are %v, %v", got, err)
+	}
+	got, err := services(filepath.Join("..", ".."))
+	if err != nil || !slices.Contains(got, "./services/gateway") || !slices.Contains(got, "./services/functions/order-writer") {
+		t.Errorf("this checkout's services are %v, %v", got, err)
 	}
 }

@@ -20,8 +20,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/signal"
+	"path"
 	"path/filepath"
 	"runtime"
 	"strconv"
@@ -33,17 +35,23 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 )
 
-// services are the mains that Weir publishes. An image is named as the last element of its main's path.
-func services() []string {
-	return []string{
-		"./services/gateway",
-		"./services/dispatcher",
-		"./services/realtime",
-		"./services/controller",
-		"./services/functions/order-writer",
-		"./services/functions/order-api",
-		"./services/functions/report",
+// services are the mains that Weir publishes, all that are below services/. An image is named as the last element of its
+// main's path.
+func services(root string) ([]string, error) {
+	var mains []string
+	err := fs.WalkDir(os.DirFS(root), "services", func(file string, d fs.DirEntry, err error) error {
+		if err == nil && d.Name() == "main.go" {
+			mains = append(mains, "./"+path.Dir(file))
+		}
+		return err
+	})
+	if err == nil && len(mains) == 0 {
+		err = errors.New("there is no main below services/")
 	}
+	if err != nil {
+		return nil, fmt.Errorf("look for services in %s, which must be the checkout: %w", root, err)
+	}
+	return mains, nil
 }
 
 func main() {
@@ -92,7 +100,7 @@ func parse(args []string, getenv func(string) string) (config, error) {
 	if cfg.root, err = os.Getwd(); err != nil {
 		return cfg, err
 	}
-	if cfg.packages, err = selectServices(only); err != nil {
+	if cfg.packages, err = selectServices(cfg.root, only); err != nil {
 		return cfg, err
 	}
 	cfg.packages = append(cfg.packages, f.Args()...)
@@ -117,21 +125,22 @@ func parse(args []string, getenv func(string) string) (config, error) {
 	return cfg, nil
 }
 
-func selectServices(only string) ([]string, error) {
-	switch only {
-	case "all":
-		return services(), nil
-	case "none":
+func selectServices(root, only string) ([]string, error) {
+	if only == "none" {
 		return nil, nil
 	}
+	all, err := services(root)
+	if err != nil || only == "all" {
+		return all, err
+	}
 	var packages, names []string
-	for _, p := range services() {
-		names = append(names, filepath.Base(p))
+	for _, p := range all {
+		names = append(names, path.Base(p))
 	}
 	for want := range strings.SplitSeq(only, ",") {
 		found := false
-		for _, p := range services() {
-			if filepath.Base(p) == want {
+		for _, p := range all {
+			if path.Base(p) == want {
 				packages, found = append(packages, p), true
 			}
 		}

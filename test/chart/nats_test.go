@@ -273,10 +273,10 @@ func (n *natsSet) work(t *testing.T, secret string) {
 	must("controller: read the catalog", err)
 	must("controller: publish again", controller.PublishCatalog(ctx, &catalog.Catalog{Queues: []catalog.Queue{q, orders("more")}}, replicas, published))
 
-	for user, c := range map[string]*stream.Conn{"gateway": gateway, "dispatcher": dispatcher, "realtime": n.connect(t, secret, "realtime")} {
+	for _, user := range stageNames() {
 		wctx, stop := context.WithCancel(ctx)
 		var queues int
-		must(user+": watch the catalog", c.WatchCatalog(wctx, func(cat *catalog.Catalog) {
+		must(user+": watch the catalog", n.connect(t, secret, user).WatchCatalog(wctx, func(cat *catalog.Catalog) {
 			queues = len(cat.Queues)
 			stop()
 		}))
@@ -389,78 +389,31 @@ func TestNATSUsers(t *testing.T) {
 	}
 	n.work(t, "weir-nats-auth")
 
-	const q, kv = "WEIR_Q_default_orders", "KV_WEIR_CATALOG"
-	ownStreams := []string{
-		"$JS.API.STREAM.CREATE." + q, "$JS.API.STREAM.UPDATE." + q, "$JS.API.STREAM.DELETE." + q, "$JS.API.STREAM.RESTORE." + q,
-		"$JS.API.STREAM.DELETE." + kv, "$JS.API.STREAM.PURGE.KV_WEIR_KEYS", "$JS.API.STREAM.PURGE." + kv, "$JS.API.STREAM.MSG.DELETE." + kv, "$KV.WEIR_CATALOG.catalog",
-		"$JS.API.META.LEADER.STEPDOWN", "$JS.API.STREAM.PEER.REMOVE." + q, "other", "$SYS.REQ.SERVER.PING",
+	users := map[string]rights{
+		"operator": {
+			denied:  offLimits,
+			deaf:    []string{">", "other", "$SYS.>", "_INBOX_controller.>"},
+			allowed: []string{"weir.x", "$JS.API.STREAM.INFO." + ordersStream},
+			hears:   []string{"$JS.EVENT.>", "_INBOX_operator.a.>"},
+		},
 	}
-	all := []string{"other", "$SYS.REQ.SERVER.PING", "$SYS.REQ.ACCOUNT.$G.CONNZ"}
-	for _, c := range []struct {
-		user             string
-		publish, listen  []string
-		allowed, listens []string // to know that the check finds what is allowed
-	}{
-		{
-			user: "gateway",
-			publish: append([]string{
-				"weir.r.default.orders.due", "weir.e.default.orders.1", "$KV.WEIR_KEYS.signing", "$JS.API.STREAM.MSG.GET.KV_WEIR_KEYS",
-				"$JS.API.DIRECT.GET." + q + ".weir.d.default.orders", "weir.d.default.orders", "weir.lease.mapping.default.orders",
-				"$JS.API.STREAM.PURGE." + q, "$JS.API.STREAM.INFO." + q, "$JS.API.STREAM.MSG.GET." + q, "$JS.API.STREAM.MSG.DELETE." + q,
-				"$JS.API.STREAM.SNAPSHOT." + q, "$JS.API.DIRECT.GET." + q, "$JS.API.DIRECT.GET." + q + ".weir.q.default.orders",
-				"$JS.API.CONSUMER.CREATE." + q, "$JS.API.CONSUMER.CREATE." + q + ".x", "$JS.API.CONSUMER.DURABLE.CREATE." + q + ".x",
-				"$JS.API.CONSUMER.DELETE." + q + ".dispatcher", "$JS.API.CONSUMER.RESET." + q + ".dispatcher",
-				"$JS.API.CONSUMER.MSG.NEXT." + q + ".dispatcher", "$JS.API.CONSUMER.PAUSE." + q + ".dispatcher", "$JS.API.STREAM.LIST",
-				"$JS.API.STREAM.NAMES", "$JS.ACK." + q + ".dispatcher.1.1.1.1.0", "_INBOX.anybody.1",
-			}, ownStreams...),
-			listen:  []string{">", "weir.>", "weir.q.>", "weir.lease.>", "$KV.>", "$JS.>", "$JS.API.>", "$SYS.>", "_INBOX.>", "_INBOX_dispatcher.>"},
-			allowed: []string{"weir.q.default.nobody", "weir.j.default.nobody.1", "weir.r.default.nobody.at.1", "$JS.API.DIRECT.GET.WEIR_J_a_b.weir.j.a.b.1", "weir.o.default.nobody.m.1", "$JS.API.DIRECT.GET.WEIR_O_a_b.weir.o.a.b.m.1"},
-			listens: []string{"_INBOX_gateway.a.>", "weir.e.a.b.*"},
-		},
-		{
-			user: "dispatcher",
-			publish: append([]string{
-				"_INBOX.anybody.1", "weir.q.default.orders", "weir.e.default.orders.1", "$KV.WEIR_KEYS.signing", "$JS.API.STREAM.PURGE.WEIR_LEASES", "$JS.API.STREAM.MSG.GET." + q,
-				"$JS.API.STREAM.MSG.DELETE.WEIR_LEASES", "$JS.API.CONSUMER.CREATE.WEIR_LEASES.x", "$JS.API.CONSUMER.DELETE.WEIR_LEASES.x", "$JS.API.STREAM.MSG.DELETE." + q, "$JS.API.CONSUMER.CREATE." + q + ".x", "$JS.API.CONSUMER.DELETE." + q + ".dispatcher",
-			}, ownStreams...),
-			listen:  []string{">", "weir.>", "weir.q.>", "$KV.>", "$JS.>", "$SYS.>", "_INBOX.>", "_INBOX_controller.>"},
-			allowed: []string{"weir.d.default.nobody", "weir.j.default.nobody.1", "weir.o.default.nobody.m.1", "$JS.API.STREAM.INFO." + q},
-			listens: []string{"_INBOX_dispatcher.a.>", "weir.e.a.b.*"},
-		},
-		{
-			user: "realtime",
-			publish: append([]string{
-				"_INBOX.anybody.1", "weir.q.default.orders", "weir.r.default.orders.at.1", "weir.d.default.orders", "weir.j.default.orders.1", "weir.o.default.orders.m.1", "$JS.API.DIRECT.GET.WEIR_O_a_b.weir.o.a.b.m.1",
-				"weir.e.default.orders.1", "weir.lease.x", "$KV.WEIR_KEYS.signing", "$JS.API.STREAM.INFO." + q, "$JS.API.STREAM.PURGE." + q,
-				"$JS.API.DIRECT.GET." + q + ".weir.q.default.orders.1", "$JS.API.STREAM.MSG.GET." + q, "$JS.API.CONSUMER.CREATE." + q + ".x",
-				"$JS.API.CONSUMER.CREATE." + q + ".x.weir.q.default.orders", "$JS.API.CONSUMER.CREATE." + q + ".dispatcher.weir.j.a.b.c.*", "$JS.API.CONSUMER.DELETE.WEIR_J_a_b.x", "$JS.API.CONSUMER.MSG.NEXT." + q + ".dispatcher",
-			}, ownStreams...),
-			listen:  []string{">", "weir.>", "weir.q.>", "weir.j.>", "$KV.>", "$JS.>", "$SYS.>", "_INBOX.>", "_INBOX_gateway.>"},
-			allowed: []string{"$JS.API.DIRECT.GET.WEIR_J_a_b.weir.j.a.b.1", "$JS.API.STREAM.INFO.KV_WEIR_KEYS", "$JS.API.CONSUMER.CREATE.WEIR_J_a_b.x.weir.j.a.b.c.*"},
-			listens: []string{"_INBOX_realtime.a.>", "weir.e.a.b.*"},
-		},
-		{
-			user: "controller", publish: all, listen: []string{">", "other", "$SYS.>", "_INBOX_operator.>"},
-			allowed: []string{"weir.x", "$JS.API.STREAM.INFO." + q}, listens: []string{"$JS.EVENT.>", "_INBOX_controller.a.>"},
-		},
-		{
-			user: "operator", publish: all, listen: []string{">", "other", "$SYS.>", "_INBOX_controller.>"},
-			allowed: []string{"weir.x", "$JS.API.STREAM.INFO." + q}, listens: []string{"$JS.EVENT.>", "_INBOX_operator.a.>"},
-		},
-	} {
-		for _, subject := range slices.Concat(c.publish, c.allowed) {
-			denied := n.denied(t, c.user, func(nc *nats.Conn) error { return nc.Publish(subject, nil) })
-			if want := slices.Contains(c.publish, subject); denied != want {
-				t.Errorf("%s: publish to %s: denied is %t, want %t", c.user, subject, denied, want)
+	for name, s := range stages {
+		users[name] = s.rights
+	}
+	for user, c := range users {
+		for _, subject := range slices.Concat(c.denied, c.allowed) {
+			denied := n.denied(t, user, func(nc *nats.Conn) error { return nc.Publish(subject, nil) })
+			if want := slices.Contains(c.denied, subject); denied != want {
+				t.Errorf("%s: publish to %s: denied is %t, want %t", user, subject, denied, want)
 			}
 		}
-		for _, subject := range slices.Concat(c.listen, c.listens) {
-			denied := n.denied(t, c.user, func(nc *nats.Conn) error {
+		for _, subject := range slices.Concat(c.deaf, c.hears) {
+			denied := n.denied(t, user, func(nc *nats.Conn) error {
 				_, err := nc.SubscribeSync(subject)
 				return err
 			})
-			if want := slices.Contains(c.listen, subject); denied != want {
-				t.Errorf("%s: subscribe to %s: denied is %t, want %t", c.user, subject, denied, want)
+			if want := slices.Contains(c.deaf, subject); denied != want {
+				t.Errorf("%s: subscribe to %s: denied is %t, want %t", user, subject, denied, want)
 			}
 		}
 	}
@@ -531,8 +484,12 @@ func TestNATSPasswords(t *testing.T) {
 		"controller-password": []byte(`12345`),
 		"gateway-password":    []byte(`$HOME "x" \n #{[}]; // $(POD_NAME) , = : @ true`),
 		"dispatcher-password": []byte(`$2a$11$notAHashButLooksLikeOne`),
-		"realtime-password":   []byte(`true`),
 		"operator-password":   []byte(`1e5Kb`),
+	}
+	for _, name := range stageNames() {
+		if auth[name+"-password"] == nil {
+			auth[name+"-password"] = []byte(`true`)
+		}
 	}
 	n := newNATSSet(t, `nats: {auth: {existingSecret: mine}}`, map[string]map[string][]byte{"mine": auth})
 	if n.secrets["weir-nats-auth"] != nil {
@@ -540,8 +497,10 @@ func TestNATSPasswords(t *testing.T) {
 	}
 	n.start(t)
 	// bcrypt's prefix makes a hash of it, as in any configuration of NATS: the README says so.
-	for _, user := range []string{"controller", "gateway", "realtime", "operator"} {
-		n.connect(t, "mine", user)
+	for _, user := range append(stageNames(), "operator") {
+		if user != "dispatcher" {
+			n.connect(t, "mine", user)
+		}
 	}
 }
 

@@ -50,26 +50,37 @@ func TestNATSProbes(t *testing.T) {
 	}
 }
 
-// TestNoMetadataService holds that no URL of a resource reaches a cloud's metadata service through Weir.
+// TestNoMetadataService holds that no URL of a resource reaches a cloud's metadata service through Weir: whoever may
+// connect to addresses may not to these, and only the controller, which calls no such URL, to any.
 func TestNoMetadataService(t *testing.T) {
-	for _, name := range []string{"weir-gateway", "weir-dispatcher"} {
-		policy := get[networkingv1.NetworkPolicy](t, render(t, ``), name)
+	docs := render(t, ``)
+	blocked := []string{"169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128"}
+	for _, name := range stageNames() {
+		if name == "controller" {
+			continue
+		}
+		policy := get[networkingv1.NetworkPolicy](t, docs, "weir-"+name)
 		if !slices.Contains(policy.Spec.PolicyTypes, networkingv1.PolicyTypeEgress) {
 			t.Errorf("%s: egress is not restricted", name)
 		}
 		var except []string
+		addresses := false
 		for _, rule := range policy.Spec.Egress {
 			if len(rule.To) == 0 && len(rule.Ports) == 0 {
 				t.Errorf("%s: a rule lets everything out", name)
 			}
 			for _, peer := range rule.To {
 				if peer.IPBlock != nil {
+					addresses = true
 					except = append(except, peer.IPBlock.Except...)
 				}
 			}
 		}
-		if !slices.Equal(except, []string{"169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128"}) {
+		if addresses && !slices.Equal(except, blocked) {
 			t.Errorf("%s: except %v", name, except)
+		}
+		if calls := name == "gateway" || name == "dispatcher"; calls && !addresses {
+			t.Errorf("%s can't call functions", name)
 		}
 	}
 }
@@ -80,7 +91,7 @@ func TestNATSIsClosed(t *testing.T) {
 	if !slices.Equal(policy.Spec.PolicyTypes, []networkingv1.PolicyType{"Ingress", "Egress"}) {
 		t.Error(policy.Spec.PolicyTypes)
 	}
-	want := map[int][]string{4222: {"controller", "dispatcher", "gateway", "realtime"}, 6222: {"nats"}, 8222: {"test"}}
+	want := map[int][]string{4222: stageNames(), 6222: {"nats"}, 8222: {"test"}}
 	for _, rule := range policy.Spec.Ingress {
 		var from []string
 		for _, peer := range rule.From {

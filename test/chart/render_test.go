@@ -75,11 +75,10 @@ gateway: &more
   topologySpreadConstraints: [{maxSkew: 2, topologyKey: zone, whenUnsatisfiable: DoNotSchedule, labelSelector: {matchLabels: {a: b}}}]
   podDisruptionBudget: {enabled: true, maxUnavailable: 34%}
   resources: {requests: {cpu: 2, memory: 1G}, limits: {cpu: 4, memory: 2G}}
-dispatcher: *more
-realtime: *more
 controller:
   <<: *more
   streamReplicas: 1
+` + others("more", "gateway", "controller") + `
 nats:
   replicas: 3
   affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchExpressions: [{key: x, operator: Exists}]}]}}}

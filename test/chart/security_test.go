@@ -65,15 +65,13 @@ func graceLongerThanDrain(t *testing.T, docs []typed) {
 				need += d
 			}
 		}
-		switch component := p.meta.Labels["app.kubernetes.io/component"]; component {
-		case "gateway", "dispatcher", "realtime":
-			if need < 10*time.Second {
-				t.Errorf("%s has no time to drain", p.name)
-			}
-		case "nats":
+		switch component := p.meta.Labels["app.kubernetes.io/component"]; {
+		case component == "nats":
 			need = natsLameDuck(t, docs)
-		case "test":
+		case component == "test":
 			continue
+		case component != "controller" && slices.Contains(stageNames(), component) && need < 10*time.Second:
+			t.Errorf("%s has no time to drain", p.name)
 		}
 		if grace := time.Duration(*p.spec.TerminationGracePeriodSeconds) * time.Second; grace <= need {
 			t.Errorf("%s is killed after %s, its pause and drain may take %s", p.name, grace, need)

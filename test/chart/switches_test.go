@@ -28,7 +28,7 @@ func TestChecksums(t *testing.T) {
 	sum := func(data []byte) string {
 		return fmt.Sprintf("%x", sha256.Sum256([]byte(base64.StdEncoding.EncodeToString(data))))
 	}
-	for _, component := range []string{"gateway", "dispatcher", "realtime", "controller"} {
+	for _, component := range stageNames() {
 		a := get[appsv1.Deployment](t, docs, "weir-"+component).Spec.Template.Annotations
 		if got, want := a["checksum/nats-password"], sum(auth.Data[component+"-password"]); got != want {
 			t.Errorf("%s: checksum of the password is %s, want %s", component, got, want)
@@ -86,35 +86,19 @@ func TestCustomResourceDefinitions(t *testing.T) {
 	}
 }
 
-// TestEnvironment holds what each service is told (docs/operations.md).
+// TestEnvironment holds what each stage is told (docs/operations.md).
 func TestEnvironment(t *testing.T) {
 	const secrets = "/var/run/secrets/weir/nats/"
 	common := map[string]string{
-		"WEIR_INSTANCE": "metadata.name", "WEIR_LOG_LEVEL": "info", "WEIR_LOG_FORMAT": "json",
+		"WEIR_INSTANCE": "metadata.name", "WEIR_HEALTH_LISTEN": ":8081", "WEIR_LOG_LEVEL": "info", "WEIR_LOG_FORMAT": "json",
 		"WEIR_NATS_URL": "tls://weir-nats.weir-system.svc:4222", "WEIR_NATS_PASSWORD_FILE": secrets + "password",
 		"WEIR_NATS_CA_FILE": secrets + "ca.crt",
 	}
-	services := map[string]map[string]string{
-		"gateway": {
-			"WEIR_NATS_USER": "gateway", "WEIR_LISTEN": ":8080", "WEIR_HEALTH_LISTEN": ":8081", "WEIR_DRAIN_TIMEOUT": "35s", "WEIR_COMPRESSION": "s2",
-			"WEIR_NATS_SYNC": "always", "WEIR_REALTIME_URL": "http://weir-realtime.weir-system", "GOMEMLIMIT": "912680550",
-		},
-		"realtime": {
-			"WEIR_NATS_USER": "realtime", "WEIR_LISTEN": ":8080", "WEIR_HEALTH_LISTEN": ":8081", "WEIR_DRAIN_TIMEOUT": "20s",
-			"GOMEMLIMIT": "912680550",
-		},
-		"dispatcher": {
-			"WEIR_NATS_USER": "dispatcher", "WEIR_HEALTH_LISTEN": ":8081", "WEIR_DRAIN_TIMEOUT": "25s", "WEIR_COMPRESSION": "s2",
-			"GOMEMLIMIT": "684510412", "WEIR_CALLBACK_URL": "http://weir-gateway.weir-system:80",
-		},
-		"controller": {
-			"WEIR_NATS_USER": "controller", "WEIR_HEALTH_LISTEN": ":8081", "WEIR_METRICS_LISTEN": ":8080", "WEIR_STREAM_REPLICAS": "1",
-			"WEIR_NAMESPACES": "", "WEIR_LEADER_ELECTION_NAMESPACE": "metadata.namespace", "GOMEMLIMIT": "342255206",
-		},
-	}
 	docs := render(t, ``)
-	for name, want := range services {
-		maps.Copy(want, common)
+	for name, stage := range stages {
+		want := maps.Clone(common)
+		want["WEIR_NATS_USER"] = name
+		maps.Copy(want, stage.env)
 		spec := get[appsv1.Deployment](t, docs, "weir-"+name).Spec.Template.Spec
 		got := map[string]string{}
 		for _, e := range spec.Containers[0].Env {
@@ -203,14 +187,14 @@ func TestSwitches(t *testing.T) {
 	}
 }
 
-// TestS3: those who have to do with objects are told where they are, and get the credentials; realtime isn't and doesn't.
+// TestS3: those who have to do with objects are told where they are, and get the credentials; others aren't and don't.
 func TestS3(t *testing.T) {
 	docs := render(t, `objects: {s3: {endpoint: "https://s3.example.com", bucket: weir, prefix: a/, region: eu, publicEndpoint: "https://pub.example.com", existingSecret: s3-keys, ownCA: true}}`)
 	want := map[string]string{
 		"WEIR_S3_ENDPOINT": "https://s3.example.com", "WEIR_S3_PUBLIC_ENDPOINT": "https://pub.example.com", "WEIR_S3_BUCKET": "weir", "WEIR_S3_PREFIX": "a/",
 		"WEIR_S3_REGION": "eu", "WEIR_S3_CREDENTIALS_FILE": "/var/run/secrets/weir/s3/credentials", "WEIR_S3_CA_FILE": "/var/run/secrets/weir/s3/ca.crt",
 	}
-	for _, component := range []string{"gateway", "dispatcher", "controller", "realtime"} {
+	for component, stage := range stages {
 		pod := get[appsv1.Deployment](t, docs, "weir-"+component).Spec.Template.Spec
 		got := map[string]string{}
 		for _, e := range pod.Containers[0].Env {
@@ -225,9 +209,9 @@ func TestS3(t *testing.T) {
 			}
 		}
 		mounted := slices.ContainsFunc(pod.Containers[0].VolumeMounts, func(m corev1.VolumeMount) bool { return m.MountPath == "/var/run/secrets/weir/s3" })
-		if component == "realtime" {
+		if !stage.objects {
 			if len(got) > 0 || len(secrets) > 0 || mounted {
-				t.Errorf("realtime has %v and %v", got, secrets)
+				t.Errorf("%s has %v and %v", component, got, secrets)
 			}
 			continue
 		}

@@ -166,7 +166,7 @@ capabilities:
 {{- if and .Values.nats.tls.enabled (or .Values.nats.enabled .Values.nats.tls.existingSecret) }}true{{ end }}
 {{- end }}
 
-{{/* Environment that all services have. Takes root and component, which is the NATS user as well. */}}
+{{/* Environment that all stages have. Takes root, stage and component, which is the NATS user as well. */}}
 {{- define "weir.env" -}}
 {{- $values := index .root.Values .component }}
 {{- $folder := "/var/run/secrets/weir/nats" }}
@@ -222,9 +222,9 @@ capabilities:
 {{- end }}
 {{- end }}
 
-{{/* Not empty for a component that keeps objects in S3. */}}
+{{/* Not empty for a stage that keeps objects in S3. */}}
 {{- define "weir.s3" -}}
-{{- if and .root.Values.objects.s3.endpoint (has .component (list "gateway" "dispatcher" "controller")) }}true{{ end }}
+{{- if and .root.Values.objects.s3.endpoint .stage.objects }}true{{ end }}
 {{- end }}
 
 {{/* The credentials, and nothing else of their Secrets. No subPath: a rotated Secret reaches the file. */}}
@@ -281,7 +281,7 @@ volumeMounts:
 {{- end }}
 {{- end }}
 
-{{/* Annotations that roll a service's pods when its credentials change. */}}
+{{/* Annotations that roll a stage's pods when its credentials change. */}}
 {{- define "weir.natsChecksums" -}}
 {{- $secrets := include "weir.natsSecrets" .root | fromYaml }}
 {{- if .root.Values.nats.auth.enabled }}
@@ -310,7 +310,7 @@ spec:
 {{- end }}
 {{- end }}
 
-{{/* A ServiceAccount without a token. */}}
+{{/* A ServiceAccount without a token: a pod that needs one asks for it itself. */}}
 {{- define "weir.serviceAccount" -}}
 apiVersion: v1
 kind: ServiceAccount
@@ -330,8 +330,18 @@ automountServiceAccountToken: false
   - ipBlock: {cidr: 0.0.0.0/0, except: {{ toJson $v4 }}}
   - ipBlock: {cidr: "::/0", except: {{ toJson $v6 }}}
 - ports: # a node's DNS cache has a link-local address
-  {{- range .dnsPorts }}
-  - {protocol: UDP, port: {{ . }}}
-  - {protocol: TCP, port: {{ . }}}
-  {{- end }}
+  {{- include "weir.dnsPorts" . | nindent 2 }}
+{{- end }}
+
+{{/* The ports of DNS in a rule of a NetworkPolicy, from .Values.networkPolicy. */}}
+{{- define "weir.dnsPorts" -}}
+{{- range .dnsPorts }}
+- {protocol: UDP, port: {{ . }}}
+- {protocol: TCP, port: {{ . }}}
+{{- end }}
+{{- end }}
+
+{{/* The pods of a component as a peer in a NetworkPolicy. Takes root and component. */}}
+{{- define "weir.peer" -}}
+{{- dict "podSelector" (dict "matchLabels" (include "weir.selectorLabels" . | fromYaml)) | toJson }}
 {{- end }}

@@ -27,7 +27,7 @@ so existingSecret is for them.
 {{- if .Values.nats.auth.existingSecret }}
 {{- toYaml $data }}
 {{- else }}
-{{- range list "controller" "gateway" "dispatcher" "realtime" "operator" "cluster" }}
+{{- range append (include "weir.natsUsers" . | fromJsonArray) "cluster" }}
 {{- $key := printf "%s-password" . }}
 {{- /* A letter first: it is a string wherever a configuration is parsed. */}}
 {{ $key }}: {{ get $data $key | default (printf "p%s" (randAlphaNum 39) | b64enc) | quote }}

@@ -1,57 +1,13 @@
-{{- /* Each user's answers and deliveries come under an inbox prefix of its own. A stream's name is one token of a
-subject, which can't be matched by its beginning: hence the wildcards, and what they must not reach is denied.
-internal/app's TestServicesNeedNoMoreRights runs the services with the same lists. */}}
-{{- define "weir.natsPermissions" -}}
-{{- if or (eq . "controller") (eq . "operator") -}}
-{
-        publish: ["weir.>", "$JS.>", "$KV.>"]
-        subscribe: ["weir.>", "$JS.>", "$KV.>", "_INBOX_{{ . }}.>"]
-      }
-{{- else if eq . "dispatcher" -}}
-{
-        publish: {
-          # Records to be tried again, dead letters, states of jobs, leases; what its consumers need; watches of the
-          # buckets of catalog and keys.
-          allow: [
-            "weir.r.>", "weir.d.>", "weir.j.>", "weir.o.>", "weir.lease.>", "$JS.ACK.>", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.PURGE.*",
-            "$JS.API.STREAM.MSG.GET.WEIR_LEASES", "$JS.API.CONSUMER.CREATE.WEIR_LEASES.*.weir.lease.>",
-            "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.DIRECT.GET.*.weir.o.>", "$JS.API.DIRECT.GET.*.weir.r.*.*.at.*",
-            "$JS.API.CONSUMER.CREATE.*.dispatcher", "$JS.API.CONSUMER.CREATE.*.dispatcher.>", "$JS.API.CONSUMER.INFO.*.dispatcher",
-            "$JS.API.CONSUMER.RESET.*.dispatcher", "$JS.API.CONSUMER.MSG.NEXT.*.dispatcher",
-            "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_CATALOG.>",
-            "$JS.API.CONSUMER.CREATE.KV_WEIR_KEYS.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_KEYS.>", "$JS.FC.KV_WEIR_KEYS.>"
-          ]
-          deny: ["$JS.API.STREAM.PURGE.KV_WEIR_CATALOG", "$JS.API.STREAM.PURGE.KV_WEIR_KEYS", "$JS.API.STREAM.PURGE.WEIR_LEASES"]
-        }
-        subscribe: ["_INBOX_dispatcher.>", "weir.e.>"]
-      }
-{{- else if eq . "realtime" -}}
-{
-        # The look at states of jobs, consumers of a client's; watches of the buckets of catalog and keys. The dispatcher's
-        # consumers, which such a request could change, are none of its business.
-        publish: {
-          allow: [
-            "$JS.API.STREAM.INFO.KV_WEIR_CATALOG", "$JS.API.STREAM.INFO.KV_WEIR_KEYS", "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.CONSUMER.CREATE.*.*.weir.j.>",
-            "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_CATALOG.>",
-            "$JS.API.CONSUMER.CREATE.KV_WEIR_KEYS.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_KEYS.>", "$JS.FC.KV_WEIR_KEYS.>"
-          ]
-          deny: ["$JS.API.CONSUMER.CREATE.*.dispatcher.>"]
-        }
-        subscribe: ["_INBOX_realtime.>", "weir.e.>"]
-      }
-{{- else -}}
-{
-        # Records into queues, states of jobs and delays of their records; the look at these; watches of the buckets of
-        # catalog and keys.
-        publish: [
-          "weir.q.>", "weir.j.>", "weir.o.>", "weir.r.*.*.at.*", "$JS.API.STREAM.INFO.KV_WEIR_CATALOG", "$JS.API.STREAM.INFO.KV_WEIR_KEYS",
-          "$JS.API.DIRECT.GET.*.weir.q.*.*.*", "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.DIRECT.GET.*.weir.o.>", "$JS.API.DIRECT.GET.*.weir.r.*.*.at.*",
-          "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_CATALOG.>",
-          "$JS.API.CONSUMER.CREATE.KV_WEIR_KEYS.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_KEYS.>", "$JS.FC.KV_WEIR_KEYS.>"
-        ]
-        subscribe: ["_INBOX_gateway.>", "weir.e.>"]
-      }
-{{- end }}
+{{- /*
+The users of NATS as a JSON array: the stages, and people (weir dlq). nats.conf has them in this order, and another one
+would restart NATS for nothing.
+
+The rights of each are in files/nats/USER.conf. Its answers and deliveries come under an inbox prefix of its own. A
+stream's name is one token of a subject, which can't be matched by its beginning: hence the wildcards, and what they must
+not reach is denied. internal/app's TestServicesNeedNoMoreRights runs the services with the same lists.
+*/}}
+{{- define "weir.natsUsers" -}}
+{{- concat (list "controller" "operator") (include "weir.stageNames" . | fromJsonArray) | uniq | toJson }}
 {{- end }}
 
 {{/* It holds no password: NATS takes them from its environment. */}}
@@ -83,10 +39,12 @@ tls {
 authorization {
   timeout: 5
   users: [
-    {{- range list "controller" "operator" "gateway" "dispatcher" "realtime" }}
+    {{- range include "weir.natsUsers" . | fromJsonArray }}
     {
       user: "{{ index $nats.auth.usernames . }}", password: $WEIR_PASSWORD_{{ upper . }}
-      permissions: {{ include "weir.natsPermissions" . }}
+      permissions: {
+        {{- $.Files.Get (printf "files/nats/%s.conf" .) | required (printf "files/nats/%s.conf is missing: the rights of that user of NATS" .) | trim | nindent 8 }}
+      }
     }
     {{- end }}
   ]

@@ -1,0 +1,221 @@
+{{/* The objects of one stage. All of these take root, component, which is its name, and stage, its entry of "weir.stages". */}}
+{{- define "weir.stage" -}}
+{{- range list "weir.serviceAccount" "weir.stageDeployment" "weir.stageService" "weir.stageAutoscaler" "weir.podDisruptionBudget" "weir.stageNetworkPolicy" }}
+---
+{{ include . $ }}
+{{- end }}
+{{- end }}
+
+{{- define "weir.stageDeployment" -}}
+{{- $values := index .root.Values .component }}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  {{- include "weir.metadata" . | nindent 2 }}
+spec:
+  {{- if not (dig "autoscaling" "enabled" false $values) }}
+  replicas: {{ $values.replicas }}
+  {{- end }}
+  strategy:
+    type: RollingUpdate
+    rollingUpdate:
+      maxUnavailable: 0
+      maxSurge: 1
+  selector:
+    matchLabels:
+      {{- include "weir.selectorLabels" . | nindent 6 }}
+  template:
+    metadata:
+      {{- include "weir.podMetadata" (merge (dict "checksums" (include "weir.natsChecksums" . | fromYaml)) .) | trim | nindent 6 }}
+    spec:
+      serviceAccountName: {{ include "weir.fullname" .root }}-{{ .component }}
+      automountServiceAccountToken: {{ eq .stage.calls "apiServer" }}
+      enableServiceLinks: false
+      {{- if $values.drainTimeout }}
+      # The pause, the drain, and 10 s for what comes after.
+      terminationGracePeriodSeconds: {{ add ($values.preStopSleepSeconds | default 0) (include "weir.seconds" $values.drainTimeout | int) 10 }}
+      {{- else }}
+      terminationGracePeriodSeconds: 30
+      {{- end }}
+      securityContext:
+        {{- include "weir.nonroot" . | nindent 8 }}
+      {{- include "weir.scheduling" . | trim | nindent 6 }}
+      containers:
+      - name: {{ .component }}
+        image: {{ include "weir.image" . }}
+        imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+        env:
+        {{- if eq .stage.serves "http" }}
+        - name: WEIR_LISTEN
+          value: ":8080"
+        {{- end }}
+        - name: WEIR_HEALTH_LISTEN
+          value: ":8081"
+        {{- with $values.drainTimeout }}
+        - name: WEIR_DRAIN_TIMEOUT
+          value: {{ . }}
+        {{- end }}
+        {{- with .stage.env }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+        {{- include "weir.env" . | trim | nindent 8 }}
+        ports:
+        {{- with .stage.serves }}
+        - name: {{ . }}
+          containerPort: 8080
+        {{- end }}
+        - name: health
+          containerPort: 8081
+        startupProbe:
+        {{- if .stage.startupProbe }}
+          {{- toYaml .stage.startupProbe | nindent 10 }}
+        {{- else }}
+          httpGet: {path: /healthz, port: health}
+          periodSeconds: 1
+          failureThreshold: 60
+        {{- end }}
+        livenessProbe:
+          httpGet: {path: /healthz, port: health}
+          periodSeconds: 10
+          timeoutSeconds: 3
+          failureThreshold: 3
+        readinessProbe:
+        {{- if .stage.readinessProbe }}
+          {{- toYaml .stage.readinessProbe | nindent 10 }}
+        {{- else }}
+          httpGet: {path: /readyz, port: health}
+          periodSeconds: 5
+          timeoutSeconds: 3
+          failureThreshold: 2
+        {{- end }}
+        {{- with $values.preStopSleepSeconds }}
+        lifecycle:
+          preStop:
+            sleep:
+              seconds: {{ . }}
+        {{- end }}
+        resources:
+          {{- toYaml $values.resources | nindent 10 }}
+        securityContext:
+          {{- include "weir.containerSecurityContext" . | nindent 10 }}
+        {{- include "weir.mounts" . | trim | nindent 8 }}
+      {{- include "weir.volumes" . | trim | nindent 6 }}
+{{- end }}
+
+{{- define "weir.stageService" -}}
+{{- with .stage.service }}
+apiVersion: v1
+kind: Service
+metadata:
+  {{- include "weir.metadata" (merge (dict "annotations" .annotations) $) | nindent 2 }}
+spec:
+  {{- with .type }}
+  type: {{ . }}
+  {{- end }}
+  selector:
+    {{- include "weir.selectorLabels" $ | nindent 4 }}
+  ports:
+  - name: {{ $.stage.serves }}
+    port: {{ .port }}
+    targetPort: {{ $.stage.serves }}
+    appProtocol: http
+{{- end }}
+{{- if .stage.admin }}
+---
+# Of probes, and what else is not for clients: within the cluster only.
+apiVersion: v1
+kind: Service
+metadata:
+  {{- include "weir.metadata" (merge (dict "name" (printf "%s-%s-admin" (include "weir.fullname" .root) .component)) .) | nindent 2 }}
+spec:
+  type: ClusterIP
+  selector:
+    {{- include "weir.selectorLabels" . | nindent 4 }}
+  ports:
+  - name: health
+    port: 8081
+    targetPort: health
+    appProtocol: http
+{{- end }}
+{{- end }}
+
+{{- define "weir.stageAutoscaler" -}}
+{{- with (index .root.Values .component).autoscaling }}
+{{- if .enabled }}
+apiVersion: autoscaling/v2
+kind: HorizontalPodAutoscaler
+metadata:
+  {{- include "weir.metadata" $ | nindent 2 }}
+spec:
+  scaleTargetRef:
+    apiVersion: apps/v1
+    kind: Deployment
+    name: {{ include "weir.fullname" $.root }}-{{ $.component }}
+  minReplicas: {{ .minReplicas }}
+  maxReplicas: {{ .maxReplicas }}
+  metrics:
+  - type: Resource
+    resource:
+      name: cpu
+      target:
+        type: Utilization
+        averageUtilization: {{ .targetCPUUtilizationPercentage }}
+  {{- with .behavior }}
+  behavior:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* The kubelet, and so probes and port-forwards, may always reach a pod of its node. */}}
+{{- define "weir.stageNetworkPolicy" -}}
+{{- $policy := .root.Values.networkPolicy }}
+{{- if $policy.enabled }}
+{{- $restricted := or (eq .stage.calls "functions") (and (not .stage.calls) .root.Values.nats.enabled) }}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  {{- include "weir.metadata" . | nindent 2 }}
+spec:
+  podSelector:
+    matchLabels:
+      {{- include "weir.selectorLabels" . | nindent 6 }}
+  policyTypes: [Ingress{{ if $restricted }}, Egress{{ end }}]
+  {{- if $restricted }}
+  egress:
+  {{- if .stage.calls }}
+  # Functions are anywhere, so egress is open but for what no function is.
+  {{- include "weir.functionEgress" $policy | nindent 2 }}
+  {{- else }}
+  - ports:
+    - {protocol: TCP, port: 4222}
+    to:
+    - {{ include "weir.peer" (dict "root" .root "component" "nats") }}
+  - ports:
+    {{- include "weir.dnsPorts" $policy | nindent 4 }}
+  {{- end }}
+  {{- end }}
+  ingress:
+  {{- if eq .stage.serves "http" }}
+  - ports:
+    - {protocol: TCP, port: 8080}
+    {{- with .stage.from }}
+    from:
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- end }}
+  - ports:
+    {{- if eq .stage.serves "metrics" }}
+    - {protocol: TCP, port: 8080}
+    {{- end }}
+    - {protocol: TCP, port: 8081}
+    {{- with $policy.metricsFrom }}
+    from:
+    {{- toYaml . | nindent 4 }}
+    {{- if $.stage.admin }}
+    - {{ include "weir.peer" (dict "root" $.root "component" "test") }}
+    {{- end }}
+    {{- end }}
+{{- end }}
+{{- end }}

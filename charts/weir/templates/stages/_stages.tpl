@@ -1,0 +1,76 @@
+{{/*
+The stages: Weir's own services, and of each what is not as at the others. stages.yaml makes their objects of it, and
+../nats their users. One more stage is one more entry here, a section of its name in values.yaml, and the rights of
+its user in files/nats/NAME.conf: see CONTRIBUTING.md.
+
+  name       of its image, its objects, its section in the values and its NATS user
+  serves     what is at its port 8080: http for clients, or metrics. Without it there is its port of probes only, 8081
+  service    of what it serves: port, and if need be type and annotations
+  from       who may connect to port 8080, as a NetworkPolicy has it; empty: all. metrics are for networkPolicy.metricsFrom
+  admin      a Service NAME-admin for port 8081, which "helm test" asks whether the stage is ready
+  calls      functions: it may connect to anywhere but networkPolicy.blockedCIDRs. apiServer: to anywhere, for where the
+             API server is differs by cluster, and with a token. Without it: to the chart's NATS alone
+  objects    it has to do with the large results and inputs of jobs, and gets S3's credentials
+  env        besides what all have ("weir.env" and "weir.stageDeployment")
+  startupProbe, readinessProbe     instead of those in "weir.stageDeployment"
+
+From its section in the values come drainTimeout, preStopSleepSeconds and autoscaling, where it has them.
+*/}}
+{{- define "weir.stages" -}}
+- name: gateway
+  serves: http
+  service: {{ toJson .Values.gateway.service }}
+  from: {{ toJson .Values.networkPolicy.gatewayFrom }}
+  admin: true
+  calls: functions
+  objects: true
+  env:
+  - {name: WEIR_COMPRESSION, value: {{ .Values.compression | quote }}}
+  - {name: WEIR_REALTIME_URL, value: "http://{{ include "weir.fullname" . }}-realtime.{{ .Release.Namespace }}"}
+  - {name: WEIR_NATS_SYNC, value: {{ .Values.nats.syncInterval | quote }}}
+  # A gateway takes part once it has a catalog and NATS, and stays in when NATS goes away: it answers 503 with a
+  # Retry-After then, where a Service without endpoints would refuse the connection. A pod that ends leaves the
+  # endpoints by itself.
+  startupProbe:
+    httpGet: {path: /readyz, port: health}
+    periodSeconds: 1
+    timeoutSeconds: 2
+    failureThreshold: {{ add .Values.nats.startupSeconds 120 }}
+  readinessProbe:
+    httpGet: {path: /healthz, port: health}
+    periodSeconds: 2
+    timeoutSeconds: 2
+    failureThreshold: 2
+
+- name: dispatcher
+  calls: functions
+  objects: true
+  env:
+  - {name: WEIR_CALLBACK_URL, value: "http://{{ include "weir.fullname" . }}-gateway.{{ .Release.Namespace }}:{{ .Values.gateway.service.port }}"}
+  - {name: WEIR_COMPRESSION, value: {{ .Values.compression | quote }}}
+
+- name: realtime
+  serves: http
+  service: {port: 80}
+  from: [{{ include "weir.peer" (dict "root" . "component" "gateway") }}]
+
+- name: controller
+  serves: metrics
+  service: {port: 8080}
+  calls: apiServer
+  objects: true
+  env:
+  - {name: WEIR_METRICS_LISTEN, value: ":8080"}
+  - {name: WEIR_STREAM_REPLICAS, value: {{ .Values.controller.streamReplicas | default (ternary .Values.nats.replicas 1 .Values.nats.enabled) | toString | quote }}}
+  - {name: WEIR_NAMESPACES, value: {{ join "," .Values.controller.watchNamespaces | quote }}}
+  - {name: WEIR_LEADER_ELECTION_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+{{- end }}
+
+{{/* The stages' names as a JSON array. */}}
+{{- define "weir.stageNames" -}}
+{{- $names := list }}
+{{- range include "weir.stages" . | fromYamlArray }}
+{{- $names = append $names .name }}
+{{- end }}
+{{- toJson $names }}
+{{- end }}
