@@ -10,10 +10,12 @@ import (
 	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -29,9 +31,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// natsConf is NATS as a cluster has it: TLS, and a user for each part with no more rights than it needs. The chart's
-// configuration gives the same (charts/weir). CONSUMER and STREAM subjects name the stream in one token, which can't
-// be matched by its beginning: hence the wildcards, and what they must not reach is denied.
+// natsConf is NATS as a cluster has it: TLS, and a user for each part with no more rights than it needs, which are those
+// that the chart gives (rightsOf).
 const natsConf = `
 server_name: test
 listen: "127.0.0.1:-1"
@@ -39,48 +40,14 @@ jetstream { store_dir: %q, sync_interval: always }
 tls { cert_file: %q, key_file: %q }
 authorization {
   users = [
-    { user: controller, password: %q, permissions: {
-      publish: ["weir.>", "$JS.>", "$KV.>"], subscribe: ["_INBOX_controller.>"] } }
-    { user: operator, password: %q, permissions: {
-      publish: ["weir.>", "$JS.>", "$KV.>"], subscribe: ["_INBOX_operator.>"] } }
-    { user: gateway, password: %q, permissions: {
-      publish: [
-        "weir.q.>", "weir.j.>", "weir.o.>", "weir.r.*.*.at.*"
-        "$JS.API.STREAM.INFO.KV_WEIR_CATALOG", "$JS.API.STREAM.INFO.KV_WEIR_KEYS"
-        "$JS.API.DIRECT.GET.*.weir.q.*.*.*", "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.DIRECT.GET.*.weir.o.>", "$JS.API.DIRECT.GET.*.weir.r.*.*.at.*"
-        "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.CREATE.KV_WEIR_KEYS.>"
-        "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_KEYS.>"
-        "$JS.FC.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_KEYS.>"
-      ], subscribe: ["_INBOX_gateway.>", "weir.e.>"] } }
-    { user: dispatcher, password: %q, permissions: {
-      publish: {
-        allow: [
-          "weir.r.>", "weir.d.>", "weir.j.>", "weir.o.>", "weir.lease.>"
-          "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.DIRECT.GET.*.weir.o.>", "$JS.API.DIRECT.GET.*.weir.r.*.*.at.*"
-          "$JS.ACK.>"
-          "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.PURGE.*"
-          "$JS.API.STREAM.MSG.GET.WEIR_LEASES", "$JS.API.CONSUMER.CREATE.WEIR_LEASES.*.weir.lease.>"
-          "$JS.API.CONSUMER.CREATE.*.dispatcher", "$JS.API.CONSUMER.CREATE.*.dispatcher.>", "$JS.API.CONSUMER.INFO.*.dispatcher"
-          "$JS.API.CONSUMER.RESET.*.dispatcher", "$JS.API.CONSUMER.MSG.NEXT.*.dispatcher"
-          "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>"
-          "$JS.FC.KV_WEIR_CATALOG.>"
-          "$JS.API.CONSUMER.CREATE.KV_WEIR_KEYS.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_KEYS.>", "$JS.FC.KV_WEIR_KEYS.>"
-        ]
-        deny: ["$JS.API.STREAM.PURGE.KV_WEIR_CATALOG", "$JS.API.STREAM.PURGE.KV_WEIR_KEYS", "$JS.API.STREAM.PURGE.WEIR_LEASES"]
-      }, subscribe: ["_INBOX_dispatcher.>", "weir.e.>"] } }
-    { user: realtime, password: %q, permissions: {
-      publish: {
-        allow: [
-          "$JS.API.STREAM.INFO.KV_WEIR_CATALOG", "$JS.API.STREAM.INFO.KV_WEIR_KEYS", "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.CONSUMER.CREATE.*.*.weir.j.>"
-          "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.CREATE.KV_WEIR_KEYS.>"
-          "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_KEYS.>"
-          "$JS.FC.KV_WEIR_CATALOG.>", "$JS.FC.KV_WEIR_KEYS.>"
-        ]
-        deny: ["$JS.API.CONSUMER.CREATE.*.dispatcher.>"]
-      }, subscribe: ["_INBOX_realtime.>", "weir.e.>"] } }
-  ]
+%s  ]
 }
 `
+
+// rightsOf is where the chart has the rights of a user of NATS.
+func rightsOf(user string) string {
+	return filepath.Join("..", "..", "charts", "weir", "files", "nats", user+".conf")
+}
 
 // secureNATS is a server with that configuration.
 type secureNATS struct {
@@ -93,7 +60,12 @@ type secureNATS struct {
 func newSecureNATS(t *testing.T) *secureNATS {
 	t.Helper()
 	s := &secureNATS{t: t, dir: t.TempDir(), pass: map[string]string{}}
-	for _, user := range []string{"controller", "operator", "gateway", "dispatcher", "realtime"} {
+	users, err := filepath.Glob(rightsOf("*"))
+	if err != nil || len(users) == 0 {
+		t.Fatalf("the chart has no users of NATS: %v", err)
+	}
+	for _, user := range users {
+		user = strings.TrimSuffix(filepath.Base(user), ".conf")
 		s.pass[user] = rand.Text()
 		s.tell(user, s.pass[user])
 	}
@@ -129,8 +101,15 @@ func (s *secureNATS) tell(user, password string) { s.write(user+".password", pas
 
 // configure writes the server's configuration.
 func (s *secureNATS) configure() {
-	s.write("nats.conf", fmt.Sprintf(natsConf, s.path("jetstream"), s.path("cert.pem"), s.path("key.pem"),
-		s.pass["controller"], s.pass["operator"], s.pass["gateway"], s.pass["dispatcher"], s.pass["realtime"]))
+	var users strings.Builder
+	for _, user := range slices.Sorted(maps.Keys(s.pass)) {
+		rights, err := os.ReadFile(rightsOf(user))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		fmt.Fprintf(&users, "    { user: %s, password: %q, permissions: {\n%s    } }\n", user, s.pass[user], rights)
+	}
+	s.write("nats.conf", fmt.Sprintf(natsConf, s.path("jetstream"), s.path("cert.pem"), s.path("key.pem"), users.String()))
 }
 
 // rotate makes password the one that the server wants of user, whose connections it drops.

@@ -210,7 +210,7 @@ func (c *Conn) writeEntries(ctx context.Context, entries map[string][]byte, form
 func (c *Conn) WatchCatalog(ctx context.Context, use func(*catalog.Catalog)) error {
 	used := ""
 	return c.watchBucket(ctx, catalogBucket, func(w jetstream.KeyWatcher, live context.Context) error {
-		return c.followCatalog(ctx, w, live, func(b *catalog.Builder) {
+		return c.followCatalog(ctx, live, w, func(b *catalog.Builder) {
 			if revision := b.Revision(); revision != used { // of a new connection it is the same, as a rule
 				used = revision
 				use(b.Catalog())
@@ -220,7 +220,7 @@ func (c *Conn) WatchCatalog(ctx context.Context, use func(*catalog.Catalog)) err
 }
 
 // followCatalog calls use whenever the entries are those that the head names.
-func (c *Conn) followCatalog(ctx context.Context, w jetstream.KeyWatcher, live context.Context, use func(*catalog.Builder)) error {
+func (c *Conn) followCatalog(ctx, live context.Context, w jetstream.KeyWatcher, use func(*catalog.Builder)) error {
 	b, whole := catalog.NewBuilder(), "" // the revision of the head
 	all := false                         // that was there when the watch began
 	patience := time.NewTimer(catalogPatience)

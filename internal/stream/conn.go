@@ -225,7 +225,7 @@ func (c *Conn) disconnected(err error) {
 }
 
 // bound returns ctx limited to d and to the present connected period. The cause says which ended it.
-func (c *Conn) bound(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) { //nolint:unparam // apiTimeout and commitTimeout happen to be equal
+func (c *Conn) bound(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	live := c.Live()
 	ctx, cancelTimeout := context.WithTimeoutCause(ctx, d, ErrUnavailable)
 	ctx, cancel := context.WithCancelCause(ctx)

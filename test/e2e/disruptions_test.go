@@ -80,9 +80,11 @@ func testDisruptions(t *testing.T) {
 		for _, p := range pods(t, weirNamespace, "app.kubernetes.io/name=weir") {
 			evict(t, p.Metadata.Name)
 		}
-		for _, what := range []string{"deploy/weir-gateway", "deploy/weir-dispatcher", "deploy/weir-realtime", "deploy/weir-controller", "deploy/weir-pgbouncer", "statefulset/weir-nats"} {
-			rollout(what)
+		for _, stage := range env.stages() {
+			rollout("deploy/weir-" + stage)
 		}
+		rollout("deploy/weir-pgbouncer")
+		rollout("statefulset/weir-nats")
 	})
 	r := load.stop()
 	if len(r.Errors) > 0 || r.Statuses["202"]+r.Statuses["503"] != r.Sent {
@@ -212,7 +214,7 @@ func testUninstallAndUpgrade(t *testing.T) {
 	}
 
 	older := olderChart(t)
-	helm(t, append(chartArgs(older), olderPods...)...)
+	helm(t, append(chartArgs(older), olderPods()...)...)
 	wantAll(t, db, "orders", run, r)
 	waitReady(t, "apis.weir.dev/shop", "queues.weir.dev/orders", "esm/orders")
 	before := kubectl(t, "-n", weirNamespace, "get", "secret", "weir-nats-auth", "weir-nats-tls", "-o", "jsonpath={.items[*].data}")
@@ -247,9 +249,12 @@ func testUninstallAndUpgrade(t *testing.T) {
 }
 
 // olderPods make every pod of the older release another one than after the upgrade.
-var olderPods = []string{
-	"--set", "gateway.podAnnotations.older=yes", "--set", "dispatcher.podAnnotations.older=yes", "--set", "realtime.podAnnotations.older=yes", "--set", "controller.podAnnotations.older=yes",
-	"--set", "nats.podAnnotations.older=yes", "--set", "pgbouncer.podAnnotations.older=yes",
+func olderPods() []string {
+	var args []string
+	for _, component := range append(env.stages(), "nats", "pgbouncer") {
+		args = append(args, "--set", component+".podAnnotations.older=yes")
+	}
+	return args
 }
 
 // olderChart is this chart as one before it could have been: another version, resources that know less.

@@ -52,6 +52,15 @@ func fromEnv() (environment, error) {
 	return e, err
 }
 
+// stages are Weir's own services, by the folders of their mains.
+func (e environment) stages() []string {
+	mains, _ := filepath.Glob(filepath.Join(e.root, "services", "*", "main.go")) // the pattern is well formed
+	for i, main := range mains {
+		mains[i] = filepath.Base(filepath.Dir(main))
+	}
+	return mains
+}
+
 func (e environment) image(name string) string { return e.images + "/" + name + ":" + e.tag }
 
 // tool runs a program of bin/ and returns its standard output.

@@ -23,7 +23,9 @@ func chartArgs(chart string) []string {
 		"--set", "tests.image=" + env.image("loader"), "--set", "tests.command={/ko-app/loader}", "--set", "tests.args={-get}",
 		// Fewer connections than slowwriter may make calls: the pool is what bounds PostgreSQL.
 		"--set", fmt.Sprintf("pgbouncer.defaultPoolSize=%[1]d,pgbouncer.maxDbConnections=%[1]d", poolSize),
-		"--set", "gateway.replicas=2", "--set", "dispatcher.replicas=2", "--set", "realtime.replicas=2", "--set", "controller.replicas=2",
+	}
+	for _, stage := range env.stages() {
+		args = append(args, "--set", stage+".replicas=2")
 	}
 	if env.natsReplicas != "" {
 		args = append(args, "--set", "nats.replicas="+env.natsReplicas)
@@ -147,10 +149,10 @@ func testInstall(t *testing.T) {
 	if n := count(t, db, pooledConnections, pgbouncerIPs(t)); n == 0 {
 		t.Error("PostgreSQL has no connection from PgBouncer: how did the order get there?")
 	}
-	for _, deployment := range []string{"weir-gateway", "weir-dispatcher", "weir-realtime"} {
-		for _, pod := range pods(t, weirNamespace, "app.kubernetes.io/component="+strings.TrimPrefix(deployment, "weir-")) {
-			if pod.hasToken() {
-				t.Errorf("%s has a service account's token", pod.Metadata.Name)
+	for _, stage := range env.stages() {
+		for _, pod := range pods(t, weirNamespace, "app.kubernetes.io/component="+stage) {
+			if pod.hasToken() != (stage == "controller") {
+				t.Errorf("%s: that it has a service account's token is %t; only the controller's pods need one", pod.Metadata.Name, pod.hasToken())
 			}
 		}
 	}

@@ -41,7 +41,7 @@ func testSkaffold(t *testing.T) {
 	}
 	t.Logf("skaffold run: %s", time.Since(start).Round(time.Second))
 	waitSample(t)
-	for _, component := range []string{"gateway", "dispatcher", "realtime", "controller"} {
+	for _, component := range env.stages() {
 		image := kubectl(t, "-n", weirNamespace, "get", "deploy", "weir-"+component, "-o", "jsonpath={.spec.template.spec.containers[0].image}")
 		if !strings.HasPrefix(image, registry+"/") {
 			t.Errorf("the %s runs %s", component, image)

@@ -99,19 +99,15 @@ func startEnv(name, addr, natsURL, database string) ([]string, bool) {
 		return nil, false
 	}
 	switch name {
-	case "gateway":
-		return []string{"WEIR_NATS_URL=" + natsURL, "WEIR_LISTEN=127.0.0.1:0", "WEIR_HEALTH_LISTEN=" + addr}, true
-	case "dispatcher":
-		return []string{"WEIR_NATS_URL=" + natsURL, "WEIR_HEALTH_LISTEN=" + addr}, true
-	case "realtime":
-		return []string{"WEIR_NATS_URL=" + natsURL, "WEIR_LISTEN=127.0.0.1:0", "WEIR_HEALTH_LISTEN=" + addr}, true
+	case "controller":
+		return nil, false
 	case "order-writer", "order-api", "report":
 		return []string{
 			"PORT=" + port, "DATABASE_URL_FILE=" + filepath.Join(database, "url"),
 			"MIGRATE_DATABASE_URL_FILE=" + filepath.Join(database, "direct-url"),
 		}, true
-	default:
-		return nil, false
+	default: // another stage; the dispatcher doesn't heed WEIR_LISTEN
+		return []string{"WEIR_NATS_URL=" + natsURL, "WEIR_LISTEN=127.0.0.1:0", "WEIR_HEALTH_LISTEN=" + addr}, true
 	}
 }
 
