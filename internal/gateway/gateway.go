@@ -276,6 +276,9 @@ func (g *Gateway) readyz(w http.ResponseWriter, r *http.Request, t *table) {
 		if g.cfg.Sync != SyncAlways {
 			lazy = fmt.Sprintf(`,"sync":%q`, g.cfg.Sync)
 		}
+		if n := g.cfg.Conn.MaxPayload(); n < stream.DefaultMaxPayload {
+			lazy += fmt.Sprintf(`,"maxPayload":%d`, n)
+		}
 		writeJSON(w, http.StatusOK, fmt.Sprintf(`{"status":"ready","catalog":%q,"nats":%q%s}`, t.revision, g.cfg.Conn.Address(), lazy))
 	}
 }

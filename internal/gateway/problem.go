@@ -141,6 +141,9 @@ func problemOf(err error) problem {
 		p.Title, p.Detail = "This gateway is stopping", "Nothing was stored. Try again: another one takes it."
 	case errors.Is(err, stream.ErrNoQueue):
 		p.Title, p.Detail = "The queue does not exist yet", "Nothing was stored. Try again; if it stays so, the queue's stream was not made."
+	case errors.Is(err, stream.ErrTooLargeForServer):
+		p = problem{Status: http.StatusRequestEntityTooLarge, Type: typeTooLarge, Title: "Too large for NATS"}
+		p.Detail = "Nothing was stored: NATS takes no message as large as this (max_payload of its server). Send less, or raise max_payload; Weir needs 1 MiB for all that its routes may allow."
 	case errors.Is(err, record.ErrTooLarge):
 		return problemTooLarge(record.MaxRecordBytes)
 	case errors.Is(err, context.Canceled) && !errors.Is(err, stream.ErrUnavailable): // a lost connection to NATS cancels too

@@ -130,6 +130,11 @@ func (c *Conn) Redrive(ctx context.Context, k catalog.Key, rate int, progress fu
 			c.log.Error("a dead block can't be read and stays", "queue", k.String(), "sequence", b.Seq, "error", b.Err)
 			continue
 		}
+		if ok, err := c.storable(b.Records, record.DefaultCodec); !ok {
+			c.log.Error("a dead block holds a record that is larger than NATS takes now; all of it stays until max_payload of the server is raised",
+				"queue", k.String(), "sequence", b.Seq, "max_payload", c.MaxPayload(), "error", err)
+			continue
+		}
 		left := b.Records
 		for len(left) > 0 {
 			if err := lease.Context().Err(); err != nil {
@@ -153,7 +158,7 @@ func (c *Conn) Redrive(ctx context.Context, k catalog.Key, rate int, progress fu
 			// The id makes a step that is repeated soon after a crash harmless. It holds all that says what
 			// is in the step: another step under the same id would be dropped as a duplicate, and lost.
 			// TestRedriveAgainAtAnotherRate guards it.
-			if err := c.redriveStep(ctx, k, left[:n], fmt.Sprintf("redrive-%d-%d-%d", b.Seq, len(b.Records)-len(left), n)); err != nil {
+			if err := c.redriveStep(ctx, k, left[:n], fmt.Sprintf("redrive-%d", b.Seq), len(b.Records)-len(left)); err != nil {
 				return err
 			}
 			left, moved = left[n:], moved+n
@@ -182,23 +187,19 @@ func (c *Conn) Redrive(ctx context.Context, k catalog.Key, rate int, progress fu
 	return nil
 }
 
-func (c *Conn) redriveStep(ctx context.Context, k catalog.Key, rs []record.Record, id string) error {
+// redriveStep stores rs, the records of a dead block from number from on.
+func (c *Conn) redriveStep(ctx context.Context, k catalog.Key, rs []record.Record, id string, from int) error {
 	fresh := make([]record.Record, len(rs))
 	for i, r := range rs {
 		r.Attempts, r.Failure, r.Redriven = 0, nil, time.Now()
 		fresh[i] = r
 	}
-	blocks, err := record.Encode(fresh, record.DefaultCodec)
-	if err != nil {
-		return err
-	}
-	for i, b := range blocks {
-		m := &nats.Msg{Subject: queueSubject(k), Data: b}
-		if err := c.publishUntil(ctx, m, fmt.Sprintf("%s-%d", id, i)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.eachPiece(fresh, record.DefaultCodec, func(p piece) error {
+		m := &nats.Msg{Subject: queueSubject(k), Data: p.block}
+		return c.until(ctx, m.Subject, unconfirmed, func() error {
+			return c.publish(ctx, m, fmt.Sprintf("%s-%d-%d", id, from+p.from, p.n))
+		})
+	})
 }
 
 func (c *Conn) removeDead(ctx context.Context, st jetstream.Stream, seq uint64) error {

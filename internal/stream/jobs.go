@@ -200,9 +200,9 @@ func (c *Conn) putJob(ctx context.Context, k catalog.Key, id JobKey, s JobState,
 func (c *Conn) PutJobUntil(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64, impatient bool) (uint64, error) {
 	var seq uint64
 	tried := false
-	again := unconfirmed
+	again := held(unconfirmed)
 	if impatient {
-		again = unanswered
+		again = held(unanswered)
 	}
 	err := c.until(ctx, jobSubject(k, id.String()), again, func() (err error) {
 		seq, err = c.PutJob(ctx, k, id, s, last)

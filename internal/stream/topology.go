@@ -182,6 +182,9 @@ func (c *Conn) apiError(ctx context.Context, err error) error {
 			return fmt.Errorf("%w: %w", ErrNoRoom, err)
 		}
 	}
+	if errors.Is(err, nats.ErrMaxPayload) {
+		return fmt.Errorf("%w: %w", ErrTooLargeForServer, err)
+	}
 	// The client knows of a lost connection a moment before Ready does.
 	lost := errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, nats.ErrConnectionClosed) || c.Ready() != nil
 	if lost || errors.Is(context.Cause(ctx), ErrUnavailable) || errors.Is(err, nats.ErrNoResponders) || ok && api.Code == 503 {
