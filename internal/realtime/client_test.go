@@ -137,9 +137,9 @@ func TestFeedOfMany(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: after %d: %v", what, i, err)
 			}
-			v, err := strconv.ParseUint(e.doc.Version, 10, 64)
-			if err != nil || v <= last {
-				t.Fatalf("%s: %d after %d, %v", what, v, last, err)
+			v, ok := job.ParseVersion(e.doc.Version)
+			if !ok || v <= last {
+				t.Fatalf("%s: %s after %d", what, e.doc.Version, last)
 			}
 			last = v
 		}

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -546,9 +545,9 @@ func (b *bench) race(ctx context.Context, n int) error {
 		if err != nil {
 			return err
 		}
-		v, err := strconv.ParseUint(e.doc.Version, 10, 64)
-		if err != nil {
-			return err
+		v, ok := job.ParseVersion(e.doc.Version)
+		if !ok {
+			return fmt.Errorf("the version is %q", e.doc.Version)
 		}
 		versions = append(versions, v)
 		if e.doc.Status == "succeeded" {

@@ -63,7 +63,8 @@ type Conn struct {
 
 	creating chan struct{} // holds one for each consumer that is asked for (client.go)
 
-	isUp       atomic.Bool  // asked on every write
+	isUp       atomic.Bool // asked on every write
+	epochs     epochs
 	maxPayload atomic.Int64 // of the latest connection's server (payload.go); 0: there was none
 
 	mu     sync.Mutex

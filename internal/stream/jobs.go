@@ -290,6 +290,9 @@ func (c *Conn) watchJobs(ctx context.Context, k catalog.Key, w JobWatcher) error
 	for {
 		select {
 		case m := <-messages:
+			if m.Subject == prefix+epochToken {
+				continue
+			}
 			id, err := parseJobKey(strings.TrimPrefix(m.Subject, prefix))
 			seq, serr := strconv.ParseUint(m.Header.Get(jetstream.SequenceHeader), 10, 64)
 			if err != nil || serr != nil {
