@@ -15,8 +15,14 @@ import (
 // HeaderCallback is the header of a job's call that holds the address for reports.
 const HeaderCallback = "Weir-Callback"
 
-// callbackTimeout bounds one report, its result included.
+// callbackTimeout bounds a report that is no result.
 const callbackTimeout = 10 * time.Second
+
+// Types of the problems that a report gets once nobody waits for it (docs/contracts.md).
+const (
+	problemAttemptOver = "https://weir.dev/problems/attempt-over"
+	problemNoCallback  = "https://weir.dev/problems/no-callback"
+)
 
 // ErrAttemptOver says that nobody waits for this attempt any more: the job has ended, was cancelled
 // or has another attempt. Stop working.
@@ -29,7 +35,7 @@ var ErrNoCallback = errors.New("the call has no callback")
 // for one attempt, and may be used after the call was answered with 202. Whoever knows the address may
 // report, so no error names it.
 type Callback struct {
-	// Client makes the requests; nil: http.DefaultClient. Each has 10 s.
+	// Client makes the requests; nil: http.DefaultClient. A report that is no result has 10 s.
 	Client *http.Client
 
 	address string
@@ -57,10 +63,11 @@ func (c *Callback) Progress(ctx context.Context, percent float64, message string
 	if err != nil {
 		return fmt.Errorf("reporting progress: %w", err)
 	}
-	return c.report(ctx, "running", "application/json", strings.NewReader(string(body)))
+	return c.shortReport(ctx, "running", "application/json", string(body))
 }
 
-// Succeed ends the job with a result, of a call that was answered with 202.
+// Succeed ends the job with a result, of a call that was answered with 202. The result may be of any size; ctx bounds how
+// long it takes.
 func (c *Callback) Succeed(ctx context.Context, contentType string, result io.Reader) error {
 	if c == nil {
 		return ErrNoCallback
@@ -73,12 +80,16 @@ func (c *Callback) Fail(ctx context.Context, reason string) error {
 	if c == nil {
 		return ErrNoCallback
 	}
-	return c.report(ctx, "failed", "text/plain; charset=utf-8", strings.NewReader(reason))
+	return c.shortReport(ctx, "failed", "text/plain; charset=utf-8", reason)
+}
+
+func (c *Callback) shortReport(ctx context.Context, status, contentType, body string) error {
+	ctx, cancel := context.WithTimeout(ctx, callbackTimeout)
+	defer cancel()
+	return c.report(ctx, status, contentType, strings.NewReader(body))
 }
 
 func (c *Callback) report(ctx context.Context, status, contentType string, body io.Reader) error {
-	ctx, cancel := context.WithTimeout(ctx, callbackTimeout)
-	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.address+"?status="+status, body)
 	if err != nil {
 		return fmt.Errorf("reporting %s: the address is no URL", status)
@@ -96,13 +107,14 @@ func (c *Callback) report(ctx context.Context, status, contentType string, body 
 		return fmt.Errorf("reporting %s: %w", status, err)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	_, _ = io.Copy(io.Discard, io.LimitReader(resp.Body, 64<<10)) // so that the connection is used again
-	switch {
-	case resp.StatusCode/100 == 2:
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, 64<<10)) // to the end, so that the connection is used again
+	if resp.StatusCode/100 == 2 {
 		return nil
-	case resp.StatusCode == http.StatusConflict, resp.StatusCode == http.StatusNotFound:
-		return fmt.Errorf("reporting %s: %w", status, ErrAttemptOver)
-	default:
-		return fmt.Errorf("reporting %s: the answer is %s", status, resp.Status)
 	}
+	// By its type, not its status: a proxy on the way that knows no such address answers 404 too.
+	var p Problem
+	if err == nil && json.Unmarshal(answer, &p) == nil && (p.Type == problemAttemptOver || p.Type == problemNoCallback) {
+		return fmt.Errorf("reporting %s: %w", status, ErrAttemptOver)
+	}
+	return fmt.Errorf("reporting %s: the answer is %s", status, resp.Status)
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -14,16 +15,17 @@ import (
 )
 
 // gateway stands for the one that takes reports.
-func gateway(status int, seen func(r *http.Request, body string)) *httptest.Server {
+func gateway(status int, answer string, seen func(r *http.Request, body string)) *httptest.Server {
 	return httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		seen(r, string(body))
 		w.WriteHeader(status)
+		_, _ = io.WriteString(w, answer)
 	}))
 }
 
 func ExampleCallback() {
-	weir := gateway(http.StatusNoContent, func(r *http.Request, body string) {
+	weir := gateway(http.StatusNoContent, "", func(r *http.Request, body string) {
 		fmt.Println(r.URL.Query().Get("status"), body)
 	})
 	defer weir.Close()
@@ -50,14 +52,22 @@ func ExampleCallback() {
 }
 
 func TestCallback(t *testing.T) {
-	for status, check := range map[int]func(error) bool{
-		204: func(err error) bool { return err == nil },
-		404: func(err error) bool { return errors.Is(err, function.ErrAttemptOver) },
-		409: func(err error) bool { return errors.Is(err, function.ErrAttemptOver) },
-		503: func(err error) bool { return err != nil && !errors.Is(err, function.ErrAttemptOver) },
+	over := func(err error) bool { return errors.Is(err, function.ErrAttemptOver) }
+	failed := func(err error) bool { return err != nil && !errors.Is(err, function.ErrAttemptOver) }
+	for answer, check := range map[string]func(error) bool{
+		"204": func(err error) bool { return err == nil },
+		`404 {"type":"https://weir.dev/problems/no-callback"}`:  over,
+		`409 {"type":"https://weir.dev/problems/attempt-over"}`: over,
+		// A proxy that knows no such address, or a gateway before it has a catalog, says nothing of the attempt.
+		"404": failed, "409": failed, `404 {"type":"https://weir.dev/problems/no-route"}`: failed, "503": failed,
 	} {
+		code, text, _ := strings.Cut(answer, " ")
+		status, err := strconv.Atoi(code)
+		if err != nil {
+			t.Fatal(err)
+		}
 		var got []string
-		weir := gateway(status, func(r *http.Request, body string) {
+		weir := gateway(status, text, func(r *http.Request, body string) {
 			got = append(got, r.Method+" "+r.URL.Query().Get("status")+" "+r.Header.Get("Content-Type")+" "+body)
 		})
 		c := function.CallbackOf(http.Header{function.HeaderCallback: {weir.URL + "/secret"}})
@@ -66,7 +76,7 @@ func TestCallback(t *testing.T) {
 			c.Progress(t.Context(), 1.5, ""), c.Succeed(t.Context(), "text/csv", strings.NewReader("a,b")), c.Fail(t.Context(), "broken"),
 		} {
 			if !check(err) {
-				t.Errorf("%d: %v", status, err)
+				t.Errorf("%s: %v", answer, err)
 			}
 		}
 		if want := `[POST running application/json {"percent":1.5} POST succeeded text/csv a,b POST failed text/plain; charset=utf-8 broken]`; fmt.Sprint(got) != want {
@@ -83,5 +93,25 @@ func TestCallback(t *testing.T) {
 	}
 	if err := errors.Join(none.Succeed(t.Context(), "", nil), none.Fail(t.Context(), "")); !errors.Is(err, function.ErrNoCallback) {
 		t.Error(err)
+	}
+}
+
+type roundTripper func(*http.Request) (*http.Response, error)
+
+func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
+// TestResultsHaveTheirContextsTime: a result of a GiB takes longer than a report, and may.
+func TestResultsHaveTheirContextsTime(t *testing.T) {
+	bounded := map[string]bool{}
+	c := function.CallbackOf(http.Header{function.HeaderCallback: {"http://weir/x"}})
+	c.Client = &http.Client{Transport: roundTripper(func(r *http.Request) (*http.Response, error) {
+		_, bounded[r.URL.Query().Get("status")] = r.Context().Deadline()
+		return &http.Response{StatusCode: http.StatusNoContent, Body: http.NoBody}, nil
+	})}
+	if err := errors.Join(c.Progress(t.Context(), 1, ""), c.Succeed(t.Context(), "text/plain", strings.NewReader("x")), c.Fail(t.Context(), "no")); err != nil {
+		t.Fatal(err)
+	}
+	if !bounded["running"] || !bounded["failed"] || bounded["succeeded"] {
+		t.Errorf("what has a deadline of its own: %v", bounded)
 	}
 }

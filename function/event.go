@@ -23,12 +23,14 @@ type Event struct {
 	Type   string
 	Time   time.Time // when the record was accepted; zero if the event has none
 
-	Subject         string // optional
+	Subject         string // optional; of Weir's events the path of the client's request, as it was sent
+	Method          string // of the client's request, the attribute weirmethod; empty in events of others
+	Query           string // of the client's request, as it was sent, the attribute weirquery; empty if there was none
 	DataSchema      string // optional
 	DataContentType string // the media type of Data; empty means JSON
 
-	// Extensions are the remaining context attributes by their lower-case names, such as weirattempts
-	// and traceparent, booleans and integers in their canonical text form. Nil if there are none.
+	// Extensions are the remaining context attributes by their lower-case names: those that the route names of its
+	// requests, weirattempts, traceparent; booleans and integers in their canonical text form. Nil if there are none.
 	Extensions map[string]string
 
 	// Data is the payload as its producer sent it: JSON text for a JSON content type, otherwise
@@ -116,6 +118,10 @@ func (e *Event) set(name, value string) {
 		e.Type = value
 	case "subject":
 		e.Subject = value
+	case "weirmethod":
+		e.Method = value
+	case "weirquery":
+		e.Query = value
 	case "dataschema":
 		e.DataSchema = value
 	case "datacontenttype":
@@ -263,7 +269,7 @@ func (p *parser) event(e *Event, depth int) error {
 // unset undoes set, for a member that is repeated as null.
 func (e *Event) unset(name string) {
 	switch name {
-	case "id", "source", "type", "subject", "dataschema", "datacontenttype":
+	case "id", "source", "type", "subject", "dataschema", "datacontenttype", "weirmethod", "weirquery":
 		e.set(name, "")
 	default:
 		delete(e.Extensions, name)

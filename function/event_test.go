@@ -55,6 +55,9 @@ func TestParseBatchShapes(t *testing.T) {
 		{"optional attributes", `[{` + attrs + `,"subject":"é","dataschema":"http://x/","time":"2026-02-03T04:05:06.789Z"}]`, with(func(e *function.Event) {
 			e.Subject, e.DataSchema, e.Time = "é", "http://x/", time.Date(2026, 2, 3, 4, 5, 6, 789e6, time.UTC)
 		})},
+		{"request", `[{` + attrs + `,"subject":"/a%20b","weirmethod":"PUT","weirquery":"x=1","customer":"c"}]`, with(func(e *function.Event) {
+			e.Subject, e.Method, e.Query, e.Extensions = "/a%20b", "PUT", "x=1", map[string]string{"customer": "c"}
+		})},
 		{"extensions", `[{` + attrs + `,"attempts":3,"x":"y","b":true,"n":null,"subject":null,"time":null}]`, with(func(e *function.Event) {
 			e.Extensions = map[string]string{"attempts": "3", "x": "y", "b": "true"}
 		})},

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Installs what `make run` and `make test` need beside Go and git: the
 # PostgreSQL server programs, psql, PgBouncer, and curl to post orders with;
-# with --test also the C compiler that go test -race needs, and a Chromium for
-# what a browser has to show.
+# with --test also the C compiler that go test -race needs, a Chromium for
+# what a browser has to show, and Node and Python for the examples.
 # Says nothing when nothing is missing. It never creates or starts a system
 # PostgreSQL cluster or a system PgBouncer: Weir runs private instances from
 # the programs alone (internal/localdb, which looks for them in the same
@@ -71,7 +71,7 @@ have_browser() {
 }
 
 # Prints the missing parts, one a line: server, client, pgbouncer, curl, and
-# compiler and browser for the tests.
+# compiler, browser, node and python for the tests.
 missing_parts() {
   local folders=() folder
   while IFS= read -r folder; do
@@ -99,6 +99,12 @@ missing_parts() {
   fi
   if ((for_tests)) && ! have_browser; then
     echo browser
+  fi
+  if ((for_tests)) && ! have_program node; then
+    echo node
+  fi
+  if ((for_tests)) && ! have_program python3; then
+    echo python
   fi
 }
 
@@ -204,6 +210,8 @@ install_debian() {
     curl) packages+=(curl) ;;
     compiler) packages+=(gcc libc6-dev) ;; # gcc only recommends the headers
     browser) packages+=(chromium) ;;
+    node) packages+=(nodejs) ;;
+    python) packages+=(python3) ;;
     esac
   done
   say "missing: $*; installing ${packages[*]} with apt-get"
@@ -264,6 +272,8 @@ install_macos() {
       ;;
     pgbouncer) packages+=(pgbouncer) ;;
     curl) packages+=(curl) ;; # macOS has it
+    node) packages+=(node) ;;
+    python) packages+=(python) ;;
     esac
   done
   say "missing: $*; brew install ${packages[*]}"
@@ -303,7 +313,7 @@ main() {
     install_debian "${missing[@]}"
   else
     die "missing: ${missing[*]-}. Only Debian, Ubuntu and macOS are installed for; on this system" \
-      "install the PostgreSQL server (14 or newer: postgres, initdb), psql, PgBouncer, curl and, for the tests, a C compiler and Chromium yourself," \
+      "install the PostgreSQL server (14 or newer: postgres, initdb), psql, PgBouncer, curl and, for the tests, a C compiler, Chromium, Node and Python yourself," \
       "with the programs in PATH, and run this again"
   fi
 

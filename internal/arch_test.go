@@ -20,28 +20,23 @@ var ranks = map[string]int{
 	"function": 0, // public: for people who write functions
 
 	"internal/record": 0, "internal/batch": 0, "internal/throttle": 0, "internal/catalog": 0, "internal/sign": 0, "internal/filelock": 0,
-	"internal/childproc": 0,
-
-	"internal/schema": 1, "internal/lifecycle": 1, "internal/telemetry": 1, "internal/secret": 1,
+	"internal/childproc": 0, "internal/ownpath": 0,
+	"internal/schema": 1, "internal/value": 1, "internal/problem": 1, "internal/lifecycle": 1, "internal/telemetry": 1, "internal/secret": 1,
 	"internal/localnats": 1, "internal/localdb": 1,
-
 	"api/v1alpha1": 2, "internal/stream": 2, "internal/invoke": 2,
-
 	"internal/manifest": 3, "internal/blob": 3,
-	"internal/job": 4,
-
+	"internal/job":               4,
 	"internal/functions/orderdb": 4,
-	"internal/gateway":           5, "internal/dispatcher": 5, "internal/controller": 5, "internal/realtime": 5,
-	"internal/functions/orderwriter": 5, "internal/functions/orderapi": 5, "internal/functions/report": 5,
-
-	"internal/app":         6,
-	"internal/app/objects": 7, "internal/app/realtime": 7,
-	"internal/app/gateway": 8, "internal/app/dispatcher": 8, "internal/app/controller": 8,
-	"internal/app/local": 9,
-
-	"services/gateway": 10, "services/dispatcher": 10, "services/controller": 10, "services/realtime": 10, "cmd/weir": 10,
-	"services/functions/order-writer": 10, "services/functions/order-api": 10, "services/functions/report": 10,
-	"hack/run": 10, "hack/images": 10,
+	"internal/jobapi":            5,
+	"internal/gateway":           6, "internal/dispatcher": 6, "internal/controller": 6, "internal/realtime": 6,
+	"internal/functions/orderwriter": 6, "internal/functions/orderapi": 6, "internal/functions/report": 6,
+	"internal/app":         7,
+	"internal/app/objects": 8, "internal/app/realtime": 8,
+	"internal/app/gateway": 9, "internal/app/dispatcher": 9, "internal/app/controller": 9,
+	"internal/app/local": 10,
+	"services/gateway":   11, "services/dispatcher": 11, "services/controller": 11, "services/realtime": 11, "cmd/weir": 11,
+	"services/functions/order-writer": 11, "services/functions/order-api": 11, "services/functions/report": 11,
+	"hack/run": 11, "hack/images": 11,
 }
 
 // forTests may be imported by tests only, and may import anything below the stages.

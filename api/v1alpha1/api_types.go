@@ -65,6 +65,7 @@ type Throttle struct {
 // +kubebuilder:validation:XValidation:rule="(has(self.queue) ? 1 : 0) + (has(self.job) ? 1 : 0) + (has(self.function) ? 1 : 0) == 1",message="say where the requests go: exactly one of queue, job and function"
 // +kubebuilder:validation:XValidation:rule="!has(self.queue) && !has(self.job) || self.match.method in ['POST', 'PUT', 'PATCH', 'DELETE']",message="a buffered write or a job needs a method whose requests have a body: POST, PUT, PATCH or DELETE"
 // +kubebuilder:validation:XValidation:rule="!has(self.schema) || !has(self.job) || !has(self.job.maxUploadBytes)",message="what is uploaded is not checked against a schema: remove schema or job.maxUploadBytes"
+// +kubebuilder:validation:XValidation:rule="!has(self.function) || !has(self.attributes) && !has(self.required)",message="attributes are of events: a synchronous call has the request itself; remove attributes and required"
 // +kubebuilder:validation:XValidation:rule="!has(self.schema) || self.match.method in ['POST', 'PUT', 'PATCH', 'DELETE']",message="a request of this method has no body to check: remove the schema, or use POST, PUT, PATCH or DELETE"
 type Route struct {
 	// Name is unique within the API.
@@ -84,6 +85,18 @@ type Route struct {
 	// +kubebuilder:pruning:PreserveUnknownFields
 	// +kubebuilder:validation:Type=object
 	Schema *runtime.RawExtension `json:"schema,omitempty"`
+	// Attributes name values of the request that travel with its event as CloudEvents extension attributes, such as
+	// {customer: path.id, tenant: header.X-Tenant, lang: query.lang, sku: "body:/sku"}. A name has at most 20 lower-case
+	// letters and digits. Of buffered writes and jobs.
+	// +optional
+	// +kubebuilder:validation:MaxProperties=32
+	Attributes map[string]AttributeSource `json:"attributes,omitempty"`
+	// Required are the attributes without which a request is refused.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=20
+	Required []string `json:"required,omitempty"`
 	// Queue makes the route a buffered write: 202 once the request is durable in the queue.
 	// +optional
 	Queue *RouteQueue `json:"queue,omitempty"`
@@ -96,6 +109,12 @@ type Route struct {
 	Function *RouteFunction `json:"function,omitempty"`
 }
 
+// AttributeSource says where an attribute's value comes from: path.NAME, query.NAME, header.NAME or body:/json/pointer.
+//
+// +kubebuilder:validation:MaxLength=256
+// +kubebuilder:validation:Pattern=`^(path\..+|query\..+|header\..+|body:.*)$`
+type AttributeSource string
+
 // RouteMatch selects requests.
 type RouteMatch struct {
 	// Method is an HTTP method in capitals. GET matches HEAD too.
@@ -104,7 +123,7 @@ type RouteMatch struct {
 	// Path is a net/http.ServeMux path pattern without method and host, such as /orders/{id}.
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:Pattern=`^/[^ \t\r\n?#]*$`
-	// +kubebuilder:validation:XValidation:rule="!(self in ['/healthz', '/readyz', '/uploads', '/feeds']) && !self.startsWith('/jobs/') && !self.startsWith('/callbacks/') && !self.startsWith('/objects/') && !self.startsWith('/feeds/')",message="is the gateway's own; choose another path"
+	// +kubebuilder:validation:XValidation:rule="!self.startsWith('/weir/') && self != '/weir'",message="is Weir's own, as all below /weir/; choose another path"
 	Path string `json:"path"`
 }
 
@@ -123,7 +142,7 @@ type RouteJob struct {
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
 	Queue string `json:"queue"`
-	// MaxUploadBytes lets clients upload inputs of up to this size before they submit (POST /uploads), instead of a
+	// MaxUploadBytes lets clients upload inputs of up to this size before they submit (POST /weir/uploads), instead of a
 	// body. Nobody checks them against a schema. Default 0: no uploads.
 	// +optional
 	MaxUploadBytes *resource.Quantity `json:"maxUploadBytes,omitempty"`

@@ -3,6 +3,7 @@ package v1alpha1
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -10,7 +11,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/weir-dev/weir/internal/ownpath"
 	"github.com/weir-dev/weir/internal/schema"
+	"github.com/weir-dev/weir/internal/value"
 )
 
 const (
@@ -26,17 +29,8 @@ const (
 	MaxSchemaBytes = 256 << 10
 )
 
-// ReservedPaths are the gateway's own.
-func ReservedPaths() []string { return []string{"/healthz", "/readyz", "/uploads", "/feeds"} }
-
-// reservedPrefixes are those of what the gateway answers about jobs and their objects.
-func reservedPrefixes() []string { return []string{"/jobs/", "/callbacks/", "/objects/", "/feeds/"} }
-
-// Reserved reports whether path, a route's, is the gateway's own.
-func Reserved(path string) bool {
-	return slices.Contains(ReservedPaths(), path) ||
-		slices.ContainsFunc(reservedPrefixes(), func(p string) bool { return strings.HasPrefix(path, p) })
-}
+// Reserved reports whether path, a route's, is Weir's own.
+func Reserved(path string) bool { return ownpath.Reserved(path) }
 
 // methods a route can match; CONNECT and TRACE are not for APIs.
 func methods() []string {
@@ -81,6 +75,7 @@ func (r *Route) validate(p *field.Path) field.ErrorList {
 	errs = append(errs, r.Match.validate(p.Child("match"))...)
 	errs = append(errs, validateThrottle(r.Throttle, p.Child("throttle"))...)
 	errs = append(errs, r.validateTarget(p)...)
+	errs = append(errs, r.validateAttributes(p)...)
 
 	hasBody := slices.Contains(bodyMethods(), r.Match.Method)
 	known := slices.Contains(methods(), r.Match.Method)
@@ -96,6 +91,83 @@ func (r *Route) validate(p *field.Path) field.ErrorList {
 		errs = append(errs, field.NotSupported(p.Child("match", "method"), r.Match.Method, bodyMethods()))
 	}
 	return errs
+}
+
+// Bounds of a route's attributes.
+const (
+	MaxAttributes    = 32
+	maxAttributeName = 20 // CloudEvents asks producers to keep to it
+)
+
+// attributesOfEvents are those that a route can't name: CloudEvents' own, and those that every event has. Weir's own begin
+// with attributePrefix.
+func attributesOfEvents() []string {
+	return []string{
+		"id", "source", "specversion", "type", "datacontenttype", "dataschema", "subject", "time", "data", "traceparent", "tracestate",
+	}
+}
+
+const attributePrefix = "weir"
+
+func (r *Route) validateAttributes(p *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if r.Function != nil && (len(r.Attributes) > 0 || len(r.Required) > 0) {
+		return append(errs, field.Forbidden(p.Child("attributes"), "attributes are of events: a synchronous call has the request itself; remove attributes and required"))
+	}
+	if n := len(r.Attributes); n > MaxAttributes {
+		return append(errs, field.TooMany(p.Child("attributes"), n, MaxAttributes))
+	}
+	wildcards := wildcardsOf(r.Match.Path)
+	for _, name := range slices.Sorted(maps.Keys(r.Attributes)) {
+		at, source := p.Child("attributes").Key(name), string(r.Attributes[name])
+		if err := checkAttributeName(name); err != nil {
+			errs = append(errs, field.Invalid(at, name, err.Error()))
+		}
+		e, err := value.Parse(source)
+		if err != nil {
+			errs = append(errs, field.Invalid(at, source, err.Error()))
+			continue
+		}
+		if wildcard, needed := e.Wildcard(); needed && !slices.Contains(wildcards, wildcard) {
+			hint := "it has no wildcard"
+			if len(wildcards) > 0 {
+				hint = "it has " + strings.Join(wildcards, ", ")
+			}
+			errs = append(errs, field.Invalid(at, source, fmt.Sprintf("the route's path %s has no wildcard {%s}: %s", r.Match.Path, wildcard, hint)))
+		}
+	}
+	for i, name := range r.Required {
+		if _, ok := r.Attributes[name]; !ok {
+			errs = append(errs, field.NotFound(p.Child("required").Index(i), name))
+		}
+	}
+	return errs
+}
+
+func checkAttributeName(name string) error {
+	if name == "" || len(name) > maxAttributeName || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789") != "" {
+		return fmt.Errorf("must have 1 to %d lower-case letters and digits, as CloudEvents asks", maxAttributeName)
+	}
+	if slices.Contains(attributesOfEvents(), name) || strings.HasPrefix(name, attributePrefix) {
+		return fmt.Errorf("is an attribute that events have already, or begins with %q: choose another name", attributePrefix)
+	}
+	return nil
+}
+
+// wildcardsOf returns the names of the wildcards of a path pattern.
+func wildcardsOf(path string) []string {
+	var names []string
+	for part := range strings.SplitSeq(path, "/") {
+		name, ok := strings.CutPrefix(part, "{")
+		if !ok {
+			continue
+		}
+		name = strings.TrimSuffix(strings.TrimSuffix(name, "}"), "...")
+		if name != "$" {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 func (r *Route) validateTarget(p *field.Path) field.ErrorList {
@@ -170,7 +242,7 @@ func checkPattern(path string) (err error) {
 	case strings.ContainsAny(path, " \t\r\n?#"):
 		return errors.New("must be a path alone: no spaces, query or fragment")
 	case Reserved(path):
-		return errors.New("is the gateway's own; choose another path")
+		return errors.New("is Weir's own, as all below " + ownpath.Prefix + "; choose another path")
 	}
 	defer func() {
 		if r := recover(); r != nil {

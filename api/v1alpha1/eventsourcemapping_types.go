@@ -137,6 +137,15 @@ type Retry struct {
 	// +kubebuilder:validation:Pattern=`^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1ms') && duration(self) <= duration('8760h')",message="must be between 1ms and 8760h"
 	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
+	// PermanentStatuses are the HTTP statuses of the function after which a record gets no further attempt. Default: 4xx but
+	// 404, 408, 409, 421, 423, 425 and 429.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=100
+	// +kubebuilder:validation:items:Minimum=400
+	// +kubebuilder:validation:items:Maximum=599
+	// +kubebuilder:validation:XValidation:rule="!(429 in self) && !(503 in self)",message="429 and 503 mean not now: no attempt is counted for them"
+	PermanentStatuses []int32 `json:"permanentStatuses,omitempty"`
 }
 
 // EventSourceMappingStatus is what the controller says about an EventSourceMapping.

@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	"math"
+	"net/http"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation/field"
@@ -47,6 +48,19 @@ func (r *Retry) validate(p *field.Path) field.ErrorList {
 	errs = append(errs, validateDuration(r.InitialBackoff, minBackoff, maxBackoff, p.Child("initialBackoff"))...)
 	errs = append(errs, validateDuration(r.MaxBackoff, minBackoff, maxBackoff, p.Child("maxBackoff"))...)
 	errs = append(errs, validateDuration(r.MaxAge, minBackoff, maxQueueAge, p.Child("maxAge"))...)
+	seen := map[int32]bool{}
+	for i, s := range r.PermanentStatuses {
+		at := p.Child("permanentStatuses").Index(i)
+		switch {
+		case s < 400 || s > 599:
+			errs = append(errs, field.Invalid(at, s, "must be between 400 and 599"))
+		case s == http.StatusTooManyRequests || s == http.StatusServiceUnavailable:
+			errs = append(errs, field.Invalid(at, s, "429 and 503 mean not now: no attempt is counted for them"))
+		case seen[s]:
+			errs = append(errs, field.Duplicate(at, s))
+		}
+		seen[s] = true
+	}
 	if len(errs) == 0 && r.InitialBackoff != nil && r.MaxBackoff != nil && r.MaxBackoff.Duration < r.InitialBackoff.Duration {
 		errs = append(errs, field.Invalid(p.Child("maxBackoff"), r.MaxBackoff.Duration.String(),
 			"must not be below initialBackoff, which is "+FormatDuration(r.InitialBackoff.Duration)))

@@ -128,9 +128,9 @@ func TestValidateBytes(t *testing.T) {
 
 func TestCheckPattern(t *testing.T) {
 	for path, ok := range map[string]bool{
-		"/": true, "/orders": true, "/orders/": true, "/orders/{id}": true, "/{rest...}": true, "/a/{$}": true, "/healthz/x": true,
+		"/": true, "/orders": true, "/orders/": true, "/orders/{id}": true, "/{rest...}": true, "/a/{$}": true, "/healthz": true, "/jobs/{id}": true, "/weirdo": true,
 		"": false, "orders": false, "*": false, "GET /a": false, "/a b": false, "/{a}/{a}": false, "/{": false, "/a/../b": false,
-		"/{rest...}/x": false, "/readyz": false,
+		"/{rest...}/x": false, "/weir": false, "/weir/": false, "/weir/{x}": false,
 	} {
 		if err := checkPattern(path); (err == nil) != ok {
 			t.Errorf("%q: %v", path, err)

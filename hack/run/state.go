@@ -89,7 +89,7 @@ func (r *runner) writeSecrets(db *localdb.DB) error {
 
 // localEnv is what `weir local` says about itself once it is ready.
 type localEnv struct {
-	url, natsURL string
+	url, adminURL, natsURL string
 }
 
 // waitForEnv waits for weir's env file. Its end and a signal end the wait.
@@ -124,6 +124,8 @@ func parseEnv(content string) (localEnv, error) {
 		switch key {
 		case "WEIR_URL":
 			env.url = value
+		case "WEIR_ADMIN_URL":
+			env.adminURL = value
 		case "WEIR_NATS_URL":
 			env.natsURL = value
 		}
@@ -140,6 +142,7 @@ func (r *runner) writeEnv(ready localEnv, db *localdb.DB) error {
 	b.WriteString("# Of the `make run` that is running; source it. Written when all is ready, removed at the end.\n")
 	for _, entry := range [][2]string{
 		{"WEIR_URL", ready.url},
+		{"WEIR_ADMIN_URL", ready.adminURL},
 		{"WEIR_NATS_URL", ready.natsURL},
 		{"WEIR_DATABASE_URL", db.PoolURL()},
 		{"WEIR_DATABASE_DIRECT_URL", db.DirectURL()},

@@ -32,6 +32,7 @@ type Config struct {
 	Instance     string        // WEIR_INSTANCE: the name of this process in the cluster; default: the host's name
 	CallbackURL  string        // WEIR_CALLBACK_URL: the gateway's, as functions reach it; empty: functions can't go on after their answer
 	RealtimeURL  *url.URL      // WEIR_REALTIME_URL: of realtime, as the gateway reaches it; empty: no events, no sockets
+	OwnThrottles string        // WEIR_OWN_THROTTLES: of Weir's own paths, as gateway.ParseOwnThrottles reads them; empty: the defaults
 	S3           S3            // WEIR_S3_…: where objects are; without an endpoint they are in NATS
 	Codec        record.Codec  // WEIR_COMPRESSION: s2 (default), zstd or none
 	Log          *slog.Logger  // WEIR_LOG_LEVEL (default info), WEIR_LOG_FORMAT (json or text; default json)
@@ -79,6 +80,7 @@ func FromEnv(getenv func(string) string) (Config, error) {
 	}
 	cfg := Config{
 		NATS: NATSFromEnv(getenv), NATSSync: getenv("WEIR_NATS_SYNC"), Instance: getenv("WEIR_INSTANCE"), CallbackURL: getenv("WEIR_CALLBACK_URL"),
+		OwnThrottles: getenv("WEIR_OWN_THROTTLES"),
 		S3: S3{
 			Endpoint: getenv("WEIR_S3_ENDPOINT"), PublicEndpoint: getenv("WEIR_S3_PUBLIC_ENDPOINT"), Region: getenv("WEIR_S3_REGION"),
 			Bucket: getenv("WEIR_S3_BUCKET"), Prefix: getenv("WEIR_S3_PREFIX"),

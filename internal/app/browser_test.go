@@ -102,7 +102,7 @@ func TestInABrowser(t *testing.T) {
 		_, _ = io.WriteString(w, `{"rows":2}`)
 	})
 	ctx := browser(t)
-	if err := chromedp.Do(ctx, chromedp.Navigate(j.url+"/healthz")); err != nil {
+	if err := chromedp.Do(ctx, chromedp.Navigate(j.url+"/weir/jobs/x")); err != nil {
 		t.Fatal(err)
 	}
 	j.release()

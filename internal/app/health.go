@@ -3,15 +3,14 @@ package app
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"net"
 	"net/http"
 	"time"
 
-	"github.com/weir-dev/weir/function"
 	"github.com/weir-dev/weir/internal/lifecycle"
+	"github.com/weir-dev/weir/internal/problem"
 )
 
 // HealthOff as the address of Health means that there are no probes.
@@ -22,8 +21,6 @@ const (
 	healthTimeout     = 5 * time.Second // of a request, and of the answers that are under way at the end
 	healthHeaderBytes = 8 << 10
 )
-
-const problemUnavailable = "https://weir.dev/problems/unavailable"
 
 // Health returns the part that serves /healthz and /readyz on listen. ready says what the process works by, which
 // /readyz shows besides its status, or why it can't work; that has to be fit for strangers' eyes.
@@ -43,27 +40,24 @@ func Health(process context.Context, listen string, ready func() (map[string]str
 		if err != nil {
 			return fmt.Errorf("listen on %s (WEIR_HEALTH_LISTEN; %q turns the probes off): %w", listen, HealthOff, err)
 		}
-		srv := &http.Server{
-			Handler: healthHandler(process, ready), MaxHeaderBytes: healthHeaderBytes,
-			ReadTimeout: healthTimeout, WriteTimeout: healthTimeout, IdleTimeout: time.Minute,
+		return HealthOn(process, l, ready).Run(ctx, started)
+	}}
+}
+
+// HealthOn is Health on a listener, which it closes.
+func HealthOn(process context.Context, l net.Listener, ready func() (map[string]string, error)) lifecycle.Part {
+	return lifecycle.Part{Name: "health", Run: func(ctx context.Context, started func()) error {
+		err := lifecycle.Server{
+			Listener: l, Drain: healthTimeout,
+			HTTP: &http.Server{
+				Handler: healthHandler(process, ready), MaxHeaderBytes: healthHeaderBytes,
+				ReadTimeout: healthTimeout, WriteTimeout: healthTimeout, IdleTimeout: time.Minute,
+			},
+		}.Run(ctx, started)
+		if ctx.Err() != nil {
+			return nil //nolint:nilerr // a probe that hangs holds nothing up
 		}
-		served := make(chan error, 1)
-		go func() { served <- srv.Serve(l) }()
-		started()
-		select {
-		case err := <-served:
-			return err
-		case <-ctx.Done():
-		}
-		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), healthTimeout)
-		defer cancel()
-		if srv.Shutdown(sctx) != nil {
-			_ = srv.Close() // a probe that hangs holds nothing up
-		}
-		if err := <-served; !errors.Is(err, http.ErrServerClosed) {
-			return err
-		}
-		return nil
+		return err
 	}}
 }
 
@@ -88,9 +82,7 @@ func healthHandler(process context.Context, ready func() (map[string]string, err
 }
 
 func notReady(w http.ResponseWriter, title, detail string) {
-	function.Problem{
-		Type: problemUnavailable, Title: title, Status: http.StatusServiceUnavailable, Detail: detail, RetryAfter: time.Second,
-	}.Write(w)
+	problem.NotNow(title, detail, time.Second).Write(w)
 }
 
 func writeStatus(w http.ResponseWriter, status map[string]string) {

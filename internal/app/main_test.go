@@ -59,7 +59,7 @@ authorization {
           "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.DIRECT.GET.*.weir.o.>", "$JS.API.DIRECT.GET.*.weir.r.*.*.at.*"
           "$JS.ACK.>"
           "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.PURGE.*"
-          "$JS.API.STREAM.MSG.GET.WEIR_LEASES", "$JS.API.STREAM.MSG.DELETE.WEIR_LEASES"
+          "$JS.API.STREAM.MSG.GET.WEIR_LEASES", "$JS.API.CONSUMER.CREATE.WEIR_LEASES.*.weir.lease.>"
           "$JS.API.CONSUMER.CREATE.*.dispatcher", "$JS.API.CONSUMER.CREATE.*.dispatcher.>", "$JS.API.CONSUMER.INFO.*.dispatcher"
           "$JS.API.CONSUMER.RESET.*.dispatcher", "$JS.API.CONSUMER.MSG.NEXT.*.dispatcher"
           "$JS.API.CONSUMER.CREATE.KV_WEIR_CATALOG.>", "$JS.API.CONSUMER.DELETE.KV_WEIR_CATALOG.>"

@@ -63,7 +63,7 @@ type upload struct {
 
 func (j *jobs) askUpload(size int64, contentType string) upload {
 	j.t.Helper()
-	r := j.do("POST", "/uploads", fmt.Sprintf(`{"path": "/reports", "size": %d, "contentType": %q}`, size, contentType))
+	r := j.do("POST", "/weir/uploads", fmt.Sprintf(`{"path": "/reports", "size": %d, "contentType": %q}`, size, contentType))
 	var u upload
 	if err := json.Unmarshal([]byte(r.body), &u); err != nil || r.status != http.StatusCreated || time.Until(u.Expires) < 50*time.Minute {
 		j.t.Fatalf("asked for an upload: %d %s", r.status, r.body)
@@ -98,14 +98,14 @@ func TestLargeResult(t *testing.T) {
 	}
 	resp := j.raw("GET", path+"/result", nil, 0)
 	location := resp.Header.Get("Location")
-	if resp.StatusCode != http.StatusSeeOther || !strings.HasPrefix(location, "/objects/") || resp.Header.Get("Cache-Control") != "no-store" {
+	if resp.StatusCode != http.StatusSeeOther || !strings.HasPrefix(location, "/weir/objects/") || resp.Header.Get("Cache-Control") != "no-store" {
 		t.Fatalf("the result: %d %v", resp.StatusCode, resp.Header)
 	}
 	head := j.raw("HEAD", location, nil, 0)
 	if head.StatusCode != http.StatusOK || head.ContentLength != size || head.Header.Get("Content-Disposition") != "attachment" {
 		t.Errorf("HEAD: %d %v", head.StatusCode, head.Header)
 	}
-	for url, status := range map[string]int{location[:len(location)-1]: http.StatusNotFound, "/objects/x": http.StatusNotFound} {
+	for url, status := range map[string]int{location[:len(location)-1]: http.StatusNotFound, "/weir/objects/x": http.StatusNotFound} {
 		if r := j.do("GET", url, ""); r.status != status || r.doc.Type != "https://weir.dev/problems/no-object" {
 			t.Errorf("%s: %+v", url, r)
 		}
@@ -251,15 +251,15 @@ func TestUpload(t *testing.T) {
 	for what, r := range map[string]jobReply{
 		"a body too":       j.do("POST", "/reports", "x", "Weir-Input", u.ID),
 		"no id":            j.do("POST", "/reports", "", "Weir-Input", "../x y"),
-		"too large":        j.do("POST", "/uploads", fmt.Sprintf(`{"path":"/reports","size":%d}`, maxObject+1)),
-		"no size":          j.do("POST", "/uploads", `{"path":"/reports","size":-1}`),
-		"no such route":    j.do("POST", "/uploads", `{"path":"/nothing","size":1}`),
-		"no path":          j.do("POST", "/uploads", `{"size":1}`),
-		"a URL":            j.do("POST", "/uploads", `{"path":"http://a/reports","size":1}`),
-		"no JSON":          j.do("POST", "/uploads", `x`),
-		"a bad type":       j.do("POST", "/uploads", `{"path":"/reports","size":1,"contentType":"text/csv\n"}`),
-		"a huge question":  j.do("POST", "/uploads", `{"path":"`+strings.Repeat("x", 10_000)+`","size":1}`),
-		"a GET of uploads": j.do("GET", "/uploads", ""),
+		"too large":        j.do("POST", "/weir/uploads", fmt.Sprintf(`{"path":"/reports","size":%d}`, maxObject+1)),
+		"no size":          j.do("POST", "/weir/uploads", `{"path":"/reports","size":-1}`),
+		"no such route":    j.do("POST", "/weir/uploads", `{"path":"/nothing","size":1}`),
+		"no path":          j.do("POST", "/weir/uploads", `{"size":1}`),
+		"a URL":            j.do("POST", "/weir/uploads", `{"path":"http://a/reports","size":1}`),
+		"no JSON":          j.do("POST", "/weir/uploads", `x`),
+		"a bad type":       j.do("POST", "/weir/uploads", `{"path":"/reports","size":1,"contentType":"text/csv\n"}`),
+		"a huge question":  j.do("POST", "/weir/uploads", `{"path":"`+strings.Repeat("x", 10_000)+`","size":1}`),
+		"a GET of uploads": j.do("GET", "/weir/uploads", ""),
 	} {
 		if r.status < 400 || r.status >= 500 || r.doc.Type == "" {
 			t.Errorf("%s: %+v", what, r)

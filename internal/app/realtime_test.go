@@ -193,12 +193,12 @@ func (j *jobs) feed(other *clientFeed) *clientFeed {
 	if other != nil {
 		f.id = other.id
 	} else {
-		r := j.do("POST", "/feeds", "")
-		if f.id = r.doc.ID; r.status != http.StatusCreated || r.doc.Links.Events != "/feeds/"+f.id+"/events" || r.header.Get("Location") != "/feeds/"+f.id {
+		r := j.do("POST", "/weir/feeds", "")
+		if f.id = r.doc.ID; r.status != http.StatusCreated || r.doc.Links.Events != "/weir/feeds/"+f.id+"/events" || r.header.Get("Location") != "/weir/feeds/"+f.id {
 			j.t.Fatalf("a feed: %+v", r)
 		}
 	}
-	resp := j.raw("GET", "/feeds/"+f.id+"/events", nil, 0)
+	resp := j.raw("GET", "/weir/feeds/"+f.id+"/events", nil, 0)
 	if resp.StatusCode != http.StatusOK {
 		j.t.Fatalf("events of a feed: %s", resp.Status)
 	}
@@ -251,7 +251,7 @@ func TestFeed(t *testing.T) {
 	j.release()
 	mine.until(2)
 	other.until(1)
-	id := func(path string) string { return strings.TrimPrefix(path, "/jobs/") }
+	id := func(path string) string { return strings.TrimPrefix(path, "/weir/jobs/") }
 	if want := map[string]string{id(first): "succeeded", id(cancelled): "cancelled"}; !maps.Equal(mine.ended, want) {
 		t.Errorf("told %v, want %v", mine.ended, want)
 	}
@@ -270,8 +270,8 @@ func TestFeed(t *testing.T) {
 	}
 	for what, r := range map[string]jobReply{
 		"submitted": j.do("POST", "/reports", "5", "Weir-Feed", mine.id[1:]),
-		"events":    j.do("GET", "/feeds/"+mine.id[1:]+"/events", ""),
-		"socket":    j.do("GET", "/feeds/x/socket", ""),
+		"events":    j.do("GET", "/weir/feeds/"+mine.id[1:]+"/events", ""),
+		"socket":    j.do("GET", "/weir/feeds/x/socket", ""),
 	} {
 		if r.status != http.StatusNotFound || r.doc.Type != "https://weir.dev/problems/no-feed" {
 			t.Errorf("%s with an invented feed: %+v", what, r)

@@ -45,7 +45,7 @@ func TestAFunctionOfAnUnknownCA(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := client.Call(t.Context(), fn.URL, []*record.Record{{ID: id, Time: time.Now()}}, true, testkit.Patience)
+	o := client.Call(t.Context(), invoke.Batch{URL: fn.URL, Records: []*record.Record{{ID: id, Time: time.Now()}}, Single: true, Timeout: testkit.Patience})
 	if o.Class != invoke.NotNow || o.Status != 0 || !strings.Contains(o.Reason, "certificate signed by unknown authority") {
 		t.Errorf("%+v", o)
 	}

@@ -113,8 +113,8 @@ func TestServicesNeedNoMoreRights(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	frontAddr, probes, pushAddr, pushProbes := freePort(t), freePort(t), freePort(t), freePort(t)
-	gcfg, glog := s.config("gateway", "WEIR_LISTEN", frontAddr, "WEIR_REALTIME_URL", "http://"+pushAddr)
+	frontAddr, frontProbes, probes, pushAddr, pushProbes := freePort(t), freePort(t), freePort(t), freePort(t), freePort(t)
+	gcfg, glog := s.config("gateway", "WEIR_LISTEN", frontAddr, "WEIR_HEALTH_LISTEN", frontProbes, "WEIR_REALTIME_URL", "http://"+pushAddr)
 	rcfg, rlog := s.config("realtime", "WEIR_LISTEN", pushAddr, "WEIR_HEALTH_LISTEN", pushProbes)
 	dcfg, dlog := s.config("dispatcher", "WEIR_HEALTH_LISTEN", probes, "WEIR_CALLBACK_URL", "http://"+frontAddr)
 	front, back := s.dial(gcfg), s.dial(dcfg)
@@ -129,7 +129,7 @@ func TestServicesNeedNoMoreRights(t *testing.T) {
 	if err := control.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
 		t.Fatal(err)
 	}
-	for _, addr := range []string{frontAddr, probes, pushProbes} {
+	for _, addr := range []string{frontProbes, probes, pushProbes} {
 		testkit.Eventually(t, "it is ready", func() bool { status, _ := get(t, "http://"+addr+"/readyz"); return status == 200 })
 	}
 	var ready map[string]string
@@ -202,7 +202,7 @@ func TestServicesNeedNoMoreRights(t *testing.T) {
 	if err := control.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
 		t.Fatal(err)
 	}
-	for _, addr := range []string{frontAddr, probes, pushProbes} {
+	for _, addr := range []string{frontProbes, probes, pushProbes} {
 		testkit.Eventually(t, "the change has come", func() bool {
 			_, body := get(t, "http://"+addr+"/readyz")
 			return strings.Contains(body, cat.Revision())

@@ -1,7 +1,6 @@
 package blob
 
 import (
-	"encoding/base64"
 	"encoding/binary"
 	"errors"
 	"net/http"
@@ -9,11 +8,9 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/ownpath"
 	"github.com/weir-dev/weir/internal/sign"
 )
-
-// TokenPath is where the gateway serves pre-signed URLs: TokenPath + token.
-const TokenPath = "/objects/"
 
 // The ways in which a text is no token of use.
 var (
@@ -33,21 +30,19 @@ type Permit struct {
 	Expires     time.Time
 }
 
-// A token, before base64url:
+// The body of a token (sign.Sealed):
 //
-//	key      4 bytes: the id of the signing key
 //	method   1 byte: 1 GET, 2 PUT
 //	expires  8 bytes: Unix seconds
 //	size     8 bytes
 //	text     namespace, name, key, content type: each its length in 1 byte, and itself
-//	code    15 bytes: of all between it and key
 //
 // So what it permits is in it, and is read without looking anything up.
 const (
 	purposeToken = "object"
 	fixedBytes   = 1 + 8 + 8
 	maxText      = 255
-	maxToken     = sign.KeyIDBytes + fixedBytes + 4*(1+maxText) + sign.MACBytes
+	maxToken     = fixedBytes + 4*(1+maxText)
 
 	methodGet = 1
 	methodPut = 2
@@ -65,7 +60,7 @@ func presignToken(ring sign.Ring, now time.Time, p Permit, expiry time.Duration)
 	if err != nil {
 		return Presigned{}, err
 	}
-	return Presigned{Method: p.Method, URL: TokenPath + token, Headers: p.headers(), Expires: p.Expires}, nil
+	return Presigned{Method: p.Method, URL: ownpath.Objects + token, Headers: p.headers(), Expires: p.Expires}, nil
 }
 
 // headers are what the client must send.
@@ -94,29 +89,21 @@ func (p Permit) token(ring sign.Ring, now time.Time) (string, error) {
 		}
 		body = append(append(body, byte(len(text))), text...)
 	}
-	key, mac, ok := ring.Sign(now, purposeToken, body)
+	text, ok := ring.Seal(now, purposeToken, body)
 	if !ok {
 		return "", ErrNoKeys
 	}
-	out := append(binary.BigEndian.AppendUint32(nil, key), body...)
-	return base64.RawURLEncoding.EncodeToString(append(out, mac[:]...)), nil
+	return text, nil
 }
 
 // ParseToken returns what a token permits, ErrNoToken, or ErrExpired for one that was good until some time before now.
 // The code is compared in constant time, and before anything else is read.
 func ParseToken(text string, ring sign.Ring, now time.Time) (Permit, error) {
-	if len(text) > base64.RawURLEncoding.EncodedLen(maxToken) {
+	t, ok := sign.Unseal(text, fixedBytes, maxToken)
+	if !ok || !t.Verify(ring, purposeToken) {
 		return Permit{}, ErrNoToken
 	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	// Line breaks are skipped in decoding: one token has one text.
-	if err != nil || len(text) != base64.RawURLEncoding.EncodedLen(len(b)) || len(b) < sign.KeyIDBytes+fixedBytes+sign.MACBytes {
-		return Permit{}, ErrNoToken
-	}
-	key, body, mac := binary.BigEndian.Uint32(b), b[sign.KeyIDBytes:len(b)-sign.MACBytes], b[len(b)-sign.MACBytes:]
-	if !ring.Verify(key, mac, purposeToken, body) {
-		return Permit{}, ErrNoToken
-	}
+	body := t.Body
 	p := Permit{
 		Method:  http.MethodGet,
 		Expires: time.Unix(int64(binary.BigEndian.Uint64(body[1:])), 0).UTC(),

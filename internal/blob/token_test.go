@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/ownpath"
 	"github.com/weir-dev/weir/internal/sign"
 )
 
@@ -30,7 +31,7 @@ func testToken(t *testing.T, ring sign.Ring, now time.Time) (string, Permit) {
 		t.Fatal(err)
 	}
 	p.Expires = signed.Expires
-	return strings.TrimPrefix(signed.URL, TokenPath), p
+	return strings.TrimPrefix(signed.URL, ownpath.Objects), p
 }
 
 func TestToken(t *testing.T) {

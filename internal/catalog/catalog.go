@@ -52,11 +52,19 @@ type Route struct {
 	Path         string          `json:"path"` // a net/http.ServeMux path pattern, such as /orders/{id}
 	Throttle     *Throttle       `json:"throttle,omitempty"`
 	MaxBodyBytes int64           `json:"maxBodyBytes"`
-	Schema       json.RawMessage `json:"schema,omitempty"` // JSON Schema 2020-12 of the body
+	Schema       json.RawMessage `json:"schema,omitempty"`     // JSON Schema 2020-12 of the body
+	Attributes   []Attribute     `json:"attributes,omitempty"` // of Queue and Job, in the order of their names
 	Queue        *QueueTarget    `json:"queue,omitempty"`
 	Job          *QueueTarget    `json:"job,omitempty"`
 	MaxUpload    int64           `json:"maxUpload,omitempty"` // of Job: bytes that a client may upload instead of a body; 0: no uploads
 	Function     *FunctionTarget `json:"function,omitempty"`
+}
+
+// Attribute names a value of a request, for its event.
+type Attribute struct {
+	Name     string `json:"name"`
+	From     string `json:"from"` // an expression of package value
+	Required bool   `json:"required,omitempty"`
 }
 
 // QueueTarget is where a buffered write or an asynchronous request is stored.
@@ -132,6 +140,8 @@ type Retry struct {
 	InitialBackoff time.Duration `json:"initialBackoff"`
 	MaxBackoff     time.Duration `json:"maxBackoff"`
 	MaxAge         time.Duration `json:"maxAge"` // a failed record older than this is dead-lettered
+	// Permanent are the statuses after which there is no further attempt; nil for those that invoke has as permanent.
+	Permanent []int `json:"permanent,omitempty"`
 }
 
 // JobQueues are the queues that routes make jobs of.

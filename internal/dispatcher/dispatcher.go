@@ -6,8 +6,8 @@
 // only after what became of it is durable elsewhere; throttled is never failed; one process at a time
 // works for a mapping (the lease), which is how the cap holds in the cluster.
 //
-// The data flows through the files in this order: dispatcher.go (which mappings run), mapping.go (the
-// lease), session.go (blocks in, batches out, acknowledgements), episode.go (calls and outcomes), job.go (the same of
+// The data flows through the files in this order: dispatcher.go (which mappings run), sharing.go with roster.go and
+// share.go (which of them in this process), mapping.go (the lease), session.go (blocks in, batches out, acknowledgements), episode.go (calls and outcomes), job.go (the same of
 // one whose answer somebody waits for), objects.go (large inputs and results).
 //
 // May import: record, batch, catalog, sign, stream, invoke, blob, job.
@@ -26,6 +26,7 @@ import (
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/ownpath"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
 )
@@ -73,6 +74,7 @@ type Dispatcher struct {
 	cfg       Config
 	keys      atomic.Pointer[sign.Ring]
 	transfers *transfers
+	sharing   *sharing
 	hub       *job.Hub              // tells of jobs that are cancelled while they run
 	catalog   chan *catalog.Catalog // capacity 1: the newest that Run has not seen
 
@@ -90,7 +92,10 @@ func New(cfg Config) (*Dispatcher, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	return &Dispatcher{cfg: cfg, transfers: newTransfers(), hub: job.NewHub(cfg.Conn, cfg.Log), catalog: make(chan *catalog.Catalog, 1), running: map[catalog.Key]*mapping{}, latest: map[catalog.Key]*mapping{}}, nil
+	return &Dispatcher{
+		cfg: cfg, transfers: newTransfers(), sharing: newSharing(cfg), hub: job.NewHub(cfg.Conn, cfg.Log), catalog: make(chan *catalog.Catalog, 1),
+		running: map[catalog.Key]*mapping{}, latest: map[catalog.Key]*mapping{},
+	}, nil
 }
 
 // UseKeys makes ring the signing keys.
@@ -106,7 +111,7 @@ func (d *Dispatcher) callback(t job.Token) string {
 	if err != nil {
 		return "" // no keys yet
 	}
-	return strings.TrimSuffix(d.cfg.CallbackURL, "/") + "/callbacks/" + text
+	return strings.TrimSuffix(d.cfg.CallbackURL, "/") + ownpath.Callbacks + text
 }
 
 // Use makes cat the catalog to work by. It never blocks; only the newest catalog counts.
@@ -126,6 +131,7 @@ func (d *Dispatcher) Run(ctx context.Context, ready func()) error {
 	defer d.hub.Close()
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	wg.Go(func() { d.sharing.run(ctx) })
 	for {
 		select {
 		case cat := <-d.catalog:
@@ -143,10 +149,11 @@ func (d *Dispatcher) Run(ctx context.Context, ready func()) error {
 func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog.Catalog) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	wanted := make(map[catalog.Key]catalog.Mapping, len(cat.Mappings))
+	wanted, queues := make(map[catalog.Key]catalog.Mapping, len(cat.Mappings)), make(map[catalog.Key]bool, len(cat.Mappings))
 	for _, m := range cat.Mappings {
-		wanted[m.Key] = m
+		wanted[m.Key], queues[m.Queue] = m, true
 	}
+	d.sharing.use(cat.Revision(), queues)
 	for k, m := range d.running {
 		if spec, ok := wanted[k]; ok && spec.Queue == m.queue {
 			m.change(spec)

@@ -340,6 +340,33 @@ func TestStatusTable(t *testing.T) {
 			dead: map[string]string{"bad": "refused: 422 Unprocessable Entity: never"}, attempts: 1,
 		},
 		{
+			name: "404, 408, 409, 421, 423, 425 are failures", put: []string{"404", "408", "409", "421", "423", "425"}, failed: true,
+			change: func(m *catalog.Mapping) { m.Batch.MaxRecords = 1 },
+			script: func(c call) answer {
+				status, err := strconv.Atoi(c.bodies[0])
+				if err != nil {
+					t.Error(err)
+				}
+				return answer{status: status, text: "not yet"}
+			},
+			dead: map[string]string{
+				"404": "404 Not Found: not yet", "408": "408 Request Timeout: not yet", "409": "409 Conflict: not yet",
+				"421": "421 Misdirected Request: not yet", "423": "423 Locked: not yet", "425": "425 Too Early: not yet",
+			}, attempts: 3,
+		},
+		{
+			name: "what the mapping says is permanent", put: []string{"a"}, failed: true,
+			change: func(m *catalog.Mapping) { m.Retry.Permanent = []int{404} },
+			script: func(call) answer { return answer{status: 404, text: "never"} },
+			dead:   map[string]string{"a": "refused: 404 Not Found: never"}, attempts: 1,
+		},
+		{
+			name: "what the mapping doesn't say is permanent", put: []string{"a"}, failed: true,
+			change: func(m *catalog.Mapping) { m.Retry.Permanent = []int{404} },
+			script: func(call) answer { return answer{status: 422, text: "later"} },
+			dead:   map[string]string{"a": "422 Unprocessable Entity: later"}, attempts: 3,
+		},
+		{
 			name: "3xx is a failure", put: []string{"a"}, failed: true,
 			script: func(call) answer { return answer{status: 302, header: http.Header{"Location": {"/"}}} },
 			dead:   map[string]string{"a": "302 Found"}, attempts: 3,

@@ -103,7 +103,9 @@ func (e *episode) outcome(intake, work context.Context, items []*item) (invoke.O
 		// Each call goes by the present spec: one that waited may go elsewhere than the one before it. A batch that
 		// was formed before maxRecords became 1 is still sent as a batch.
 		spec := e.m.spec()
-		o := e.m.cfg.Client.Call(work, spec.Function.URL, rs, spec.Batch.MaxRecords == 1 && len(rs) == 1, spec.Timeout)
+		o := e.m.cfg.Client.Call(work, invoke.Batch{
+			URL: spec.Function.URL, Records: rs, Single: spec.Batch.MaxRecords == 1 && len(rs) == 1, Timeout: spec.Timeout, Permanent: spec.Retry.Permanent,
+		})
 		if work.Err() != nil && o.Class == invoke.NotNow {
 			e.m.limiter.Cancel() // we cut the call ourselves: it says nothing about the function
 			return o, false
@@ -118,13 +120,13 @@ func (e *episode) outcome(intake, work context.Context, items []*item) (invoke.O
 // store makes durable what becomes of the failed records: another attempt later, or the dead-letter
 // queue. Only then are they settled.
 func (e *episode) store(work context.Context) error {
-	now := time.Now()
+	now := e.m.cfg.Conn.Now()
 	var deads []*item
 	later := map[int][]*item{} // by attempts: they share a due time, and so a block
 	for _, it := range e.items {
 		switch it.fate {
 		case failed:
-			if e.exhausted(it.rec, now) {
+			if e.exhausted(it, now) {
 				deads = append(deads, it)
 			} else {
 				later[it.rec.Attempts] = append(later[it.rec.Attempts], it)
@@ -136,7 +138,7 @@ func (e *episode) store(work context.Context) error {
 	}
 	conn, queue := e.m.cfg.Conn, e.m.queue
 	if len(deads) > 0 {
-		if err := conn.DeadLetter(work, queue, records(deads)); err != nil {
+		if err := conn.DeadLetter(work, queue, records(deads, now)); err != nil {
 			return err
 		}
 		// A job whose end can't be stored comes again, at the price of one more call and maybe a second dead letter of the
@@ -150,10 +152,10 @@ func (e *episode) store(work context.Context) error {
 		}
 	}
 	for attempts, items := range later {
-		due := now.Add(backoff(e.m.spec().Retry, attempts))
+		wait := backoff(e.m.spec().Retry, attempts)
 		// First the record, then the job's state: from then on job.Begin drops every copy of the former record, so the
 		// next attempt's must be there.
-		if err := e.putOff(work, due, items); err != nil {
+		if err := e.putOff(work, now, wait, items); err != nil {
 			return err
 		}
 		settle(items, retried)
@@ -164,22 +166,24 @@ func (e *episode) store(work context.Context) error {
 	return nil
 }
 
-// putOff stores items for a later attempt. A job is by itself.
-func (e *episode) putOff(work context.Context, due time.Time, items []*item) error {
-	if rec := items[0].rec; rec.Job {
-		return e.m.cfg.Conn.DelayJob(work, e.m.queue, due, *rec)
+// putOff stores items for a later attempt, wait after now. A job is by itself.
+func (e *episode) putOff(work context.Context, now time.Time, wait time.Duration, items []*item) error {
+	due := now.Add(wait) // the wait counts: the block is stored anew when it is over
+	if items[0].rec.Job {
+		return e.m.cfg.Conn.DelayJob(work, e.m.queue, due, items[0].at(due))
 	}
-	return e.m.cfg.Conn.Delay(work, e.m.queue, due, records(items))
+	return e.m.cfg.Conn.Delay(work, e.m.queue, due, records(items, due))
 }
 
-// exhausted reports whether r, which has just failed, gets no further attempt, and says why in its
+// exhausted reports whether it, which has just failed, gets no further attempt, and says why in its record's
 // reason.
-func (e *episode) exhausted(r *record.Record, now time.Time) bool {
+func (e *episode) exhausted(it *item, now time.Time) bool {
+	r, age := it.rec, it.at(now).Age
 	switch p := e.m.spec().Retry; {
 	case r.Attempts >= p.MaxAttempts:
 		r.Failure.Reason = fmt.Sprintf("%d of %d attempts failed; the last: %s", r.Attempts, p.MaxAttempts, r.Failure.Reason)
-	case r.Age(now) >= p.MaxAge:
-		r.Failure.Reason = fmt.Sprintf("still failing at an age of %s (retry.maxAge %s); the last: %s", r.Age(now).Round(time.Second), p.MaxAge, r.Failure.Reason)
+	case age >= p.MaxAge:
+		r.Failure.Reason = fmt.Sprintf("still failing at an age of %s (retry.maxAge %s); the last: %s", age.Round(time.Second), p.MaxAge, r.Failure.Reason)
 	default:
 		return false
 	}
@@ -197,10 +201,10 @@ func backoff(p catalog.Retry, attempts int) time.Duration {
 	return d/2 + rand.N(d/2+1)
 }
 
-func records(items []*item) []record.Record {
+func records(items []*item, now time.Time) []record.Record {
 	out := make([]record.Record, 0, len(items))
 	for _, it := range items {
-		out = append(out, *it.rec)
+		out = append(out, it.at(now))
 	}
 	return slices.Clip(out)
 }

@@ -31,7 +31,7 @@ func (e *episode) job(intake, work context.Context, it *item) {
 			e.m.limiter.Cancel()
 			return
 		}
-		attempt, err := job.Begin(work, e.m.cfg.Conn, e.m.queue, it.rec, time.Now())
+		attempt, err := job.Begin(work, e.m.cfg.Conn, e.m.queue, it.rec, e.m.cfg.Conn.Now())
 		if err == nil && !e.m.holds() {
 			err = errNotOurs
 		}
@@ -54,7 +54,7 @@ func (e *episode) job(intake, work context.Context, it *item) {
 		switch o = e.m.release(o, 1); {
 		case o.Class == invoke.Done && o.Status == http.StatusAccepted && callback != "":
 			e.m.drop(work, result) // the result is what it reports later
-			err := attempt.Wait(work, e.m.spec().Heartbeat, time.Now())
+			err := attempt.Wait(work, e.m.spec().Heartbeat, e.m.cfg.Conn.Now())
 			if err == nil {
 				err = job.ErrWaiting
 			}
@@ -89,14 +89,14 @@ const noRoomDelay = 5 * time.Second
 func (e *episode) goOn(work context.Context, it *item, attempt *job.Attempt, err error) {
 	switch {
 	case errors.Is(err, job.ErrWaiting):
-		if err := e.m.cfg.Conn.DelayJob(work, e.m.queue, attempt.Until(), *it.rec); err != nil {
+		if err := e.m.cfg.Conn.DelayJob(work, e.m.queue, attempt.Until(), it.at(e.m.cfg.Conn.Now())); err != nil {
 			e.conclude(it, err)
 			return
 		}
 		it.fate = retried
 		// What the function said before that found nothing to hasten.
 		if over, err := job.Over(work, e.m.cfg.Conn, attempt.Token()); err == nil && over {
-			err = e.m.cfg.Conn.Hasten(work, e.m.queue, it.rec.ID, time.Now())
+			err = e.m.cfg.Conn.Hasten(work, e.m.queue, it.rec.ID)
 			if err != nil {
 				e.m.log.Debug("a job's record stays put off until its time", "record", it.rec.ID.String(), "error", err)
 			}
@@ -112,7 +112,8 @@ func (e *episode) goOn(work context.Context, it *item, attempt *job.Attempt, err
 				"queue", e.m.queue.String(), "for", noRoomDelay, "error", err)
 		}
 		// Not DelayJob: nobody has looked whether this is a stale copy, which must not replace the record of a later attempt.
-		if err := e.m.cfg.Conn.Delay(work, e.m.queue, time.Now().Add(noRoomDelay), records(e.items)); err != nil {
+		now := e.m.cfg.Conn.Now()
+		if err := e.m.cfg.Conn.Delay(work, e.m.queue, now.Add(noRoomDelay), records(e.items, now)); err != nil {
 			e.conclude(it, err)
 			return
 		}
@@ -142,7 +143,7 @@ func (e *episode) ask(work context.Context, it *item, watch *job.Watch, callback
 	}()
 	spec := e.m.spec()
 	o, answer := e.m.cfg.Client.Ask(ctx, invoke.Question{
-		URL: spec.Function.URL, Record: it.rec, Timeout: spec.Timeout, Callback: callback,
+		URL: spec.Function.URL, Record: it.rec, Timeout: spec.Timeout, Callback: callback, Permanent: spec.Retry.Permanent,
 		Open: func(ctx context.Context) (io.ReadCloser, error) {
 			r, err := e.m.openInput(ctx, it.rec.Input)
 			if ended, eerr := job.Ended(ctx, e.m.cfg.Conn, e.m.queue, it.rec); eerr == nil && ended { // opening took its time

@@ -69,7 +69,7 @@ func TestNextAttemptCanBeHastened(t *testing.T) {
 	id := w.putJob("a")
 	d, _ := w.start("a", time.Second)
 	testkit.Eventually(t, "its next attempt waits", func() bool { s, _ := d.Stats(w.spec.Key); return s.Retried == 1 })
-	if err := w.conn.Hasten(t.Context(), w.queue.Key, id, time.Now()); err != nil {
+	if err := w.conn.Hasten(t.Context(), w.queue.Key, id); err != nil {
 		t.Fatal(err)
 	}
 	w.settled()

@@ -22,9 +22,16 @@ const (
 	complainEvery = 30 * time.Second
 	// purgeEvery is how often settled blocks are removed from the stream.
 	purgeEvery = time.Second
+	// handoffPause is how long no call of a queue begins so that it can be handed over. When those in flight take longer,
+	// the queue is kept: handing it over to spread the load is not worth cutting one, nor letting the others wait.
+	handoffPause = 5 * time.Second
 )
 
-var errStopping = errors.New("dispatcher: stopping")
+var (
+	errStopping = errors.New("dispatcher: stopping")
+	errHandoff  = errors.New("dispatcher: another takes the queue over")
+	errTooLong  = errors.New("dispatcher: the calls in flight take too long")
+)
 
 // mapping works for one event source mapping whenever it holds the queue's lease.
 type mapping struct {
@@ -35,17 +42,20 @@ type mapping struct {
 	log       *slog.Logger
 	limiter   *invoke.Limiter
 	transfers *transfers
+	sharing   *sharing
 
 	// The spec may change while calls are in flight: they keep the one they began with, all that begins takes
 	// the present one. TestMappingChangesLive guards it.
 	present atomic.Pointer[catalog.Mapping]
 	changed chan struct{} // capacity 1: the session has not seen the present spec
 
-	ctx  context.Context // intake: cancelled means drain
+	life context.Context // ends with stop
 	stop func()
 	done chan struct{} // closed by the owner of the goroutine that runs run
 
-	holds func() bool // whether the lease holds by the clock; set by own before anything calls
+	// Of the time with a lease; set by own before anything looks at them.
+	ctx   context.Context // intake: cancelled means drain. It ends with life too.
+	holds func() bool     // whether the lease holds by the clock
 
 	mu          sync.Mutex
 	count       Stats
@@ -56,11 +66,11 @@ type mapping struct {
 func newMapping(ctx context.Context, d *Dispatcher, spec catalog.Mapping) *mapping {
 	m := &mapping{
 		cfg: d.cfg, hub: d.hub, callback: d.callback, queue: spec.Queue, log: d.cfg.Log.With("mapping", spec.Key.String()),
-		limiter: invoke.NewLimiter(spec.MaxConcurrency), transfers: d.transfers, changed: make(chan struct{}, 1), done: make(chan struct{}),
+		limiter: invoke.NewLimiter(spec.MaxConcurrency), transfers: d.transfers, sharing: d.sharing, changed: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	m.present.Store(&spec)
-	ictx, cancel := context.WithCancelCause(ctx)
-	m.ctx, m.stop = ictx, func() { cancel(errStopping) }
+	life, cancel := context.WithCancelCause(ctx)
+	m.life, m.stop = life, func() { cancel(errStopping) }
 	return m
 }
 
@@ -85,31 +95,38 @@ func (m *mapping) change(spec catalog.Mapping) {
 	m.log.Info("the mapping changed", "maxConcurrency", spec.MaxConcurrency, "function", spec.Function.Name)
 }
 
-// run takes the lease, works, and starts over when the lease is lost.
+// run takes the lease when it is this process's turn, works, and starts over when the lease is lost or was handed over.
 func (m *mapping) run() {
-	for m.ctx.Err() == nil {
-		lease, err := m.cfg.Conn.WaitLease(m.ctx, "queue."+m.queue.Namespace+"."+m.queue.Name, m.cfg.Owner)
+	c := m.sharing.add(m.queue, func() int { _, inFlight, _ := m.limiter.State(); return inFlight })
+	defer m.sharing.remove(c)
+	for m.life.Err() == nil {
+		lease, err := m.sharing.acquire(m.life, c)
 		if err != nil {
 			return // stopping
 		}
 		m.log.Info("working for this mapping", "maxConcurrency", m.spec().MaxConcurrency)
-		m.own(lease)
+		m.own(lease, c)
 		lease.Release()
+		m.sharing.left(c)
 	}
 }
 
 // own runs one session after the other while the lease holds. A session ends with the connection.
-func (m *mapping) own(lease *stream.Lease) {
+func (m *mapping) own(lease *stream.Lease, c *claim) {
+	intake, leave := context.WithCancelCause(m.life)
+	defer leave(nil)
+	m.ctx, m.holds = intake, lease.Holds
 	// The context of calls in flight ends with the lease, or DrainTimeout after the intake's.
-	m.holds = lease.Holds
 	work, cancel := context.WithCancelCause(lease.Context())
 	var wg sync.WaitGroup
+	defer m.limiter.Resume() // the next time begins afresh
 	defer wg.Wait()
 	defer cancel(nil)
 	wg.Go(func() { m.purge(work) })
+	wg.Go(func() { m.handOff(work, c, leave) })
 	wg.Go(func() {
 		select {
-		case <-m.ctx.Done():
+		case <-intake.Done():
 		case <-work.Done():
 			return
 		}
@@ -129,6 +146,33 @@ func (m *mapping) own(lease *stream.Lease) {
 		case <-time.After(sessionRetry):
 		case <-m.ctx.Done():
 		case <-work.Done():
+		}
+	}
+}
+
+// handOff ends the intake when another is to have the queue, in a moment without a call in flight. Until there is one,
+// for at most handoffPause, no call begins; so a drain follows that has nothing to wait for.
+func (m *mapping) handOff(work context.Context, c *claim, leave context.CancelCauseFunc) {
+	for {
+		select {
+		case <-c.leave:
+		case <-m.ctx.Done():
+			return
+		case <-work.Done():
+			return
+		}
+		ctx, cancel := context.WithTimeoutCause(m.ctx, handoffPause, errTooLong)
+		err := m.limiter.Quiesce(ctx)
+		cancel()
+		if err == nil {
+			m.log.Info("handing the queue over")
+			leave(errHandoff)
+			return
+		}
+		if errors.Is(err, errTooLong) {
+			m.limiter.Resume()
+			m.log.Info("the queue is kept for now: its calls take too long to hand it over")
+			m.sharing.keep(c)
 		}
 	}
 }

@@ -59,6 +59,13 @@ type item struct {
 	fate  fate
 }
 
+// at is the record as it is written again at now, by the server's clock.
+func (it *item) at(now time.Time) record.Record {
+	r := *it.rec
+	r.Age += max(0, now.Sub(it.block.delivery.Stored))
+	return r
+}
+
 func newSession(m *mapping, src *stream.Source) *session {
 	return &session{
 		m: m, src: src, held: map[blockKey]*block{}, ends: make(chan *episode),
@@ -174,16 +181,17 @@ func (s *session) giveBack() {
 // be durable although that was not confirmed: it is replaced, so no two copies wait. The other jobs' must replace
 // nothing: they may be stale copies, and what waits the record of a later attempt.
 func (s *session) putBack(ctx context.Context, rest []*item) error {
-	now, conn, queue := time.Now(), s.m.cfg.Conn, s.m.queue
+	conn, queue := s.m.cfg.Conn, s.m.queue
+	now := conn.Now()
 	var others []*item
 	for _, it := range rest {
 		if !it.rec.Job || it.fate == unsettled {
 			others = append(others, it)
-		} else if err := conn.DelayJob(ctx, queue, now, *it.rec); err != nil {
+		} else if err := conn.DelayJob(ctx, queue, stream.AtOnce(), it.at(now)); err != nil {
 			return err
 		}
 	}
-	return conn.Delay(ctx, queue, now, records(others))
+	return conn.Delay(ctx, queue, stream.AtOnce(), records(others, now))
 }
 
 func (s *session) take(d *stream.Delivery) {

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/problem"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/telemetry"
@@ -19,63 +19,69 @@ type appender interface {
 	Append(ctx context.Context, r *record.Record) error
 }
 
+var jsonContentType = []string{"application/json"} //nolint:gochecknoglobals // shared so that a 202 allocates less; never written to
+
 // buffered stores the request as a record and answers 202 once it is durable.
-func (r *route) buffered(w http.ResponseWriter, req *http.Request, body []byte, now time.Time) {
+func (x *exchange) buffered() *problem.Problem {
 	var rec record.Record
-	if _, ok := r.fill(&rec, w, req, body, now); !ok {
-		return
+	if _, p := x.fill(&rec); p != nil {
+		return p
 	}
-	if err := r.append(req.Context(), &rec); err != nil {
-		writeProblem(w, req, problemOf(err))
-		return
+	if err := x.append(&rec); err != nil {
+		return new(problemOf(err))
 	}
 	id := rec.ID.String()
-	h := w.Header()
+	h := x.w.Header()
 	h["Content-Type"] = jsonContentType
-	h[headerRequestID] = []string{requestID(req.Header, func() string { return id })}
-	w.WriteHeader(http.StatusAccepted)
-	_, _ = w.Write([]byte(`{"id":"` + id + "\"}\n")) // a client that is gone has its record all the same
+	if len(h[problem.HeaderRequestID]) == 0 {
+		h[problem.HeaderRequestID] = []string{id}
+	}
+	x.w.WriteHeader(http.StatusAccepted)
+	_, _ = x.w.Write([]byte(`{"id":"` + id + "\"}\n")) // a client that is gone has its record all the same
+	return nil
 }
 
-// fill makes the request a record. ok is false when it can't, which is answered then.
-func (r *route) fill(rec *record.Record, w http.ResponseWriter, req *http.Request, body []byte, now time.Time) (keyed, ok bool) {
-	rec.Time, rec.Source, rec.ContentType, rec.JSON, rec.Body = now, r.source, req.Header.Get("Content-Type"), r.schema != nil, body
-	if r.schema != nil && rec.ContentType == "" {
+// fill makes the request a record, or says why it can't.
+func (x *exchange) fill(rec *record.Record) (keyed bool, p *problem.Problem) {
+	header := x.req.Header
+	rec.Time, rec.Source, rec.ContentType, rec.JSON, rec.Body = x.now, x.source, header.Get("Content-Type"), x.schema != nil, x.body
+	if x.schema != nil && rec.ContentType == "" {
 		rec.ContentType = "application/json"
 	}
+	if p := x.describe(rec, x.req); p != nil {
+		return false, p
+	}
 	var err error
-	key, ok := idempotencyKey(req.Header)
+	key, ok := idempotencyKey(header)
 	if !ok {
-		writeProblem(w, req, problem{
-			Status: http.StatusBadRequest, Type: typeBadRequest, Title: "Bad idempotency key",
+		return false, &problem.Problem{
+			Status: http.StatusBadRequest, Type: problem.BadRequest, Title: "Bad idempotency key",
 			Detail: "Idempotency-Key must be one string of 1 to 255 printable characters.",
-		})
-		return false, false
+		}
 	} else if key != "" {
-		scope := r.source
+		scope := x.source
 		if rec.Client != (record.Client{}) { // clients don't meet under one key
 			scope += "#" + string(rec.Client[:])
 		}
 		rec.ID = record.IDFromKey(scope, key)
 	} else if rec.ID, err = record.NewID(); err != nil {
-		r.g.cfg.Log.Error("no id could be made: the system has no randomness", "route", r.source, "error", err)
-		writeProblem(w, req, problem{Status: http.StatusInternalServerError, Type: typeInternal, Title: "Internal error", Detail: "Nothing was stored. Try again; the gateway's log says more."})
-		return false, false
+		x.g.cfg.Log.Error("no id could be made: the system has no randomness", "route", x.source, "error", err)
+		return false, &problem.Problem{Status: http.StatusInternalServerError, Type: problem.Internal, Title: "Internal error", Detail: "Nothing was stored. Try again; the gateway's log says more."}
 	}
-	if tp := req.Header.Get("Traceparent"); tp != "" && telemetry.ValidTraceParent(tp) {
+	if tp := header.Get("Traceparent"); tp != "" && telemetry.ValidTraceParent(tp) {
 		rec.TraceParent = tp
-		if ts := req.Header.Get("Tracestate"); len(ts) <= telemetry.MaxTraceState {
+		if ts := header.Get("Tracestate"); len(ts) <= telemetry.MaxTraceState {
 			rec.TraceState = ts
 		}
 	}
-	return key != "", true
+	return key != "", nil
 }
 
 // append stores rec in the route's queue, in a group with others'.
-func (r *route) append(ctx context.Context, rec *record.Record) error {
-	err := r.writer.Append(ctx, rec)
+func (x *exchange) append(rec *record.Record) error {
+	err := x.writer.Append(x.ctx(), rec)
 	if errors.Is(err, stream.ErrClosed) {
-		err = r.g.appendLate(ctx, r.queue, rec)
+		err = x.g.appendLate(x.ctx(), x.queue, rec)
 	}
 	return err
 }

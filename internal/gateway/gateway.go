@@ -4,11 +4,10 @@
 // Invariants: a 202 is given only for what is durable; every error is a problem (RFC 9457); bodies held
 // in memory are bounded together; a new catalog replaces the old one between two requests.
 //
-// The data flows through the files in this order: gateway.go (catalog and server), route.go (throttle and
-// body), schema.go, buffered.go, job.go or synchronous.go, problem.go. What clients ask
-// about jobs is jobs.go and realtime.go, what functions say of them callbacks.go, large inputs and results objects.go.
+// The data flows through the files in this order: gateway.go (catalog and server), route.go (which route), then the steps
+// that chain.go lists, own paths' among them (own.go).
 //
-// May import: record, throttle, catalog, sign, telemetry, stream, invoke, blob, job.
+// May import: ownpath, problem, record, throttle, catalog, lifecycle, telemetry, schema, value, stream, invoke, blob, job, jobapi.
 package gateway
 
 import (
@@ -18,6 +17,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"net/url"
 	"sync"
 	"sync/atomic"
@@ -26,7 +26,10 @@ import (
 	"github.com/weir-dev/weir/internal/blob"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/invoke"
-	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/jobapi"
+	"github.com/weir-dev/weir/internal/lifecycle"
+	"github.com/weir-dev/weir/internal/ownpath"
+	"github.com/weir-dev/weir/internal/problem"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
@@ -39,8 +42,10 @@ type Config struct {
 	Client   *invoke.Client
 	Objects  blob.Store   // large results and uploaded inputs of jobs
 	Codec    record.Codec // of blocks
-	// Realtime is the address of the service that pushes the states of jobs. nil: there is none.
+	// Realtime is the address of the service that pushes the states of jobs; nil if disabled.
 	Realtime *url.URL
+	// OwnThrottles are those of Weir's own paths, by class (ParseOwnThrottles). nil: the defaults.
+	OwnThrottles map[string]catalog.Throttle
 	// Sync is the sync_interval that NATS was configured with, as the operator says: it can't be asked for. Anything
 	// but SyncAlways is warned of and shown by /readyz. Empty: SyncAlways.
 	Sync string
@@ -63,8 +68,6 @@ const (
 	readTimeout       = 60 * time.Second // of a whole request: a slow client must not hold its body for ever
 	idleTimeout       = 120 * time.Second
 	maxHeaderBytes    = 64 << 10
-	// maxBodiesBytes bounds the bodies in memory together; past it requests get 503.
-	maxBodiesBytes = 128 << 20
 )
 
 // Validate names the first field that is missing.
@@ -88,19 +91,16 @@ func (c *Config) Validate() error {
 type Gateway struct {
 	cfg        Config
 	table      atomic.Pointer[table]
-	keys       atomic.Pointer[sign.Ring]
-	hub        *job.Hub
-	own        *http.ServeMux  // of what no API can have: below /jobs/, /callbacks/ and /objects/, and /uploads
+	jobs       *jobapi.API
+	own        *http.ServeMux  // of what no API can have (package ownpath)
 	drain      context.Context // ends when the gateway begins to stop
 	startDrain context.CancelFunc
-	bodies     atomic.Int64 // bytes
-	transfers  atomic.Int64 // of objects, by clients
-	reports    atomic.Int64 // the same, of results that functions report
+	bodies     atomic.Int64 // bytes in memory
 
 	mu      sync.Mutex
 	writers map[catalog.Key]*writer
 	ended   bool           // no writer is started any more
-	wg      sync.WaitGroup // of the writers, of transfers, and of what is passed on to realtime
+	wg      sync.WaitGroup // of the writers
 }
 
 // writer is the running group commit of one queue.
@@ -121,14 +121,20 @@ func New(cfg Config) (*Gateway, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	g := &Gateway{cfg: cfg, writers: map[catalog.Key]*writer{}, hub: job.NewHub(cfg.Conn, cfg.Log)}
+	if cfg.OwnThrottles == nil {
+		cfg.OwnThrottles = defaultOwnThrottles()
+	}
+	g := &Gateway{
+		cfg: cfg, writers: map[catalog.Key]*writer{},
+		jobs: jobapi.New(jobapi.Config{Conn: cfg.Conn, Objects: cfg.Objects, Realtime: cfg.Realtime, Log: cfg.Log}),
+	}
 	g.drain, g.startDrain = context.WithCancel(context.Background())
 	g.own = g.ownMux()
 	return g, nil
 }
 
 // UseKeys makes ring the signing keys.
-func (g *Gateway) UseKeys(ring sign.Ring) { g.keys.Store(&ring) }
+func (g *Gateway) UseKeys(ring sign.Ring) { g.jobs.UseKeys(ring) }
 
 // Use makes cat the catalog to serve. Requests that are matched already go by the former one. Throttles that did
 // not change keep their tokens, one that did keeps the fraction. On an error the former catalog stays.
@@ -148,7 +154,7 @@ func (g *Gateway) Use(cat *catalog.Catalog) error {
 		return fmt.Errorf("catalog %s is not used: %w", cat.Revision(), err)
 	}
 	g.table.Store(t)
-	g.hub.Use(cat.JobQueues())
+	g.jobs.Use(cat)
 	g.cfg.Log.Info("serving catalog", "revision", t.revision, "routes", t.routes)
 	return nil
 }
@@ -190,95 +196,91 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 			"sync", g.cfg.Sync, "fix", "configure NATS with sync_interval: always")
 	}
 	conns := newConnections()
-	srv := &http.Server{
-		Handler: g, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout,
-		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(g.cfg.Log.Handler(), slog.LevelDebug),
-		ConnState: conns.observe,
-	}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(g.cfg.Listener) }()
-	ready()
-	var err error
-	select {
-	case err = <-served:
-	case <-ctx.Done():
-		g.startDrain()
-		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.cfg.DrainTimeout)
-		conns.waitGone(sctx, noticeTimeout)
-		if err = srv.Shutdown(sctx); err != nil {
-			err = fmt.Errorf("requests were still running after %s: %w", g.cfg.DrainTimeout, errors.Join(err, srv.Close()))
-		}
-		cancel()
-		if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
-			err = errors.Join(err, serr)
-		}
-	}
+	err := lifecycle.Server{
+		Listener: g.cfg.Listener, Drain: g.cfg.DrainTimeout,
+		HTTP: &http.Server{
+			Handler: g, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout,
+			MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(g.cfg.Log.Handler(), slog.LevelDebug),
+			ConnState: conns.observe,
+		},
+		Stopping: func(ctx context.Context) {
+			g.stop()
+			conns.waitGone(ctx, noticeTimeout)
+		},
+	}.Run(ctx, ready)
+	g.stop() // also when the server has failed: what is passed on to realtime would stay
 	g.mu.Lock()
-	g.startDrain() // also when the server has failed: what is passed on to realtime would stay
 	g.ended = true
 	for _, w := range g.writers {
 		w.stop()
 	}
 	g.mu.Unlock()
 	g.wg.Wait()
-	g.hub.Close()
+	g.jobs.Close()
 	return err
 }
 
-// ServeHTTP gives the request its id, finds its route and serves it.
+// stop begins the drain.
+func (g *Gateway) stop() {
+	g.mu.Lock() // Use looks at it under mu
+	defer g.mu.Unlock()
+	g.startDrain()
+	g.jobs.Drain()
+}
+
+// Ready says what the gateway works by, or why it can't work.
+func (g *Gateway) Ready() (map[string]string, error) {
+	t := g.table.Load()
+	switch {
+	case g.drain.Err() != nil:
+		return nil, errors.New("the gateway is stopping")
+	case t == nil:
+		return nil, errors.New("no catalog has come yet: the controller publishes it")
+	case g.cfg.Conn.Ready() != nil:
+		return nil, errors.New("NATS can't be reached; the log says why")
+	}
+	shown := map[string]string{"catalog": t.revision, "nats": g.cfg.Conn.Address()}
+	if g.cfg.Sync != SyncAlways {
+		shown["sync"] = g.cfg.Sync
+	}
+	if n := g.cfg.Conn.MaxPayload(); n < stream.DefaultMaxPayload {
+		shown["maxPayload"] = strconv.FormatInt(n, 10)
+	}
+	return shown, nil
+}
+
+// ServeHTTP finds the request's route, of Weir's own paths or of an API, and serves it.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t := g.table.Load()
 	if g.drain.Err() != nil {
 		w.Header().Set("Connection", "close") // net/http keeps to it: the client's next request goes elsewhere
 	}
-	switch r.URL.Path {
-	case "/healthz":
-		writeJSON(w, http.StatusOK, `{"status":"ok"}`)
-		return
-	case "/readyz":
-		g.readyz(w, r, t)
-		return
-	}
 	if t == nil {
-		writeProblem(w, r, problemStarting())
+		refuse(w, r, problemStarting())
 		return
 	}
-	if reserved(r.URL.Path) {
+	if ownpath.Reserved(r.URL.Path) {
 		if h, pattern := g.own.Handler(r); pattern == "" {
-			writeProblem(w, r, noRoute(h, r))
+			refuse(w, r, noRoute(h, r))
 		} else {
 			g.own.ServeHTTP(w, r) // sets what the pattern's wildcards match
 		}
 		return
 	}
 	h, pattern := t.mux.Handler(r)
-	if route, ok := h.(*route); ok {
-		route.ServeHTTP(w, r)
-		return
+	switch route, ok := h.(*route); {
+	case ok && !route.wildcards:
+		route.serve(w, r)
+	case pattern != "": // a route that asks what its wildcards match, or a redirect to the clean form of the path
+		t.mux.ServeHTTP(w, r)
+	default:
+		refuse(w, r, noRoute(h, r))
 	}
-	if pattern != "" { // the mux redirects to the clean form of the path
-		h.ServeHTTP(w, r)
-		return
-	}
-	writeProblem(w, r, noRoute(h, r))
 }
 
-func (g *Gateway) readyz(w http.ResponseWriter, r *http.Request, t *table) {
-	switch {
-	case g.drain.Err() != nil:
-		writeProblem(w, r, problem{Status: http.StatusServiceUnavailable, Type: typeUnavailable, Title: "Draining", Detail: "This gateway is stopping.", retryAfter: 1})
-	case t == nil:
-		writeProblem(w, r, problemStarting())
-	case g.cfg.Conn.Ready() != nil:
-		writeProblem(w, r, problemOf(stream.ErrUnavailable))
-	default:
-		lazy := ""
-		if g.cfg.Sync != SyncAlways {
-			lazy = fmt.Sprintf(`,"sync":%q`, g.cfg.Sync)
-		}
-		if n := g.cfg.Conn.MaxPayload(); n < stream.DefaultMaxPayload {
-			lazy += fmt.Sprintf(`,"maxPayload":%d`, n)
-		}
-		writeJSON(w, http.StatusOK, fmt.Sprintf(`{"status":"ready","catalog":%q,"nats":%q%s}`, t.revision, g.cfg.Conn.Address(), lazy))
-	}
+// refuse answers a request that has no route.
+func refuse(w http.ResponseWriter, r *http.Request, p problem.Problem) {
+	x := exchange{w: w, req: r}
+	x.identify()
+	x.refuse(p)
 }

@@ -398,18 +398,15 @@ func TestFullQueueAnswers503AndDropsNothing(t *testing.T) {
 
 func TestWithoutNATS(t *testing.T) {
 	f := start(t, nil, nil)
-	if r := f.do("GET", "/readyz", ""); r.status != 200 || bytes.Contains(r.body, []byte(f.natsCfg.Token+"@")) {
-		t.Fatalf("%d %s", r.status, r.body)
+	if shown, err := f.g.Ready(); err != nil || shown["nats"] == "" || strings.Contains(shown["nats"], f.natsCfg.Token+"@") {
+		t.Fatal(shown, err)
 	}
 	f.nats.Stop()
-	testkit.Eventually(t, "it is not ready", func() bool { return f.do("GET", "/readyz", "").status == 503 })
+	testkit.Eventually(t, "it is not ready", func() bool { _, err := f.g.Ready(); return err != nil })
 	began := time.Now()
 	r := f.do("POST", "/orders", `{"sku":"a"}`)
 	if r.status != 503 || r.header.Get("Retry-After") == "" || time.Since(began) > time.Second {
 		t.Errorf("%d %s after %s", r.status, r.body, time.Since(began))
-	}
-	if r := f.do("GET", "/healthz", ""); r.status != 200 {
-		t.Errorf("healthz %d", r.status)
 	}
 	testkit.NATSIn(t, f.natsCfg)
 	testkit.Eventually(t, "it takes requests again", func() bool { return f.do("POST", "/orders", `{"sku":"a"}`).status == 202 })
@@ -437,9 +434,9 @@ func TestDrainAnswersWhatIsInFlight(t *testing.T) {
 		return err != nil
 	})
 	probe := httptest.NewRecorder()
-	f.g.ServeHTTP(probe, httptest.NewRequestWithContext(t.Context(), "GET", "/readyz", http.NoBody))
-	if probe.Code != 503 || probe.Header().Get("Connection") != "close" {
-		t.Errorf("readyz while it drains: %d %v", probe.Code, probe.Header())
+	f.g.ServeHTTP(probe, httptest.NewRequestWithContext(t.Context(), "GET", "/weir/jobs/x", http.NoBody))
+	if _, err := f.g.Ready(); err == nil || probe.Header().Get("Connection") != "close" {
+		t.Errorf("while it drains it is ready: %v; %v", err, probe.Header())
 	}
 	close(release)
 	if r := <-got; r.status != 200 || string(r.body) != "done" || !r.close {
@@ -461,12 +458,15 @@ func TestBeforeTheFirstCatalog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range []string{"/readyz", "/orders"} {
+	for _, path := range []string{"/weir/jobs/x", "/orders"} {
 		rec := httptest.NewRecorder()
 		g.ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), "GET", path, http.NoBody))
 		if rec.Code != 503 {
 			t.Errorf("%s: %d", path, rec.Code)
 		}
+	}
+	if _, err := g.Ready(); err == nil {
+		t.Error("it is ready")
 	}
 }
 
@@ -485,7 +485,7 @@ func FuzzFront(f *testing.F) {
 		"POST /orders HTTP/1.1\r\nHost: a\r\nIdempotency-Key: \"k\"\r\nTransfer-Encoding: chunked\r\n\r\nb\r\n{\"sku\":\"a\"}\r\n0\r\n\r\n",
 		"GET /orders/%2e%2e/x HTTP/1.1\r\nHost: a\r\nX-Request-Id: \x01\r\n\r\n",
 		"POST /checked HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}",
-		"GET //orders/../readyz HTTP/1.1\r\nHost: a\r\nTraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\r\n",
+		"GET //orders/../weir/x HTTP/1.1\r\nHost: a\r\nTraceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\r\n",
 		"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n",
 		"POST /raw HTTP/1.0\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello",
 	} {
@@ -521,4 +521,206 @@ func FuzzFront(f *testing.F) {
 
 func objects(conn *stream.Conn) blob.Store {
 	return blob.NewNATS(conn, func() sign.Ring { return sign.Ring{} }, time.Now)
+}
+
+// TestWhatTheRequestSaidIsStored: a buffered PUT or DELETE is useful only with its path, and with what the route names.
+func TestWhatTheRequestSaidIsStored(t *testing.T) {
+	f := start(t, nil, func(c *catalog.Catalog) {
+		route := catalog.Route{
+			Name: "customer", Method: "PUT", Path: "/customers/{id}", MaxBodyBytes: 1000, Queue: &catalog.QueueTarget{Queue: key("orders")},
+			Attributes: []catalog.Attribute{
+				{Name: "customer", From: "path.id"}, {Name: "lang", From: "query.lang"}, {Name: "sku", From: "body:/sku"}, {Name: "tenant", From: "header.X-Tenant", Required: true},
+			},
+		}
+		c.APIs[0].Routes = append(c.APIs[0].Routes, route)
+		route.Name, route.Method, route.Attributes = "delete", "DELETE", nil
+		c.APIs[0].Routes = append(c.APIs[0].Routes, route)
+	})
+	attributes := func(pairs ...string) (out []record.Attribute) {
+		for i := 0; i < len(pairs); i += 2 {
+			out = append(out, record.Attribute{Name: pairs[i], Value: pairs[i+1]})
+		}
+		return out
+	}
+	var wants []record.Record
+	tenant := []string{"Content-Type", jsonType, "X-Tenant", "t1"}
+	for _, c := range []struct {
+		method, path, body string
+		header             []string
+		want               record.Record
+	}{
+		{
+			"PUT", "/customers/a%20b?lang=de&x=1;2", `{"sku": "book"}`, tenant,
+			record.Record{
+				Request:    record.Request{Method: "PUT", Path: "/customers/a%20b", Query: "lang=de&x=1;2"},
+				Attributes: attributes("customer", "a b", "lang", "de", "sku", "book", "tenant", "t1"),
+			},
+		},
+		{
+			"PUT", "/customers/1", `{"sku": "not looked at"}`,
+			[]string{"Content-Type", "text/plain", "X-Tenant", "t2"},
+			record.Record{Request: record.Request{Method: "PUT", Path: "/customers/1"}, Attributes: attributes("customer", "1", "tenant", "t2")},
+		},
+		{"DELETE", "/customers/1", "", nil, record.Record{Request: record.Request{Method: "DELETE", Path: "/customers/1"}}},
+	} {
+		if r := f.do(c.method, c.path, c.body, c.header...); r.status != http.StatusAccepted {
+			t.Fatalf("%s %s: %d %s", c.method, c.path, r.status, r.body)
+		}
+		wants = append(wants, c.want)
+	}
+	for i, got := range f.stored(len(wants)) {
+		if want := wants[i]; got.Request != want.Request || !slices.Equal(got.Attributes, want.Attributes) {
+			t.Errorf("%+v %v, want %+v %v", got.Request, got.Attributes, want.Request, want.Attributes)
+		}
+	}
+	for _, c := range []struct {
+		path, body string
+		header     []string
+		status     int
+		detail     string
+	}{
+		{"/customers/1", "{}", []string{"Content-Type", jsonType}, 400, "header.X-Tenant, the attribute tenant of this route, is missing"},
+		{"/customers/1", `{"sku": 1, "sku": 2}`, tenant, 400, "body:/sku, the attribute sku of this route, can't be read"},
+		{"/customers/1", `{"sku": `, tenant, 400, "body:/sku, the attribute sku of this route, can't be read"},
+		{"/customers/1?lang=a%0Ab", "{}", tenant, 400, "query.lang, the attribute lang of this route, must be UTF-8 without control characters"},
+		{"/customers/1?lang=%ff", "{}", tenant, 400, "query.lang, the attribute lang of this route, must be UTF-8"},
+		{"/customers/1", "{}", []string{"Content-Type", jsonType, "X-Tenant", strings.Repeat("x", 8<<10+1)}, 400, "header.X-Tenant, the attribute tenant of this route, is too long"},
+		{"/customers/" + strings.Repeat("x", 4<<10), "{}", tenant, 414, "4107 bytes; a request that is stored may have 4096"},
+	} {
+		r := f.do("PUT", c.path, c.body, c.header...)
+		if r.status != c.status || !strings.Contains(r.problem.Detail, c.detail) {
+			t.Errorf("%.40s %.40s: %d %q, want %d %q", c.path, c.body, r.status, r.problem.Detail, c.status, c.detail)
+		}
+	}
+	if st, err := f.conn.Status(t.Context(), key("orders")); err != nil || st.Pending+uint64(st.InFlight) > 3 {
+		t.Errorf("what was refused is stored: %+v, %v", st, err)
+	}
+}
+
+// chunked is a request whose size isn't announced.
+func (f *front) chunked(path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(f.t.Context(), http.MethodPost, f.url+path, struct{ io.Reader }{body})
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", jsonType)
+	return f.client.Do(req)
+}
+
+// TestBodiesAreChargedAsTheyCome: small bodies of unknown size, on a route that allows large ones, leave room for others
+// while the function is at work; and bodies that come slowly hold no more than what has come.
+func TestBodiesAreChargedAsTheyCome(t *testing.T) {
+	const calls = 20 // of 10 MiB allowed each: more than the budget
+	entered, release := make(chan struct{}, calls), make(chan struct{})
+	f := start(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		entered <- struct{}{}
+		<-release
+	}), func(c *catalog.Catalog) {
+		target := *c.APIs[0].Routes[3].Function
+		target.Timeout = testkit.Patience
+		c.APIs[0].Routes = append(c.APIs[0].Routes, catalog.Route{
+			Name: "large", Method: "POST", Path: "/large", MaxBodyBytes: 10 << 20, Function: &target, Schema: json.RawMessage(`{"type":"object"}`),
+		})
+	})
+	var wg sync.WaitGroup
+	for range calls {
+		wg.Go(func() {
+			resp, err := f.chunked("/large", strings.NewReader(`{}`))
+			if err != nil || resp.StatusCode != http.StatusOK {
+				t.Error(resp, err)
+				return
+			}
+			_ = resp.Body.Close()
+		})
+	}
+	for range calls {
+		select {
+		case <-entered:
+		case <-time.After(testkit.Patience):
+			t.Fatal("not all calls have come to the function")
+		}
+	}
+	close(release)
+	wg.Wait()
+
+	// 300 that have announced 700 KiB each, and sent nothing yet.
+	var conns []net.Conn
+	for range 300 {
+		c, err := net.Dial("tcp", strings.TrimPrefix(f.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, c)
+		if _, err := fmt.Fprintf(c, "POST /raw HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n", 700<<10); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 20 {
+		if r := f.do("POST", "/raw", "x"); r.status != http.StatusAccepted {
+			t.Errorf("beside bodies that don't come: %d %s", r.status, r.body)
+		}
+	}
+	for _, c := range conns {
+		_ = c.Close()
+	}
+}
+
+// TestBodiesOfAnySize are read whole, whether their size is announced or not.
+func TestBodiesOfAnySize(t *testing.T) {
+	f := start(t, nil, nil)
+	for _, size := range []int{0, 1, 2047, 2048, 2049, 16<<10 - 1, 16 << 10, 16<<10 + 1, 100_000, 700 << 10, 700<<10 + 1} {
+		body := bytes.Repeat([]byte{'x'}, size)
+		want := http.StatusAccepted
+		if size > 700<<10 {
+			want = http.StatusRequestEntityTooLarge
+		}
+		if r := f.do("POST", "/raw", string(body)); r.status != want {
+			t.Errorf("%d bytes: %d %s", size, r.status, r.body)
+		}
+		resp, err := f.chunked("/raw", bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("%d bytes in chunks: %d", size, resp.StatusCode)
+		}
+	}
+	for i, r := range f.stored(20) {
+		if want := []int{0, 1, 2047, 2048, 2049, 16<<10 - 1, 16 << 10, 16<<10 + 1, 100_000, 700 << 10}[i/2]; len(r.Body) != want || strings.Trim(string(r.Body), "x") != "" {
+			t.Errorf("record %d has %d bytes, want %d", i, len(r.Body), want)
+		}
+	}
+}
+
+// TestOwnPathsAreThrottled like the routes of APIs, each class by itself.
+func TestOwnPathsAreThrottled(t *testing.T) {
+	throttles, err := gateway.ParseOwnThrottles("feeds=0.001/2, jobs=0.001/1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := startAs(t, nil, nil, func(c *gateway.Config) { c.OwnThrottles = throttles })
+	keys, _, err := sign.Ring{}.Rotate(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.g.UseKeys(keys)
+	for i, want := range []int{201, 201, 429} {
+		r := f.do("POST", "/weir/feeds", "", "X-Request-Id", "mine")
+		if r.status != want || r.header.Get("X-Request-Id") != "mine" || (want == 429) != (r.header.Get("Retry-After") != "") {
+			t.Errorf("feed %d: %d %v", i, r.status, r.header)
+		}
+	}
+	if r := f.do("GET", "/weir/jobs/x", ""); r.status != 404 || r.problem.Type != "https://weir.dev/problems/no-job" || r.problem.RequestID == "" {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+	if r := f.do("DELETE", "/weir/jobs/x", ""); r.status != 429 || !strings.HasPrefix(r.header.Get("RateLimit"), `"weir jobs"`) {
+		t.Errorf("%d %v", r.status, r.header)
+	}
+	for _, bad := range []string{"x=1/1", "feeds", "feeds=1", "feeds=0/1", "feeds=1/0", "feeds=NaN/1", "feeds=a/b"} {
+		if got, err := gateway.ParseOwnThrottles(bad); err == nil {
+			t.Errorf("%q is %v", bad, got)
+		}
+	}
 }

@@ -1,20 +1,36 @@
 package gateway
 
 import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
 	"testing"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/internal/jobapi"
+	"github.com/weir-dev/weir/internal/ownpath"
 )
 
-// TestReserved: what API routes can't have is what the gateway answers itself.
-func TestReserved(t *testing.T) {
-	for _, path := range []string{
-		"/", "/healthz", "/readyz", "/jobs", "/jobs/", "/jobs/a/events", "/callbacks", "/callbacks/a", "/objects", "/objects/a", "/uploads", "/uploads/", "/uploads/a",
-		"/feeds", "/feeds/", "/feeds/a/socket", "/feedsa", "/orders",
-	} {
-		probe := path == "/healthz" || path == "/readyz"
-		if got := reserved(path) || probe; got != v1alpha1.Reserved(path) {
-			t.Errorf("%s: %t", path, got)
+// TestOwnPathsAreBelowOnePrefix: all that the gateway serves itself is below the prefix that no route of an API can have.
+func TestOwnPathsAreBelowOnePrefix(t *testing.T) {
+	g := &Gateway{cfg: Config{OwnThrottles: defaultOwnThrottles()}, jobs: jobapi.New(jobapi.Config{})}
+	defer g.jobs.Close()
+	mux := g.ownMux()
+	for _, path := range []string{"/", "/healthz", "/readyz", "/jobs/a", "/feeds", "/uploads", "/objects/a", "/callbacks/a", "/weirdo"} {
+		for _, method := range []string{http.MethodGet, http.MethodPost} {
+			if _, pattern := mux.Handler(httptest.NewRequestWithContext(t.Context(), method, path, http.NoBody)); pattern != "" || ownpath.Reserved(path) {
+				t.Errorf("%s %s is the gateway's own: %s", method, path, pattern)
+			}
+		}
+	}
+	for _, r := range append(g.jobs.Routes(), jobapi.Route{Pattern: "POST " + ownpath.Uploads}) {
+		_, path, _ := strings.Cut(r.Pattern, " ")
+		if !ownpath.Reserved(path) {
+			t.Errorf("%s is not below %s", path, ownpath.Prefix)
+		}
+		api := v1alpha1.RouteMatch{Method: http.MethodPost, Path: path}
+		if !v1alpha1.Reserved(api.Path) {
+			t.Errorf("an API may have %s", path)
 		}
 	}
 }

@@ -6,53 +6,48 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"time"
 
 	"github.com/weir-dev/weir/internal/invoke"
+	"github.com/weir-dev/weir/internal/jobapi"
+	"github.com/weir-dev/weir/internal/problem"
 )
 
 // synchronous passes the request to the function and its answer back, within the route's timeout.
-func (r *route) synchronous(w http.ResponseWriter, req *http.Request) {
-	ctx, cancel := context.WithTimeout(req.Context(), r.spec.Function.Timeout)
+func (x *exchange) synchronous() {
+	ctx, cancel := context.WithTimeout(x.ctx(), x.spec.Function.Timeout)
 	defer cancel()
-	req = req.WithContext(ctx)
-	if req.Body != nil {
-		req.Body = http.MaxBytesReader(w, req.Body, r.spec.MaxBodyBytes)
+	req := x.req.WithContext(ctx)
+	switch {
+	case x.schema != nil: // it was read for validation
+		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(x.body)), int64(len(x.body))
+	case req.Body != nil:
+		req.Body = http.MaxBytesReader(x.w, req.Body, x.spec.MaxBodyBytes)
 	}
-	id := requestID(req.Header, newRequestID)
-	req.Header.Set(headerRequestID, id) // the function logs the same id
-	w.Header().Set(headerRequestID, id)
-	r.forward.ServeHTTP(w, req)
-}
-
-// withBody replaces the body that was read for validation.
-func withBody(req *http.Request, body []byte) {
-	req.Body = io.NopCloser(bytes.NewReader(body))
-	req.ContentLength = int64(len(body))
+	req.Header.Set(problem.HeaderRequestID, ensureRequestID(x.w.Header())) // the function logs the same id
+	x.forward.ServeHTTP(x.w, req)
 }
 
 func (g *Gateway) forwardFailed(w http.ResponseWriter, req *http.Request, err error) {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		writeProblem(w, req, problemTooLarge(tooLarge.Limit))
+		problemTooLarge(tooLarge.Limit).Write(w)
 	case errors.Is(err, invoke.ErrRequestBody):
-		writeProblem(w, req, problemOfBody(err, 0))
+		jobapi.BadBody().Write(w)
 	case errors.Is(err, invoke.ErrTimeout):
-		writeProblem(w, req, problem{
-			Status: http.StatusGatewayTimeout, Type: typeTimeout, Title: "The function did not answer in time",
+		problem.Problem{
+			Status: http.StatusGatewayTimeout, Type: problem.Timeout, Title: "The function did not answer in time",
 			Detail: "It may still be at work. Raise the route's function.timeout, or make the route asynchronous.",
-		})
+		}.Write(w)
 	case errors.Is(err, invoke.ErrNotReached):
-		g.cfg.Log.Info("a function can't be reached", "request", req.Header.Get(headerRequestID), "path", req.URL.Path, "error", err)
-		writeProblem(w, req, problem{
-			Status: http.StatusServiceUnavailable, Type: typeUnavailable, Title: "The function can't be reached",
-			Detail: "No instance took the connection. Try again later.", retryAfter: 1,
-		})
+		g.cfg.Log.Info("a function can't be reached", "request", req.Header.Get(problem.HeaderRequestID), "path", req.URL.Path, "error", err)
+		problem.NotNow("The function can't be reached", "No instance took the connection. Try again later.", time.Second).Write(w)
 	default:
-		g.cfg.Log.Info("a synchronous call broke", "request", req.Header.Get(headerRequestID), "path", req.URL.Path, "error", err)
-		writeProblem(w, req, problem{
-			Status: http.StatusBadGateway, Type: typeBadGateway, Title: "The function broke the connection",
+		g.cfg.Log.Info("a synchronous call broke", "request", req.Header.Get(problem.HeaderRequestID), "path", req.URL.Path, "error", err)
+		problem.Problem{
+			Status: http.StatusBadGateway, Type: problem.BadGateway, Title: "The function broke the connection",
 			Detail: "It closed the connection before it answered.",
-		})
+		}.Write(w)
 	}
 }

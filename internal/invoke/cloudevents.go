@@ -25,6 +25,8 @@ const (
 // Extension attributes (lower-case letters and digits, as CloudEvents asks).
 const (
 	extAttempts    = "weirattempts" // counted failures before this call
+	extMethod      = "weirmethod"   // of the client's request
+	extQuery       = "weirquery"    // the same, absent when empty
 	extTraceParent = "traceparent"  // CloudEvents' distributed tracing extension
 	extTraceState  = "tracestate"
 )
@@ -32,15 +34,25 @@ const (
 func setBinaryHeaders(h http.Header, r *record.Record) {
 	h.Set("Ce-Specversion", specVersion)
 	h.Set("Ce-Id", r.ID.String())
-	h.Set("Ce-Source", r.Source)
+	h.Set("Ce-Source", encodeHeader(r.Source))
+	if q := &r.Request; q.Method != "" { // there is none in records of format 1
+		h.Set("Ce-Subject", encodeHeader(q.Path))
+		h.Set("Ce-"+extMethod, encodeHeader(q.Method))
+		if q.Query != "" {
+			h.Set("Ce-"+extQuery, encodeHeader(q.Query))
+		}
+	}
+	for i := range r.Attributes {
+		h.Set("Ce-"+r.Attributes[i].Name, encodeHeader(r.Attributes[i].Value))
+	}
 	h.Set("Ce-Type", eventType)
 	h.Set("Ce-Time", r.Time.UTC().Format(time.RFC3339Nano))
 	h.Set("Ce-"+extAttempts, strconv.Itoa(r.Attempts))
 	if r.TraceParent != "" {
-		h.Set("Ce-"+extTraceParent, r.TraceParent)
+		h.Set("Ce-"+extTraceParent, encodeHeader(r.TraceParent))
 		h.Set("Traceparent", r.TraceParent)
 		if r.TraceState != "" {
-			h.Set("Ce-"+extTraceState, r.TraceState)
+			h.Set("Ce-"+extTraceState, encodeHeader(r.TraceState))
 			h.Set("Tracestate", r.TraceState)
 		}
 	}
@@ -48,6 +60,32 @@ func setBinaryHeaders(h http.Header, r *record.Record) {
 		h.Set("Content-Type", r.ContentType)
 	}
 }
+
+// encodeHeader percent-encodes what a header value must not hold, and what is the sign of it: all but printable ASCII, and
+// space, double quote and percent (CloudEvents HTTP binding 1.0.2, section 3.1.3.2).
+func encodeHeader(s string) string {
+	n := 0
+	for i := range len(s) {
+		if escaped(s[i]) {
+			n++
+		}
+	}
+	if n == 0 {
+		return s
+	}
+	const hex = "0123456789ABCDEF"
+	p := make([]byte, 0, len(s)+2*n)
+	for i := range len(s) {
+		if c := s[i]; escaped(c) {
+			p = append(p, '%', hex[c>>4], hex[c&15])
+		} else {
+			p = append(p, c)
+		}
+	}
+	return string(p)
+}
+
+func escaped(c byte) bool { return c <= ' ' || c >= 0x7f || c == '"' || c == '%' }
 
 const eventOverhead = 320 // bytes of attributes around a body, about
 
@@ -79,6 +117,22 @@ func appendEvent(p []byte, r *record.Record) []byte {
 	p = r.Time.UTC().AppendFormat(p, time.RFC3339Nano)
 	p = append(p, `","`+extAttempts+`":`...)
 	p = strconv.AppendInt(p, int64(r.Attempts), 10)
+	if q := &r.Request; q.Method != "" {
+		p = append(p, `,"subject":`...)
+		p = appendJSONString(p, q.Path)
+		p = append(p, `,"`+extMethod+`":`...)
+		p = appendJSONString(p, q.Method)
+		if q.Query != "" {
+			p = append(p, `,"`+extQuery+`":`...)
+			p = appendJSONString(p, q.Query)
+		}
+	}
+	for i := range r.Attributes {
+		p = append(p, `,"`...)
+		p = append(p, r.Attributes[i].Name...) // letters and digits
+		p = append(p, `":`...)
+		p = appendJSONString(p, r.Attributes[i].Value)
+	}
 	if r.TraceParent != "" {
 		p = append(p, `,"`+extTraceParent+`":`...)
 		p = appendJSONString(p, r.TraceParent)

@@ -28,6 +28,22 @@ var (
 // context. When there is no answer it calls failed with one of the errors above, or with the error of
 // reading the client's body.
 func (c *Client) Forward(base string, failed func(http.ResponseWriter, *http.Request, error)) (http.Handler, error) {
+	return c.forward(base, (*httputil.ProxyRequest).SetXForwarded, failed)
+}
+
+// ForwardHop is Forward for a proxy that is not the first one: X-Forwarded-For, -Host, -Proto and Forwarded stay as the
+// one before it has set them, as those of Knative leave them.
+func (c *Client) ForwardHop(base string, failed func(http.ResponseWriter, *http.Request, error)) (http.Handler, error) {
+	return c.forward(base, func(r *httputil.ProxyRequest) {
+		for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded"} {
+			if values, ok := r.In.Header[name]; ok {
+				r.Out.Header[name] = values
+			}
+		}
+	}, failed)
+}
+
+func (c *Client) forward(base string, forwarded func(*httputil.ProxyRequest), failed func(http.ResponseWriter, *http.Request, error)) (http.Handler, error) {
 	target, err := url.Parse(base)
 	if err != nil {
 		return nil, fmt.Errorf("function URL %q: %w", base, err)
@@ -37,7 +53,7 @@ func (c *Client) Forward(base string, failed func(http.ResponseWriter, *http.Req
 		FlushInterval: -1, // a stream of events must not wait for a full buffer
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
-			r.SetXForwarded()
+			forwarded(r)
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			var tooLarge *http.MaxBytesError

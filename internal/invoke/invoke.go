@@ -20,6 +20,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -101,15 +102,24 @@ type Answer struct {
 	Body        []byte
 }
 
-// Call posts rs to url and classifies the answer. With single it sends the one record in CloudEvents'
-// binary mode, else a JSON batch. timeout bounds the whole call; ctx ending earlier gives NotNow, because
-// it says nothing about the records.
-func (c *Client) Call(ctx context.Context, url string, rs []*record.Record, single bool, timeout time.Duration) Outcome {
-	o, a := c.exchange(ctx, call{url: url, records: rs, single: single, timeout: timeout, limit: maxAnswerBytes})
+// Batch is a call for the sake of what becomes of its records.
+type Batch struct {
+	URL     string
+	Records []*record.Record
+	Single  bool          // send the one record in CloudEvents' binary mode, else a JSON batch
+	Timeout time.Duration // of the whole call
+	// Permanent are the statuses that are Refused; nil for the default (permanent).
+	Permanent []int
+}
+
+// Call posts a batch and classifies the answer. ctx ending before the timeout gives NotNow, because it says nothing about
+// the records.
+func (c *Client) Call(ctx context.Context, b Batch) Outcome {
+	o, a := c.exchange(ctx, call{url: b.URL, records: b.Records, single: b.Single, timeout: b.Timeout, permanent: b.Permanent, limit: maxAnswerBytes})
 	if a == nil {
 		return o
 	}
-	return named(o.Status, a, rs)
+	return named(o.Status, a, b.Records)
 }
 
 // HeaderCallback is where a function that goes on after its answer says how the work goes.
@@ -121,6 +131,8 @@ type Question struct {
 	Record   *record.Record
 	Timeout  time.Duration
 	Callback string // HeaderCallback; empty: none
+	// Permanent is as in Batch.
+	Permanent []int
 	// Open opens what is sent instead of the record's body, when that has an Input. It may be called more than once.
 	Open func(context.Context) (io.ReadCloser, error)
 	// Limit is how many bytes of the answer are returned. Keep takes a longer one, from its beginning on.
@@ -144,7 +156,7 @@ func (t *TroubleError) Unwrap() error { return t.Err }
 // Ask posts the record in CloudEvents' binary mode. Otherwise it is like Call. The answer has no body when Keep took it.
 func (c *Client) Ask(ctx context.Context, q Question) (Outcome, Answer) {
 	o, a := c.exchange(ctx, call{
-		url: q.URL, records: []*record.Record{q.Record}, single: true, timeout: q.Timeout, limit: q.Limit, callback: q.Callback,
+		url: q.URL, records: []*record.Record{q.Record}, single: true, timeout: q.Timeout, permanent: q.Permanent, limit: q.Limit, callback: q.Callback,
 		open: q.Open, keep: q.Keep,
 	})
 	if a == nil {
@@ -154,14 +166,15 @@ func (c *Client) Ask(ctx context.Context, q Question) (Outcome, Answer) {
 }
 
 type call struct {
-	url      string
-	records  []*record.Record
-	single   bool
-	timeout  time.Duration
-	limit    int
-	callback string
-	open     func(context.Context) (io.ReadCloser, error)
-	keep     func(context.Context, string, io.Reader) error // nil: one byte more than limit is returned
+	url       string
+	records   []*record.Record
+	single    bool
+	timeout   time.Duration
+	permanent []int
+	limit     int
+	callback  string
+	open      func(context.Context) (io.ReadCloser, error)
+	keep      func(context.Context, string, io.Reader) error // nil: one byte more than limit is returned
 }
 
 // exchange returns the answer of a call that succeeded, limit bytes of its body or one more, else nil.
@@ -215,7 +228,7 @@ func (c *Client) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 	if success {
 		return Outcome{Class: Done, Status: resp.StatusCode}, &Answer{ContentType: contentType, Body: body}
 	}
-	return classify(resp, body), nil
+	return classify(resp, body, k.permanent), nil
 }
 
 // troubled is the outcome of the first of errs that is a TroubleError, unless the call was cut; nil: none is.
@@ -273,18 +286,29 @@ func refusedConnection(err error) bool {
 	return errors.As(err, &cert) || errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial"
 }
 
+// permanent reports whether a status means that the same call will always be refused, unless the mapping says which do.
+// Of 4xx those don't that tell what is not there, or not possible, just now: a pod that gets ready, a route that is being
+// changed (as in Knative's data plane, knative.dev/eventing/pkg/kncloudevents).
+func permanent(status int) bool {
+	switch status {
+	case http.StatusNotFound, http.StatusRequestTimeout, http.StatusConflict, http.StatusMisdirectedRequest, http.StatusLocked, http.StatusTooEarly:
+		return false
+	}
+	return status >= 400 && status < 500
+}
+
 // classify is for a response without success.
-func classify(resp *http.Response, body []byte) Outcome {
+func classify(resp *http.Response, body []byte, refused []int) Outcome {
 	o := Outcome{Status: resp.StatusCode}
 	switch s := resp.StatusCode; {
 	case s == http.StatusTooManyRequests || s == http.StatusServiceUnavailable:
 		o.Class, o.RetryAfter = NotNow, retryAfter(resp.Header.Get("Retry-After"), time.Now())
+	case refused != nil && slices.Contains(refused, s), refused == nil && permanent(s):
+		o.Class = Refused
 	case s == http.StatusBadGateway || s == http.StatusGatewayTimeout:
 		o.Class, o.GatewayErr = Failed, true
-	case s >= 400 && s < 500:
-		o.Class = Refused
 	default:
-		o.Class = Failed // 5xx; and 1xx and 3xx, which no function should answer
+		o.Class = Failed // 5xx, some 4xx; and 1xx and 3xx, which no function should answer
 	}
 	o.Reason = reason(resp.StatusCode, body)
 	return o

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -34,6 +35,11 @@ func sampleRecords(t *testing.T) []*record.Record {
 		{Time: at, Source: "/a"},
 		{
 			Time: at, Source: "/a", ContentType: "text/plain", Body: []byte("x"),
+			Request:    record.Request{Method: "PUT", Path: "/customers/a%20b", Query: "x=%C3%A9&y=\"1\""},
+			Attributes: []record.Attribute{{Name: "customer", Value: `a "b" 100% é €`}, {Name: "empty"}, {Name: "weird", Value: "%41 \\"}},
+		},
+		{
+			Time: at, Source: "/a", ContentType: "text/plain", Body: []byte("x"),
 			TraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", TraceState: "a=b",
 		},
 	}
@@ -56,6 +62,14 @@ func checkEvent(t *testing.T, e event.Event, r *record.Record) {
 	}
 	if string(e.Data()) != string(r.Body) || e.DataContentType() != r.ContentType {
 		t.Errorf("data %q of type %q, want %q of %q", e.Data(), e.DataContentType(), r.Body, r.ContentType)
+	}
+	if e.Subject() != r.Request.Path || r.Request.Method != "" && (e.Extensions()["weirmethod"] != r.Request.Method || e.Extensions()["weirquery"] != r.Request.Query) {
+		t.Errorf("subject %q, extensions %v", e.Subject(), e.Extensions())
+	}
+	for _, a := range r.Attributes {
+		if got, ok := e.Extensions()[a.Name]; got != a.Value || !ok {
+			t.Errorf("attribute %s is %q, want %q", a.Name, got, a.Value)
+		}
 	}
 	if r.TraceParent != "" && (e.Extensions()["traceparent"] != r.TraceParent || e.Extensions()["tracestate"] != r.TraceState) {
 		t.Errorf("extensions %v", e.Extensions())
@@ -88,8 +102,24 @@ func TestBindingAgainstSDK(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		// The SDK leaves the values of headers as they are, though the binding says that they are percent-encoded.
+		for name, v := range e.Extensions() {
+			if text, ok := v.(string); ok {
+				e.SetExtension(name, unescape(t, text))
+			}
+		}
+		e.SetSubject(unescape(t, e.Subject()))
 		checkEvent(t, *e, r)
 	}
+}
+
+func unescape(t *testing.T, s string) string {
+	t.Helper()
+	u, err := url.PathUnescape(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
 }
 
 func TestRetryAfter(t *testing.T) {
@@ -120,7 +150,7 @@ func TestLargeAnswersAreCut(t *testing.T) {
 	defer c.Close()
 	rs := sampleRecords(t)[:1]
 	for _, path := range []string{"/", "/bad"} {
-		o := c.Call(t.Context(), srv.URL+path, rs, false, time.Minute)
+		o := c.Call(t.Context(), Batch{URL: srv.URL + path, Records: rs, Timeout: time.Minute})
 		if o.Class != Failed || len(o.Reason) > 2*maxReasonBytes {
 			t.Errorf("%s: %s %.100q", path, o.Class, o.Reason)
 		}
@@ -137,7 +167,7 @@ func TestCancelledCallsSayNothingAboutRecords(t *testing.T) {
 	defer srv.Close()
 	c := NewClient(1)
 	defer c.Close()
-	if o := c.Call(ctx, srv.URL, sampleRecords(t)[:1], false, time.Minute); o.Class != NotNow {
+	if o := c.Call(ctx, Batch{URL: srv.URL, Records: sampleRecords(t)[:1], Timeout: time.Minute}); o.Class != NotNow {
 		t.Errorf("%+v", o)
 	}
 }
@@ -357,6 +387,42 @@ func TestGatewayErrorsCountUnlessNoInstanceIsReady(t *testing.T) {
 		time.Sleep(unreadyGrace) //nolint:forbidigo // synctest: no real time passes
 		if class(bad) != Failed {
 			t.Error("502 counts again once the grace is over")
+		}
+	})
+}
+
+// TestLimiterQuiesces: no call starts any more, even while others are in flight; and after Resume they do.
+func TestLimiterQuiesces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := NewLimiter(2)
+		if err := l.Acquire(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		quiet, waits := make(chan error, 2), make(chan error, 1)
+		go func() { quiet <- l.Quiesce(t.Context()) }()
+		synctest.Wait()
+		go func() { waits <- l.Acquire(t.Context()) }()
+		synctest.Wait()
+		if len(quiet) != 0 || len(waits) != 0 {
+			t.Fatal("a call started, or the one in flight was forgotten")
+		}
+		l.Release(Outcome{Class: Done})
+		synctest.Wait()
+		if len(quiet) != 1 || len(waits) != 0 || <-quiet != nil {
+			t.Fatal("it is not quiet once none is in flight, or a call started")
+		}
+		l.Resume()
+		if err := <-waits; err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := l.Quiesce(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("got %v while a call is in flight", err)
+		}
+		l.Resume()
+		if err := l.Acquire(t.Context()); err != nil {
+			t.Fatal(err)
 		}
 	})
 }

@@ -18,6 +18,7 @@ type Limiter struct {
 	cap      int
 	limit    int       // 1 to cap
 	inFlight int       // calls between Acquire and Release
+	held     bool      // no call starts until Resume
 	credit   int       // calls that got through since the last step up
 	resume   time.Time // no call starts before
 	strikes  int       // "not now" in a row
@@ -74,7 +75,7 @@ func (l *Limiter) Acquire(ctx context.Context) error {
 	for {
 		l.mu.Lock()
 		wait := l.resume.Sub(l.now())
-		if wait <= 0 && l.inFlight < l.limit {
+		if wait <= 0 && l.inFlight < l.limit && !l.held {
 			l.inFlight++
 			l.mu.Unlock()
 			return nil
@@ -92,6 +93,32 @@ func (l *Limiter) Acquire(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// Quiesce lets no call start until Resume, and waits until none is in flight. When ctx ends before that, it returns why.
+func (l *Limiter) Quiesce(ctx context.Context) error {
+	for {
+		l.mu.Lock()
+		l.held = true
+		idle, changed := l.inFlight == 0, l.changed
+		l.mu.Unlock()
+		if idle {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Resume ends what Quiesce began.
+func (l *Limiter) Resume() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = false
+	l.wake()
 }
 
 // Cancel gives back what Acquire took, when no call was made.

@@ -16,7 +16,8 @@ type Attempt struct {
 	conn  *stream.Conn
 	queue catalog.Key
 	rec   *record.Record
-	state State // as it is stored
+	state State     // as it is stored
+	until time.Time // ErrWaiting
 }
 
 // The ways in which an attempt is not made because the one before it is not over, or was over just now.
@@ -27,8 +28,8 @@ var (
 	ErrLapsed = errors.New("job: the attempt has lapsed")
 )
 
-// Until is when the attempt has failed unless there was a sign of life.
-func (a *Attempt) Until() time.Time { return a.state.Until }
+// Until is when the attempt that is waited for has failed unless there was a sign of life, by the server's clock.
+func (a *Attempt) Until() time.Time { return a.until }
 
 // Cause is why an attempt that has lapsed did.
 func (a *Attempt) Cause() Error {
@@ -44,10 +45,10 @@ func (a *Attempt) Token() Token { return Token{a.queue, a.rec.ID, a.rec.Client, 
 // Begin makes the job running. It returns ErrFinal when there is nothing to do for this record: the job has ended, by
 // cancellation too, or the record is a copy that a later attempt has left behind. A job that had failed begins again
 // when its record was redriven since. With ErrWaiting and ErrLapsed it returns the attempt that was made before. It
-// doesn't wait for room: stream.ErrQueueFull and stream.ErrNoQueue are returned at once.
+// doesn't wait for room: stream.ErrQueueFull and stream.ErrNoQueue are returned at once. now is by the server's clock.
 func Begin(ctx context.Context, conn *stream.Conn, queue catalog.Key, rec *record.Record, now time.Time) (*Attempt, error) {
 	a := &Attempt{conn: conn, queue: queue, rec: rec}
-	look := rec.Attempts > 0 || !rec.Redriven.IsZero() // most others have no state yet: that is not asked for first
+	look := rec.Attempts > 0 || rec.Redrives > 0 // most others have no state yet: that is not asked for first
 	for ; ; look = true {
 		former := &State{}
 		if look {
@@ -74,18 +75,19 @@ func Begin(ctx context.Context, conn *stream.Conn, queue catalog.Key, rec *recor
 // begin replaces former, whose seq is 0 when nothing is stored.
 func (a *Attempt) begin(ctx context.Context, former *State, now time.Time) error {
 	rec, fingerprint := a.rec, Fingerprint(a.rec)
-	redriven := rec.Redriven.After(former.Changed)
+	redriven := rec.Redrives > former.Redrives
 	switch {
 	case former.seq == 0:
 	case former.Print != "" && former.Print != fingerprint:
 		return ErrFinal // its client was told that the idempotency key is another request's
 	case former.Status.Final() && (former.Status != Failed || !redriven):
 		return ErrFinal
-	case former.passed(rec) && !redriven:
+	case !redriven && former.passed(rec):
 		return ErrFinal
-	case former.Status == Running && !former.Until.IsZero() && former.Attempts == rec.Attempts+1: // else its failure is counted already
+	case former.Status == Running && former.waiting() && !redriven && former.Attempts == rec.Attempts+1: // else its failure is counted already
 		a.state = *former
-		if !former.Broken && now.Before(former.Until) {
+		a.until = former.stored.Add(former.Heartbeat)
+		if !former.Broken && now.Before(a.until) {
 			return ErrWaiting
 		}
 		if !former.Broken {
@@ -99,8 +101,8 @@ func (a *Attempt) begin(ctx context.Context, former *State, now time.Time) error
 		return ErrLapsed
 	}
 	a.state = State{
-		Status: Running, Attempts: rec.Attempts + 1, Created: time.UnixMilli(rec.Time.UnixMilli()).UTC(), Started: now.UTC(), Changed: now.UTC(),
-		Error: former.Error, Print: fingerprint, seq: former.seq,
+		Status: Running, Attempts: rec.Attempts + 1, Created: time.UnixMilli(rec.Time.UnixMilli()).UTC(), Started: now.UTC(), Changed: now,
+		Error: former.Error, Print: fingerprint, Redrives: rec.Redrives, seq: former.seq,
 	}
 	if former.seq != 0 {
 		a.state.Created = former.Created
@@ -112,7 +114,7 @@ func (a *Attempt) begin(ctx context.Context, former *State, now time.Time) error
 // due. That one has a record of its own, because the failure of an attempt is stored as a state only after the record
 // of the next one is durable.
 func (s *State) passed(rec *record.Record) bool {
-	return s.Status == Queued && s.Attempts > rec.Attempts || s.Status == Running && s.Attempts > rec.Attempts+1
+	return s.Redrives > rec.Redrives || s.Status == Queued && s.Attempts > rec.Attempts || s.Status == Running && s.Attempts > rec.Attempts+1
 }
 
 // stored is the job's state; nil: none. One that can't be read counts as queued: it must not bring the record back for
@@ -184,11 +186,12 @@ func (a *Attempt) Succeed(ctx context.Context, r Result, body []byte, now time.T
 	return a.end(ctx, &s, body, nil)
 }
 
-// Wait stores that the function goes on with the attempt after its answer, and by when there must be a sign of life.
+// Wait stores that the function goes on with the attempt after its answer, and within what time there must be a sign of
+// life. now is by the server's clock.
 // ErrFinal means that the job has ended meanwhile, ErrLapsed that the function has said that the attempt failed.
 func (a *Attempt) Wait(ctx context.Context, heartbeat time.Duration, now time.Time) error {
 	s := a.state
-	s.Until, s.Heartbeat = now.Add(heartbeat).UTC(), heartbeat
+	s.Heartbeat, a.until = heartbeat, now.Add(heartbeat)
 	return a.end(ctx, &s, nil, func(there *State) error {
 		if there.Broken {
 			a.state = *there
@@ -202,7 +205,7 @@ func (a *Attempt) Wait(ctx context.Context, heartbeat time.Duration, now time.Ti
 // Fail stores that the job has failed for good. ErrFinal means that it was cancelled.
 func (a *Attempt) Fail(ctx context.Context, e Error, now time.Time) error {
 	s := a.state
-	s.Status, s.Changed, s.Finished, s.Error = Failed, now.UTC(), now.UTC(), &e
+	s.Status, s.Changed, s.Finished, s.Error = Failed, now, now, &e
 	s.leave()
 	return a.end(ctx, &s, nil, nil)
 }
@@ -212,7 +215,7 @@ func (a *Attempt) Fail(ctx context.Context, e Error, now time.Time) error {
 // ErrFinal means that the job has ended or that attempt has begun.
 func (a *Attempt) Requeue(ctx context.Context, e *Error, now time.Time) error {
 	s := a.state
-	s.Status, s.Changed, s.Progress = Queued, now.UTC(), nil
+	s.Status, s.Changed, s.Progress = Queued, now, nil
 	s.leave()
 	if e != nil {
 		s.Error = e
@@ -220,7 +223,7 @@ func (a *Attempt) Requeue(ctx context.Context, e *Error, now time.Time) error {
 		s.Attempts--
 	}
 	return a.end(ctx, &s, nil, func(there *State) error {
-		if e != nil && there.Started.After(s.Started) {
+		if e != nil && (there.Redrives > s.Redrives || there.Attempts > s.Attempts) {
 			return ErrFinal // the record of the next attempt is durable before, so that may have begun
 		}
 		return nil

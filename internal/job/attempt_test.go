@@ -54,8 +54,16 @@ func TestCopiesLeftBehind(t *testing.T) {
 		t.Errorf("an attempt that has failed takes the next one's place: %v", err)
 	}
 	redriven := stale // its dead letter was stored, its end was not
-	redriven.Redriven = now.Add(time.Hour)
-	begin(t, conn, queue, &redriven, now.Add(2*time.Hour))
+	redriven.Redrive()
+	begin(t, conn, queue, &redriven, now)
+	again := redriven // redriven twice: the redrive was killed, and run again
+	dropped("it was redriven")
+	if err := begin(t, conn, queue, &again, now).Requeue(t.Context(), &job.Error{Detail: "no"}, now); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := job.Begin(t.Context(), conn, queue, &again, now); !errors.Is(err, job.ErrFinal) {
+		t.Errorf("the second copy of a redriven record: %v", err)
+	}
 }
 
 // TestFailureThatIsCounted: a record whose failure is counted begins its next attempt although the state still says that
@@ -84,10 +92,10 @@ func TestLapseAgainstSignOfLife(t *testing.T) {
 		if err := a.Wait(t.Context(), time.Minute, rec.Time); err != nil {
 			t.Fatal(err)
 		}
-		late := rec.Time.Add(2 * time.Minute)
+		late := time.Now().Add(time.Minute) // too late for what is stored, not for what is going to be
 		var wg sync.WaitGroup
 		var sign error
-		wg.Go(func() { sign = job.Alive(t.Context(), conn, a.Token(), nil, late) })
+		wg.Go(func() { sign = job.Alive(t.Context(), conn, a.Token(), nil) })
 		again, err := job.Begin(t.Context(), conn, queue, rec, late)
 		wg.Wait()
 		switch {
@@ -116,7 +124,7 @@ func TestReportsAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := job.FailBy(t.Context(), conn, a.Token(), job.Error{Detail: "no"}, now); err != nil {
+		if err := job.FailBy(t.Context(), conn, a.Token(), job.Error{Detail: "no"}); err != nil {
 			t.Errorf("a failure: %v", err)
 		}
 	}
@@ -133,7 +141,7 @@ func TestReportsAgain(t *testing.T) {
 	if _, err := job.SucceedBy(t.Context(), conn, a.Token(), job.Result{}, []byte("else"), now); !errors.Is(err, job.ErrOver) {
 		t.Errorf("another result: %v", err)
 	}
-	if err := job.FailBy(t.Context(), conn, a.Token(), job.Error{Detail: "no"}, now); !errors.Is(err, job.ErrOver) {
+	if err := job.FailBy(t.Context(), conn, a.Token(), job.Error{Detail: "no"}); !errors.Is(err, job.ErrOver) {
 		t.Errorf("a failure after the success: %v", err)
 	}
 }
@@ -144,7 +152,7 @@ func TestTextsWithoutEnd(t *testing.T) {
 	rec, id := newJob(t, queue)
 	long := "x" + strings.Repeat("é", 1<<19)
 	a := begin(t, conn, queue, rec, rec.Time)
-	if err := job.Alive(t.Context(), conn, a.Token(), &job.Progress{Message: long}, rec.Time); err != nil {
+	if err := job.Alive(t.Context(), conn, a.Token(), &job.Progress{Message: long}); err != nil {
 		t.Fatal(err)
 	}
 	fits := func(text string) bool {

@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
-	"encoding/base64"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"slices"
@@ -18,9 +16,6 @@ import (
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
 )
-
-// FeedsPath is below what clients ask about feeds.
-const FeedsPath = "/feeds/"
 
 // Feed is what a client shows to submit jobs as its own, and to be told of all of them. Nothing of it is stored: whoever
 // knows its text is the client.
@@ -42,26 +37,20 @@ func NewFeed() (f Feed) {
 
 // Text signs it, or returns ErrNoKeys. It is good as long as the key of now is kept.
 func (f Feed) Text(ring sign.Ring, now time.Time) (string, error) {
-	key, mac, ok := ring.Sign(now, purposeFeed, f.secret[:])
+	text, ok := ring.Seal(now, purposeFeed, f.secret[:])
 	if !ok {
 		return "", ErrNoKeys
 	}
-	b := append(binary.BigEndian.AppendUint32(nil, key), f.secret[:]...)
-	return base64.RawURLEncoding.EncodeToString(append(b, mac[:]...)), nil
+	return text, nil
 }
 
 // ParseFeed reads what Text wrote, or returns ErrNoFeed.
 func ParseFeed(text string, ring sign.Ring) (f Feed, err error) {
-	const size = sign.KeyIDBytes + feedBytes + sign.MACBytes
-	b, err := base64.RawURLEncoding.Strict().DecodeString(text)
-	if err != nil || len(b) != size || len(text) != base64.RawURLEncoding.EncodedLen(size) {
+	s, ok := sign.Unseal(text, feedBytes, feedBytes)
+	if !ok || !s.Verify(ring, purposeFeed) {
 		return f, ErrNoFeed
 	}
-	secret, mac := b[sign.KeyIDBytes:sign.KeyIDBytes+feedBytes], b[sign.KeyIDBytes+feedBytes:]
-	if !ring.Verify(binary.BigEndian.Uint32(b), mac, purposeFeed, secret) {
-		return f, ErrNoFeed
-	}
-	copy(f.secret[:], secret)
+	copy(f.secret[:], s.Body)
 	return f, nil
 }
 

@@ -92,7 +92,7 @@ func TestStates(t *testing.T) {
 		t.Errorf("it begins again: %v", err)
 	}
 	redriven := *rec
-	redriven.Attempts, redriven.Redriven = 0, now.Add(time.Second)
+	redriven.Redrive()
 	if a, err = job.Begin(t.Context(), conn, queue, &redriven, now.Add(2*time.Second)); err != nil {
 		t.Fatalf("redriven: %v", err)
 	}
@@ -105,7 +105,7 @@ func TestStates(t *testing.T) {
 	if s := get(job.Succeeded, 1, "done"); s.Error != nil || s.Result.ContentType != "text/plain" || s.Result.Size != 4 {
 		t.Errorf("%+v", s)
 	}
-	redriven.Redriven = now.Add(hour)
+	redriven.Redrive()
 	if _, err := job.Begin(t.Context(), conn, queue, &redriven, now); !errors.Is(err, job.ErrFinal) {
 		t.Errorf("what has succeeded is redriven: %v", err)
 	}
@@ -329,4 +329,38 @@ func TestSucceedTwice(t *testing.T) {
 	if err := other.Succeed(t.Context(), result, nil, rec.Time); !errors.Is(err, job.ErrFinal) {
 		t.Errorf("another: %v", err)
 	}
+}
+
+// TestTimesAreUTC whatever the zone of whoever stores them.
+func TestTimesAreUTC(t *testing.T) {
+	conn, queue := newQueue(t)
+	now := time.Now().In(time.FixedZone("here", 2*60*60))
+	check := func(when string, s *job.State, err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range []time.Time{s.Created, s.Started, s.Changed, s.Finished} {
+			if at.Location() != time.UTC {
+				t.Errorf("%s: %s", when, at)
+			}
+		}
+	}
+	for what, end := range map[string]func(a *job.Attempt) error{
+		"succeeded": func(a *job.Attempt) error { return a.Succeed(t.Context(), job.Result{}, nil, now) },
+		"failed":    func(a *job.Attempt) error { return a.Fail(t.Context(), job.Error{}, now) },
+		"queued":    func(a *job.Attempt) error { return a.Requeue(t.Context(), &job.Error{}, now) },
+	} {
+		rec, id := newJob(t, queue)
+		if err := end(begin(t, conn, queue, rec, now)); err != nil {
+			t.Fatal(err)
+		}
+		s, _, err := job.Get(t.Context(), conn, id, hour, now)
+		check(what, s, err)
+	}
+	_, id := newJob(t, queue)
+	s, err := job.Cancel(t.Context(), conn, id, hour, now)
+	check("cancelled", s, err)
+	s, _, err = job.Get(t.Context(), conn, id, hour, now)
+	check("cancelled, asked for", s, err)
 }

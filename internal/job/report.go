@@ -14,13 +14,10 @@ import (
 var ErrOver = errors.New("job: the attempt is over")
 
 // Alive is a sign of life: the attempt may go on as long as the heartbeat says. p is nil for the progress there was.
-func Alive(ctx context.Context, conn *stream.Conn, t Token, p *Progress, now time.Time) error {
+func Alive(ctx context.Context, conn *stream.Conn, t Token, p *Progress) error {
 	_, _, err := report(ctx, conn, t, nil, func(s *State) {
 		if p != nil {
 			s.Progress = p
-		}
-		if !s.Until.IsZero() {
-			s.Until = now.Add(s.Heartbeat).UTC()
 		}
 	})
 	return err
@@ -43,17 +40,17 @@ func SucceedBy(ctx context.Context, conn *stream.Conn, t Token, r Result, body [
 
 // FailBy says that the attempt has failed. Whether there is another one its queue's owner decides, at once. It may be
 // said again, because the answer was lost.
-func FailBy(ctx context.Context, conn *stream.Conn, t Token, e Error, now time.Time) error {
-	s, _, err := report(ctx, conn, t, nil, func(s *State) { s.Error, s.Broken, s.Until = &e, true, now.UTC() })
+func FailBy(ctx context.Context, conn *stream.Conn, t Token, e Error) error {
+	s, _, err := report(ctx, conn, t, nil, func(s *State) { s.Error, s.Broken = &e, true })
 	again := errors.Is(err, ErrOver) && s.of(t) && s.Status == Running && s.Broken
 	if err != nil && !again {
 		return err
 	}
-	return conn.Hasten(ctx, t.Queue, t.Record, now)
+	return conn.Hasten(ctx, t.Queue, t.Record)
 }
 
 func (s *State) succeed(r Result, now time.Time) {
-	s.Status, s.Changed, s.Finished, s.Error = Succeeded, now.UTC(), now.UTC(), nil
+	s.Status, s.Changed, s.Finished, s.Error = Succeeded, now, now, nil
 	s.leave()
 	s.Result = &r
 }
@@ -100,8 +97,11 @@ func Over(ctx context.Context, conn *stream.Conn, t Token) (bool, error) {
 	}
 }
 
+// waiting reports whether the function goes on with the attempt after its answer.
+func (s *State) waiting() bool { return s.Heartbeat > 0 }
+
 // leave forgets what only an attempt that goes on after its call has.
-func (s *State) leave() { s.Until, s.Heartbeat, s.Broken = time.Time{}, 0, false }
+func (s *State) leave() { s.Heartbeat, s.Broken = 0, false }
 
 // of reports whether t's attempt is the job's latest. s is nil when there is no state.
 func (s *State) of(t Token) bool { return s != nil && s.Started.Equal(t.Started) }

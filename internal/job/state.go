@@ -43,19 +43,25 @@ type State struct {
 	// Print is the fingerprint of the request, by which another one under the same idempotency key is noticed.
 	Print string `json:"print,omitempty"`
 
-	// Running, once the function has answered that it goes on: the attempt has failed when there is no sign of life
-	// until Until, or when Broken, which the function said. A sign of life makes Until as late as Heartbeat from then.
-	Until     time.Time     `json:"until,omitzero"`
+	// Redrives is how often the record that the latest attempt was at had been redriven.
+	Redrives int `json:"redrives,omitempty"`
+
+	// Running, once the function has answered that it goes on: the attempt has failed when the state is older than
+	// Heartbeat, or when Broken, which the function said. A sign of life is a state that is stored anew.
 	Heartbeat time.Duration `json:"heartbeat,omitempty"`
 	Broken    bool          `json:"broken,omitempty"`
 
-	seq uint64 // of the stream; 0: nothing is stored
-	sum uint32 // of the text that is stored
+	seq    uint64    // of the stream; 0: nothing is stored
+	sum    uint32    // of the text that is stored
+	stored time.Time // by the server's clock; zero unless it was read to decide on the next attempt
 }
 
 // Version is higher for a later state of the job; 0: nothing is stored. That holds as long as the queue's streams do: what
-// clients bring back is compared as Version(s).
+// clients bring back is compared with Sum as well.
 func (s *State) Version() uint64 { return s.seq }
+
+// Sum is a checksum of the state as it is stored, without its result.
+func (s *State) Sum() uint32 { return s.sum }
 
 // keptAs says as what text s is stored, and where.
 func (s *State) keptAs(header string, seq uint64) {
@@ -94,6 +100,12 @@ func Fingerprint(r *record.Record) string {
 	if in := r.Input; in != nil {
 		_, _ = fmt.Fprintf(h, "%d:%s", in.Size, in.ETag)
 	}
+	if q := r.Request; q != (record.Request{}) { // there is none in records of format 1
+		_, _ = fmt.Fprintf(h, "%s %q %q", q.Method, q.Path, q.Query)
+	}
+	for _, a := range r.Attributes {
+		_, _ = fmt.Fprintf(h, "%s=%q", a.Name, a.Value)
+	}
 	h.Write(r.Body)
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:16])
 }
@@ -101,6 +113,9 @@ func Fingerprint(r *record.Record) string {
 // encode cuts texts: a state that fits in no message would bring its record back for ever. The header of one holds
 // 64 KiB.
 func (s *State) encode() (string, error) {
+	for _, t := range []*time.Time{&s.Created, &s.Started, &s.Changed, &s.Finished} {
+		*t = t.UTC() // clients see them
+	}
 	if s.Error != nil {
 		s.Error = &Error{s.Error.Status, record.CutReason(s.Error.Detail)}
 	}

@@ -47,6 +47,7 @@ func load(ctx context.Context, conn *stream.Conn, queue catalog.Key, id stream.J
 		return nil, nil, err
 	}
 	s, err := decode(st.Header, st.Seq)
+	s.stored = st.Stored
 	return s, st.Body, err
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -235,6 +236,9 @@ func (c *compiler) route(s *subject, path string, r *v1alpha1.Route) catalog.Rou
 	if r.Schema != nil {
 		out.Schema = json.RawMessage(r.Schema.Raw)
 	}
+	for _, name := range slices.Sorted(maps.Keys(r.Attributes)) {
+		out.Attributes = append(out.Attributes, catalog.Attribute{Name: name, From: string(r.Attributes[name]), Required: slices.Contains(r.Required, name)})
+	}
 	if r.Queue != nil {
 		key := catalog.Key{Namespace: s.key.Namespace, Name: r.Queue.Name}
 		c.needQueue(s, path+".queue.name", key)
@@ -311,6 +315,7 @@ func (c *compiler) mapping(s *subject, m *v1alpha1.EventSourceMapping, queue cat
 			InitialBackoff: spec.Retry.InitialBackoff.Duration,
 			MaxBackoff:     spec.Retry.MaxBackoff.Duration,
 			MaxAge:         spec.Retry.MaxAge.Duration,
+			Permanent:      statuses(spec.Retry.PermanentStatuses),
 		},
 		BisectOnError:  spec.BisectOnError,
 		MaxResultBytes: c.queues[queue].Objects.MaxObject(),
@@ -420,6 +425,16 @@ func (c *compiler) bundle() *Bundle {
 		b.Services = append(b.Services, c.services[k].Service)
 	}
 	return b
+}
+
+// statuses is nil for none: then the defaults hold.
+func statuses(list []int32) []int {
+	var out []int
+	for _, s := range list {
+		out = append(out, int(s))
+	}
+	slices.Sort(out)
+	return out
 }
 
 func throttle(t *v1alpha1.Throttle) *catalog.Throttle {

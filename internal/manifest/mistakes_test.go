@@ -26,6 +26,42 @@ func TestMistakes(t *testing.T) {
 			`a.yaml:10: API shop: spec.routes[0].queue.tint: unknown field; known here: name`,
 		},
 		{
+			"attribute that names nothing",
+			"    queue: {name: orders}",
+			"    attributes: {customer: body.sku}\n    queue: {name: orders}",
+			`a.yaml:10: API shop: spec.routes[0].attributes[customer]: Invalid value: "body.sku": must be path.NAME, query.NAME, header.NAME or body:/json/pointer`,
+		},
+		{
+			"attribute of a wildcard that the path has not",
+			"    queue: {name: orders}",
+			"    attributes: {customer: path.id}\n    queue: {name: orders}",
+			`a.yaml:10: API shop: spec.routes[0].attributes[customer]: Invalid value: "path.id": the route's path /orders has no wildcard {id}: it has no wildcard`,
+		},
+		{
+			"attribute with a name of CloudEvents'",
+			"    queue: {name: orders}",
+			"    attributes: {source: query.s}\n    queue: {name: orders}",
+			`a.yaml:10: API shop: spec.routes[0].attributes[source]: Invalid value: "source": is an attribute that events have already, or begins with "weir": choose another name`,
+		},
+		{
+			"attribute with a name of Weir's",
+			"    queue: {name: orders}",
+			"    attributes: {weirx: query.s}\n    queue: {name: orders}",
+			`a.yaml:10: API shop: spec.routes[0].attributes[weirx]: Invalid value: "weirx": is an attribute that events have already, or begins with "weir": choose another name`,
+		},
+		{
+			"attribute with a capital",
+			"    queue: {name: orders}",
+			"    attributes: {myId: query.s}\n    queue: {name: orders}",
+			`a.yaml:10: API shop: spec.routes[0].attributes[myId]: Invalid value: "myId": must have 1 to 20 lower-case letters and digits, as CloudEvents asks`,
+		},
+		{
+			"required attribute that isn't named",
+			"    queue: {name: orders}",
+			"    attributes: {customer: query.c}\n    required: [tenant]\n    queue: {name: orders}",
+			`a.yaml:11: API shop: spec.routes[0].required[0]: Not found: "tenant"`,
+		},
+		{
 			"ordering key of a route",
 			"queue: {name: orders}",
 			"queue: {name: orders, orderingKey: /customer}",
@@ -241,8 +277,8 @@ a.yaml:13: API shop: spec.routes[1].function.name: there is no Knative Service "
 		{
 			"reserved path",
 			"path: /orders}",
-			"path: /healthz}",
-			`a.yaml:8: API shop: spec.routes[0].match.path: Invalid value: "/healthz": is the gateway's own; choose another path`,
+			"path: /weir/x}",
+			`a.yaml:8: API shop: spec.routes[0].match.path: Invalid value: "/weir/x": is Weir's own, as all below /weir/; choose another path`,
 		},
 		{
 			"no target",
@@ -465,12 +501,6 @@ a.yaml:43: Service writer: metadata.name: is the name of another Service too (a.
 			"  - name: get\n",
 			"  - name: overlap\n    match: {method: GET, path: \"/{kind}/7\"}\n    function: {name: reader}\n  - name: get\n",
 			`a.yaml:15: API shop: spec.routes[2].match: GET /orders/{id} collides with route overlap of API shop (a.yaml:11): GET /orders/{id} and GET /{kind}/7 both match some paths, like "/orders/7". But neither is more specific than the other. GET /orders/{id} matches "/orders/id", but GET /{kind}/7 doesn't. GET /{kind}/7 matches "/kind/7", but GET /orders/{id} doesn't; change the method or the path of one`,
-		},
-		{
-			"HEAD over a reserved path",
-			"{method: GET, path: \"/orders/{id}\"}",
-			"{method: HEAD, path: \"/{page}\"}",
-			`a.yaml:12: API shop: spec.routes[1].match: HEAD /{page} collides with the gateway's own /healthz: HEAD /{page} matches fewer methods than GET /healthz, but has a more general path pattern; change the method or the path of one`,
 		},
 		{
 			"no concurrency for a url",

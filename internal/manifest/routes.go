@@ -4,8 +4,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-
-	"github.com/weir-dev/weir/api/v1alpha1"
 )
 
 // routeTable finds routes that collide, by the rules that the gateway matches with: ServeMux's own.
@@ -15,14 +13,8 @@ type routeTable struct {
 	order  []string          // the patterns, as they came
 }
 
-// newRouteTable knows the gateway's own paths. The gateway registers them for GET, which is why a GET
-// route such as /{page} is no collision; that no route has exactly such a path is checked by API.Validate.
 func newRouteTable() *routeTable {
-	t := &routeTable{mux: http.NewServeMux(), routes: map[string]string{}}
-	for _, path := range v1alpha1.ReservedPaths() {
-		_ = t.add(http.MethodGet, path, "the gateway's own "+path)
-	}
-	return t
+	return &routeTable{mux: http.NewServeMux(), routes: map[string]string{}}
 }
 
 // add registers a route, or says which other route it collides with and why. A method or path that is

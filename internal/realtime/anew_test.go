@@ -7,6 +7,8 @@ import (
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/jobapi"
+	"github.com/weir-dev/weir/internal/ownpath"
 )
 
 // anew deletes the queue and makes it again.
@@ -74,8 +76,8 @@ func TestVersionOfQueueMadeAnew(t *testing.T) {
 	b.anew()
 	w.do(w.begin)
 	present := first(t, b, w, "")
-	seq, _ := job.ParseVersion(present.doc.Version)
-	if was, ok := job.ParseVersion(former.doc.Version); !ok || was <= seq {
+	seq, _ := jobapi.ParseVersion(present.doc.Version)
+	if was, ok := jobapi.ParseVersion(former.doc.Version); !ok || was <= seq {
 		t.Fatalf("%s, then %s", former.doc.Version, present.doc.Version)
 	}
 	sameSeq := present.doc.Version[:len(present.doc.Version)-8] + former.doc.Version[len(former.doc.Version)-8:]
@@ -96,9 +98,9 @@ func TestVersionOfQueueMadeAnew(t *testing.T) {
 
 func connect(t *testing.T, b *bench, w *work, after string) (events, socket listener) {
 	t.Helper()
-	e := must[*eventClient](t)(b.listen(t.Context(), "/jobs/"+w.text+"/events", after))
+	e := must[*eventClient](t)(b.listen(t.Context(), ownpath.Jobs+w.text+"/events", after))
 	t.Cleanup(e.close)
-	s := must[*socketClient](t)(b.dial(t.Context(), "/jobs/"+w.text+"/socket?after="+after))
+	s := must[*socketClient](t)(b.dial(t.Context(), ownpath.Jobs+w.text+"/socket?after="+after))
 	t.Cleanup(s.close)
 	return e, s
 }

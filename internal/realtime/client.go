@@ -10,6 +10,7 @@ import (
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/jobapi"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/stream"
 )
@@ -123,14 +124,14 @@ func (f *clientFeed) next(ctx context.Context) (told, error) {
 		return told{}, err
 	}
 	var body []byte
-	if job.Shows(p.state) {
+	if jobapi.Shows(p.state) {
 		at, b, err := job.Get(ctx, f.s.cfg.Conn, p.id, f.s.queues.Load().maxAges[p.id.Queue], time.Now())
 		if err == nil && at.Version() == p.state.Version() { // else the client asks for the result itself
 			body = b
 		}
 	}
 	f.told[p.id.Queue] = p.at
-	d := job.NewDocument(text, p.state, body)
+	d := jobapi.NewDocument(text, p.state, body)
 	d.Position = f.position()
 	return told{any: true, doc: &d}, nil
 }

@@ -16,6 +16,8 @@ import (
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/jobapi"
+	"github.com/weir-dev/weir/internal/ownpath"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/testkit"
 )
@@ -28,7 +30,7 @@ func (b *bench) feedOf() (path string, client record.Client) {
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return job.FeedsPath + text, f.Client()
+	return ownpath.Feeds + text, f.Client()
 }
 
 // each connects by both protocols, to go on after a position.
@@ -96,7 +98,7 @@ func TestFeed(t *testing.T) {
 		expect(l, `running succeeded "two"`, `begun succeeded "three"`, "begun2 running")
 		l.close()
 	}
-	for _, bad := range []string{path[:len(path)-1], path + "A", job.FeedsPath + "x", job.FeedsPath + done.text} {
+	for _, bad := range []string{path[:len(path)-1], path + "A", ownpath.Feeds + "x", ownpath.Feeds + done.text} {
 		if l, err := b.listen(t.Context(), bad+"/events", ""); err != nil || l.resp.StatusCode != http.StatusNotFound {
 			t.Errorf("%s: %v, %v", bad, l.resp.Status, err)
 		}
@@ -137,7 +139,7 @@ func TestFeedOfMany(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: after %d: %v", what, i, err)
 			}
-			v, ok := job.ParseVersion(e.doc.Version)
+			v, ok := jobapi.ParseVersion(e.doc.Version)
 			if !ok || v <= last {
 				t.Fatalf("%s: %s after %d", what, e.doc.Version, last)
 			}
@@ -225,7 +227,7 @@ func TestFeedRace(t *testing.T) {
 func TestFeedOfOtherQueues(t *testing.T) {
 	b := start(t)
 	path, _ := b.feedOf()
-	feed, err := b.server.newClientFeed(path[len(job.FeedsPath):], "", func() {})
+	feed, err := b.server.newClientFeed(path[len(ownpath.Feeds):], "", func() {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,7 +277,7 @@ func TestEventSourceComesBack(t *testing.T) {
 	path, _ := b.feedOf()
 	w := b.submit()
 	b.server.cfg.MaxConnections = 0
-	for _, path := range []string{path, "/jobs/" + w.text} {
+	for _, path := range []string{path, "/weir/jobs/" + w.text} {
 		l := must[*eventClient](t)(b.listen(t.Context(), path+"/events", ""))
 		e, err := l.next()
 		if l.close(); err != nil || l.resp.StatusCode != http.StatusOK || e.kind != "close" || e.doc.Code != closeAway.code {

@@ -9,8 +9,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/weir-dev/weir/function"
 	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/jobapi"
+	"github.com/weir-dev/weir/internal/problem"
 )
 
 // maxEventJobs bounds the jobs of one stream of events: their ids are in its address.
@@ -30,8 +31,8 @@ func (s *Server) events(w http.ResponseWriter, req *http.Request) {
 		texts = []string{one}
 	}
 	if len(texts) == 0 || len(texts) > maxEventJobs {
-		function.Problem{
-			Type: function.ProblemBadRequest, Status: http.StatusBadRequest, Title: "Which jobs?",
+		problem.Problem{
+			Type: problem.BadRequest, Status: http.StatusBadRequest, Title: "Which jobs?",
 			Detail: fmt.Sprintf("The query must name 1 to %d jobs, as in ?id=A&id=B, not %d. A WebSocket takes more.", maxEventJobs, len(texts)),
 		}.Write(w)
 		return
@@ -43,7 +44,7 @@ func (s *Server) events(w http.ResponseWriter, req *http.Request) {
 	for i, text := range texts {
 		id, maxAge, err := s.parse(text)
 		if err != nil {
-			errNoJob.Write(w)
+			problem.UnknownJob().Write(w)
 			return
 		}
 		after := ""
@@ -195,7 +196,7 @@ func (e *eventStream) write(text string) error {
 		h.Set("Content-Type", "text/event-stream")
 		h.Set("Cache-Control", "no-store")
 		h.Set("X-Accel-Buffering", "no") // proxies that heed it pass each event on at once
-		text = job.RetryEvent(job.ComeBack()) + text
+		text = jobapi.RetryEvent(jobapi.ComeBack()) + text
 	}
 	if text == "" {
 		return nil
@@ -211,7 +212,7 @@ func (e *eventStream) write(text string) error {
 
 // bye says why the stream ends.
 func (e *eventStream) bye(c closing) error {
-	return e.write(job.CloseEvent(c.code, c.reason))
+	return e.write(jobapi.CloseEvent(c.code, c.reason))
 }
 
 // lifetime is how long a connection may last.
@@ -227,7 +228,7 @@ type closing struct {
 var (
 	closeEnded = closing{1000, "the job has ended"}               //nolint:gochecknoglobals // constant
 	closeLife  = closing{1001, "reconnect"}                       //nolint:gochecknoglobals // constant
-	closeAway  = closing{job.CodeAway, "try again later"}         //nolint:gochecknoglobals // constant
+	closeAway  = closing{jobapi.CodeAway, "try again later"}      //nolint:gochecknoglobals // constant
 	closeSlow  = closing{4008, "too slow: reconnect and go on"}   //nolint:gochecknoglobals // constant
 	closeIdle  = closing{4001, "no job was watched for too long"} //nolint:gochecknoglobals // constant
 )

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/jobapi"
 	"github.com/weir-dev/weir/internal/stream"
 )
 
@@ -35,9 +36,9 @@ type source interface {
 
 // told is what next took.
 type told struct {
-	any  bool          // else nothing waits now
-	doc  *job.Document // nil: the client has it already
-	over *followed     // a job that has ended
+	any  bool             // else nothing waits now
+	doc  *jobapi.Document // nil: the client has it already
+	over *followed        // a job that has ended
 }
 
 // feed is what is to be told one client of the jobs that it follows: of each the present state, then every later one,
@@ -82,7 +83,7 @@ type pending struct {
 // newJob is a job to follow. after is the version that the client has already; empty: none.
 func (f *feed) newJob(id job.ID, text string, maxAge time.Duration, after string) *followed {
 	j := &followed{feed: f, id: id, text: text, maxAge: maxAge}
-	if v, ok := job.ParseVersion(after); ok {
+	if v, ok := jobapi.ParseVersion(after); ok {
 		j.sent, j.version, j.said = true, v, after
 	}
 	return j
@@ -200,7 +201,7 @@ func (f *feed) first() (pending, error) {
 
 // show returns the state as it is sent, or nil when it isn't later than what was. What is looked up is the present state,
 // so it is sent unless it is the very one that the client has: one that comes before it is of a queue that was made anew.
-func (j *followed) show(ctx context.Context, s *job.State) (*job.Document, error) {
+func (j *followed) show(ctx context.Context, s *job.State) (*jobapi.Document, error) {
 	var body []byte
 	another := false
 	switch {
@@ -210,19 +211,19 @@ func (j *followed) show(ctx context.Context, s *job.State) (*job.Document, error
 			return nil, err
 		}
 		s, body = at, b
-		another = j.said != job.Version(s) && s.Status != job.Expired
-	case job.Shows(s) && j.later(s):
+		another = j.said != jobapi.Version(s) && s.Status != job.Expired
+	case jobapi.Shows(s) && j.later(s):
 		// Else the client asks for the result itself.
 		if at, b, err := job.Get(ctx, j.feed.s.cfg.Conn, j.id, j.maxAge, time.Now()); err == nil && at.Version() == s.Version() {
 			s, body = at, b
 		}
 	}
 	if !j.later(s) && !another {
-		j.final = j.final || s.Status.Final() && job.Version(s) == j.said // the client had it when it came
+		j.final = j.final || s.Status.Final() && jobapi.Version(s) == j.said // the client had it when it came
 		return nil, nil                                                   //nolint:nilnil // documented
 	}
-	j.sent, j.version, j.said, j.final = true, s.Version(), job.Version(s), s.Status.Final()
-	d := job.NewDocument(j.text, s, body)
+	j.sent, j.version, j.said, j.final = true, s.Version(), jobapi.Version(s), s.Status.Final()
+	d := jobapi.NewDocument(j.text, s, body)
 	return &d, nil
 }
 

@@ -21,9 +21,10 @@ import (
 	"github.com/coder/websocket"
 	"go.uber.org/goleak"
 
-	"github.com/weir-dev/weir/function"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/jobapi"
+	"github.com/weir-dev/weir/internal/problem"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
@@ -261,12 +262,12 @@ func must[T any](t testing.TB) func(T, error) T {
 func TestEachStateOnce(t *testing.T) {
 	b := start(t)
 	w := b.submit()
-	sse := must[*eventClient](t)(b.listen(t.Context(), "/jobs/"+w.text+"/events", ""))
+	sse := must[*eventClient](t)(b.listen(t.Context(), "/weir/jobs/"+w.text+"/events", ""))
 	defer sse.close()
 	if ct := sse.resp.Header.Get("Content-Type"); sse.resp.StatusCode != http.StatusOK || ct != "text/event-stream" {
 		t.Fatalf("%d %s", sse.resp.StatusCode, ct)
 	}
-	ws := must[*socketClient](t)(b.dial(t.Context(), "/jobs/"+w.text+"/socket"))
+	ws := must[*socketClient](t)(b.dial(t.Context(), "/weir/jobs/"+w.text+"/socket"))
 	defer ws.close()
 	both := func(status string, check func(e event) bool) (id string) {
 		t.Helper()
@@ -285,7 +286,7 @@ func TestEachStateOnce(t *testing.T) {
 	both("queued", nil)
 	w.do(w.begin)
 	both("running", nil)
-	if err := job.Alive(t.Context(), b.conn, w.at.Token(), &job.Progress{Percent: 40, Message: "half"}, time.Now()); err != nil {
+	if err := job.Alive(t.Context(), b.conn, w.at.Token(), &job.Progress{Percent: 40, Message: "half"}); err != nil {
 		t.Fatal(err)
 	}
 	running := both("running", func(e event) bool { return e.doc.Progress != nil && e.doc.Progress.Message == "half" })
@@ -298,17 +299,17 @@ func TestEachStateOnce(t *testing.T) {
 	}
 
 	// Whoever comes back is told what is new, and nothing when nothing is.
-	again := must[*eventClient](t)(b.listen(t.Context(), "/jobs/"+w.text+"/events", running))
+	again := must[*eventClient](t)(b.listen(t.Context(), "/weir/jobs/"+w.text+"/events", running))
 	defer again.close()
 	if e, err := again.next(); err != nil || e.doc.Status != "succeeded" || e.id != last {
 		t.Errorf("%+v, %v", e, err)
 	}
-	none := must[*eventClient](t)(b.listen(t.Context(), "/jobs/"+w.text+"/events", last))
+	none := must[*eventClient](t)(b.listen(t.Context(), "/weir/jobs/"+w.text+"/events", last))
 	defer none.close()
 	if none.resp.StatusCode != http.StatusNoContent {
 		t.Errorf("after the last event: %d", none.resp.StatusCode)
 	}
-	resumed := must[*socketClient](t)(b.dial(t.Context(), "/jobs/"+w.text+"/socket?after="+last))
+	resumed := must[*socketClient](t)(b.dial(t.Context(), "/weir/jobs/"+w.text+"/socket?after="+last))
 	defer resumed.close()
 	if e, err := resumed.next(); !errors.Is(err, io.EOF) {
 		t.Errorf("a socket after the last state: %+v, %v", e, err)
@@ -318,13 +319,13 @@ func TestEachStateOnce(t *testing.T) {
 func TestManyJobs(t *testing.T) {
 	b := start(t)
 	works := []*work{b.submit(), b.submit(), b.submit()}
-	query := "/jobs/events?"
+	query := "/weir/jobs/events?"
 	for _, w := range works {
 		query += "&id=" + w.text
 	}
 	sse := must[*eventClient](t)(b.listen(t.Context(), query, ""))
 	defer sse.close()
-	ws := must[*socketClient](t)(b.dial(t.Context(), "/jobs/socket"))
+	ws := must[*socketClient](t)(b.dial(t.Context(), "/weir/jobs/socket"))
 	defer ws.close()
 	for _, w := range works {
 		ws.say(t, `{"watch":"`+w.text+`"}`)
@@ -371,11 +372,11 @@ func TestManyJobs(t *testing.T) {
 	}
 	ws.say(t, `{"unwatch":"`+w.text+`"}`)
 	ws.say(t, `{"watch":"nonsense"}`)
-	if e, err := ws.next(); err != nil || e.doc.ID != "nonsense" || !strings.Contains(string(e.doc.Error), problemNoJob) {
+	if e, err := ws.next(); err != nil || e.doc.ID != "nonsense" || !strings.Contains(string(e.doc.Error), problem.NoJob) {
 		t.Errorf("%+v, %v", e, err)
 	}
 	ws.say(t, `what?`)
-	if e, err := ws.next(); err != nil || !strings.Contains(string(e.doc.Error), function.ProblemBadRequest) {
+	if e, err := ws.next(); err != nil || !strings.Contains(string(e.doc.Error), problem.BadRequest) {
 		t.Errorf("%+v, %v", e, err)
 	}
 }
@@ -383,8 +384,8 @@ func TestManyJobs(t *testing.T) {
 func TestNoSuchJob(t *testing.T) {
 	b := start(t)
 	for path, want := range map[string]int{
-		"/jobs/nonsense/events": 404, "/jobs/nonsense/socket": 404, "/jobs/events": 400, "/jobs/events?id=nonsense": 404,
-		"/jobs/events?" + strings.Repeat("&id=x", maxEventJobs+1): 400, "/jobs/" + b.submit().text + "/socket": 426, "/other": 404,
+		"/weir/jobs/nonsense/events": 404, "/weir/jobs/nonsense/socket": 404, "/weir/jobs/events": 400, "/weir/jobs/events?id=nonsense": 404,
+		"/weir/jobs/events?" + strings.Repeat("&id=x", maxEventJobs+1): 400, "/weir/jobs/" + b.submit().text + "/socket": 426, "/other": 404,
 	} {
 		c := must[*eventClient](t)(b.listen(t.Context(), path, ""))
 		if c.resp.StatusCode != want {
@@ -397,7 +398,7 @@ func TestNoSuchJob(t *testing.T) {
 // TestSlowClient: a client that takes nothing is sent away; the server holds a bounded number of states for it.
 func TestSlowClient(t *testing.T) {
 	b := start(t)
-	ws := must[*socketClient](t)(b.dial(t.Context(), "/jobs/socket"))
+	ws := must[*socketClient](t)(b.dial(t.Context(), "/weir/jobs/socket"))
 	defer ws.close()
 	big := strings.Repeat("x", maxShownInTest)
 	works := make([]*work, 400) // far more than the sockets' buffers and maxPending hold
@@ -443,9 +444,9 @@ const maxShownInTest = 60 << 10
 func TestDrain(t *testing.T) {
 	b := start(t)
 	w := b.submit()
-	sse := must[*eventClient](t)(b.listen(t.Context(), "/jobs/"+w.text+"/events", ""))
+	sse := must[*eventClient](t)(b.listen(t.Context(), "/weir/jobs/"+w.text+"/events", ""))
 	defer sse.close()
-	ws := must[*socketClient](t)(b.dial(t.Context(), "/jobs/"+w.text+"/socket"))
+	ws := must[*socketClient](t)(b.dial(t.Context(), "/weir/jobs/"+w.text+"/socket"))
 	defer ws.close()
 	for _, l := range []listener{sse, ws} {
 		if e, err := l.next(); err != nil || e.doc.Status != "queued" {
@@ -471,7 +472,7 @@ func TestRace(t *testing.T) {
 		rounds = 100_000
 	}
 	b := start(t)
-	many := must[*socketClient](t)(b.dial(t.Context(), "/jobs/socket"))
+	many := must[*socketClient](t)(b.dial(t.Context(), "/weir/jobs/socket"))
 	defer many.close()
 	var delivered atomic.Int64
 	var wg sync.WaitGroup
@@ -505,9 +506,9 @@ func (b *bench) race(ctx context.Context, n int) error {
 	worked := make(chan error, 1)
 	connect := func() (listener, error) {
 		if n%2 == 0 {
-			return b.listen(ctx, "/jobs/"+w.text+"/events", "")
+			return b.listen(ctx, "/weir/jobs/"+w.text+"/events", "")
 		}
-		return b.dial(ctx, "/jobs/"+w.text+"/socket")
+		return b.dial(ctx, "/weir/jobs/"+w.text+"/socket")
 	}
 	do := func() {
 		err := w.begin(ctx)
@@ -545,7 +546,7 @@ func (b *bench) race(ctx context.Context, n int) error {
 		if err != nil {
 			return err
 		}
-		v, ok := job.ParseVersion(e.doc.Version)
+		v, ok := jobapi.ParseVersion(e.doc.Version)
 		if !ok {
 			return fmt.Errorf("the version is %q", e.doc.Version)
 		}

@@ -8,23 +8,24 @@
 // The data flows through the files in this order: server.go (routes and drain), events.go or socket.go (one
 // connection), feed.go (what is to be told of jobs that are named) or client.go (of all of a client).
 //
-// May import: function, catalog, sign, stream, job.
+// May import: ownpath, problem, catalog, lifecycle, sign, stream, job, jobapi.
 package realtime
 
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/weir-dev/weir/function"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/jobapi"
+	"github.com/weir-dev/weir/internal/lifecycle"
+	"github.com/weir-dev/weir/internal/ownpath"
+	"github.com/weir-dev/weir/internal/problem"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
 )
@@ -87,9 +88,7 @@ type Server struct {
 	drain context.Context
 	stop  context.CancelFunc
 
-	mu    sync.Mutex
-	ended bool           // no socket is begun any more
-	wg    sync.WaitGroup // of the sockets
+	work lifecycle.Work // sockets: each ends by its own bounds
 }
 
 // queues are those of the present catalog.
@@ -116,12 +115,12 @@ func New(cfg Config) (*Server, error) {
 	}
 	s := &Server{cfg: cfg, mux: http.NewServeMux(), hub: job.NewHub(cfg.Conn, cfg.Log)}
 	s.drain, s.stop = context.WithCancel(context.Background())
-	s.mux.HandleFunc("GET /jobs/{id}/events", s.events)
-	s.mux.HandleFunc("GET /jobs/events", s.events)
-	s.mux.HandleFunc("GET /jobs/{id}/socket", s.socket)
-	s.mux.HandleFunc("GET /jobs/socket", s.socket)
-	s.mux.HandleFunc("GET /feeds/{id}/events", s.feedEvents)
-	s.mux.HandleFunc("GET /feeds/{id}/socket", s.feedSocket)
+	s.mux.HandleFunc("GET "+ownpath.Jobs+"{id}/events", s.events)
+	s.mux.HandleFunc("GET "+ownpath.Jobs+"events", s.events)
+	s.mux.HandleFunc("GET "+ownpath.Jobs+"{id}/socket", s.socket)
+	s.mux.HandleFunc("GET "+ownpath.Jobs+"socket", s.socket)
+	s.mux.HandleFunc("GET "+ownpath.Feeds+"{id}/events", s.feedEvents)
+	s.mux.HandleFunc("GET "+ownpath.Feeds+"{id}/socket", s.feedSocket)
 	return s, nil
 }
 
@@ -155,43 +154,23 @@ func (s *Server) Ready() (revision string, err error) {
 
 // Run serves until ctx is cancelled, then sends the clients away and returns once the last has gone.
 func (s *Server) Run(ctx context.Context, ready func()) error {
-	srv := &http.Server{
-		Handler: s.mux, ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
-		ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
-	}
-	served := make(chan error, 1)
-	go func() { served <- srv.Serve(s.cfg.Listener) }()
-	ready()
-	var err error
-	select {
-	case err = <-served:
-		s.end()
-	case <-ctx.Done():
-		s.end()
-		sctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.DrainTimeout)
-		defer cancel()
-		if serr := srv.Shutdown(sctx); serr != nil {
-			err = fmt.Errorf("clients were still there after %s: %w", s.cfg.DrainTimeout, errors.Join(serr, srv.Close()))
-		}
-		if serr := <-served; !errors.Is(serr, http.ErrServerClosed) {
-			err = errors.Join(err, serr)
-		}
-	}
-	s.wg.Wait() // each socket ends by its own bounds
+	err := lifecycle.Server{
+		Listener: s.cfg.Listener, Drain: s.cfg.DrainTimeout,
+		HTTP: &http.Server{
+			Handler: s.mux, ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+			ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+		},
+		Stopping: func(context.Context) { s.stop() },
+	}.Run(ctx, ready)
+	s.stop() // also when the server has failed
+	s.work.Wait()
 	s.hub.Close()
 	return err
 }
 
-func (s *Server) end() {
-	s.mu.Lock()
-	s.ended = true
-	s.mu.Unlock()
-	s.stop()
-}
-
 // begin counts a connection in, or answers why there can't be another. The caller ends it by done.
 func (s *Server) begin(w http.ResponseWriter, events bool) bool {
-	var p function.Problem
+	var p problem.Problem
 	switch _, err := s.Ready(); {
 	case s.drain.Err() != nil:
 		p = unavailable("Draining", "This instance is stopping. Try again: another one takes it.")
@@ -208,9 +187,9 @@ func (s *Server) begin(w http.ResponseWriter, events bool) bool {
 }
 
 // refuse answers with p, or so that an EventSource comes back.
-func refuse(w http.ResponseWriter, events bool, p function.Problem) {
+func refuse(w http.ResponseWriter, events bool, p problem.Problem) {
 	if events {
-		job.RefuseEvents(w, p.RetryAfter, p.Title)
+		jobapi.RefuseEvents(w, p.RetryAfter, p.Title)
 		return
 	}
 	p.Write(w)
@@ -219,37 +198,18 @@ func refuse(w http.ResponseWriter, events bool, p function.Problem) {
 // refuseFeed answers why there is no feed: an error of newClientFeed.
 func refuseFeed(w http.ResponseWriter, events bool, err error) {
 	if errors.Is(err, job.ErrNoFeed) {
-		errNoFeed.Write(w)
+		problem.UnknownFeed().Write(w)
 		return
 	}
 	refuse(w, events, unavailable("Too many feeds", "Try again later, or follow the jobs by their ids."))
 }
 
 // unavailable is a problem that is over after a while, of which each client is told another.
-func unavailable(title, detail string) function.Problem {
-	return function.Problem{
-		Type: problemUnavailable, Status: http.StatusServiceUnavailable, RetryAfter: job.ComeBack(), Title: title, Detail: detail,
-	}
+func unavailable(title, detail string) problem.Problem {
+	return problem.NotNow(title, detail, jobapi.ComeBack())
 }
 
 func (s *Server) done() { s.open.Add(-1) }
-
-// Types of problems, as the gateway's.
-const (
-	problemUnavailable = "https://weir.dev/problems/unavailable"
-	problemNoJob       = "https://weir.dev/problems/no-job"
-	problemNoFeed      = "https://weir.dev/problems/no-feed"
-)
-
-// errNoFeed is said of a feed that was never given.
-var errNoFeed = function.Problem{ //nolint:gochecknoglobals // constant
-	Type: problemNoFeed, Status: http.StatusNotFound, Title: "No such feed", Detail: "No feed was ever given this id. POST /feeds gives one.",
-}
-
-// errNoJob is said of an id that was never given.
-var errNoJob = function.Problem{ //nolint:gochecknoglobals // constant
-	Type: problemNoJob, Status: http.StatusNotFound, Title: "No such job", Detail: "No job was ever given this id, or its queue was deleted.",
-}
 
 // parse reads an id. The server is ready.
 func (s *Server) parse(text string) (id job.ID, maxAge time.Duration, err error) {

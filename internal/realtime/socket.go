@@ -16,8 +16,8 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/weir-dev/weir/function"
 	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/problem"
 )
 
 const (
@@ -63,8 +63,8 @@ type request struct {
 
 // refusal answers a request that can't be met.
 type refusal struct {
-	ID    string           `json:"id,omitempty"`
-	Error function.Problem `json:"error"`
+	ID    string          `json:"id,omitempty"`
+	Error problem.Problem `json:"error"`
 }
 
 // socket serves a WebSocket: of the job in the path, from after the version in the query on, or of those that the
@@ -84,7 +84,7 @@ func (s *Server) socket(w http.ResponseWriter, req *http.Request) {
 		var err error
 		if id, maxAge, err = s.parse(req.PathValue("id")); err != nil {
 			s.done()
-			errNoJob.Write(w)
+			problem.UnknownJob().Write(w)
 			return
 		}
 	}
@@ -125,22 +125,18 @@ func (s *Server) serve(w http.ResponseWriter, req *http.Request, k *socket, foll
 	conn.SetReadLimit(maxRequestBytes)
 	k.conn = conn
 	k.ctx, k.end = context.WithCancel(context.Background())
-	s.mu.Lock()
-	if s.ended {
-		s.mu.Unlock()
-		k.source.close()
-		k.end()
-		_ = conn.CloseNow()
-		s.done()
-		return
-	}
 	// Not this goroutine: it and the request would be kept for as long as the client stays.
-	s.wg.Go(func() {
+	begun := s.work.Go(func() {
 		defer s.done()
 		follow()
 		k.run()
 	})
-	s.mu.Unlock()
+	if !begun {
+		k.source.close()
+		k.end()
+		_ = conn.CloseNow()
+		s.done()
+	}
 }
 
 // Of an idle socket most is its buffers: net/http's are 4 KiB each way.
@@ -335,8 +331,8 @@ func (k *socket) write(v any) bool {
 func (k *socket) receive(message []byte) {
 	var r request
 	if err := json.Unmarshal(message, &r); err != nil || (r.Watch == "") == (r.Unwatch == "") {
-		k.write(refusal{Error: function.Problem{
-			Type: function.ProblemBadRequest, Status: http.StatusBadRequest, Title: "Bad message",
+		k.write(refusal{Error: problem.Problem{
+			Type: problem.BadRequest, Status: http.StatusBadRequest, Title: "Bad message",
 			Detail: `A message must be like {"watch": ID}, {"watch": ID, "after": VERSION} or {"unwatch": ID}.`,
 		}})
 		return
@@ -347,7 +343,7 @@ func (k *socket) receive(message []byte) {
 	}
 	id, maxAge, err := k.s.parse(r.Watch)
 	if err != nil {
-		k.write(refusal{ID: r.Watch, Error: errNoJob})
+		k.write(refusal{ID: r.Watch, Error: problem.UnknownJob()})
 		return
 	}
 	k.mu.Lock()
@@ -356,8 +352,8 @@ func (k *socket) receive(message []byte) {
 	switch {
 	case there: // it is being watched: its states come anyway
 	case n >= maxSocketJobs:
-		k.write(refusal{ID: r.Watch, Error: function.Problem{
-			Type: function.ProblemBadRequest, Status: http.StatusBadRequest, Title: "Too many jobs",
+		k.write(refusal{ID: r.Watch, Error: problem.Problem{
+			Type: problem.BadRequest, Status: http.StatusBadRequest, Title: "Too many jobs",
 			Detail: fmt.Sprintf("One connection watches at most %d jobs. Unwatch some, or open another one.", maxSocketJobs),
 		}})
 	default:

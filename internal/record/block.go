@@ -12,32 +12,16 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// The block, version 1 (integers are unsigned varints unless said otherwise):
+// The block (integers are unsigned varints unless said otherwise):
 //
-//	"WB" 0x01          magic and version
+//	"WB" format        magic, and the format of the records: 2, or 1 of the version before (format.go, format1.go)
 //	codec              1 byte: 0 none, 1 s2, 2 zstd
 //	count              records
 //	length             bytes of the payload before compression
 //	crc                CRC-32C of the payload before compression, 4 bytes big endian
 //	payload            count records, compressed with the codec
 //
-// A record of the payload:
-//
-//	flags              bit 0: Body is JSON; bit 1: a failure follows; bit 2: trace context follows;
-//	                   bit 3: the time of a redrive follows; bit 4: the record is a job;
-//	                   bit 5: an input follows; bit 6: a client follows
-//	id                 16 bytes
-//	time               Unix nanoseconds, 8 bytes big endian
-//	attempts
-//	source, contentType                     each length, bytes
-//	[traceparent, tracestate]               flag bit 2
-//	[failure time (8 bytes), status, reason]  flag bit 1
-//	[redriven (8 bytes)]                    flag bit 3
-//	[input object, size, etag]              flag bit 5
-//	[client (12 bytes)]                     flag bit 6
-//	body               length, bytes
-//
-// TestBlockGolden holds the format: blocks written by an older version stay readable.
+// TestBlockGolden holds the formats; TestFormatMatrix what the version before does with this one's blocks.
 
 // Bounds of a block. A stream's message is at most 1 MiB by the NATS server's default, so a block is
 // closed before it grows past TargetBlockBytes and one record alone is at most MaxRecordBytes.
@@ -47,10 +31,7 @@ const (
 	MaxRecordBytes   = 896 << 10
 	MaxBlockBytes    = 1 << 20 // of the payload before compression: what a decoder allocates at most
 
-	recordOverhead  = 1 + 16 + 8 + 8 + 3 + 2 + 2 + 2 + 2 + 4
-	failureOverhead = 8 + 3 + 2
-	inputOverhead   = 2 + 9 + 2
-	maxHeader       = 3 + 1 + 2*binary.MaxVarintLen32 + 4
+	format = 2 // that is written
 )
 
 // Codec is the compression of a block's payload.
@@ -90,19 +71,14 @@ const (
 	DefaultCodec = S2
 )
 
-const (
-	flagJSON = 1 << iota
-	flagFailure
-	flagTrace
-	flagRedriven
-	flagJob
-	flagInput
-	flagClient
-	flagsKnown = 1<<iota - 1
+// The ways in which a block can't be read. Every error of Decode wraps one of them.
+var (
+	// ErrCorrupt means that no version can read it.
+	ErrCorrupt = errors.New("record: corrupt block")
+	// ErrUnsupported means that a later version has written it, and has marked something in it that a reader must know.
+	// It is sound: who gets it leaves it to that version.
+	ErrUnsupported = errors.New("record: the block needs a later version of Weir")
 )
-
-// ErrCorrupt is wrapped by every error of Decode.
-var ErrCorrupt = errors.New("record: corrupt block")
 
 // ErrTooLarge is returned for a record that fits in no block.
 var ErrTooLarge = fmt.Errorf("record: larger than %d bytes", MaxRecordBytes)
@@ -146,56 +122,7 @@ func (b *Builder) Append(r *Record) error {
 	if r.Size() > MaxRecordBytes {
 		return ErrTooLarge
 	}
-	var flags byte
-	if r.JSON {
-		flags |= flagJSON
-	}
-	if r.Failure != nil {
-		flags |= flagFailure
-	}
-	if r.TraceParent != "" {
-		flags |= flagTrace
-	}
-	if !r.Redriven.IsZero() {
-		flags |= flagRedriven
-	}
-	if r.Job {
-		flags |= flagJob
-	}
-	if r.Input != nil {
-		flags |= flagInput
-	}
-	if r.Client != (Client{}) {
-		flags |= flagClient
-	}
-	p := append(b.payload, flags)
-	p = append(p, r.ID[:]...)
-	p = binary.BigEndian.AppendUint64(p, uint64(r.Time.UnixNano()))
-	p = binary.AppendUvarint(p, uint64(max(r.Attempts, 0)))
-	p = appendString(p, r.Source)
-	p = appendString(p, r.ContentType)
-	if r.TraceParent != "" {
-		p = appendString(p, r.TraceParent)
-		p = appendString(p, r.TraceState)
-	}
-	if f := r.Failure; f != nil {
-		p = binary.BigEndian.AppendUint64(p, uint64(f.Time.UnixNano()))
-		p = binary.AppendUvarint(p, uint64(max(f.Status, 0)))
-		p = appendString(p, CutReason(f.Reason))
-	}
-	if !r.Redriven.IsZero() {
-		p = binary.BigEndian.AppendUint64(p, uint64(r.Redriven.UnixNano()))
-	}
-	if in := r.Input; in != nil {
-		p = appendString(p, in.Object)
-		p = binary.AppendUvarint(p, uint64(max(in.Size, 0)))
-		p = appendString(p, in.ETag)
-	}
-	if r.Client != (Client{}) {
-		p = append(p, r.Client[:]...)
-	}
-	p = binary.AppendUvarint(p, uint64(len(r.Body)))
-	b.payload = append(p, r.Body...)
+	b.payload = appendRecord(b.payload, r)
 	b.count++
 	return nil
 }
@@ -211,7 +138,7 @@ func (b *Builder) Reset() { b.payload, b.count = b.payload[:0], 0 }
 
 // AppendBlock appends the encoded block to dst.
 func (b *Builder) AppendBlock(dst []byte, codec Codec) []byte {
-	dst = append(dst, 'W', 'B', 1, byte(codec))
+	dst = append(dst, 'W', 'B', format, byte(codec))
 	dst = binary.AppendUvarint(dst, uint64(b.count))
 	dst = binary.AppendUvarint(dst, uint64(len(b.payload)))
 	dst = binary.BigEndian.AppendUint32(dst, crc32.Checksum(b.payload, castagnoli))
@@ -253,8 +180,11 @@ func Decode(block []byte) ([]Record, error) {
 	if len(block) < 4 || block[0] != 'W' || block[1] != 'B' {
 		return nil, fmt.Errorf("%w: no magic", ErrCorrupt)
 	}
-	if block[2] != 1 {
-		return nil, fmt.Errorf("%w: version %d; this reader knows 1", ErrCorrupt, block[2])
+	if block[2] > format {
+		return nil, fmt.Errorf("%w: format %d; this one reads %d", ErrUnsupported, block[2], format)
+	}
+	if block[2] == 0 {
+		return nil, fmt.Errorf("%w: format 0", ErrCorrupt)
 	}
 	codec := Codec(block[3])
 	d := decoder{p: block[4:]}
@@ -271,9 +201,13 @@ func Decode(block []byte) ([]Record, error) {
 		return nil, fmt.Errorf("%w: checksum", ErrCorrupt)
 	}
 	d = decoder{p: payload}
+	read := d.record
+	if block[2] == 1 {
+		read = d.record1
+	}
 	rs := make([]Record, count)
 	for i := range rs {
-		d.record(&rs[i])
+		read(&rs[i])
 		if d.failed {
 			return nil, fmt.Errorf("%w: record %d of %d", ErrCorrupt, i+1, count)
 		}
@@ -281,11 +215,11 @@ func Decode(block []byte) ([]Record, error) {
 	if len(d.p) != 0 {
 		return nil, fmt.Errorf("%w: %d bytes after the last record", ErrCorrupt, len(d.p))
 	}
+	if d.beyond != "" {
+		return nil, fmt.Errorf("%w: %s", ErrUnsupported, d.beyond)
+	}
 	return rs, nil
 }
-
-// recordMinimum is the least a record takes, so that a header can't ask for more records than fit.
-const recordMinimum = 1 + 16 + 8 + 1 + 1 + 1 + 1
 
 func decompress(codec Codec, p []byte, length int) ([]byte, error) {
 	switch codec {
@@ -314,7 +248,7 @@ func decompress(codec Codec, p []byte, length int) ([]byte, error) {
 		}
 		return out, nil
 	default:
-		return nil, fmt.Errorf("%w: codec %d", ErrCorrupt, codec)
+		return nil, fmt.Errorf("%w: %s", ErrUnsupported, codec)
 	}
 }
 
@@ -322,43 +256,17 @@ func decompress(codec Codec, p []byte, length int) ([]byte, error) {
 type decoder struct {
 	p      []byte
 	failed bool
+	beyond string // what only a later version can handle; empty if nothing
 
 	// Neighbours mostly share these: the last value is reused instead of allocated anew.
-	source, contentType string
+	source, contentType, method, path string
+	names                             []string // of attributes
 }
 
-func (d *decoder) record(r *Record) {
-	flags := d.fixed(1)[0]
-	copy(r.ID[:], d.fixed(16))
-	r.Time = d.time()
-	r.Attempts = int(min(d.uvarint(), 1<<30))
-	d.source = d.shared(d.source)
-	d.contentType = d.shared(d.contentType)
-	r.Source, r.ContentType = d.source, d.contentType
-	if flags&flagTrace != 0 {
-		r.TraceParent, r.TraceState = string(d.bytes()), string(d.bytes())
+func (d *decoder) unsupported(what string) {
+	if d.beyond == "" {
+		d.beyond = what
 	}
-	if flags&flagFailure != 0 {
-		r.Failure = &Failure{
-			Time:   d.time(),
-			Status: int(min(d.uvarint(), 1<<30)),
-			Reason: string(d.bytes()),
-		}
-	}
-	r.JSON, r.Job = flags&flagJSON != 0, flags&flagJob != 0
-	if flags&flagRedriven != 0 {
-		r.Redriven = d.time()
-	}
-	if flags&flagInput != 0 {
-		r.Input = &Input{Object: string(d.bytes()), Size: int64(min(d.uvarint(), 1<<62)), ETag: string(d.bytes())}
-	}
-	if flags&flagClient != 0 {
-		copy(r.Client[:], d.fixed(len(r.Client)))
-	}
-	if flags&^flagsKnown != 0 {
-		d.failed = true
-	}
-	r.Body = d.bytes()
 }
 
 func (d *decoder) time() time.Time {
@@ -398,13 +306,15 @@ func (d *decoder) bytes() []byte {
 	return b
 }
 
-func (d *decoder) shared(last string) string {
-	if b := d.bytes(); string(b) != last {
-		return string(b)
-	}
-	return last
-}
+func (d *decoder) string() string { return string(d.bytes()) }
 
-func appendString(p []byte, s string) []byte {
-	return append(binary.AppendUvarint(p, uint64(len(s))), s...)
+// count reads what is a small number unless the block is nonsense.
+func (d *decoder) count() int { return int(min(d.uvarint(), 1<<30)) }
+
+// shared reads a string into last, which keeps its memory if it is the same.
+func (d *decoder) shared(last *string) string {
+	if b := d.bytes(); string(b) != *last {
+		*last = string(b)
+	}
+	return *last
 }

@@ -3,7 +3,8 @@
 //
 // Invariants: a block decodes to exactly the records that were appended, in order, or to an error;
 // decoding never allocates more than MaxBlockBytes whatever the input; decoded records share the
-// block's memory and are read-only.
+// block's memory and are read-only; what a later version has added to a record and this one doesn't
+// know is kept when the record is written again.
 //
 // May import: the standard library, the compressor and the UUID type only.
 package record
@@ -48,28 +49,37 @@ func ParseID(s string) (ID, error) {
 // Record is one accepted request on its way to a function.
 type Record struct {
 	ID          ID
-	Time        time.Time // when it was accepted, UTC, nanoseconds kept
+	Time        time.Time // when the gateway accepted it, by its clock; UTC, nanoseconds kept. Shown, never compared
 	Source      string    // CloudEvents source: the route that accepted it
-	ContentType string    // of Body, as the client sent it
-	TraceParent string    // W3C trace context, empty if none
+	Request     Request
+	Attributes  []Attribute // what the route names of the request, in the order of the route; no name twice
+	ContentType string      // of Body, as the client sent it
+	TraceParent string      // W3C trace context, empty if none
 	TraceState  string
 	Attempts    int  // counted failures so far
 	JSON        bool // Body is known to be one valid JSON text
 	Job         bool // somebody waits for the function's answer: it is called with this record alone
 	Body        []byte
-	Input       *Input    // instead of Body, of a job; nil: Body it is
-	Client      Client    // whose job it is
-	Failure     *Failure  // the last counted failure; nil before the first
-	Redriven    time.Time // when it last left the dead-letter queue; zero: never
+	Input       *Input   // instead of Body, of a job; nil: Body it is
+	Client      Client   // whose job it is
+	Failure     *Failure // the last counted failure; nil before the first
+	// Redrives is how often it has left the dead-letter queue. A redrive resets Attempts, Failure and Age.
+	Redrives int
+	// Age is how long it had been on its way when its block was stored: a sum of durations, each measured by one clock.
+	Age time.Duration
+
+	unknown []extension // of a later version, in the order of their numbers
 }
 
-// Age is how long r has been tried: since it was accepted, or since it was last redriven.
-func (r *Record) Age(now time.Time) time.Duration {
-	if r.Redriven.After(r.Time) {
-		return now.Sub(r.Redriven)
-	}
-	return now.Sub(r.Time)
+// Request is what the client asked for. It is empty in records of format 1.
+type Request struct {
+	Method string
+	Path   string // as sent: escaped
+	Query  string // as sent, without the '?'
 }
+
+// Attribute is a CloudEvents extension attribute.
+type Attribute struct{ Name, Value string }
 
 // Client tells whose a job is: a client that has a feed. The zero value: nobody's in particular.
 type Client [12]byte
@@ -83,9 +93,15 @@ type Input struct {
 
 // Failure says why a record was put back or dead-lettered.
 type Failure struct {
-	Time   time.Time
-	Status int    // the function's HTTP status; 0 when there was no answer
-	Reason string // for people, at most MaxReasonBytes
+	Time   time.Time // by the clock of whoever saw it; shown, never compared
+	Status int       // the function's HTTP status; 0 when there was no answer
+	Reason string    // for people, at most MaxReasonBytes
+}
+
+// Redrive makes r a record that starts over: no failures behind it, age 0.
+func (r *Record) Redrive() {
+	r.Attempts, r.Failure, r.Age = 0, nil, 0
+	r.Redrives++
 }
 
 // MaxReasonBytes bounds a failure's reason; longer ones are cut.
@@ -98,7 +114,11 @@ func CutReason(s string) string {
 
 // Size is the memory and block space that r takes, in bytes, close enough for bounds.
 func (r *Record) Size() int {
-	n := recordOverhead + len(r.Source) + len(r.ContentType) + len(r.TraceParent) + len(r.TraceState) + len(r.Body)
+	n := recordOverhead + len(r.Source) + len(r.ContentType) + len(r.TraceParent) + len(r.TraceState) + len(r.Body) +
+		len(r.Request.Method) + len(r.Request.Path) + len(r.Request.Query)
+	for i := range r.Attributes {
+		n += attributeOverhead + len(r.Attributes[i].Name) + len(r.Attributes[i].Value)
+	}
 	if r.Client != (Client{}) {
 		n += len(r.Client)
 	}
@@ -107,6 +127,9 @@ func (r *Record) Size() int {
 	}
 	if r.Failure != nil {
 		n += failureOverhead + len(r.Failure.Reason)
+	}
+	for _, e := range r.unknown {
+		n += unknownOverhead + len(e.data)
 	}
 	return n
 }

@@ -66,6 +66,7 @@ type Conn struct {
 	isUp       atomic.Bool // asked on every write
 	epochs     epochs
 	maxPayload atomic.Int64 // of the latest connection's server (payload.go); 0: there was none
+	clock      clock
 
 	mu     sync.Mutex
 	live   context.Context // of the present connected period; cancelled with ErrUnavailable at its end

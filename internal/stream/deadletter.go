@@ -55,11 +55,7 @@ func (c *Conn) DeadLettersFrom(ctx context.Context, k catalog.Key, seq uint64, m
 			}
 			more = false
 			for i, m := range messages {
-				b := DeadBlock{Seq: m.seq}
-				if b.Time, err = time.Parse(time.RFC3339Nano, m.header.Get(jetstream.TimeStampHeaer)); err != nil {
-					yield(DeadBlock{}, fmt.Errorf("dead-letter queue of %s: message %d has no time: %w", k, m.seq, err))
-					return
-				}
+				b := DeadBlock{Seq: m.seq, Time: m.stored}
 				next, more = m.seq+1, m.header.Get(headerNumPending) != "0"
 				b.Records, b.Err = record.Decode(m.data)
 				b.More = more || i < len(messages)-1
@@ -116,7 +112,11 @@ func (c *Conn) batch(ctx context.Context, stream string, seq uint64, n, bytes in
 		if err != nil {
 			return nil, fmt.Errorf("%w: a message without a sequence: %w", ErrUnavailable, err)
 		}
-		out = append(out, stored{m.Header, m.Data, seq})
+		at, err := time.Parse(time.RFC3339Nano, m.Header.Get(jetstream.TimeStampHeaer))
+		if err != nil {
+			return nil, fmt.Errorf("%w: a message without a time: %w", ErrUnavailable, err)
+		}
+		out = append(out, stored{m.Header, m.Data, seq, at})
 	}
 }
 
@@ -261,7 +261,7 @@ func (c *Conn) Redrive(ctx context.Context, k catalog.Key, rate int, progress fu
 func (c *Conn) redriveStep(ctx context.Context, k catalog.Key, rs []record.Record, id string, from int) error {
 	fresh := make([]record.Record, len(rs))
 	for i, r := range rs {
-		r.Attempts, r.Failure, r.Redriven = 0, nil, time.Now()
+		r.Redrive()
 		fresh[i] = r
 	}
 	return c.eachPiece(fresh, record.DefaultCodec, func(p piece) error {

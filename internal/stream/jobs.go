@@ -74,7 +74,8 @@ func jobEventSubject(k catalog.Key, end string) string {
 type JobState struct {
 	Header string // what watchers see: printable, without line breaks
 	Body   []byte
-	Seq    uint64 // of the stream: higher is later; 0: not stored
+	Seq    uint64    // of the stream: higher is later; 0: not stored
+	Stored time.Time // when, by the server's clock (Conn.Now); zero unless it was read by Job
 }
 
 // AppendOnce stores r in queue k unless the queue holds a record of this id already. It returns nil once r is durable,
@@ -127,7 +128,7 @@ func (c *Conn) Job(ctx context.Context, k catalog.Key, id JobKey) (*JobState, er
 	case err != nil:
 		return nil, fmt.Errorf("job %s of queue %s: %w", id, k, err)
 	}
-	return &JobState{Header: m.header.Get(headerJobState), Body: m.data, Seq: m.seq}, nil
+	return &JobState{Header: m.header.Get(headerJobState), Body: m.data, Seq: m.seq, Stored: m.stored}, nil
 }
 
 // stored is a message as it was read.
@@ -135,6 +136,7 @@ type stored struct {
 	header nats.Header
 	data   []byte
 	seq    uint64
+	stored time.Time // by the server's clock
 }
 
 // errNoMessage means that a subject holds none.
@@ -160,7 +162,11 @@ func (c *Conn) last(ctx context.Context, stream, subject string) (*stored, error
 	if err != nil {
 		return nil, fmt.Errorf("%w: a message without a sequence: %w", ErrUnavailable, err)
 	}
-	return &stored{m.Header, m.Data, seq}, nil
+	at, err := time.Parse(time.RFC3339Nano, m.Header.Get(jetstream.TimeStampHeaer))
+	if err != nil {
+		return nil, fmt.Errorf("%w: a message without a time: %w", ErrUnavailable, err)
+	}
+	return &stored{m.Header, m.Data, seq, at}, nil
 }
 
 // PutJob replaces the state of sequence last, 0 for none, by s, and returns the new one's sequence once it is durable,

@@ -286,7 +286,7 @@ func TestHasten(t *testing.T) {
 		}
 	}
 	for range 2 {
-		if err := c.Hasten(t.Context(), q.Key, r.ID, now); err != nil {
+		if err := c.Hasten(t.Context(), q.Key, r.ID); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -308,7 +308,7 @@ func TestHasten(t *testing.T) {
 		break
 	}
 	testkit.Eventually(t, "nothing more is put off", func() bool { s, err := c.Status(t.Context(), q.Key); return err == nil && s.Empty() })
-	if err := c.Hasten(t.Context(), q.Key, r.ID, now); err != nil {
+	if err := c.Hasten(t.Context(), q.Key, r.ID); err != nil {
 		t.Errorf("what is not put off: %v", err)
 	}
 }

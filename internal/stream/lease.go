@@ -17,13 +17,26 @@ import (
 // the owner leaseMargin earlier than the server does, by its own monotonic clock, counted from before it
 // sent the last renewal that succeeded: so there are never two owners, as long as clocks run at the same
 // speed. TestLeaseHasOneOwner guards it.
+//
+// A message without a body in its place says that the lease is free: the owner's last, or the server's, which writes one
+// when it removes a lease. Without it those who follow the leases would not see the end of one. It is removed after
+// leaseMarker.
 const (
 	LeaseTTL      = 15 * time.Second
 	leaseRenew    = 4 * time.Second
 	leaseMargin   = 3 * time.Second
-	leasePoll     = time.Second // of those who wait for it
+	leaseRetry    = 250 * time.Millisecond // of a renewal
+	leaseMarker   = 5 * time.Second
+	dropTries     = 3
 	leaseStream   = "WEIR_LEASES"
 	leaseSubjects = "weir.lease."
+
+	// headerLeaseNote holds what the owner says beside its name.
+	headerLeaseNote = "Weir-Lease-Note"
+	// What the server has in a marker, and what makes it take ours for one: it writes none when ours is removed.
+	headerMarkerReason = "Nats-Marker-Reason"
+	headerOperation    = "KV-Operation"
+	operationPurge     = "PURGE"
 )
 
 // ErrLeaseLost is the cause with which a lease's context ends when it could not be renewed.
@@ -35,6 +48,8 @@ type Lease struct {
 	subject string
 	owner   string
 	seq     uint64                    // of the message that is the lease
+	note    atomic.Pointer[string]    // never nil
+	noted   chan struct{}             // capacity 1: the note changed
 	until   atomic.Pointer[time.Time] // as this process counts it
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
@@ -48,6 +63,7 @@ func (c *Conn) EnsureLeases(ctx context.Context, replicas int) error {
 	_, err := c.js.CreateOrUpdateStream(ctx, jetstream.StreamConfig{
 		Name: leaseStream, Subjects: []string{leaseSubjects + ">"}, Storage: jetstream.FileStorage,
 		Replicas: replicas, MaxMsgsPerSubject: 1, AllowMsgTTL: true,
+		SubjectDeleteMarkerTTL: leaseMarker, AllowRollup: true, // the marker is a rollup
 	})
 	if err != nil {
 		return fmt.Errorf("stream of leases: %w", c.apiError(ctx, err))
@@ -59,7 +75,13 @@ func (c *Conn) EnsureLeases(ctx context.Context, replicas int) error {
 // takes the lease over: its earlier process is gone, because owners' names are unique among processes
 // that run at the same time.
 func (c *Conn) TryLease(ctx context.Context, name, owner string) (*Lease, error) {
-	l := &Lease{conn: c, subject: leaseSubjects + name, owner: owner, done: make(chan struct{})}
+	return c.TryLeaseNoted(ctx, name, owner, "")
+}
+
+// TryLeaseNoted is TryLease with a note, which those see who follow the leases.
+func (c *Conn) TryLeaseNoted(ctx context.Context, name, owner, note string) (*Lease, error) {
+	l := &Lease{conn: c, subject: leaseSubjects + name, owner: owner, noted: make(chan struct{}, 1), done: make(chan struct{})}
+	l.note.Store(&note)
 	err := l.renew(ctx)
 	if errors.Is(err, errWrongSequence) {
 		if l.seq, err = l.find(ctx); err != nil {
@@ -78,30 +100,21 @@ func (c *Conn) TryLease(ctx context.Context, name, owner string) (*Lease, error)
 	return l, nil
 }
 
-// WaitLease is TryLease until it succeeds or ctx ends. NATS being away only prolongs it.
-func (c *Conn) WaitLease(ctx context.Context, name, owner string) (*Lease, error) {
-	for {
-		l, err := c.TryLease(ctx, name, owner)
-		if err == nil {
-			return l, nil
-		}
-		if !errors.Is(err, ErrLeaseHeld) && c.Ready() == nil && ctx.Err() == nil {
-			c.log.Warn("the lease can't be asked for", "lease", name, "error", err)
-		}
-		select {
-		case <-time.After(leasePoll):
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		}
-	}
-}
-
 // Context ends when the lease does: with ErrLeaseLost, or ErrClosed after Release.
 func (l *Lease) Context() context.Context { return l.ctx }
 
 // Holds asks the clock. A process that was stopped for a while and goes on may find its time over before
 // Context has ended: so it asks before it does what only the owner may. TestCapsOverHang guards it.
 func (l *Lease) Holds() bool { return time.Now().Before(*l.until.Load()) }
+
+// Note changes the note. It doesn't wait until that is written.
+func (l *Lease) Note(note string) {
+	l.note.Store(&note)
+	select {
+	case l.noted <- struct{}{}:
+	default: // the renewal to come has the present note
+	}
+}
 
 // Release gives the lease up, so that another can have it at once. It is idempotent.
 func (l *Lease) Release() {
@@ -116,6 +129,7 @@ func (l *Lease) keep() {
 	for {
 		select {
 		case <-time.After(next):
+		case <-l.noted:
 		case <-l.ctx.Done():
 			l.drop()
 			return
@@ -133,11 +147,11 @@ func (l *Lease) keep() {
 				l.cancel(ErrLeaseLost)
 				return
 			}
-			if next = leasePoll / 4; ferr == nil {
+			if next = leaseRetry; ferr == nil {
 				l.seq, next = seq, 0
 			}
 		default:
-			next = leasePoll / 4
+			next = leaseRetry
 		}
 		if !l.Holds() {
 			l.cancel(ErrLeaseLost)
@@ -151,10 +165,23 @@ var errWrongSequence = errors.New("stream: wrong last sequence")
 // renew writes the lease's message after the one that is known.
 func (l *Lease) renew(ctx context.Context) error {
 	before := time.Now()
+	m := &nats.Msg{Subject: l.subject, Data: []byte(l.owner)}
+	if note := *l.note.Load(); note != "" {
+		m.Header = nats.Header{headerLeaseNote: {note}}
+	}
+	if err := l.write(ctx, m, LeaseTTL); err != nil {
+		return err
+	}
+	until := before.Add(LeaseTTL - leaseMargin)
+	l.until.Store(&until)
+	return nil
+}
+
+// write puts m in the place of the message that is known.
+func (l *Lease) write(ctx context.Context, m *nats.Msg, ttl time.Duration) error {
 	ctx, cancel := l.conn.bound(ctx, apiTimeout)
 	defer cancel()
-	ack, err := l.conn.js.PublishMsg(ctx, &nats.Msg{Subject: l.subject, Data: []byte(l.owner)},
-		jetstream.WithExpectLastSequencePerSubject(l.seq), jetstream.WithMsgTTL(LeaseTTL))
+	ack, err := l.conn.js.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(l.seq), jetstream.WithMsgTTL(ttl))
 	if beingWritten(err) {
 		// By another, or by our own last renewal, whose answer was late: who has the lease shows when that is decided.
 		return fmt.Errorf("%w: %w", ErrBusy, err)
@@ -168,14 +195,12 @@ func (l *Lease) renew(ctx context.Context) error {
 	if err != nil {
 		return publishError(ctx, err)
 	}
-	until := before.Add(LeaseTTL - leaseMargin)
 	l.seq = ack.Sequence
-	l.until.Store(&until)
 	return nil
 }
 
-// find returns the sequence of the lease's message: 0 when there is none, ErrLeaseHeld when it is
-// another's.
+// find returns the sequence of the lease's message, or of the one that says that it is free: 0 when there is none,
+// ErrLeaseHeld when it is another's.
 func (l *Lease) find(ctx context.Context) (uint64, error) {
 	ctx, cancel := l.conn.bound(ctx, apiTimeout)
 	defer cancel()
@@ -189,27 +214,27 @@ func (l *Lease) find(ctx context.Context) (uint64, error) {
 		return 0, nil
 	case err != nil:
 		return 0, fmt.Errorf("lease: %w", err)
-	case string(m.Data) != l.owner:
+	case len(m.Data) > 0 && string(m.Data) != l.owner:
 		return 0, ErrLeaseHeld
 	}
 	return m.Sequence, nil
 }
 
-// drop removes the lease's message. When it can't, the server does so after LeaseTTL.
+// drop marks the lease as free. When it can't, the server does so after LeaseTTL.
 func (l *Lease) drop() {
-	ctx, cancel := l.conn.bound(context.Background(), apiTimeout)
-	defer cancel()
-	// Asked for again: the answer to the last renewal may have been lost.
-	seq, err := l.find(ctx)
-	if err == nil && seq == 0 {
-		return
-	}
-	var st jetstream.Stream
-	if err == nil {
-		st, err = l.conn.js.Stream(ctx, leaseStream)
-	}
-	if err == nil {
-		err = st.DeleteMsg(ctx, seq)
+	m := &nats.Msg{Subject: l.subject, Header: nats.Header{headerOperation: {operationPurge}}}
+	err := l.write(context.Background(), m, leaseMarker)
+	// The answer to the last renewal may have been lost, or have come too late.
+	for tries := 0; tries < dropTries && (errors.Is(err, errWrongSequence) || errors.Is(err, ErrBusy)); tries++ {
+		var seq uint64
+		seq, err = l.find(context.Background())
+		if errors.Is(err, ErrLeaseHeld) || err == nil && seq == 0 {
+			return // it is over
+		}
+		if err == nil {
+			l.seq = seq
+			err = l.write(context.Background(), m, leaseMarker)
+		}
 	}
 	if err != nil {
 		l.conn.log.Debug("the lease is left to expire", "lease", l.subject, "after", strconv.Itoa(int(LeaseTTL.Seconds()))+"s", "error", err)

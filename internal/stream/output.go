@@ -26,7 +26,7 @@ const (
 	publishBackoffMax = 2 * time.Second
 )
 
-// Delay stores rs to be delivered at due, as late as half a second after it. It returns nil once they
+// Delay stores rs to be delivered at due by the server's clock (Conn.Now), as late as half a second after it. It returns nil once they
 // are durable; until then it tries again, as long as ctx lasts and the connection is there. The caller
 // acknowledges the records' block only afterwards.
 func (c *Conn) Delay(ctx context.Context, k catalog.Key, due time.Time, rs []record.Record) error {
@@ -39,9 +39,9 @@ func (c *Conn) DelayJob(ctx context.Context, k catalog.Key, due time.Time, r rec
 }
 
 // Hasten makes a record that DelayJob has put off due at once. That it isn't put off is no error.
-func (c *Conn) Hasten(ctx context.Context, k catalog.Key, id record.ID, now time.Time) error {
+func (c *Conn) Hasten(ctx context.Context, k catalog.Key, id record.ID) error {
 	for looks := 1; ; looks++ {
-		err := c.hasten(ctx, k, id, now)
+		err := c.hasten(ctx, k, id)
 		switch {
 		case err == nil:
 			return nil
@@ -58,12 +58,15 @@ func (c *Conn) Hasten(ctx context.Context, k catalog.Key, id record.ID, now time
 	}
 }
 
-func (c *Conn) hasten(ctx context.Context, k catalog.Key, id record.ID, now time.Time) error {
+// AtOnce is a due time that is over, whatever the clocks say.
+func AtOnce() time.Time { return time.Unix(1, 0) }
+
+func (c *Conn) hasten(ctx context.Context, k catalog.Key, id record.ID) error {
 	m, err := c.last(ctx, retryStream(k), atSubject(k, id.String()))
 	if err != nil {
 		return err
 	}
-	err = c.publish(ctx, scheduled(k, id.String(), now, m.data), "", jetstream.WithExpectLastSequencePerSubject(m.seq))
+	err = c.publish(ctx, scheduled(k, id.String(), AtOnce(), m.data), "", jetstream.WithExpectLastSequencePerSubject(m.seq))
 	if errors.Is(err, ErrTooLargeForServer) {
 		return nil // stored when the server took larger messages: it becomes due by itself
 	}

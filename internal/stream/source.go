@@ -40,6 +40,10 @@ type Source struct {
 	pulls  context.Context // ends with ctx or with Stop
 	stop   context.CancelFunc
 	wg     sync.WaitGroup
+
+	mu         sync.Mutex // the two pulls share what follows
+	held       int        // blocks since complained
+	complained time.Time  // when the log last said that blocks are held
 }
 
 // Delivery is one block. It is settled by Ack, exactly once, after all its records are.
@@ -47,6 +51,7 @@ type Delivery struct {
 	Records []record.Record
 	Retry   bool // of the retry stream
 	Seq     uint64
+	Stored  time.Time // when the server stored the block, by its clock (Conn.Now)
 	msg     jetstream.Msg
 }
 
@@ -77,7 +82,9 @@ func (c *Conn) OpenSource(ctx context.Context, k catalog.Key) (*Source, error) {
 		// Without the reset, blocks of an owner that died would wait for ackWait.
 		_, err := c.js.ResetConsumer(actx, name, consumerName)
 		if err == nil {
-			consumers[i], err = c.js.Consumer(actx, name, consumerName)
+			if consumers[i], err = c.js.Consumer(actx, name, consumerName); err == nil {
+				c.clock.set(consumers[i].CachedInfo().TimeStamp)
+			}
 		}
 		if err != nil {
 			s.stop()
@@ -168,8 +175,11 @@ func (s *Source) fetch(consumer jetstream.Consumer, retry bool) error {
 	return nil
 }
 
-// delivery decodes a message. One that can't be decoded is moved to the dead-letter queue as it is, and
-// nil is returned.
+// holdDelay is after how long a block that only a later version can read is looked at again.
+const holdDelay = 10 * time.Second
+
+// delivery decodes a message. One that no version can decode is moved to the dead-letter queue as it is; one that a later
+// version can is left in the queue. nil is returned for both.
 func (s *Source) delivery(msg jetstream.Msg, retry bool) (*Delivery, error) {
 	meta, err := msg.Metadata()
 	if err != nil {
@@ -177,7 +187,12 @@ func (s *Source) delivery(msg jetstream.Msg, retry bool) (*Delivery, error) {
 	}
 	rs, err := record.Decode(msg.Data())
 	if err == nil {
-		return &Delivery{Records: rs, Retry: retry, Seq: meta.Sequence.Stream, msg: msg}, nil
+		s.conn.clock.notBefore(meta.Timestamp)
+		return &Delivery{Records: rs, Retry: retry, Seq: meta.Sequence.Stream, Stored: meta.Timestamp, msg: msg}, nil
+	}
+	if errors.Is(err, record.ErrUnsupported) {
+		s.complain(meta, err)
+		return nil, s.hold(msg, retry)
 	}
 	s.conn.log.Error("a block can't be read; it goes to the dead-letter queue as it is",
 		"queue", s.queue.String(), "stream", meta.Stream, "sequence", meta.Sequence.Stream, "error", err)
@@ -189,4 +204,37 @@ func (s *Source) delivery(msg jetstream.Msg, retry bool) (*Delivery, error) {
 		return nil, err
 	}
 	return nil, nil //nolint:nilnil // documented: nothing to deliver
+}
+
+// complain says that blocks are held, once in holdDelay: there may be many.
+func (s *Source) complain(meta *jetstream.MsgMetadata, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.held++
+	if time.Since(s.complained) < holdDelay {
+		return
+	}
+	s.conn.log.Error("blocks are held: a later version of Weir has written them; update this dispatcher",
+		"queue", s.queue.String(), "blocks", s.held, "stream", meta.Stream, "sequence", meta.Sequence.Stream, "again", holdDelay, "error", err)
+	s.held, s.complained = 0, time.Now()
+}
+
+// hold leaves a block in the queue as it is, for a version that can read it. It waits among the retries: in the queue's
+// own stream it would keep the acknowledgement floor down, and what was settled behind it would come again to each
+// owner.
+func (s *Source) hold(msg jetstream.Msg, retry bool) error {
+	if retry {
+		if err := msg.NakWithDelay(holdDelay); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+			return err
+		}
+		return nil
+	}
+	id := uuid.NewString()
+	if err := s.conn.publishUntil(s.ctx, scheduled(s.queue, id, s.conn.Now().Add(holdDelay), msg.Data()), id); err != nil {
+		return err
+	}
+	if err := msg.Ack(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
+		return err
+	}
+	return nil
 }

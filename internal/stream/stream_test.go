@@ -236,34 +236,6 @@ func TestWritesFailFastWithoutNATSAndWorkAgainAfterwards(t *testing.T) {
 	testkit.Eventually(t, "a write succeeds", func() bool { return w.Append(t.Context(), newRecord(t, "y")) == nil })
 }
 
-func TestLeaseHasOneOwner(t *testing.T) {
-	s := testkit.NATS(t)
-	a, b := testkit.Conn(t, s), testkit.Conn(t, s)
-	ensure(t, a, orders())
-	la, err := a.TryLease(t.Context(), "x", "a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := b.TryLease(t.Context(), "x", "b"); !errors.Is(err, stream.ErrLeaseHeld) {
-		t.Fatalf("b got %v, want ErrLeaseHeld", err)
-	}
-	la.Release()
-	if la.Context().Err() == nil {
-		t.Error("a released lease still counts")
-	}
-	lb, err := b.WaitLease(t.Context(), "x", "b")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lb.Release()
-	// The same owner's next process takes over at once.
-	lb2, err := b.TryLease(t.Context(), "x", "b")
-	if err != nil {
-		t.Fatal(err)
-	}
-	lb2.Release()
-}
-
 func TestRedriveMovesEverythingOnceAndResumes(t *testing.T) {
 	c := testkit.Conn(t, testkit.NATS(t))
 	q := orders()
@@ -373,27 +345,6 @@ func TestRedriveAgainAtAnotherRate(t *testing.T) {
 		for _, r := range next(t, src).Records {
 			seen[string(r.Body)] = true
 		}
-	}
-}
-
-func TestALeaseThatCanNotBeRenewedEndsInTime(t *testing.T) {
-	s := testkit.NATS(t)
-	c := testkit.Conn(t, s)
-	ensure(t, c, orders())
-	l, err := c.TryLease(t.Context(), "x", "a")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Release()
-	taken := time.Now()
-	s.Stop()
-	select {
-	case <-l.Context().Done():
-	case <-time.After(testkit.Patience):
-		t.Fatal("the lease outlives the server")
-	}
-	if d := time.Since(taken); d >= stream.LeaseTTL || !errors.Is(context.Cause(l.Context()), stream.ErrLeaseLost) || l.Holds() {
-		t.Errorf("it ended after %s with %v; the server holds it for %s", d, context.Cause(l.Context()), stream.LeaseTTL)
 	}
 }
 

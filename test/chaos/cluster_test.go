@@ -104,11 +104,12 @@ func (c *cluster) gateway() *child {
 
 func (c *cluster) gatewayAt(addr, instance string, env ...string) *child {
 	c.t.Helper()
-	g := c.service("gateway", instance, append(env, "WEIR_LISTEN="+addr)...)
+	probes := fmt.Sprintf("127.0.0.1:%d", freePort(c.t))
+	g := c.service("gateway", instance, append(env, "WEIR_LISTEN="+addr, "WEIR_HEALTH_LISTEN="+probes)...)
 	client := &http.Client{Timeout: 5 * time.Second}
 	c.t.Cleanup(client.CloseIdleConnections)
 	testkit.Eventually(c.t, instance+" is ready", func() bool {
-		resp, err := client.Get("http://" + addr + "/readyz")
+		resp, err := client.Get("http://" + probes + "/readyz")
 		if err != nil {
 			return false
 		}

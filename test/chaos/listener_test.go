@@ -12,7 +12,7 @@ import (
 
 	"github.com/coder/websocket"
 
-	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/jobapi"
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
@@ -79,8 +79,8 @@ func (h *listener) tell(data []byte) {
 		h.l.t.Errorf("job %d: %v in %s", h.n, err, data)
 		return
 	}
-	version, ok := job.ParseVersion(d.Version)
-	former, _ := job.ParseVersion(h.last.Version)
+	version, ok := jobapi.ParseVersion(d.Version)
+	former, _ := jobapi.ParseVersion(h.last.Version)
 	switch {
 	case !ok:
 		h.l.t.Errorf("job %d: the version is %q", h.n, d.Version)

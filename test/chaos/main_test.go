@@ -33,6 +33,8 @@ var parts struct {
 	bin string // folder of the binaries
 	// raceBin holds them with the race detector; the same as bin when the tests run without it.
 	raceBin string
+	// nextBin holds gateway and dispatcher as the next version has them (internal/record/format_next.go).
+	nextBin string
 }
 
 // natsDir, when set, makes the test binary a NATS server that can be stopped, hung and killed.
@@ -100,6 +102,10 @@ func build(ctx context.Context, dir string) error {
 	parts.raceBin = parts.bin
 	killed := []string{"./cmd/weir", "./services/gateway", "./services/dispatcher", "./services/realtime"}
 	if err := goBuild(ctx, parts.bin, append([]string{"./services/functions/order-writer"}, killed...)...); err != nil {
+		return err
+	}
+	parts.nextBin = filepath.Join(dir, "next")
+	if err := goBuild(ctx, parts.nextBin, "-tags", "weirnext", "./services/gateway", "./services/dispatcher"); err != nil {
 		return err
 	}
 	if !testkit.Race {

@@ -295,8 +295,31 @@ func (n *natsSet) work(t *testing.T, secret string) {
 	must("id", err)
 	must("gateway: write", w.Append(ctx, &record.Record{ID: id, Time: time.Now(), Source: "test", Body: []byte("{}")}))
 
-	lease, err := dispatcher.WaitLease(ctx, "mapping.default.orders", "test")
+	lease, err := dispatcher.TryLease(ctx, "queue.default.orders", "test")
 	must("dispatcher: lease", err)
+	leases := make(chan stream.LeaseState, 64) // those that are renewed meanwhile
+	wg.Go(func() {
+		_ = dispatcher.WatchLeases(wctx, func(l *stream.LeaseState) {
+			if l != nil {
+				leases <- *l
+			}
+		})
+	})
+	told := func(want stream.LeaseState) {
+		t.Helper()
+		patience := time.After(testkit.Patience)
+		for {
+			select {
+			case l := <-leases:
+				if l == want {
+					return
+				}
+			case <-patience:
+				t.Fatalf("the dispatcher was not told of %+v", want)
+			}
+		}
+	}
+	told(stream.LeaseState{Name: "queue.default.orders", Owner: "test"})
 	src, err := dispatcher.OpenSource(ctx, q.Key)
 	must("dispatcher: source", err)
 	defer src.Close()
@@ -320,6 +343,14 @@ func (n *natsSet) work(t *testing.T, secret string) {
 	})
 	src.Close()
 	lease.Release()
+	told(stream.LeaseState{Name: "queue.default.orders"})
+	if replicas > 1 { // of one, internal/stream has tests
+		gone := n.connect(t, secret, "dispatcher")
+		_, err := gone.TryLease(ctx, "queue.default.orders", "gone")
+		must("dispatcher: lease", err)
+		gone.Close()
+		told(stream.LeaseState{Name: "queue.default.orders", Expired: true})
+	}
 
 	moved := 0
 	must("operator: redrive", operator.Redrive(ctx, q.Key, 0, func(n int) { moved = n }))
@@ -390,7 +421,7 @@ func TestNATSUsers(t *testing.T) {
 			user: "dispatcher",
 			publish: append([]string{
 				"_INBOX.anybody.1", "weir.q.default.orders", "weir.e.default.orders.1", "$KV.WEIR_KEYS.signing", "$JS.API.STREAM.PURGE.WEIR_LEASES", "$JS.API.STREAM.MSG.GET." + q,
-				"$JS.API.STREAM.MSG.DELETE." + q, "$JS.API.CONSUMER.CREATE." + q + ".x", "$JS.API.CONSUMER.DELETE." + q + ".dispatcher",
+				"$JS.API.STREAM.MSG.DELETE.WEIR_LEASES", "$JS.API.CONSUMER.CREATE.WEIR_LEASES.x", "$JS.API.CONSUMER.DELETE.WEIR_LEASES.x", "$JS.API.STREAM.MSG.DELETE." + q, "$JS.API.CONSUMER.CREATE." + q + ".x", "$JS.API.CONSUMER.DELETE." + q + ".dispatcher",
 			}, ownStreams...),
 			listen:  []string{">", "weir.>", "weir.q.>", "$KV.>", "$JS.>", "$SYS.>", "_INBOX.>", "_INBOX_controller.>"},
 			allowed: []string{"weir.d.default.nobody", "weir.j.default.nobody.1", "weir.o.default.nobody.m.1", "$JS.API.STREAM.INFO." + q},

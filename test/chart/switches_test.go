@@ -96,7 +96,7 @@ func TestEnvironment(t *testing.T) {
 	}
 	services := map[string]map[string]string{
 		"gateway": {
-			"WEIR_NATS_USER": "gateway", "WEIR_LISTEN": ":8080", "WEIR_DRAIN_TIMEOUT": "35s", "WEIR_COMPRESSION": "s2",
+			"WEIR_NATS_USER": "gateway", "WEIR_LISTEN": ":8080", "WEIR_HEALTH_LISTEN": ":8081", "WEIR_DRAIN_TIMEOUT": "35s", "WEIR_COMPRESSION": "s2",
 			"WEIR_NATS_SYNC": "always", "WEIR_REALTIME_URL": "http://weir-realtime.weir-system", "GOMEMLIMIT": "912680550",
 		},
 		"realtime": {

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -25,8 +26,8 @@ const (
 	again       = 200 * time.Millisecond
 )
 
-// TestCommands runs make run in a copy of the checkout and then, in order, every sh block of README.md and of
-// docs/operations.md, and compares what they print with the text block after each. Ids and times differ from
+// TestCommands runs make run in a copy of the checkout and then, in order, every sh block of README.md, of
+// docs/tour.md and of docs/operations.md, and compares what they print with the text block after each. Ids and times differ from
 // run to run; an id that was printed is put into the commands that come after it.
 func TestCommands(t *testing.T) {
 	for _, program := range []string{"bash", "make", "go", "curl", "psql"} {
@@ -34,7 +35,7 @@ func TestCommands(t *testing.T) {
 			t.Fatalf("the commands of the documentation need %s: install it (hack/install-deps.sh installs psql and curl)", program)
 		}
 	}
-	s := &shell{t: t, dir: copyCheckout(t), ids: map[string]string{}}
+	s := &shell{t: t, dir: copyCheckout(t), ids: map[string]string{}, prelude: "source .weir/env\n"}
 	ports := freePorts(t, 3)
 	address := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 	// psql and curl as a person has them, whatever this account's configuration says.
@@ -61,14 +62,23 @@ func TestCommands(t *testing.T) {
 		return err
 	})
 
-	blocks := append(read(t, "README.md").blocks(), read(t, "docs/operations.md").blocks()...)
+	blocks := slices.Concat(read(t, "README.md").blocks(), read(t, "docs/tour.md").blocks(), read(t, "docs/operations.md").blocks())
 	started := map[string]*background{"make run": makeRun}
 	for _, b := range blocks {
 		if path, ok := strings.CutPrefix(b.mark, "file: "); ok {
 			write(t, filepath.Join(s.dir, path), b.text)
 		}
 	}
-	ran := 0
+	ran := s.follow(blocks, started)
+	if ran < 12 {
+		t.Errorf("only %d commands were run", ran)
+	}
+}
+
+// follow runs the blocks in their order, and returns how many commands that were. started are the commands that run in
+// terminals of their own, by what they are without PORT=….
+func (s *shell) follow(blocks []block, started map[string]*background) (ran int) {
+	s.t.Helper()
 	for i, b := range blocks {
 		printer, printed := strings.CutPrefix(b.mark, "printed by: ")
 		switch {
@@ -85,7 +95,7 @@ func TestCommands(t *testing.T) {
 		case printed:
 			by := started[printer]
 			if by == nil {
-				t.Fatalf("%s:%d: nothing was started as %q", b.page, b.line, printer)
+				s.t.Fatalf("%s:%d: nothing was started as %q", b.page, b.line, printer)
 			}
 			s.eventually(printer+" prints what it should", outputBound, func() error {
 				if want, got := normal(s.actual(b.text)), normal(by.output()); !strings.Contains(got, want) {
@@ -95,9 +105,7 @@ func TestCommands(t *testing.T) {
 			})
 		}
 	}
-	if ran < 12 {
-		t.Errorf("only %d commands were run", ran)
-	}
+	return ran
 }
 
 // copyCheckout copies what is needed to run Weir. Not below t.TempDir: PostgreSQL's user must get there
@@ -116,7 +124,7 @@ func copyCheckout(t *testing.T) string {
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, top := range []string{"Makefile", "go.mod", "go.sum", "api", "cmd", "deploy", "function", "hack", "internal"} {
+	for _, top := range []string{"Makefile", "go.mod", "go.sum", "api", "cmd", "deploy", "examples", "function", "hack", "internal"} {
 		err := filepath.WalkDir(filepath.Join(root, top), func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || strings.HasSuffix(path, "_test.go") {
 				return err
@@ -171,6 +179,8 @@ type shell struct {
 	env   []string
 	ports *strings.Replacer
 	ids   map[string]string // as documented → as printed
+
+	prelude string // of each command
 }
 
 // actual puts this run's ids and ports in the place of the documented ones.
@@ -202,7 +212,7 @@ var changes = regexp.MustCompile(` -d |redrive|purge`)
 func (s *shell) run(b block, expected string) {
 	s.t.Helper()
 	s.eventually(fmt.Sprintf("%s:%d prints what it should", b.page, b.line), outputBound, func() error {
-		out, err := s.once("source .weir/env\n" + s.actual(b.text))
+		out, err := s.once(s.prelude + s.actual(b.text))
 		if err == nil && expected != "" {
 			err = s.compare(s.actual(expected), out)
 		}

@@ -36,7 +36,7 @@ func read(t testing.TB, path string) page {
 // pages are all that this package answers for.
 func pages(t testing.TB) []page {
 	t.Helper()
-	all := []page{read(t, "README.md"), read(t, "CHANGELOG.md")}
+	all := []page{read(t, "README.md"), read(t, "CHANGELOG.md"), read(t, "CONTRIBUTING.md"), read(t, "SECURITY.md"), read(t, "examples/README.md")}
 	for _, pattern := range []string{"docs/*.md", "docs/*/*.md"} {
 		names, err := filepath.Glob(filepath.Join(root, pattern))
 		if err != nil {
@@ -187,7 +187,7 @@ func TestLinksResolve(t *testing.T) {
 
 // TestPathsExist checks what stands in code marks and looks like a path of the repository.
 func TestPathsExist(t *testing.T) {
-	repository := regexp.MustCompile(`^(api|bench|cmd|deploy|docs|function|hack|internal|services|test)/[\w./-]+$`)
+	repository := regexp.MustCompile(`^(api|bench|charts|cmd|deploy|docs|examples|function|hack|internal|services|test)/[\w./-]+$`)
 	for _, p := range pages(t) {
 		for i, line := range p.prose() {
 			for _, m := range code.FindAllStringSubmatch(line, -1) {

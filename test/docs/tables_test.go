@@ -1,6 +1,7 @@
 package docs_test
 
 import (
+	"fmt"
 	"go/ast"
 	"go/constant"
 	"go/token"
@@ -119,15 +120,11 @@ func quantity(t *testing.T, s string) int64 {
 
 func TestProblems(t *testing.T) {
 	const doc = "docs/contracts.md"
-	gateway := parseDir(t, "internal/gateway", false)
-	types := gateway.problemTypes(t, "problem.go")
-	maps.Copy(types, parseDir(t, "internal/job", false).problemTypes(t, "document.go"))
-	for name, typ := range parseDir(t, "internal/realtime", false).problemTypes(t, "server.go") {
-		if !slices.Contains(slices.Collect(maps.Values(types)), typ) {
-			t.Errorf("realtime's %s is no type of the gateway's: %s", name, typ)
-		}
+	types := problemTypes(t)
+	answered := map[string]bool{}
+	for _, dir := range []string{"internal/problem", "internal/gateway", "internal/jobapi", "internal/realtime"} {
+		maps.Copy(answered, parseDir(t, dir, false).problems("Problem", types))
 	}
-	answered := gateway.problems("problem", types)
 	literal := map[string]bool{} // the types that come with a status
 	for pair := range answered {
 		_, typ, _ := strings.Cut(pair, " ")
@@ -144,11 +141,25 @@ func TestProblems(t *testing.T) {
 	same(t, "status and problem type", doc, pairs, slices.Collect(maps.Keys(answered)))
 }
 
+// problemTypes are the words of all types, by the constants of internal/problem; some are those of package function.
+func problemTypes(t *testing.T) map[string]string {
+	t.Helper()
+	types := parseDir(t, "internal/problem", false).problemTypes(t, "types.go")
+	shared := parseDir(t, "function", false).problemTypes(t, "errors.go")
+	for name, of := range map[string]string{
+		"BadRequest": "ProblemBadRequest", "Method": "ProblemMethod", "TooLarge": "ProblemTooLarge", "UnsupportedMedia": "ProblemMediaType",
+	} {
+		types[name] = shared[of]
+	}
+	return types
+}
+
 // TestFunctionProblems holds that package function answers with the gateway's type where both refuse a request
 // for the same thing, and that docs/contracts.md names the types that only the package has.
 func TestFunctionProblems(t *testing.T) {
-	gateway, function := parseDir(t, "internal/gateway", false), parseDir(t, "function", false)
-	ours := gateway.problems("problem", gateway.problemTypes(t, "problem.go"))
+	function, types := parseDir(t, "function", false), problemTypes(t)
+	ours := parseDir(t, "internal/gateway", false).problems("Problem", types)
+	maps.Copy(ours, parseDir(t, "internal/jobapi", false).problems("Problem", types))
 	theirs := function.problems("Problem", function.problemTypes(t, "errors.go"))
 	for _, pair := range []string{"400 bad-request", "405 method-not-allowed", "413 body-too-large", "415 unsupported-media-type"} {
 		if !ours[pair] || !theirs[pair] {
@@ -188,26 +199,38 @@ func (s source) problems(of string, types map[string]string) map[string]bool {
 	}
 	answered := map[string]bool{}
 	walk(s, func(lit *ast.CompositeLit) {
-		if id, ok := lit.Type.(*ast.Ident); !ok || id.Name != of {
+		if nameOf(lit.Type) != of {
 			return
 		}
 		status, typ := 0, ""
 		for _, e := range lit.Elts {
-			kv := e.(*ast.KeyValueExpr)
-			switch v := kv.Value.(type) {
-			case *ast.SelectorExpr:
-				status = statuses[v.Sel.Name]
-			case *ast.Ident:
-				if word, ok := types[v.Name]; ok {
-					typ = word
-				}
+			kv, ok := e.(*ast.KeyValueExpr)
+			if !ok {
+				return
+			}
+			switch nameOf(kv.Key) {
+			case "Status":
+				status = statuses[nameOf(kv.Value)]
+			case "Type":
+				typ = types[nameOf(kv.Value)]
 			}
 		}
 		if status != 0 && typ != "" {
-			answered[strconv.Itoa(status)+" "+typ] = true
+			answered[fmt.Sprintf("%d %s", status, typ)] = true
 		}
 	})
 	return answered
+}
+
+// nameOf is the last name of an identifier, of this package or another.
+func nameOf(e ast.Expr) string {
+	switch x := e.(type) {
+	case *ast.Ident:
+		return x.Name
+	case *ast.SelectorExpr:
+		return x.Sel.Name
+	}
+	return ""
 }
 
 // TestTestsExist checks every test that a page names, subtests included.

@@ -206,7 +206,7 @@ func testObjects(t *testing.T) {
 	input := fmt.Sprintf(`{"rows": %d, "format": "csv"}`, rows)
 	var upload struct{ ID, URL string }
 	eventually(t, "the gateway has the route", func() string {
-		status, answer, _ := post(t, gateway+"/uploads", fmt.Sprintf(`{"path":"/imports","size":%d,"contentType":"application/json"}`, len(input)))
+		status, answer, _ := post(t, gateway+"/weir/uploads", fmt.Sprintf(`{"path":"/imports","size":%d,"contentType":"application/json"}`, len(input)))
 		if err := json.Unmarshal([]byte(answer), &upload); status != http.StatusCreated || err != nil {
 			return fmt.Sprintf("%d %s", status, answer)
 		}
@@ -239,12 +239,12 @@ func testObjects(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	read(do(http.MethodPost, "/feeds", ""))
-	events := do(http.MethodGet, "/feeds/"+feed.ID+"/events", "")
+	read(do(http.MethodPost, "/weir/feeds", ""))
+	events := do(http.MethodGet, "/weir/feeds/"+feed.ID+"/events", "")
 	job := do(http.MethodPost, "/imports", "", "Weir-Input", upload.ID, "Weir-Feed", feed.ID).Header.Get("Location")
 	for lines := bufio.NewScanner(events.Body); feed.Status != "succeeded" && lines.Scan(); {
 		if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
-			if err := json.Unmarshal([]byte(data), &feed); err != nil || "/jobs/"+feed.ID != job || feed.Status == "failed" {
+			if err := json.Unmarshal([]byte(data), &feed); err != nil || "/weir/jobs/"+feed.ID != job || feed.Status == "failed" {
 				t.Fatalf("told %s of job %s, %v", data, job, err)
 			}
 		}

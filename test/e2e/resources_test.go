@@ -18,14 +18,14 @@ const (
 func testRefusedResources(t *testing.T) {
 	for name, c := range map[string]struct{ manifest, part string }{
 		"neither queue nor function": {apiHead + "    match: {method: POST, path: /x}\n", "exactly one of queue, job and function"},
-		"a path of jobs":             {apiHead + "    match: {method: GET, path: /jobs/x}\n    function: {name: f}\n", "is the gateway's own"},
+		"a path of jobs":             {apiHead + "    match: {method: GET, path: /weir/jobs/x}\n    function: {name: f}\n", "is Weir's own"},
 		"a short memory":             {queueHead + "{maxAge: 2h, results: {maxAge: 1h}}", "results.maxAge must not be below maxAge"},
 		"queue and function":         {apiHead + "    match: {method: POST, path: /x}\n" + goodQueue + "    function: {name: f}\n", "exactly one of queue, job and function"},
 		"a buffered GET":             {apiHead + "    match: {method: GET, path: /x}\n" + goodQueue, "a buffered write or a job needs a method whose requests have a body"},
 		"a schema for GET":           {apiHead + "    match: {method: GET, path: /x}\n    function: {name: f}\n    schema: {type: object}\n", "has no body to check"},
 		"a method":                   {apiHead + "    match: {method: FETCH, path: /x}\n" + goodQueue, `Unsupported value: "FETCH"`},
 		"a path":                     {apiHead + "    match: {method: POST, path: x}\n" + goodQueue, "spec.routes[0].match.path"},
-		"a reserved path":            {apiHead + "    match: {method: POST, path: /readyz}\n" + goodQueue, "is the gateway's own"},
+		"a reserved path":            {apiHead + "    match: {method: POST, path: /weir/x}\n" + goodQueue, "is Weir's own"},
 		"a rate of none":             {strings.Replace(apiHead, "spec:\n", "spec:\n  throttle: {rate: 0, burst: 1}\n", 1) + "    match: {method: POST, path: /x}\n" + goodQueue, "greater than 0"},
 		"an empty bucket":            {apiHead + "    match: {method: POST, path: /x}\n" + goodQueue + "    throttle: {rate: 1, burst: 0}\n", "burst"},
 		"a long timeout":             {apiHead + "    match: {method: GET, path: /x}\n    function: {name: f, timeout: 1h}\n", "must be between 100ms and 15m"},

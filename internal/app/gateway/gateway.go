@@ -36,8 +36,12 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 		return err
 	}
 	defer store.Close()
+	throttles, err := gateway.ParseOwnThrottles(cfg.OwnThrottles)
+	if err != nil {
+		return fmt.Errorf("WEIR_OWN_THROTTLES: %w", err)
+	}
 	g, err := gateway.New(gateway.Config{
-		Listener: l, Conn: conn, Client: client, Objects: store, Codec: cfg.Codec, Sync: cfg.NATSSync, Realtime: cfg.RealtimeURL,
+		Listener: l, Conn: conn, Client: client, Objects: store, Codec: cfg.Codec, Sync: cfg.NATSSync, Realtime: cfg.RealtimeURL, OwnThrottles: throttles,
 		DrainTimeout: cfg.DrainTimeout, Log: cfg.Log,
 	})
 	if err != nil {
@@ -49,6 +53,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 		}
 	}
 	return lifecycle.Run(ctx, cfg.Log, func() { cfg.Log.Info("listening", "address", l.Addr().String()) },
+		app.Health(ctx, cfg.HealthListen, g.Ready),
 		lifecycle.Part{Name: "gateway", Run: g.Run},
 		app.WatchCatalog(conn, use),
 		app.WatchKeys(conn, func(ring sign.Ring) {

@@ -125,7 +125,7 @@ func (x *host) build(ctx context.Context, cfg Config, s manifest.Service) error 
 	var handler http.Handler
 	if url := cfg.Functions[s.Name]; url != "" {
 		x.client = invoke.NewClient(maxIdle)
-		forward, err := x.client.Forward(url, notReached)
+		forward, err := x.client.ForwardHop(url, notReached)
 		if err != nil {
 			return fmt.Errorf("--function %s=%s: %w", s.Name, url, err)
 		}

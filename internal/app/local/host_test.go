@@ -159,3 +159,29 @@ func TestOwnProcessThatIsAwayIsNotNow(t *testing.T) {
 	// The call that finds the kept connection broken can't know whether it was seen; those after it can.
 	testkit.Eventually(t, "the process is seen to be away", func() bool { status, _ := post(); return status == 503 })
 }
+
+// TestOwnProcessSeesTheClient: who asked, and by which name, is what the gateway says and not the hop on loopback.
+func TestOwnProcessSeesTheClient(t *testing.T) {
+	seen := make(chan http.Header, 1)
+	own := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen <- r.Header }))
+	defer own.Close()
+	s := manifest.Service{Key: catalog.Key{Namespace: "default", Name: "f"}, Timeout: time.Minute}
+	h := &hosts{log: testkit.Log(t)}
+	defer h.close()
+	if err := h.open(t.Context(), Config{Functions: map[string]string{"f": own.URL}, Log: testkit.Log(t)}, []manifest.Service{s}); err != nil {
+		t.Fatal(err)
+	}
+	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/orders/1", http.NoBody)
+	said := map[string]string{"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Host": "shop.example.com", "X-Forwarded-Proto": "https"}
+	for name, v := range said {
+		r.Header.Set(name, v)
+	}
+	w := httptest.NewRecorder()
+	h.list[0].srv.Handler.ServeHTTP(w, r)
+	got := <-seen
+	for name, v := range said {
+		if got.Get(name) != v {
+			t.Errorf("%s is %q, want %q", name, got.Get(name), v)
+		}
+	}
+}

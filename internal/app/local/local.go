@@ -37,10 +37,11 @@ import (
 type Config struct {
 	Folder    string            // of YAML
 	Listen    string            // of the gateway
+	Admin     string            // of probes
 	Data      string            // folder of JetStream's files
 	Secrets   string            // folder: NAME/KEY is the key KEY of the Secret NAME; empty: none
 	Functions map[string]string // Knative Service → URL of the user's own process
-	EnvFile   string            // written when ready: WEIR_URL, WEIR_NATS_URL; empty: none
+	EnvFile   string            // written when ready: WEIR_URL, WEIR_ADMIN_URL, WEIR_NATS_URL; empty: none
 	Codec     record.Codec
 	Log       *slog.Logger
 }
@@ -142,17 +143,23 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	d.Use(bundle.Catalog)
+	al, err := lc.Listen(ctx, "tcp", cfg.Admin)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w: choose another address with --admin", cfg.Admin, err)
+	}
+	defer func() { _ = al.Close() }()
 	ready := func() {
 		url := "http://" + l.Addr().String()
-		cfg.Log.Info("ready", "url", url, "nats", fmt.Sprintf("127.0.0.1:%d", nats.Port()))
+		cfg.Log.Info("ready", "url", url, "admin", "http://"+al.Addr().String(), "nats", fmt.Sprintf("127.0.0.1:%d", nats.Port()))
 		if cfg.EnvFile == "" {
 			return
 		}
-		if werr := writeEnv(cfg.EnvFile, "WEIR_URL="+url+"\nWEIR_NATS_URL="+nats.URL()+"\n"); werr != nil {
+		if werr := writeEnv(cfg.EnvFile, "WEIR_URL="+url+"\nWEIR_ADMIN_URL=http://"+al.Addr().String()+"\nWEIR_NATS_URL="+nats.URL()+"\n"); werr != nil {
 			cfg.Log.Error("the file of addresses could not be written", "error", werr)
 		}
 	}
 	return lifecycle.Run(ctx, cfg.Log, ready,
+		app.HealthOn(ctx, al, g.Ready),
 		lifecycle.Part{Name: "functions", Run: hosts.run},
 		lifecycle.Part{Name: "dispatcher", Run: d.Run},
 		lifecycle.Part{Name: "realtime", Run: r.Run},

@@ -100,7 +100,7 @@ func startEnv(name, addr, natsURL, database string) ([]string, bool) {
 	}
 	switch name {
 	case "gateway":
-		return []string{"WEIR_NATS_URL=" + natsURL, "WEIR_LISTEN=" + addr}, true
+		return []string{"WEIR_NATS_URL=" + natsURL, "WEIR_LISTEN=127.0.0.1:0", "WEIR_HEALTH_LISTEN=" + addr}, true
 	case "dispatcher":
 		return []string{"WEIR_NATS_URL=" + natsURL, "WEIR_HEALTH_LISTEN=" + addr}, true
 	case "realtime":

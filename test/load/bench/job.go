@@ -82,7 +82,7 @@ func (b *bench) startJobStack(ctx context.Context, dir, function string) (*targe
 		return nil, err
 	}
 	err = gateway.until(ctx, func() bool { // the signing keys are there
-		status, _ := get(ctx, http.MethodGet, "http://"+addr+"/jobs/x", "", nil)
+		status, _ := get(ctx, http.MethodGet, "http://"+addr+"/weir/jobs/x", "", nil)
 		return status == http.StatusNotFound
 	})
 	return &target{

@@ -14,6 +14,10 @@ func (b *bench) memory(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	admin, err := freeAddress(ctx)
+	if err != nil {
+		return err
+	}
 	nowhere, err := freeAddress(ctx)
 	if err != nil {
 		return err
@@ -24,12 +28,12 @@ func (b *bench) memory(ctx context.Context) error {
 		return err
 	}
 	c, err := b.start("weir-local", filepath.Join(b.bin, "weir"), []string{
-		"local", "-f", filepath.Join(b.root, "deploy", "k8s", "orders"), "--listen", addr, "--data", b.folder("nats"), "--secrets", secrets,
+		"local", "-f", filepath.Join(b.root, "deploy", "k8s", "orders"), "--listen", addr, "--admin", admin, "--data", b.folder("nats"), "--secrets", secrets,
 	}, nil)
 	if err != nil {
 		return err
 	}
-	if err := c.answers(ctx, "http://"+addr+"/readyz"); err != nil {
+	if err := c.answers(ctx, "http://"+admin+"/readyz"); err != nil {
 		return err
 	}
 	l := load{addr: addr, conns: maxConns, orders: b.orders, total: b.memoryOrders}
@@ -46,7 +50,7 @@ func (b *bench) memory(ctx context.Context) error {
 	b.results.add("memory_ingest_per_s", res.perSecond())
 	b.results.add("memory_ingest_p99_ms", res.ms(99))
 	fmt.Printf("    %d orders at %.0f/s, p99 %.1f ms: peak %.0f MiB; statuses %v\n", res.stored, res.perSecond(), res.ms(99), peak, res.statuses)
-	if status, body := get(ctx, http.MethodGet, "http://"+addr+"/healthz", "", nil); status != http.StatusOK {
+	if status, body := get(ctx, http.MethodGet, "http://"+admin+"/healthz", "", nil); status != http.StatusOK {
 		return fmt.Errorf("it is not well afterwards: %d %s", status, body)
 	}
 	return nil

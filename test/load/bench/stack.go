@@ -102,11 +102,15 @@ func (b *bench) startGateway(ctx context.Context, natsURL, compression string, m
 	if addr, err = freeAddress(ctx); err != nil {
 		return nil, "", err
 	}
-	env := append([]string{"WEIR_NATS_URL=" + natsURL, "WEIR_LISTEN=" + addr, "WEIR_COMPRESSION=" + compression}, more...)
+	probes, err := freeAddress(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	env := append([]string{"WEIR_NATS_URL=" + natsURL, "WEIR_LISTEN=" + addr, "WEIR_HEALTH_LISTEN=" + probes, "WEIR_COMPRESSION=" + compression}, more...)
 	if c, err = b.start("gateway", filepath.Join(b.bin, "gateway"), nil, env); err != nil {
 		return nil, "", err
 	}
-	return c, addr, c.answers(ctx, "http://"+addr+"/readyz")
+	return c, addr, c.answers(ctx, "http://"+probes+"/readyz")
 }
 
 // startRealtime starts the service and waits until it serves the catalog.

@@ -14,7 +14,7 @@ internal/app's TestServicesNeedNoMoreRights runs the services with the same list
           # buckets of catalog and keys.
           allow: [
             "weir.r.>", "weir.d.>", "weir.j.>", "weir.o.>", "weir.lease.>", "$JS.ACK.>", "$JS.API.STREAM.INFO.*", "$JS.API.STREAM.PURGE.*",
-            "$JS.API.STREAM.MSG.GET.WEIR_LEASES", "$JS.API.STREAM.MSG.DELETE.WEIR_LEASES",
+            "$JS.API.STREAM.MSG.GET.WEIR_LEASES", "$JS.API.CONSUMER.CREATE.WEIR_LEASES.*.weir.lease.>",
             "$JS.API.DIRECT.GET.*.weir.j.>", "$JS.API.DIRECT.GET.*.weir.o.>", "$JS.API.DIRECT.GET.*.weir.r.*.*.at.*",
             "$JS.API.CONSUMER.CREATE.*.dispatcher", "$JS.API.CONSUMER.CREATE.*.dispatcher.>", "$JS.API.CONSUMER.INFO.*.dispatcher",
             "$JS.API.CONSUMER.RESET.*.dispatcher", "$JS.API.CONSUMER.MSG.NEXT.*.dispatcher",

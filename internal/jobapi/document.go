@@ -1,4 +1,4 @@
-package job
+package jobapi
 
 import (
 	"encoding/base64"
@@ -10,46 +10,36 @@ import (
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/ownpath"
+	"github.com/weir-dev/weir/internal/problem"
 )
-
-// Path is below what clients ask about jobs.
-const Path = "/jobs/"
-
-// TypeFailed is the type of the problem that a failed job's error is (docs/contracts.md).
-const TypeFailed = "https://weir.dev/problems/job-failed"
 
 // maxShown bounds a result that is shown in a document, in bytes. A larger one is to be asked for.
 const maxShown = 64 << 10
 
 // Document is what clients see of a job (docs/contracts.md).
 type Document struct {
-	ID       string    `json:"id"`
-	Status   Status    `json:"status"`
-	Version  string    `json:"version"` // another state has another
-	Created  time.Time `json:"created"`
-	Started  time.Time `json:"started,omitzero"`
-	Finished time.Time `json:"finished,omitzero"`
-	Attempts int       `json:"attempts"`
-	Progress *Progress `json:"progress,omitempty"`
-	Error    *Problem  `json:"error,omitempty"`
-	Result   *Shown    `json:"result,omitempty"`
-	Links    Links     `json:"links"`
+	ID       string           `json:"id"`
+	Status   job.Status       `json:"status"`
+	Version  string           `json:"version"` // another state has another
+	Created  time.Time        `json:"created"`
+	Started  time.Time        `json:"started,omitzero"`
+	Finished time.Time        `json:"finished,omitzero"`
+	Attempts int              `json:"attempts"`
+	Progress *job.Progress    `json:"progress,omitempty"`
+	Error    *problem.Problem `json:"error,omitempty"`
+	Result   *Shown           `json:"result,omitempty"`
+	Links    Links            `json:"links"`
 	// Position is of a feed: what its client says when it comes back, to be told what is later.
 	Position string `json:"position,omitempty"`
-}
-
-// Problem is why the latest attempt failed (RFC 9457).
-type Problem struct {
-	Type   string `json:"type"`
-	Title  string `json:"title"`
-	Status int    `json:"status"`
-	Detail string `json:"detail"`
 }
 
 // Shown is a result. A small one is there itself, as CloudEvents' JSON format has it: JSON as it is, text as a string,
 // anything else in base64.
 type Shown struct {
-	Result
+	job.Result
 	Data   json.RawMessage `json:"data,omitempty"`
 	Base64 string          `json:"data_base64,omitempty"`
 }
@@ -63,15 +53,15 @@ type Links struct {
 }
 
 // NewDocument shows s, whose id has the text. body is the result, or nil when it isn't at hand.
-func NewDocument(text string, s *State, body []byte) Document {
-	self := Path + text
+func NewDocument(text string, s *job.State, body []byte) Document {
+	self := ownpath.Jobs + text
 	d := Document{
 		ID: text, Status: s.Status, Version: Version(s), Created: s.Created, Started: s.Started, Finished: s.Finished,
 		Attempts: s.Attempts, Progress: s.Progress,
 		Links: Links{Self: self, Result: self + "/result", Events: self + "/events", Socket: self + "/socket"},
 	}
-	if s.Error != nil && s.Status != Succeeded {
-		p := ProblemOf(s)
+	if s.Error != nil && s.Status != job.Succeeded {
+		p := LatestProblem(s)
 		d.Error = &p
 	}
 	if s.Result != nil {
@@ -81,10 +71,12 @@ func NewDocument(text string, s *State, body []byte) Document {
 }
 
 // Shows reports whether a document of s shows the result itself, once it is at hand.
-func Shows(s *State) bool { return s.Result != nil && s.Result.Size > 0 && s.Result.Size <= maxShown }
+func Shows(s *job.State) bool {
+	return s.Result != nil && s.Result.Size > 0 && s.Result.Size <= maxShown
+}
 
-func show(r Result, body []byte) *Shown {
-	out := &Shown{Result: Result{ContentType: r.ContentType, Size: r.Size}}
+func show(r job.Result, body []byte) *Shown {
+	out := &Shown{Result: job.Result{ContentType: r.ContentType, Size: r.Size}}
 	if len(body) == 0 || len(body) > maxShown {
 		return out
 	}
@@ -106,11 +98,12 @@ func show(r Result, body []byte) *Shown {
 	return out
 }
 
-// ProblemOf says why the latest attempt failed; s.Error is set. It has the function's own status where that says whose
+// LatestProblem says why the latest attempt failed; s.Error is set. It has the function's own status where that says whose
 // fault it is, else 500.
-func ProblemOf(s *State) Problem {
-	p := Problem{Status: http.StatusInternalServerError, Type: TypeFailed, Title: "The job failed", Detail: s.Error.Detail}
-	if s.Status != Failed {
+func LatestProblem(s *job.State) problem.Problem {
+	p := problem.Problem{Type: problem.JobFailed, Title: "The job failed", Detail: s.Error.Detail}
+	p.Status = http.StatusInternalServerError
+	if s.Status != job.Failed {
 		p.Title = "The latest attempt failed"
 	}
 	if s.Error.Status >= 400 && s.Error.Status < 500 {
@@ -121,14 +114,14 @@ func ProblemOf(s *State) Problem {
 
 // Version names the state among those of its job, for clients. It is more than a sequence: the job of a queue that was
 // deleted and made again, which an idempotency key may have brought back, can have another state at the same one.
-func Version(s *State) string {
+func Version(s *job.State) string {
 	switch {
-	case s.Status == Expired:
+	case s.Status == job.Expired:
 		return "expired"
-	case s.seq == 0:
+	case s.Version() == 0:
 		return "0"
 	}
-	return fmt.Sprintf("%d-%08x", s.seq, s.sum)
+	return fmt.Sprintf("%d-%08x", s.Version(), s.Sum())
 }
 
 // ParseVersion returns the sequence in what Version wrote; ok is false for anything else, such as a bare sequence.

@@ -1,4 +1,4 @@
-package gateway
+package jobapi
 
 import (
 	"bufio"
@@ -13,12 +13,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/problem"
 )
 
 // What is passed on to realtime, so that one address serves all that clients ask about jobs.
 const (
-	maxRealtimeIdle = 64
+	maxRealtimeIdle     = 64
+	maxRealtimeIdleTime = 2 * time.Minute
 	// realtimeTimeout bounds how long realtime may take until its answer begins.
 	realtimeTimeout = 10 * time.Second
 	// passedWriteTimeout is how long a client that listens may take nothing.
@@ -29,41 +30,38 @@ const (
 )
 
 // realtime passes connections on that stay open.
-func (g *Gateway) realtime(target *url.URL) http.HandlerFunc {
+func (a *API) realtime(target *url.URL) func(http.ResponseWriter, *http.Request, []byte) {
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
 			r.SetXForwarded()
 		},
-		Transport:     &http.Transport{MaxIdleConnsPerHost: maxRealtimeIdle, ResponseHeaderTimeout: realtimeTimeout, IdleConnTimeout: idleTimeout},
+		Transport:     &http.Transport{MaxIdleConnsPerHost: maxRealtimeIdle, ResponseHeaderTimeout: realtimeTimeout, IdleConnTimeout: maxRealtimeIdleTime},
 		FlushInterval: -1,
-		ErrorLog:      slog.NewLogLogger(g.cfg.Log.Handler(), slog.LevelDebug),
+		ErrorLog:      slog.NewLogLogger(a.cfg.Log.Handler(), slog.LevelDebug),
 		ErrorHandler: func(w http.ResponseWriter, req *http.Request, err error) {
-			g.cfg.Log.Info("realtime can't be reached", "error", err)
-			if strings.HasSuffix(req.URL.Path, "/events") {
-				job.RefuseEvents(w, job.ComeBack(), "try again later")
-				return
-			}
-			writeProblem(w, req, problem{
-				Status: http.StatusServiceUnavailable, Type: typeUnavailable, Title: "Events can't be had now", retryAfter: 1,
-				Detail: "The service that pushes events gave no answer. Try again, or poll the job.",
-			})
+			a.cfg.Log.Info("realtime can't be reached", "error", err)
+			refuseListener(w, req)
 		},
 	}
-	return func(w http.ResponseWriter, req *http.Request) {
+	return func(w http.ResponseWriter, req *http.Request, _ []byte) {
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
 		rc := http.NewResponseController(w)
-		g.wg.Add(1) // an upgraded connection is none of the HTTP server's any more
-		defer g.wg.Done()
-		stop := context.AfterFunc(g.drain, func() { //nolint:contextcheck // it waits for the drain, and ends with the request
+		done, ok := a.work.Begin() // an upgraded connection is none of the HTTP server's any more
+		if !ok {
+			refuseListener(w, req)
+			return
+		}
+		defer done()
+		stop := context.AfterFunc(a.drain, func() { //nolint:contextcheck // it waits for the drain, and ends with the request
 			select {
 			case <-time.After(rand.N(partSpread)):
 				cancel()
 				// A client that takes nothing would keep its connection, which is none of the server's any more.
 				now := time.Now()
 				if err := errors.Join(rc.SetReadDeadline(now), rc.SetWriteDeadline(now)); err != nil {
-					g.cfg.Log.Debug("a connection's deadlines stay", "error", err)
+					a.cfg.Log.Debug("a connection's deadlines stay", "error", err)
 				}
 			case <-ctx.Done():
 			}
@@ -71,10 +69,19 @@ func (g *Gateway) realtime(target *url.URL) http.HandlerFunc {
 		defer stop()
 		// The bound on reading a request would end the answer.
 		if err := rc.SetReadDeadline(time.Time{}); err != nil {
-			g.cfg.Log.Debug("a connection's read deadline stays", "error", err)
+			a.cfg.Log.Debug("a connection's read deadline stays", "error", err)
 		}
 		proxy.ServeHTTP(&listenerWriter{w, rc}, req.WithContext(ctx))
 	}
+}
+
+// refuseListener answers a client that can't listen now.
+func refuseListener(w http.ResponseWriter, req *http.Request) {
+	if strings.HasSuffix(req.URL.Path, "/events") {
+		RefuseEvents(w, ComeBack(), "try again later")
+		return
+	}
+	problem.NotNow("Events can't be had now", "The service that pushes events gave no answer. Try again, or poll the job.", time.Second).Write(w)
 }
 
 // listenerWriter gives up a client that takes nothing, whatever the connection has become.

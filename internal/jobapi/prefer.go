@@ -1,4 +1,4 @@
-package gateway
+package jobapi
 
 import (
 	"net/http"
@@ -10,15 +10,15 @@ import (
 // maxWait bounds how long a request is held for a job: as long as a synchronous call by default.
 const maxWait = 29 * time.Second
 
-// preferences are what of the Prefer header (RFC 7240) is honoured.
-type preferences struct {
+// Preferences are what of the Prefer header (RFC 7240) is honoured.
+type Preferences struct {
 	async bool          // respond-async
-	wait  time.Duration // wait, at most maxWait; 0: not said
+	Wait  time.Duration // wait, at most maxWait; 0: not said
 }
 
-// readPreferences ignores what it doesn't know or can't read, as the RFC says; of a preference that is there twice the
+// ReadPreferences ignores what it doesn't know or can't read, as the RFC says; of a preference that is there twice the
 // first counts.
-func readPreferences(h http.Header) (p preferences) {
+func ReadPreferences(h http.Header) (p Preferences) {
 	waits := false
 	for _, line := range h["Prefer"] {
 		for token := range strings.SplitSeq(line, ",") {
@@ -31,7 +31,7 @@ func readPreferences(h http.Header) (p preferences) {
 				value = strings.Trim(strings.TrimSpace(value), `"`)
 				if n, err := strconv.ParseUint(value, 10, 31); err == nil && !waits {
 					waits = true
-					p.wait = min(time.Duration(n)*time.Second, maxWait)
+					p.Wait = min(time.Duration(n)*time.Second, maxWait)
 				}
 			}
 		}
@@ -39,14 +39,14 @@ func readPreferences(h http.Header) (p preferences) {
 	return p
 }
 
-// applied says which preferences were honoured.
-func (p preferences) applied(h http.Header) {
+// Applied says which Preferences were honoured.
+func (p Preferences) Applied(h http.Header) {
 	var parts []string
 	if p.async {
 		parts = append(parts, "respond-async")
 	}
-	if p.wait > 0 {
-		parts = append(parts, "wait="+strconv.Itoa(int(p.wait/time.Second)))
+	if p.Wait > 0 {
+		parts = append(parts, "wait="+strconv.Itoa(int(p.Wait/time.Second)))
 	}
 	if len(parts) > 0 {
 		h.Set("Preference-Applied", strings.Join(parts, ", "))

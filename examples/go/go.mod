@@ -1,0 +1,3 @@
+module example.com/customers
+
+go 1.22

@@ -1,0 +1,84 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/weir-dev/weir/internal/problem"
+)
+
+// exchange is one request on its way through the steps that all requests take, those of an API's routes and those of
+// Weir's own paths alike, in this order. A step is a file; it returns what is wrong, or nil to go on.
+//
+//  1. requestid.go  which name has it in logs and answers
+//  2. throttle.go   has its route, and its API, a token left
+//  3. body.go       is its body within its bounds, and is there memory for it
+//  4. validate.go   does the body match the route's schema
+//  5. the target: buffered.go, job.go, synchronous.go, or one of Weir's own paths (own.go)
+type exchange struct {
+	w   http.ResponseWriter
+	req *http.Request
+	now time.Time
+	*route
+
+	body     []byte
+	memory   *[]byte // of body, to be used again; nil: none
+	reserved int64   // bytes of the gateway's budget
+}
+
+func (x *exchange) ctx() context.Context { return x.req.Context() }
+
+// serve takes the request through the steps.
+func (r *route) serve(w http.ResponseWriter, req *http.Request) {
+	x := exchange{w: w, req: req, now: time.Now(), route: r}
+	x.identify()
+	p := x.throttle()
+	if p == nil {
+		p = x.open()
+	}
+	if p == nil {
+		p = x.readBody()
+	}
+	defer x.release()
+	if p == nil {
+		p = x.validate()
+	}
+	if p == nil {
+		p = x.deliver() //nolint:contextcheck // each target goes by the request's
+	}
+	if p != nil {
+		x.refuse(*p)
+	}
+}
+
+// open refuses what the route can't take at present.
+func (x *exchange) open() *problem.Problem {
+	if x.kind == toQueue && x.writer == nil {
+		return new(problemQueueClosed())
+	}
+	return nil
+}
+
+// deliver hands the request to the route's target. What it returns is the answer; else it has answered.
+func (x *exchange) deliver() *problem.Problem {
+	switch {
+	case x.kind == toOwn:
+		x.own.Serve(x.w, x.req, x.body)
+		return nil
+	case x.kind == toFunction:
+		x.synchronous()
+		return nil
+	case x.spec.Job == nil:
+		return x.buffered()
+	case x.uploaded():
+		return x.jobOfUpload()
+	default:
+		return x.job(nil)
+	}
+}
+
+func (x *exchange) refuse(p problem.Problem) {
+	ensureRequestID(x.w.Header())
+	p.Write(x.w)
+}

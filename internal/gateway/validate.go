@@ -1,0 +1,61 @@
+package gateway
+
+import (
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/weir-dev/weir/internal/problem"
+	"github.com/weir-dev/weir/internal/schema"
+)
+
+// validate holds the body against the route's schema.
+func (x *exchange) validate() *problem.Problem {
+	if x.schema == nil || x.uploaded() {
+		return nil
+	}
+	if err := x.schema.Validate(x.body); err != nil {
+		return problemOfSchema(err)
+	}
+	return nil
+}
+
+// compileSchema returns nil for an empty source.
+func compileSchema(source []byte) (*schema.Schema, error) {
+	if len(source) == 0 {
+		return nil, nil //nolint:nilnil // documented: no schema
+	}
+	s, err := schema.Compile(source)
+	if err != nil {
+		return nil, fmt.Errorf("schema %w", err)
+	}
+	return s, nil
+}
+
+// problemOfSchema says why a body was found invalid.
+func problemOfSchema(err error) *problem.Problem {
+	var invalid *schema.InvalidError
+	if !errors.As(err, &invalid) {
+		return &problem.Problem{Status: http.StatusBadRequest, Type: problem.BadRequest, Title: "Not JSON", Detail: "The body is " + err.Error()}
+	}
+	p := &problem.Problem{
+		Status: http.StatusBadRequest, Type: problem.Schema, Title: "The body does not match the route's schema",
+		Detail: invalid.Error(), Errors: make([]problem.Field, len(invalid.Findings)),
+	}
+	for i, f := range invalid.Findings {
+		p.Errors[i] = problem.Field(f)
+	}
+	return p
+}
+
+// jsonMedia reports whether the Content-Type is JSON, or missing.
+func jsonMedia(h http.Header) bool {
+	ct := h.Get("Content-Type")
+	if ct == "" || ct == "application/json" {
+		return true
+	}
+	media, _, err := mime.ParseMediaType(ct)
+	return err == nil && (media == "application/json" || strings.HasSuffix(media, "+json"))
+}

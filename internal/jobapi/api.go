@@ -1,0 +1,186 @@
+// Package jobapi is what clients ask about jobs over HTTP, and what functions report of them: states and results, feeds,
+// objects, callbacks, and the way to realtime. The gateway serves its routes through the steps that all requests go
+// through; the documents and events are realtime's too.
+//
+// Invariants: every id, token and address that is taken was signed by Weir; what is answered with 204 is durable; nothing
+// begins once Wait was called.
+//
+// The data flows through the files in this order: api.go (routes, catalog, end), then one of jobs.go, feeds.go,
+// callbacks.go, objects.go (with transfer.go) and realtime.go. document.go and events.go are what clients see.
+//
+// May import: ownpath, problem, catalog, lifecycle, sign, stream, blob, job.
+package jobapi
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"sync/atomic"
+	"time"
+
+	"github.com/weir-dev/weir/internal/blob"
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/lifecycle"
+	"github.com/weir-dev/weir/internal/ownpath"
+	"github.com/weir-dev/weir/internal/problem"
+	"github.com/weir-dev/weir/internal/sign"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// Config is what the API needs.
+type Config struct {
+	Conn    *stream.Conn
+	Objects blob.Store // large results and uploaded inputs of jobs
+	// Realtime is the address of the service that pushes the states of jobs; nil if disabled.
+	Realtime *url.URL
+	Log      *slog.Logger
+}
+
+// API answers about the jobs of the present catalog.
+type API struct {
+	cfg    Config
+	hub    *job.Hub
+	keys   atomic.Pointer[sign.Ring]
+	queues atomic.Pointer[queues]
+
+	drain      context.Context // ends when the process begins to stop
+	startDrain context.CancelFunc
+	work       lifecycle.Work // transfers, and what is passed on to realtime
+	transfers  atomic.Int64   // of objects, by clients
+	reports    atomic.Int64   // the same, of results that functions report
+}
+
+// queues are those of the present catalog.
+type queues struct {
+	keys    []catalog.Key // of all: also of those whose last job route has gone
+	maxAges map[catalog.Key]time.Duration
+	objects map[catalog.Key]int64 // bytes of one at most
+}
+
+// New returns an API that knows no queue before Use. Close must be called.
+func New(cfg Config) *API {
+	a := &API{cfg: cfg, hub: job.NewHub(cfg.Conn, cfg.Log)}
+	a.drain, a.startDrain = context.WithCancel(context.Background())
+	a.queues.Store(&queues{})
+	return a
+}
+
+// Use makes cat the catalog whose jobs may be asked for.
+func (a *API) Use(cat *catalog.Catalog) {
+	q := &queues{maxAges: map[catalog.Key]time.Duration{}, objects: map[catalog.Key]int64{}}
+	for _, spec := range cat.Queues {
+		q.keys = append(q.keys, spec.Key)
+		q.maxAges[spec.Key], q.objects[spec.Key] = spec.MaxAge, spec.Objects.MaxObject()
+	}
+	a.queues.Store(q)
+	a.hub.Use(cat.JobQueues())
+}
+
+// UseKeys makes ring the signing keys.
+func (a *API) UseKeys(ring sign.Ring) { a.keys.Store(&ring) }
+
+// Ring returns the signing keys; none before they have come.
+func (a *API) Ring() sign.Ring {
+	if ring := a.keys.Load(); ring != nil {
+		return *ring
+	}
+	return sign.Ring{}
+}
+
+// Drain lets nobody wait any more, and parts from those who listen. It doesn't block.
+func (a *API) Drain() { a.startDrain() }
+
+// Close drains, and returns once nothing is under way any more.
+func (a *API) Close() {
+	a.startDrain()
+	a.work.Wait()
+	a.hub.Close()
+}
+
+// Stream as a route's bound means that its handler reads the body itself.
+const Stream = -1
+
+// Route is one of the API's.
+type Route struct {
+	Pattern string // of net/http.ServeMux
+	Class   string // routes of one share a throttle
+	// MaxBody is how large the body may be, that the handler gets whole; 0 for none, or Stream.
+	MaxBody func(*http.Request) int64
+	Serve   func(w http.ResponseWriter, req *http.Request, body []byte)
+}
+
+// The classes of routes.
+const (
+	ClassJobs      = "jobs"
+	ClassFeeds     = "feeds"
+	ClassListen    = "listen"
+	ClassObjects   = "objects"
+	ClassCallbacks = "callbacks"
+)
+
+// Routes are what there is to serve.
+func (a *API) Routes() []Route {
+	none := func(*http.Request) int64 { return 0 }
+	whole := func(*http.Request) int64 { return Stream }
+	routes := []Route{
+		{"GET " + ownpath.Jobs + "{id}", ClassJobs, none, a.job((*Request).get)},
+		{"DELETE " + ownpath.Jobs + "{id}", ClassJobs, none, a.job((*Request).cancel)},
+		{"GET " + ownpath.Jobs + "{id}/result", ClassJobs, none, a.job((*Request).result)},
+		{"POST " + ownpath.NewFeed, ClassFeeds, none, a.newFeed},
+		{"POST " + ownpath.Callbacks + "{token}", ClassCallbacks, maxReport, a.callback},
+		{"GET " + ownpath.Objects + "{token}", ClassObjects, none, a.getObject},
+		{"PUT " + ownpath.Objects + "{token}", ClassObjects, whole, a.putObject},
+	}
+	if a.cfg.Realtime != nil {
+		pass := a.realtime(a.cfg.Realtime)
+		for _, path := range []string{ownpath.Jobs, ownpath.Jobs + "{id}/", ownpath.Feeds + "{id}/"} {
+			routes = append(routes, Route{"GET " + path + "events", ClassListen, none, pass}, Route{"GET " + path + "socket", ClassListen, none, pass})
+		}
+	}
+	return routes
+}
+
+// ProblemOf says what a failed submission, report or look-up means; ok is false for an error that is not about jobs.
+func ProblemOf(err error) (p problem.Problem, ok bool) {
+	switch {
+	case errors.Is(err, job.ErrNoKeys):
+		return problem.NotNow("Starting", "This gateway has no signing keys yet. Try again.", time.Second), true
+	case errors.Is(err, job.ErrNoID):
+		return problem.UnknownJob(), true
+	case errors.Is(err, job.ErrNoFeed):
+		return problem.UnknownFeed(), true
+	case errors.Is(err, job.ErrNoToken):
+		return problem.Problem{Status: http.StatusNotFound, Type: problem.NoCallback, Title: "No such callback", Detail: "No attempt at a job was ever given this address, or its queue was deleted."}, true
+	case errors.Is(err, blob.ErrFull):
+		return problem.Problem{
+			Status: http.StatusServiceUnavailable, Type: problem.ObjectsFull, Title: "No room for objects", RetryAfter: 5 * time.Second,
+			Detail: "Nothing was stored. Try again when objects have expired, or raise objects.maxBytes of the queue.",
+		}, true
+	case errors.Is(err, blob.ErrTooLarge):
+		return problem.Problem{
+			Status: http.StatusRequestEntityTooLarge, Type: problem.TooLarge, Title: "Body too large", Detail: "It is larger than half of objects.maxBytes of the queue.",
+		}, true
+	case errors.Is(err, job.ErrOver):
+		return problem.Problem{
+			Status: http.StatusConflict, Type: problem.AttemptOver, Title: "The attempt is over",
+			Detail: "The job has ended or was cancelled, or another attempt is made because this one was silent for too long. Stop working at it.",
+		}, true
+	}
+	return problem.Problem{}, false
+}
+
+// problemOf is ProblemOf, with detail for what is an outage.
+func problemOf(err error, detail string) problem.Problem {
+	if p, ok := ProblemOf(err); ok {
+		return p
+	}
+	return problem.NotNow("Storage is not available", detail, time.Second)
+}
+
+// BadBody says why a body could not be read.
+func BadBody() problem.Problem {
+	return problem.Problem{Status: http.StatusBadRequest, Type: problem.BadRequest, Title: "The body can't be read", Detail: "It ended early, came too slowly, or is malformed."}
+}

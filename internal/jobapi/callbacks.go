@@ -1,0 +1,149 @@
+package jobapi
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/weir-dev/weir/internal/blob"
+	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/problem"
+)
+
+// maxReportBytes bounds a report that is no result.
+const maxReportBytes = 64 << 10
+
+// maxReport is how large a report may be, that is read whole: a result of another size goes to the store of objects.
+func maxReport(req *http.Request) int64 {
+	switch {
+	case statusOf(req) != job.Succeeded:
+		return maxReportBytes
+	case req.ContentLength > job.MaxInlineBytes || req.ContentLength < 0:
+		return Stream
+	}
+	return job.MaxInlineBytes
+}
+
+func statusOf(req *http.Request) job.Status { return job.Status(req.URL.Query().Get("status")) }
+
+// callback takes what a function says of an attempt that it goes on with: ?status=running, succeeded or failed. What is
+// answered with 204 is durable.
+func (a *API) callback(w http.ResponseWriter, req *http.Request, body []byte) {
+	ring, q := a.Ring(), a.queues.Load()
+	token, err := job.Token{}, job.ErrNoKeys
+	if len(ring.Keys) > 0 {
+		token, err = job.ParseToken(req.PathValue("token"), ring, q.keys)
+	}
+	if err != nil {
+		problemOf(err, "").Write(w)
+		return
+	}
+	ctx := req.Context()
+	switch status := statusOf(req); {
+	case status == job.Running:
+		p, perr := progress(body)
+		if perr != nil {
+			problem.Problem{Status: http.StatusBadRequest, Type: problem.BadRequest, Title: "Bad progress", Detail: perr.Error()}.Write(w)
+			return
+		}
+		err = job.Alive(ctx, a.cfg.Conn, token, p)
+	case status == job.Succeeded && maxReport(req) == Stream:
+		a.largeResult(w, req, token, q.objects[token.Queue])
+		return
+	case status == job.Succeeded:
+		_, err = job.SucceedBy(ctx, a.cfg.Conn, token, job.Result{ContentType: req.Header.Get("Content-Type")}, body, time.Now())
+	case status == job.Failed:
+		err = job.FailBy(ctx, a.cfg.Conn, token, failure(body))
+	default:
+		problem.Problem{
+			Status: http.StatusBadRequest, Type: problem.BadRequest, Title: "Bad status",
+			Detail: fmt.Sprintf("The query must say status=running, status=succeeded or status=failed, not %.40q.", string(status)),
+		}.Write(w)
+		return
+	}
+	reported(w, err)
+}
+
+// reported answers a report that was stored, or was not for err.
+func reported(w http.ResponseWriter, err error) {
+	if err != nil {
+		problemOf(err, "The report may or may not have been stored. Send it again.").Write(w)
+		return
+	}
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// largeResult takes a result that may be too large to be kept with the state, or whose size isn't said.
+func (a *API) largeResult(w http.ResponseWriter, req *http.Request, token job.Token, limit int64) {
+	if req.ContentLength > limit {
+		problemOf(blob.ErrTooLarge, "").Write(w)
+		return
+	}
+	body, done, ok := a.receive(w, req, &a.reports)
+	if !ok {
+		return
+	}
+	defer done()
+	ctx, result := req.Context(), job.Result{ContentType: req.Header.Get("Content-Type")}
+	start, err := io.ReadAll(io.LimitReader(body, job.MaxInlineBytes+1))
+	if err != nil {
+		BadBody().Write(w)
+		return
+	}
+	if len(start) > job.MaxInlineBytes {
+		result, err = job.StoreResult(ctx, a.cfg.Objects, token.Queue, token.Record, result.ContentType, io.MultiReader(bytes.NewReader(start), body), limit)
+		if start = nil; body.failed() != nil {
+			BadBody().Write(w)
+			return
+		}
+	}
+	if err == nil {
+		var stored job.Result
+		stored, err = job.SucceedBy(ctx, a.cfg.Conn, token, result, start, time.Now())
+		if errors.Is(err, job.ErrOver) || err == nil && stored.Object != result.Object {
+			if err := job.Drop(ctx, a.cfg.Objects, token.Queue, result); err != nil {
+				a.cfg.Log.Warn("a result that came too late stays until it expires", "object", result.Object, "error", err)
+			}
+		}
+	}
+	reported(w, err)
+}
+
+// progress reads {"percent": 40, "message": "…"}; an empty body is a sign of life alone.
+func progress(body []byte) (*job.Progress, error) {
+	if len(body) == 0 {
+		return nil, nil //nolint:nilnil // documented
+	}
+	var p job.Progress
+	if err := json.Unmarshal(body, &p); err != nil {
+		return nil, fmt.Errorf(`the body must be like {"percent": 40, "message": "…"}, or empty: %w`, err)
+	}
+	if p.Percent < 0 || p.Percent > 100 {
+		return nil, errors.New("percent must be between 0 and 100")
+	}
+	p.Message = strings.TrimSpace(p.Message)
+	return &p, nil
+}
+
+// failure reads a problem (RFC 9457), or takes the body as the text of why.
+func failure(body []byte) job.Error {
+	var p struct {
+		Status        int
+		Title, Detail string
+	}
+	if json.Unmarshal(body, &p) == nil && p.Title+p.Detail != "" {
+		if p.Detail == "" {
+			p.Detail = p.Title
+		}
+		return job.Error{Status: p.Status, Detail: strings.TrimSpace(p.Detail)}
+	}
+	if len(body) == 0 {
+		return job.Error{Detail: "the function said that it failed"}
+	}
+	return job.Error{Detail: strings.TrimSpace(string(body))}
+}

@@ -1,0 +1,223 @@
+package jobapi
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/weir-dev/weir/internal/blob"
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/problem"
+	"github.com/weir-dev/weir/internal/record"
+)
+
+// pollAfter is what clients are told to wait before they ask again, in seconds.
+const pollAfter = "1"
+
+// job makes a handler of what is to be done about the job that the path names.
+func (a *API) job(f func(j *Request, w http.ResponseWriter, req *http.Request)) func(http.ResponseWriter, *http.Request, []byte) {
+	return func(w http.ResponseWriter, req *http.Request, _ []byte) {
+		w.Header().Set("Cache-Control", "private, no-cache") // whoever keeps it asks before it uses it
+		ring, text, q := a.Ring(), req.PathValue("id"), a.queues.Load()
+		id, err := job.ID{}, job.ErrNoKeys
+		if len(ring.Keys) > 0 {
+			id, err = job.ParseID(text, ring, q.keys)
+		}
+		if err != nil {
+			problemOf(err, "").Write(w)
+			return
+		}
+		f(a.About(id, text, q.maxAges[id.Queue]), w, req)
+	}
+}
+
+// About is a request about the job of an id, whose text that is.
+func (a *API) About(id job.ID, text string, maxAge time.Duration) *Request {
+	return &Request{a: a, id: id, text: text, maxAge: maxAge}
+}
+
+// Request is a request about one job.
+type Request struct {
+	a      *API
+	id     job.ID
+	text   string        // of id
+	maxAge time.Duration // of its queue
+}
+
+// get answers with the state. With Prefer: wait it waits for another one than the client knows by If-None-Match, or
+// than there is.
+func (j *Request) get(w http.ResponseWriter, req *http.Request) {
+	state, result, ok := j.look(w, req, true)
+	if !ok {
+		return
+	}
+	h := w.Header()
+	h.Set("Etag", etag(state))
+	if known(req, state) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	j.WriteState(w, http.StatusOK, state, result)
+}
+
+// result answers with the result, or says why there is none.
+func (j *Request) result(w http.ResponseWriter, req *http.Request) {
+	state, body, ok := j.look(w, req, false)
+	if !ok {
+		return
+	}
+	if !state.Status.Final() {
+		j.WriteState(w, http.StatusAccepted, state, nil)
+		return
+	}
+	h := w.Header()
+	h.Set("Etag", etag(state))
+	if state.Status == job.Succeeded && known(req, state) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	j.WriteResult(w, req, state, body)
+}
+
+// cancel gives the job its final state, if it has none.
+func (j *Request) cancel(w http.ResponseWriter, req *http.Request) {
+	state, err := job.Cancel(req.Context(), j.a.cfg.Conn, j.id, j.maxAge, time.Now())
+	switch {
+	case errors.Is(err, job.ErrFinal) && state.Status == job.Cancelled, err == nil:
+		w.Header().Set("Etag", etag(state))
+		j.WriteState(w, http.StatusOK, state, nil)
+	case errors.Is(err, job.ErrFinal):
+		problem.Problem{
+			Status: http.StatusConflict, Type: problem.JobEnded, Title: "The job has ended",
+			Detail: "It can't be cancelled any more: it is " + string(state.Status) + ".",
+		}.Write(w)
+	default:
+		problemOf(err, "The job may or may not have been cancelled. Try again.").Write(w)
+	}
+}
+
+// look reads the state and waits as the client prefers: for any change, or for the end. ok is false when it can't,
+// which is answered then.
+func (j *Request) look(w http.ResponseWriter, req *http.Request, anyChange bool) (*job.State, []byte, bool) {
+	prefer := ReadPreferences(req.Header)
+	prefer.async = false // there is nothing to respond to but at once
+	var watch *job.Watch
+	if prefer.Wait > 0 {
+		prefer.Applied(w.Header())
+		watch = j.a.hub.Watch(j.id.Queue, j.id.Record)
+		defer watch.Close()
+	}
+	state, body, err := job.Get(req.Context(), j.a.cfg.Conn, j.id, j.maxAge, time.Now())
+	if err == nil && watch != nil && !state.Status.Final() && (!anyChange || req.Header.Get("If-None-Match") == "" || known(req, state)) {
+		first := state.Version()
+		state, body, err = j.Await(req.Context(), watch, state, prefer.Wait, func(s *job.State) bool {
+			return s.Status.Final() || anyChange && s.Version() != first
+		})
+	}
+	if err != nil {
+		problemOf(err, "The job's state can't be read now. Try again.").Write(w)
+		return nil, nil, false
+	}
+	return state, body, true
+}
+
+// Await looks at the state whenever it may have changed, until it is enough or the wait is over; a gateway that drains
+// lets nobody wait.
+func (j *Request) Await(ctx context.Context, watch *job.Watch, state *job.State, wait time.Duration, enough func(*job.State) bool) (*job.State, []byte, error) {
+	timer, again := time.NewTimer(wait), time.NewTimer(job.LookAgain)
+	defer timer.Stop()
+	defer again.Stop()
+	var body []byte
+	for !enough(state) {
+		select {
+		case <-watch.Changed():
+		case <-again.C:
+		case <-timer.C:
+			return state, body, nil
+		case <-j.a.drain.Done():
+			return state, body, nil
+		case <-ctx.Done():
+			return state, body, context.Cause(ctx)
+		}
+		s, b, err := job.Get(ctx, j.a.cfg.Conn, j.id, j.maxAge, time.Now())
+		if err != nil {
+			return state, body, err
+		}
+		state, body = s, b
+	}
+	if body == nil && state.Status == job.Succeeded { // it had ended before the wait
+		s, b, err := job.Get(ctx, j.a.cfg.Conn, j.id, j.maxAge, time.Now())
+		if err != nil {
+			return state, body, err
+		}
+		return s, b, nil
+	}
+	return state, body, nil
+}
+
+// WriteState answers with the state.
+func (j *Request) WriteState(w http.ResponseWriter, status int, s *job.State, result []byte) {
+	h := w.Header()
+	if !s.Status.Final() {
+		h.Set("Retry-After", pollAfter)
+	}
+	body, err := json.Marshal(NewDocument(j.text, s, result))
+	if err != nil {
+		body = []byte(`{}`) // plain values always marshal
+	}
+	writeJSON(w, status, body)
+}
+
+// WriteResult answers for a job that has ended.
+func (j *Request) WriteResult(w http.ResponseWriter, req *http.Request, s *job.State, body []byte) {
+	switch s.Status {
+	case job.Succeeded:
+		h := w.Header()
+		if s.Result.Object != "" {
+			j.redirect(w, req, s.Result)
+			return
+		}
+		contentType := s.Result.ContentType
+		if contentType == "" {
+			contentType = blob.DefaultContentType
+		}
+		h.Set("Content-Type", contentType)
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Content-Length", strconv.Itoa(len(body)))
+		w.WriteHeader(http.StatusOK)
+		_, _ = w.Write(body) //nolint:gosec // the function's own answer, as of a synchronous route
+	case job.Failed:
+		LatestProblem(s).Write(w)
+	case job.Cancelled:
+		problem.Problem{
+			Status: http.StatusConflict, Type: problem.JobCancelled, Title: "The job was cancelled", Detail: "It has no result. Submit the request anew.",
+		}.Write(w)
+	default:
+		problem.Problem{
+			Status: http.StatusGone, Type: problem.JobExpired, Title: "The job has expired",
+			Detail: "Its result is kept no longer, or it never came to be done. Raise results.maxAge of its queue to keep results for longer.",
+		}.Write(w)
+	}
+}
+
+func etag(s *job.State) string { return `"` + Version(s) + `"` }
+
+// known reports whether the client has this state (RFC 9110, section 13.1.2).
+func known(req *http.Request, s *job.State) bool {
+	for _, line := range req.Header.Values("If-None-Match") {
+		for tag := range strings.SplitSeq(line, ",") {
+			if tag = strings.TrimPrefix(strings.TrimSpace(tag), "W/"); tag == etag(s) || tag == "*" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Watch begins to wait for a job to change, before it is stored.
+func (a *API) Watch(queue catalog.Key, id record.ID) *job.Watch { return a.hub.Watch(queue, id) }

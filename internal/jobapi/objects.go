@@ -1,0 +1,128 @@
+package jobapi
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/weir-dev/weir/internal/blob"
+	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/ownpath"
+	"github.com/weir-dev/weir/internal/problem"
+)
+
+// resultExpiry is how long a download may begin.
+const resultExpiry = 15 * time.Minute
+
+// redirect leads to a result that is an object.
+func (j *Request) redirect(w http.ResponseWriter, req *http.Request, r *job.Result) {
+	p, err := j.a.cfg.Objects.PresignGet(req.Context(), j.id.Queue, r.Object, resultExpiry)
+	if err != nil {
+		j.a.objectProblem(w, req, err)
+		return
+	}
+	h := w.Header()
+	h.Set("Cache-Control", "no-store") // the address is good for a while only
+	h.Set("Location", p.URL)
+	w.WriteHeader(http.StatusSeeOther)
+}
+
+// getObject serves what a pre-signed URL of a store in NATS names.
+func (a *API) getObject(w http.ResponseWriter, req *http.Request, _ []byte) {
+	permit, ok := a.permit(w, req)
+	if !ok {
+		return
+	}
+	done, ok := a.transfer(w, &a.transfers)
+	if !ok {
+		return
+	}
+	defer done()
+	o, err := a.cfg.Objects.Open(req.Context(), permit.Queue, permit.Key)
+	if err != nil {
+		a.objectProblem(w, req, err)
+		return
+	}
+	defer func() { _ = o.Close() }()
+	if err := o.Write(&sender{w, http.NewResponseController(w), pace{start: time.Now()}}, req); err != nil {
+		a.cfg.Log.Info("an object was not sent to its end", "queue", permit.Queue.String(), "object", permit.Key, "error", err)
+		panic(http.ErrAbortHandler) // the client must not take the part that it has for the whole
+	}
+}
+
+// putObject stores the body as what a pre-signed URL of a store in NATS names.
+func (a *API) putObject(w http.ResponseWriter, req *http.Request, _ []byte) {
+	permit, ok := a.permit(w, req)
+	if !ok {
+		return
+	}
+	body, done, ok := a.receive(w, req, &a.transfers)
+	if !ok {
+		return
+	}
+	defer done()
+	info, err := a.cfg.Objects.Put(req.Context(), permit.Queue, permit.Key, permit.ContentType, body, permit.Size)
+	switch {
+	case body.failed() != nil:
+		BadBody().Write(w)
+	case err != nil:
+		a.objectProblem(w, req, err)
+	default:
+		w.Header().Set("Etag", `"`+info.ETag+`"`)
+		w.WriteHeader(http.StatusOK)
+	}
+}
+
+// permit reads the URL. ok is false when it permits no such request, which is answered then.
+func (a *API) permit(w http.ResponseWriter, req *http.Request) (permit blob.Permit, ok bool) {
+	ring := a.Ring()
+	if len(ring.Keys) == 0 {
+		problemOf(job.ErrNoKeys, "").Write(w)
+		return permit, false
+	}
+	permit, err := blob.ParseToken(req.PathValue("token"), ring, time.Now())
+	if err == nil {
+		err = permit.Check(req)
+	}
+	if err == nil {
+		if _, there := a.queues.Load().maxAges[permit.Queue]; !there {
+			err = blob.ErrNoToken // the queue was deleted
+		}
+	}
+	if err != nil {
+		a.objectProblem(w, req, err)
+	}
+	return permit, err == nil
+}
+
+// objectProblem answers what an error of the store means.
+func (a *API) objectProblem(w http.ResponseWriter, req *http.Request, err error) {
+	ProblemOfObject(err, a.cfg.Log, req.Pattern).Write(w)
+}
+
+// ProblemOfObject says what an error of the store means. One that isn't known is logged with what it was about.
+func ProblemOfObject(err error, log *slog.Logger, about string) problem.Problem {
+	switch {
+	case errors.Is(err, blob.ErrLength), errors.Is(err, blob.ErrContentType):
+		return BadUpload("Content-Length and Content-Type must be those that were given with the URL.")
+	case errors.Is(err, blob.ErrNoToken), errors.Is(err, blob.ErrMethod):
+		return problem.Problem{Status: http.StatusNotFound, Type: problem.NoObject, Title: "No such object", Detail: "This address was never given, for this method, or its queue was deleted."}
+	case errors.Is(err, blob.ErrExpired):
+		return problem.Problem{Status: http.StatusForbidden, Type: problem.URLExpired, Title: "The address has expired", Detail: "Ask for another one where you got it: the job's result, or " + ownpath.Uploads + "."}
+	case errors.Is(err, blob.ErrNotFound), errors.Is(err, blob.ErrGone):
+		return problem.Problem{Status: http.StatusGone, Type: problem.ObjectGone, Title: "The object is gone", Detail: "It has expired. Raise results.maxAge of its queue to keep objects for longer."}
+	case errors.Is(err, blob.ErrNoKeys):
+		err = job.ErrNoKeys
+	}
+	if p, ok := ProblemOf(err); ok {
+		return p
+	}
+	log.Warn("objects can't be had", "path", about, "error", err)
+	return problem.NotNow("Objects are not available", "Try again; the gateway's log says more.", time.Second)
+}
+
+// BadUpload is said of an upload that can't be.
+func BadUpload(detail string) problem.Problem {
+	return problem.Problem{Status: http.StatusBadRequest, Type: problem.BadRequest, Title: "Bad upload", Detail: detail}
+}

@@ -1,0 +1,112 @@
+package jobapi
+
+import (
+	"errors"
+	"io"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/weir-dev/weir/internal/problem"
+)
+
+const (
+	// maxTransfers bounds the objects that clients send and get through this process at a time, and as many results that
+	// functions report: each holds some MiB.
+	maxTransfers = 32
+	// transferTimeout is how long the other side of a transfer may give or take nothing. Over all, after as long, it must
+	// give or take minTransferRate.
+	transferTimeout = 30 * time.Second
+	minTransferRate = 16 << 10 // bytes a second
+)
+
+// transfer counts another one in among those in flight, or answers that there can't be one now. Close waits for it. The
+// caller calls done.
+func (a *API) transfer(w http.ResponseWriter, inFlight *atomic.Int64) (done func(), ok bool) {
+	if inFlight.Add(1) > maxTransfers {
+		inFlight.Add(-1)
+		problem.NotNow("Too many transfers at once", "Nothing was stored. Try again.", time.Second).Write(w)
+		return nil, false
+	}
+	ended, ok := a.work.Begin()
+	if !ok {
+		inFlight.Add(-1)
+		problem.NotNow("This gateway is stopping", "Nothing was stored. Try again: another one takes it.", time.Second).Write(w)
+		return nil, false
+	}
+	return func() {
+		inFlight.Add(-1)
+		ended()
+	}, true
+}
+
+// receive prepares to read a large body, as long as it keeps pace. ok is false when it can't be, which is answered then;
+// else the caller calls done.
+func (a *API) receive(w http.ResponseWriter, req *http.Request, inFlight *atomic.Int64) (body *receiver, done func(), ok bool) {
+	if done, ok = a.transfer(w, inFlight); !ok {
+		return nil, nil, false
+	}
+	return &receiver{r: req.Body, rc: http.NewResponseController(w), pace: pace{start: time.Now()}}, done, true
+}
+
+// pace is how a transfer goes.
+type pace struct {
+	start time.Time
+	bytes int64
+}
+
+// deadline is when the other side has given or taken too little.
+func (p *pace) deadline() time.Time {
+	now := time.Now()
+	still := now.Add(transferTimeout)
+	over := p.start.Add(transferTimeout + time.Duration(float64(p.bytes)/minTransferRate*float64(time.Second)))
+	if over.Before(still) {
+		return over
+	}
+	return still
+}
+
+// receiver reads the body of a request, and remembers why that failed.
+type receiver struct {
+	r    io.Reader
+	rc   *http.ResponseController
+	pace pace
+	err  error // io.EOF too: no deadline is set after the end
+}
+
+func (r *receiver) Read(p []byte) (int, error) {
+	if r.err != nil {
+		return 0, r.err
+	}
+	if err := r.rc.SetReadDeadline(r.pace.deadline()); err != nil {
+		return 0, err
+	}
+	n, err := r.r.Read(p)
+	r.pace.bytes += int64(n)
+	r.err = err
+	return n, err
+}
+
+// failed is why reading failed; nil: it didn't.
+func (r *receiver) failed() error {
+	if errors.Is(r.err, io.EOF) {
+		return nil
+	}
+	return r.err
+}
+
+// sender writes an answer, as long as the client keeps pace.
+type sender struct {
+	http.ResponseWriter
+	rc   *http.ResponseController
+	pace pace
+}
+
+func (s *sender) Write(p []byte) (int, error) {
+	if err := s.rc.SetWriteDeadline(s.pace.deadline()); err != nil {
+		return 0, err
+	}
+	n, err := s.ResponseWriter.Write(p)
+	s.pace.bytes += int64(n)
+	return n, err
+}

@@ -1,0 +1,58 @@
+// Package problem is how Weir says that something went wrong: a document of RFC 9457, with a type that is stable.
+//
+// Invariants: every error that Weir answers with over HTTP is one; all types are in types.go and in docs/contracts.md.
+//
+// May import: package function, which has those types that functions answer with too.
+package problem
+
+import (
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// MediaType is that of the document.
+const MediaType = "application/problem+json"
+
+// HeaderRequestID names the request, in the answer and in logs.
+const HeaderRequestID = "X-Request-Id"
+
+// Problem is the body of an error answer, and some of its headers.
+type Problem struct {
+	Type      string  `json:"type"`
+	Title     string  `json:"title"`
+	Status    int     `json:"status"`
+	Detail    string  `json:"detail"`              // says what to do
+	RequestID string  `json:"requestId,omitempty"` // Write takes it from the answer's header
+	Errors    []Field `json:"errors,omitempty"`
+
+	RetryAfter time.Duration `json:"-"` // sent in whole seconds, rounded up; 0: no header
+	Allow      string        `json:"-"` // methods; empty: no header
+}
+
+// Field is one finding of a body's validation.
+type Field struct {
+	Pointer string `json:"pointer"` // JSON Pointer (RFC 6901) into the body
+	Detail  string `json:"detail"`
+}
+
+// Write answers with p.
+func (p Problem) Write(w http.ResponseWriter) {
+	h := w.Header()
+	p.RequestID = h.Get(HeaderRequestID)
+	h.Set("Content-Type", MediaType)
+	h.Set("Cache-Control", "no-store")
+	if p.RetryAfter > 0 {
+		h.Set("Retry-After", strconv.FormatInt(int64((p.RetryAfter+time.Second-1)/time.Second), 10))
+	}
+	if p.Allow != "" {
+		h.Set("Allow", p.Allow)
+	}
+	body, err := json.Marshal(p)
+	if err != nil {
+		body = []byte(`{}`) // plain strings always marshal
+	}
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(append(body, '\n'))
+}
