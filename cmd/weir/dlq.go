@@ -2,13 +2,16 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -87,51 +90,128 @@ func (d *dlq) with(cmd *cobra.Command, queue string, f func(c *stream.Conn, k ca
 	return err
 }
 
+// cursor is a place in a dead-letter queue: a block and the number of a record in it, from 1. The zero value is the
+// beginning.
+type cursor struct {
+	seq uint64
+	n   int
+}
+
+// String writes what Set reads.
+func (c *cursor) String() string {
+	if *c == (cursor{}) {
+		return ""
+	}
+	return fmt.Sprintf("%d.%d", c.seq, c.n)
+}
+
+// Set implements pflag.Value.
+func (c *cursor) Set(text string) error {
+	seq, n, _ := strings.Cut(text, ".")
+	var err, nerr error
+	c.seq, err = strconv.ParseUint(seq, 10, 64)
+	c.n, nerr = strconv.Atoi(n)
+	if err != nil || nerr != nil || c.n < 1 {
+		return errors.New("no cursor that list has printed, such as 17.1")
+	}
+	return nil
+}
+
+// Type implements pflag.Value.
+func (c *cursor) Type() string { return "CURSOR" }
+
+// before reports whether c is an earlier place than o.
+func (c *cursor) before(o cursor) bool {
+	return cmp.Or(cmp.Compare(c.seq, o.seq), cmp.Compare(c.n, o.n)) < 0
+}
+
+// found is a dead letter where it was found: a record, or a message that can't be read.
+type found struct {
+	at     cursor
+	block  *stream.DeadBlock
+	record *record.Record // nil: the block can't be read
+	more   bool           // something follows
+}
+
+// walk yields the dead letters from a place on. It reads no more than so many blocks at a time.
+func walk(ctx context.Context, c *stream.Conn, k catalog.Key, from cursor, most int) iter.Seq2[found, error] {
+	return func(yield func(found, error) bool) {
+		for b, err := range c.DeadLettersFrom(ctx, k, from.seq, most) {
+			if err != nil {
+				yield(found{}, err)
+				return
+			}
+			letters := make([]found, 0, max(1, len(b.Records)))
+			if b.Err != nil {
+				letters = append(letters, found{at: cursor{b.Seq, 1}, block: &b})
+			}
+			for i := range b.Records {
+				letters = append(letters, found{at: cursor{b.Seq, i + 1}, block: &b, record: &b.Records[i]})
+			}
+			for i, l := range letters {
+				l.more = b.More || i < len(letters)-1
+				if !l.at.before(from) && !yield(l, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
 func (d *dlq) list() *cobra.Command {
 	var limit int
 	var asJSON bool
+	var after cursor
 	cmd := &cobra.Command{
 		Use: "list QUEUE", Short: "List dead letters, oldest first", Args: cobra.ExactArgs(1),
+		Long: `List dead letters, oldest first.
+
+It reads no further than --limit. When there are more it says so, and how to go on: --after with the cursor of the last
+one, which each line of --json has too.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if limit < 1 {
+				return errors.New("--limit must be at least 1")
+			}
 			return d.with(cmd, args[0], func(c *stream.Conn, k catalog.Key) error {
 				p := newPrinter(cmd.OutOrStdout(), asJSON)
-				n := 0
-				for b, err := range c.DeadLetters(cmd.Context(), k) {
+				from := after
+				if from != (cursor{}) {
+					from.n++
+				}
+				n, last := 0, found{}
+				for l, err := range walk(cmd.Context(), c, k, from, limit) {
 					if err != nil {
-						return err
+						return errors.Join(err, p.flush())
 					}
-					if b.Err != nil {
-						if n++; n <= limit {
-							p.unreadable(b)
-						}
-						continue
-					}
-					for i := range b.Records {
-						if n++; n <= limit {
-							p.row(&b.Records[i])
-						}
+					p.row(&l)
+					if n, last = n+1, l; n == limit {
+						break
 					}
 				}
 				if err := p.flush(); err != nil {
 					return err
 				}
-				if n > limit {
-					cmd.PrintErrf("… and %d more (--limit)\n", n-limit)
-				}
-				if n == 0 {
+				switch {
+				case last.more:
+					cmd.PrintErrf("there are more: --after %s\n", &last.at)
+				case n == 0 && after == (cursor{}):
 					cmd.PrintErrln("no dead letters")
+				case n == 0:
+					cmd.PrintErrln("no more dead letters")
 				}
 				return nil
 			})
 		},
 	}
 	cmd.Flags().IntVar(&limit, "limit", 50, "how many to print")
+	cmd.Flags().Var(&after, "after", "only those after this one")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
 	return cmd
 }
 
 // letter is a dead letter as it is printed in JSON.
 type letter struct {
+	Cursor      string          `json:"cursor,omitempty"`
 	ID          string          `json:"id"`
 	Accepted    time.Time       `json:"accepted"`
 	Died        time.Time       `json:"died"`
@@ -178,8 +258,13 @@ func (p *printer) print(line string) {
 	}
 }
 
-func (p *printer) row(r *record.Record) {
-	l := newLetter(r)
+func (p *printer) row(f *found) {
+	if f.record == nil {
+		p.unreadable(f)
+		return
+	}
+	l := newLetter(f.record)
+	l.Cursor = f.at.String()
 	if p.json != nil {
 		p.err = errors.Join(p.err, p.json.Encode(l))
 		return
@@ -198,13 +283,15 @@ func (p *printer) row(r *record.Record) {
 }
 
 // unreadable prints a message that is no block of records. It can be purged, but not redriven.
-func (p *printer) unreadable(b stream.DeadBlock) {
+func (p *printer) unreadable(f *found) {
+	b := f.block
 	if p.json != nil {
 		p.err = errors.Join(p.err, p.json.Encode(struct {
+			Cursor   string    `json:"cursor"`
 			Sequence uint64    `json:"sequence"`
 			Died     time.Time `json:"died"`
 			Error    string    `json:"error"`
-		}{b.Seq, b.Time, b.Err.Error()}))
+		}{f.at.String(), b.Seq, b.Time, b.Err.Error()}))
 		return
 	}
 	p.print(fmt.Sprintf("(message %d)\t%s\t-\t-\t-\tcan't be read: %v", b.Seq, b.Time.Local().Format(time.DateTime), b.Err))
@@ -217,30 +304,46 @@ func (p *printer) flush() error {
 	return p.err
 }
 
+// progressEvery is how often show says how far its search has come.
+const progressEvery = 5 * time.Second
+
 func (d *dlq) show() *cobra.Command {
-	return &cobra.Command{
+	var from cursor
+	cmd := &cobra.Command{
 		Use: "show QUEUE ID", Short: "Print one dead letter whole, as JSON", Args: cobra.ExactArgs(2),
+		Long: `Print one dead letter whole, as JSON.
+
+It searches the dead-letter queue, oldest first, and says how far it has come if that takes long. --from with the cursor
+that list --json has printed begins at that one.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := record.ParseID(args[1])
 			if err != nil {
 				return fmt.Errorf("%q is no record id: %w", args[1], err)
 			}
 			return d.with(cmd, args[0], func(c *stream.Conn, k catalog.Key) error {
-				for b, err := range c.DeadLetters(cmd.Context(), k) {
+				n, said := 0, time.Now()
+				for l, err := range walk(cmd.Context(), c, k, from, showBatch) {
 					if err != nil {
 						return err
 					}
-					for i := range b.Records {
-						if r := &b.Records[i]; r.ID == id {
-							return printWhole(cmd.OutOrStdout(), r)
-						}
+					if l.record != nil && l.record.ID == id {
+						return printWhole(cmd.OutOrStdout(), l.record)
+					}
+					if n++; time.Since(said) >= progressEvery {
+						said = time.Now()
+						cmd.PrintErrf("not among the first %d dead letters; searching on from %s\n", n, &l.at)
 					}
 				}
 				return fmt.Errorf("no dead letter %s in queue %s", id, k.Name)
 			})
 		},
 	}
+	cmd.Flags().Var(&from, "from", "begin the search at this one")
+	return cmd
 }
+
+// showBatch is how many blocks show reads at a time, unless they are large.
+const showBatch = 64
 
 func printWhole(w io.Writer, r *record.Record) error {
 	l := newLetter(r)
@@ -288,6 +391,10 @@ func (d *dlq) purge() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use: "purge QUEUE", Short: "Delete all dead letters of a queue, for ever", Args: cobra.ExactArgs(1),
+		Long: `Delete all dead letters of a queue that are there now, for ever. What dies meanwhile stays.
+
+It says how many messages those were, as NATS has counted them. A message holds the dead letters that were stored
+together, one or more.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if !yes {
 				return errors.New("this deletes records for ever: say --yes")
@@ -297,7 +404,7 @@ func (d *dlq) purge() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				cmd.PrintErrf("%d dead letters deleted\n", n)
+				cmd.PrintErrf("all dead letters deleted that were there: %d messages, of one dead letter or more each\n", n)
 				return nil
 			})
 		},

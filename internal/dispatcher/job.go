@@ -151,7 +151,7 @@ func (e *episode) ask(work context.Context, it *item, watch *job.Watch, callback
 			}
 			return r, err
 		},
-		Limit: job.MaxInlineBytes,
+		Limit: e.m.cfg.Conn.Room(job.MaxInlineBytes),
 		Keep: func(ctx context.Context, contentType string, body io.Reader) (err error) {
 			result, err = e.m.keep(ctx, it.rec.ID, contentType, body, spec.MaxResultBytes)
 			return err

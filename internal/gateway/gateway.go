@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"net/url"
 	"sync"
 	"sync/atomic"
@@ -236,6 +237,9 @@ func (g *Gateway) Ready() (map[string]string, error) {
 	shown := map[string]string{"catalog": t.revision, "nats": g.cfg.Conn.Address()}
 	if g.cfg.Sync != SyncAlways {
 		shown["sync"] = g.cfg.Sync
+	}
+	if n := g.cfg.Conn.MaxPayload(); n < stream.DefaultMaxPayload {
+		shown["maxPayload"] = strconv.FormatInt(n, 10)
 	}
 	return shown, nil
 }

@@ -63,6 +63,11 @@ func problemOf(err error) problem.Problem {
 		return unavailable("This gateway is stopping", "Nothing was stored. Try again: another one takes it.")
 	case errors.Is(err, stream.ErrNoQueue):
 		return unavailable("The queue does not exist yet", "Nothing was stored. Try again; if it stays so, the queue's stream was not made.")
+	case errors.Is(err, stream.ErrTooLargeForServer):
+		return problem.Problem{
+			Status: http.StatusRequestEntityTooLarge, Type: problem.TooLarge, Title: "Too large for NATS",
+			Detail: "Nothing was stored: NATS takes no message as large as this (max_payload of its server). Send less, or raise max_payload; Weir needs 1 MiB for all that its routes may allow.",
+		}
 	case errors.Is(err, record.ErrTooLarge):
 		return problemTooLarge(record.MaxRecordBytes)
 	case errors.Is(err, context.Canceled) && !errors.Is(err, stream.ErrUnavailable): // a lost connection to NATS cancels too

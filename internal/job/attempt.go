@@ -133,8 +133,9 @@ func (a *Attempt) put(ctx context.Context, s State, body []byte, impatient bool)
 	if err != nil {
 		return err
 	}
-	s.seq, err = a.conn.PutJobUntil(ctx, a.queue, stream.KeyOf(a.rec), stream.JobState{Header: header, Body: body}, a.state.seq, impatient)
+	seq, err := a.conn.PutJobUntil(ctx, a.queue, stream.KeyOf(a.rec), stream.JobState{Header: header, Body: body}, a.state.seq, impatient)
 	if err == nil {
+		s.keptAs(header, seq)
 		a.state = s
 	}
 	return err

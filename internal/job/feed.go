@@ -62,44 +62,46 @@ func (f Feed) Client() (c record.Client) {
 }
 
 // Position is how far somebody has been told of each queue's states.
-type Position map[catalog.Key]uint64
+type Position map[catalog.Key]stream.Place
 
 // String is a short text of it.
 func (p Position) String() string {
 	var parts []string
-	for k, seq := range p {
-		parts = append(parts, hex.EncodeToString(tag(k))+":"+strconv.FormatUint(seq, 10))
+	for k, at := range p {
+		parts = append(parts, hex.EncodeToString(tag(k))+":"+at.Epoch+":"+strconv.FormatUint(at.Seq, 10))
 	}
 	slices.Sort(parts)
 	return strings.Join(parts, ",")
 }
 
-// ParsePosition reads what String wrote. What it can't read, or is of other queues, counts as not told.
+// ParsePosition reads what String wrote. What it can't read, is of other queues or names no epoch counts as not told.
 func ParsePosition(text string, queues []catalog.Key) Position {
-	seqs := map[string]uint64{}
+	places := map[string]stream.Place{}
 	for part := range strings.SplitSeq(text, ",") {
-		name, seq, _ := strings.Cut(part, ":")
-		if n, err := strconv.ParseUint(seq, 10, 63); err == nil {
-			seqs[name] = n
+		name, place, _ := strings.Cut(part, ":")
+		epoch, seq, _ := strings.Cut(place, ":")
+		if n, err := strconv.ParseUint(seq, 10, 63); err == nil && epoch != "" {
+			places[name] = stream.Place{Epoch: epoch, Seq: n}
 		}
 	}
 	p := Position{}
 	for _, k := range queues {
-		if seq, ok := seqs[hex.EncodeToString(tag(k))]; ok {
-			p[k] = seq
+		if at, ok := places[hex.EncodeToString(tag(k))]; ok {
+			p[k] = at
 		}
 	}
 	return p
 }
 
 // FollowClient calls f with the present state of each of the client's jobs in the queues, and then with every later one,
-// until ctx ends, f fails or NATS is away; from after on. A job has no state before its first attempt.
-func FollowClient(ctx context.Context, conn *stream.Conn, client record.Client, queues []catalog.Key, after Position, f func(ID, *State) error) error {
-	return conn.FollowClient(ctx, client, queues, after, func(k catalog.Key, j stream.JobKey, s stream.JobState) error {
+// until ctx ends, f fails or NATS is away; from after on. With each it says how far its queue has been told then. A job
+// has no state before its first attempt.
+func FollowClient(ctx context.Context, conn *stream.Conn, client record.Client, queues []catalog.Key, after Position, f func(ID, *State, stream.Place) error) error {
+	return conn.FollowClient(ctx, client, queues, after, func(k catalog.Key, j stream.JobKey, s stream.JobState, at stream.Place) error {
 		state, err := decode(s.Header, s.Seq)
 		if err != nil {
 			return nil //nolint:nilerr // a job of which nothing can be said; the hub logs it
 		}
-		return f(ID{Queue: k, Record: j.ID, Client: j.Client, Created: state.Created}, state)
+		return f(ID{Queue: k, Record: j.ID, Client: j.Client, Created: state.Created}, state, at)
 	})
 }

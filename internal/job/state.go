@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"time"
 
 	"github.com/weir-dev/weir/internal/record"
@@ -50,12 +51,22 @@ type State struct {
 	Heartbeat time.Duration `json:"heartbeat,omitempty"`
 	Broken    bool          `json:"broken,omitempty"`
 
-	seq    uint64
+	seq    uint64    // of the stream; 0: nothing is stored
+	sum    uint32    // of the text that is stored
 	stored time.Time // by the server's clock; zero unless it was read to decide on the next attempt
 }
 
-// Version names the state among those of its job: another state has another version. 0: nothing is stored.
+// Version is higher for a later state of the job; 0: nothing is stored. That holds as long as the queue's streams do: what
+// clients bring back is compared with Sum as well.
 func (s *State) Version() uint64 { return s.seq }
+
+// Sum is a checksum of the state as it is stored, without its result.
+func (s *State) Sum() uint32 { return s.sum }
+
+// keptAs says as what text s is stored, and where.
+func (s *State) keptAs(header string, seq uint64) {
+	s.seq, s.sum = seq, crc32.ChecksumIEEE([]byte(header))
+}
 
 // Progress is how far an attempt has come.
 type Progress struct {
@@ -123,9 +134,10 @@ var errState = errors.New("job: the stored state can't be read")
 
 // decode returns with errState a state that says nothing but its sequence.
 func decode(header string, seq uint64) (*State, error) {
-	s := &State{seq: seq}
+	s := &State{}
 	if err := json.Unmarshal([]byte(header), s); err != nil {
 		return &State{seq: seq}, fmt.Errorf("%w: %w", errState, err)
 	}
+	s.keptAs(header, seq)
 	return s, nil
 }

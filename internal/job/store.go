@@ -92,7 +92,8 @@ func Cancel(ctx context.Context, conn *stream.Conn, id ID, maxAge time.Duration,
 		if err != nil {
 			return nil, err
 		}
-		next.seq, err = conn.PutJob(ctx, id.Queue, id.key(), stream.JobState{Header: header}, s.seq)
+		seq, err := conn.PutJob(ctx, id.Queue, id.key(), stream.JobState{Header: header}, s.seq)
+		next.keptAs(header, seq)
 		if !errors.Is(err, stream.ErrJobChanged) {
 			return &next, err
 		}

@@ -3,6 +3,7 @@ package jobapi
 import (
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"mime"
 	"net/http"
 	"strconv"
@@ -111,10 +112,22 @@ func LatestProblem(s *job.State) problem.Problem {
 	return p
 }
 
-// Version names the state among those of its job, for clients.
+// Version names the state among those of its job, for clients. It is more than a sequence: the job of a queue that was
+// deleted and made again, which an idempotency key may have brought back, can have another state at the same one.
 func Version(s *job.State) string {
-	if s.Status == job.Expired {
+	switch {
+	case s.Status == job.Expired:
 		return "expired"
+	case s.Version() == 0:
+		return "0"
 	}
-	return strconv.FormatUint(s.Version(), 10)
+	return fmt.Sprintf("%d-%08x", s.Version(), s.Sum())
+}
+
+// ParseVersion returns the sequence in what Version wrote; ok is false for anything else, such as a bare sequence.
+func ParseVersion(text string) (seq uint64, ok bool) {
+	number, sum, more := strings.Cut(text, "-")
+	seq, err := strconv.ParseUint(number, 10, 64)
+	_, serr := strconv.ParseUint(sum, 16, 32)
+	return seq, err == nil && (more && serr == nil || text == "0")
 }

@@ -32,6 +32,8 @@ type Config struct {
 	Port int    // on 127.0.0.1; 0: a free one
 	// Token is what clients on the port authenticate with; empty: a new one.
 	Token string
+	// MaxPayload is what a message may hold; 0: NATS' default, 1 MiB.
+	MaxPayload int32
 }
 
 // Server is a running NATS server.
@@ -74,7 +76,7 @@ func Start(cfg Config) (_ *Server, err error) {
 	}
 	s := &Server{lock: lock, token: cfg.Token, opts: server.Options{
 		ServerName: "weir-local", Host: "127.0.0.1", Port: cfg.Port, Authorization: cfg.Token,
-		JetStream: true, StoreDir: cfg.Dir, SyncAlways: true,
+		JetStream: true, StoreDir: cfg.Dir, SyncAlways: true, MaxPayload: cfg.MaxPayload,
 		JetStreamMaxStore: maxStore, JetStreamMaxMemory: maxMemory,
 		NoLog: true, NoSigs: true, DisableJetStreamBanner: true,
 	}}

@@ -12,11 +12,12 @@ import (
 	"github.com/weir-dev/weir/internal/job"
 	"github.com/weir-dev/weir/internal/jobapi"
 	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/stream"
 )
 
 // clientFeed is what is to be told one client of all its jobs: of each the present state, then every later one, each
 // once, in the order of their storing in each queue. It comes from NATS in this order, so how far it has come is one
-// number a queue.
+// place a queue.
 type clientFeed struct {
 	s      *Server
 	client record.Client
@@ -42,6 +43,7 @@ var errManyFeeds = errors.New("realtime: too many feeds")
 type clientState struct {
 	id    job.ID
 	state *job.State
+	at    stream.Place
 }
 
 // newClientFeed is that of a feed's text, from position on. It brings nothing before start, and counts as one of the
@@ -69,7 +71,9 @@ func (f *clientFeed) start(ctx context.Context) {
 	f.done = make(chan struct{})
 	go func() {
 		defer close(f.done)
-		err := job.FollowClient(ctx, f.s.cfg.Conn, f.client, f.queues, f.after, func(id job.ID, s *job.State) error { return f.add(ctx, id, s) })
+		err := job.FollowClient(ctx, f.s.cfg.Conn, f.client, f.queues, f.after, func(id job.ID, s *job.State, at stream.Place) error {
+			return f.add(ctx, clientState{id, s, at})
+		})
 		if ctx.Err() != nil { // it is closed, by whoever says why
 			return
 		}
@@ -81,11 +85,11 @@ func (f *clientFeed) start(ctx context.Context) {
 }
 
 // add waits while maxPending states wait: what is replaced meanwhile in NATS is left out.
-func (f *clientFeed) add(ctx context.Context, id job.ID, s *job.State) error {
+func (f *clientFeed) add(ctx context.Context, s clientState) error {
 	for {
 		f.mu.Lock()
 		if len(f.pending) < maxPending {
-			f.pending = append(f.pending, clientState{id, s})
+			f.pending = append(f.pending, s)
 			f.mu.Unlock()
 			f.wake()
 			return nil
@@ -126,7 +130,7 @@ func (f *clientFeed) next(ctx context.Context) (told, error) {
 			body = b
 		}
 	}
-	f.told[p.id.Queue] = p.state.Version()
+	f.told[p.id.Queue] = p.at
 	d := jobapi.NewDocument(text, p.state, body)
 	d.Position = f.position()
 	return told{any: true, doc: &d}, nil

@@ -16,6 +16,7 @@ import (
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/jobapi"
 	"github.com/weir-dev/weir/internal/ownpath"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/testkit"
@@ -138,9 +139,9 @@ func TestFeedOfMany(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: after %d: %v", what, i, err)
 			}
-			v, err := strconv.ParseUint(e.doc.Version, 10, 64)
-			if err != nil || v <= last {
-				t.Fatalf("%s: %d after %d, %v", what, v, last, err)
+			v, ok := jobapi.ParseVersion(e.doc.Version)
+			if !ok || v <= last {
+				t.Fatalf("%s: %s after %d", what, e.doc.Version, last)
 			}
 			last = v
 		}

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
@@ -183,7 +182,7 @@ func (f *feed) position() string {
 			b.WriteByte(',')
 		}
 		if j.sent {
-			b.WriteString(strconv.FormatUint(j.version, 10))
+			b.WriteString(j.said)
 		}
 	}
 	return b.String()

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strconv"
 	"sync"
 	"time"
 
 	"github.com/weir-dev/weir/internal/job"
 	"github.com/weir-dev/weir/internal/jobapi"
+	"github.com/weir-dev/weir/internal/stream"
 )
 
 // maxPending bounds the states that wait to be sent to one client. A client for whom more wait is too slow: it is sent
@@ -70,6 +70,7 @@ type followed struct {
 	// Of the latest state that was sent, or that the client says it has; only the goroutine that takes writes it.
 	sent    bool
 	version uint64
+	said    string // the same as the client has it
 	final   bool
 }
 
@@ -82,8 +83,8 @@ type pending struct {
 // newJob is a job to follow. after is the version that the client has already; empty: none.
 func (f *feed) newJob(id job.ID, text string, maxAge time.Duration, after string) *followed {
 	j := &followed{feed: f, id: id, text: text, maxAge: maxAge}
-	if v, err := strconv.ParseUint(after, 10, 64); err == nil {
-		j.sent, j.version = true, v
+	if v, ok := jobapi.ParseVersion(after); ok {
+		j.sent, j.version, j.said = true, v, after
 	}
 	return j
 }
@@ -198,26 +199,46 @@ func (f *feed) first() (pending, error) {
 	return p, nil
 }
 
-// show returns the state as it is sent, or nil when it isn't later than what was.
+// show returns the state as it is sent, or nil when it isn't later than what was. What is looked up is the present state,
+// so it is sent unless it is the very one that the client has: one that comes before it is of a queue that was made anew.
 func (j *followed) show(ctx context.Context, s *job.State) (*jobapi.Document, error) {
 	var body []byte
-	if s == nil || jobapi.Shows(s) && j.later(s) {
-		at, b, err := job.Get(ctx, j.feed.s.cfg.Conn, j.id, j.maxAge, time.Now())
-		switch {
-		case err != nil && s == nil:
+	another := false
+	switch {
+	case s == nil:
+		at, b, err := j.look(ctx)
+		if err != nil {
 			return nil, err
-		case err != nil: // the client asks for the result itself
-		case s == nil || at.Version() == s.Version():
+		}
+		s, body = at, b
+		another = j.said != jobapi.Version(s) && s.Status != job.Expired
+	case jobapi.Shows(s) && j.later(s):
+		// Else the client asks for the result itself.
+		if at, b, err := job.Get(ctx, j.feed.s.cfg.Conn, j.id, j.maxAge, time.Now()); err == nil && at.Version() == s.Version() {
 			s, body = at, b
 		}
 	}
-	if !j.later(s) {
-		j.final = j.final || s.Status.Final() && s.Version() == j.version // the client had it when it came
+	if !j.later(s) && !another {
+		j.final = j.final || s.Status.Final() && jobapi.Version(s) == j.said // the client had it when it came
 		return nil, nil                                                   //nolint:nilnil // documented
 	}
-	j.sent, j.version, j.final = true, s.Version(), s.Status.Final()
+	j.sent, j.version, j.said, j.final = true, s.Version(), jobapi.Version(s), s.Status.Final()
 	d := jobapi.NewDocument(j.text, s, body)
 	return &d, nil
+}
+
+// look reads the present state. A replica may not know yet of the one that the client has: what comes before that is
+// believed only after several looks.
+func (j *followed) look(ctx context.Context) (*job.State, []byte, error) {
+	for looks := 1; ; looks++ {
+		s, body, err := job.Get(ctx, j.feed.s.cfg.Conn, j.id, j.maxAge, time.Now())
+		if err != nil || !j.sent || s.Version() >= j.version || s.Status == job.Expired || looks == stream.MaxLooks {
+			return s, body, err
+		}
+		if err := stream.Pause(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
 }
 
 func (j *followed) later(s *job.State) bool {

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +23,7 @@ import (
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/jobapi"
 	"github.com/weir-dev/weir/internal/problem"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/sign"
@@ -546,9 +546,9 @@ func (b *bench) race(ctx context.Context, n int) error {
 		if err != nil {
 			return err
 		}
-		v, err := strconv.ParseUint(e.doc.Version, 10, 64)
-		if err != nil {
-			return err
+		v, ok := jobapi.ParseVersion(e.doc.Version)
+		if !ok {
+			return fmt.Errorf("the version is %q", e.doc.Version)
 		}
 		versions = append(versions, v)
 		if e.doc.Status == "succeeded" {

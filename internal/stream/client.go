@@ -34,12 +34,13 @@ const (
 
 // FollowClient calls f with the present state of each of the client's jobs in the queues, and then with every later one,
 // until ctx ends, f fails or NATS is away. Of each queue they come in the order of their sequences, from the one after
-// that in after on; states that were replaced meanwhile are left out. They have no body.
+// that in after on; states that were replaced meanwhile are left out. They have no body. A place in a stream that is not
+// the queue's present one, or whose states end before it, counts as the beginning; f is told where each state is.
 //
 // It is a consumer for each queue, as the client's own ordered one: in the memory of one server, made anew from where it
 // was when messages are missing. Unlike that one it takes no right but that to make consumers of the states of jobs:
 // pulling, or deleting, would be a right over any consumer of any queue. It vanishes by itself.
-func (c *Conn) FollowClient(ctx context.Context, client record.Client, queues []catalog.Key, after map[catalog.Key]uint64, f func(catalog.Key, JobKey, JobState) error) error {
+func (c *Conn) FollowClient(ctx context.Context, client record.Client, queues []catalog.Key, after map[catalog.Key]Place, f func(catalog.Key, JobKey, JobState, Place) error) error {
 	if client == (record.Client{}) {
 		return errors.New("stream: the jobs of nobody in particular can't be followed")
 	}
@@ -53,7 +54,7 @@ func (c *Conn) FollowClient(ctx context.Context, client record.Client, queues []
 	defer stop()
 	w := &clientWatch{conn: c, client: client, queues: make([]clientQueue, len(queues)), messages: make(chan *nats.Msg, maxClientStates)}
 	for i, k := range queues {
-		w.queues[i] = clientQueue{key: k, seq: after[k]}
+		w.queues[i] = clientQueue{key: k, at: after[k]}
 	}
 	defer w.close()
 	for looked := (time.Time{}); ; {
@@ -84,7 +85,7 @@ type clientWatch struct {
 // clientQueue is how far one queue's states have come.
 type clientQueue struct {
 	key   catalog.Key
-	seq   uint64             // of the stream
+	at    Place
 	sub   *nats.Subscription // of the present consumer; nil: there was none yet
 	count uint64             // of its messages that have come
 	heard time.Time          // from it; zero: there is none
@@ -112,7 +113,7 @@ func (w *clientWatch) consumeSilent(ctx context.Context) error {
 
 // renew makes the consumer of a queue, from where it is.
 func (w *clientWatch) renew(ctx context.Context, q *clientQueue) error {
-	if err := w.consume(ctx, q); err != nil {
+	if err := w.conn.inEpoch(ctx, q.key, &q.at, func() error { return w.consume(ctx, q) }); err != nil {
 		return fmt.Errorf("queue %s: follow a client's jobs: %w", q.key, err)
 	}
 	return nil
@@ -148,7 +149,7 @@ func (w *clientWatch) consume(ctx context.Context, q *clientQueue) error {
 		Stream: jobStream(q.key), Action: "create",
 		Config: jetstream.ConsumerConfig{
 			Name: name, DeliverSubject: sub.Subject, FilterSubject: filter,
-			DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: q.seq + 1,
+			DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: q.at.Seq + 1,
 			AckPolicy: jetstream.AckNonePolicy, HeadersOnly: true, MemoryStorage: true, Replicas: 1,
 			IdleHeartbeat: clientHeartbeat, InactiveThreshold: clientGone, RateLimit: clientRate,
 		},
@@ -179,20 +180,20 @@ func (w *clientWatch) consume(ctx context.Context, q *clientQueue) error {
 	return nil
 }
 
-// rewind starts over in a stream that was made anew, and so ends before the position: the server would wait for what comes
-// after it. A replica may not know the end yet.
+// rewind starts over in a stream that ends before the place, as it does when an older copy of it was restored: the server
+// would wait for what comes after it. A replica may not know the end yet.
 func (w *clientWatch) rewind(ctx context.Context, q *clientQueue) error {
-	for looks := 1; q.seq > 0; looks++ {
+	for looks := 1; q.at.Seq > 0; looks++ {
 		newest, err := w.conn.last(ctx, jobStream(q.key), jobSubject(q.key, "*.*"))
 		switch {
 		case errors.Is(err, errNoMessage): // all have aged out, or there were none yet: there is nothing to be told again
-			q.seq = 0
+			q.at.Seq = 0
 		case err != nil:
 			return err
-		case newest.seq >= q.seq:
+		case newest.seq >= q.at.Seq:
 			return nil
 		case looks == MaxLooks:
-			q.seq = 0
+			q.at.Seq = 0
 		default:
 			if err := Pause(ctx); err != nil {
 				return err
@@ -217,7 +218,7 @@ func (w *clientWatch) next(ctx context.Context) (*nats.Msg, error) {
 }
 
 // receive takes a state, or a sign of life, of one of the present consumers.
-func (w *clientWatch) receive(ctx context.Context, m *nats.Msg, f func(catalog.Key, JobKey, JobState) error) error {
+func (w *clientWatch) receive(ctx context.Context, m *nats.Msg, f func(catalog.Key, JobKey, JobState, Place) error) error {
 	i := slices.IndexFunc(w.queues, func(q clientQueue) bool { return q.sub == m.Sub })
 	if i < 0 {
 		return nil // of a former consumer
@@ -249,11 +250,11 @@ func (w *clientWatch) receive(ctx context.Context, m *nats.Msg, f func(catalog.K
 	if alive {
 		return nil
 	}
-	q.count, q.seq = expected, seq
+	q.count, q.at.Seq = expected, seq
 	id, err := parseJobKey(strings.TrimPrefix(m.Subject, jobSubject(q.key, "")))
 	if err != nil {
 		w.conn.log.Warn("a message among the states of jobs is none", "subject", m.Subject)
 		return nil //nolint:nilerr // the others go on
 	}
-	return f(q.key, id, JobState{Header: m.Header.Get(headerJobState), Seq: seq})
+	return f(q.key, id, JobState{Header: m.Header.Get(headerJobState), Seq: seq}, q.at)
 }

@@ -63,8 +63,10 @@ type Conn struct {
 
 	creating chan struct{} // holds one for each consumer that is asked for (client.go)
 
-	isUp  atomic.Bool // asked on every write
-	clock clock
+	isUp       atomic.Bool // asked on every write
+	epochs     epochs
+	maxPayload atomic.Int64 // of the latest connection's server (payload.go); 0: there was none
+	clock      clock
 
 	mu     sync.Mutex
 	live   context.Context // of the present connected period; cancelled with ErrUnavailable at its end
@@ -95,8 +97,7 @@ func Connect(cfg Config) (*Conn, error) {
 		nats.PingInterval(cfg.PingInterval), nats.MaxPingsOutstanding(maxPingsOut),
 		// A write that blocks in the socket holds the client's lock: without a bound no ping is missed.
 		nats.FlusherTimeout(cfg.PingInterval * (maxPingsOut + 1)),
-		nats.ConnectHandler(func(*nats.Conn) { c.connected() }),
-		nats.ReconnectHandler(func(*nats.Conn) { c.connected() }),
+		nats.ConnectHandler(c.connected), nats.ReconnectHandler(c.connected),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.disconnected(err) }),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.trouble.Warn("NATS can't be reached", err) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
@@ -199,7 +200,8 @@ func (c *Conn) Ready() error {
 	return nil
 }
 
-func (c *Conn) connected() {
+func (c *Conn) connected(nc *nats.Conn) {
+	c.learn(nc)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.live.Err() == nil {
@@ -246,6 +248,9 @@ func (c *Conn) publish(ctx context.Context, m *nats.Msg, id string, opts ...jets
 		opts = append(opts, jetstream.WithMsgID(id))
 	}
 	if _, err := c.js.PublishMsg(ctx, m, opts...); err != nil {
+		if errors.Is(err, nats.ErrMaxPayload) {
+			c.learn(c.nc) // a server may change it while it is connected
+		}
 		return publishError(ctx, err)
 	}
 	return nil

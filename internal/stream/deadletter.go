@@ -2,9 +2,11 @@ package stream
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
+	"strconv"
 	"time"
 
 	"github.com/google/uuid"
@@ -22,26 +24,99 @@ type DeadBlock struct {
 	Time    time.Time // when it was dead-lettered
 	Records []record.Record
 	Err     error
+	More    bool // there was a block after it when it was read
 }
 
-// DeadLetters walks the dead-letter queue of k, oldest first. It holds one block at a time.
+// Bounds of one read of a dead-letter queue: it ends with the block that goes past the bytes.
+const (
+	deadBatch      = 64
+	deadBatchBytes = 4 << 20
+)
+
+// DeadLetters walks the dead-letter queue of k, oldest first.
 func (c *Conn) DeadLetters(ctx context.Context, k catalog.Key) iter.Seq2[DeadBlock, error] {
+	return c.DeadLettersFrom(ctx, k, 0, deadBatch)
+}
+
+// DeadLettersFrom walks it from the block of sequence seq on, or the first one after it. It reads at most so many blocks
+// at a time, and holds no more.
+func (c *Conn) DeadLettersFrom(ctx context.Context, k catalog.Key, seq uint64, most int) iter.Seq2[DeadBlock, error] {
 	return func(yield func(DeadBlock, error) bool) {
 		st, err := c.deadLetterStream(ctx, k)
 		if err != nil {
 			yield(DeadBlock{}, err)
 			return
 		}
-		for seq := st.CachedInfo().State.FirstSeq; ; seq++ {
-			b, err := c.deadBlock(ctx, st, k, seq)
-			if errors.Is(err, jetstream.ErrMsgNotFound) {
+		for next, more := max(seq, st.CachedInfo().State.FirstSeq, 1), true; more; {
+			messages, err := c.batch(ctx, deadStream(k), next, min(most, deadBatch), deadBatchBytes)
+			if err != nil {
+				yield(DeadBlock{}, fmt.Errorf("dead-letter queue of %s: from message %d: %w", k, next, err))
 				return
 			}
-			if !yield(b, err) || err != nil {
-				return
+			more = false
+			for i, m := range messages {
+				b := DeadBlock{Seq: m.seq, Time: m.stored}
+				next, more = m.seq+1, m.header.Get(headerNumPending) != "0"
+				b.Records, b.Err = record.Decode(m.data)
+				b.More = more || i < len(messages)-1
+				if !yield(b, nil) {
+					return
+				}
 			}
-			seq = b.Seq
 		}
+	}
+}
+
+// headerNumPending of an answer says how many messages there are after it.
+const headerNumPending = "Nats-Num-Pending"
+
+// batch reads at most n messages of a stream from seq on: one request and as many answers (nats-server, ADR-31). It ends
+// earlier with the message that goes past the bytes.
+func (c *Conn) batch(ctx context.Context, stream string, seq uint64, n, bytes int) ([]stored, error) {
+	ctx, cancel := c.bound(ctx, apiTimeout)
+	defer cancel()
+	request, err := json.Marshal(struct {
+		Seq      uint64 `json:"seq"`
+		Batch    int    `json:"batch"`
+		MaxBytes int    `json:"max_bytes"`
+	}{seq, n, bytes})
+	if err != nil {
+		return nil, err
+	}
+	answers := make(chan *nats.Msg, n+1) // all of them: none is dropped
+	inbox := c.nc.NewInbox()
+	sub, err := c.nc.ChanSubscribe(inbox, answers)
+	if err != nil {
+		return nil, c.apiError(ctx, err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if err := c.nc.PublishRequest(jetstream.DefaultAPIPrefix+"DIRECT.GET."+stream, inbox, request); err != nil {
+		return nil, c.apiError(ctx, err)
+	}
+	var out []stored
+	for {
+		var m *nats.Msg
+		select {
+		case m = <-answers:
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+		switch status := m.Header.Get("Status"); status {
+		case "":
+		case "204", "404": // the end, or there are none
+			return out, nil
+		default: // 503 without responders: the stream has no leader
+			return nil, fmt.Errorf("%w: %s %s", ErrUnavailable, status, m.Header.Get("Description"))
+		}
+		seq, err := strconv.ParseUint(m.Header.Get(jetstream.SequenceHeader), 10, 64)
+		if err != nil {
+			return nil, fmt.Errorf("%w: a message without a sequence: %w", ErrUnavailable, err)
+		}
+		at, err := time.Parse(time.RFC3339Nano, m.Header.Get(jetstream.TimeStampHeaer))
+		if err != nil {
+			return nil, fmt.Errorf("%w: a message without a time: %w", ErrUnavailable, err)
+		}
+		out = append(out, stored{m.Header, m.Data, seq, at})
 	}
 }
 
@@ -53,47 +128,42 @@ func (c *Conn) deadLetterStream(ctx context.Context, k catalog.Key) (jetstream.S
 		return nil, fmt.Errorf("%w: %s", ErrNoQueue, k)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("dead-letter queue of %s: %w", k, err)
+		return nil, fmt.Errorf("dead-letter queue of %s: %w", k, c.apiError(ctx, err))
 	}
 	return st, nil
 }
 
-// deadBlock returns the first block at seq or after it.
-func (c *Conn) deadBlock(ctx context.Context, st jetstream.Stream, k catalog.Key, seq uint64) (DeadBlock, error) {
-	ctx, cancel := c.bound(ctx, apiTimeout)
-	defer cancel()
-	m, err := st.GetMsg(ctx, max(seq, 1), jetstream.WithGetMsgSubject(deadSubject(k)))
-	if err != nil {
-		return DeadBlock{}, fmt.Errorf("dead-letter queue of %s: message %d: %w", k, seq, err)
-	}
-	b := DeadBlock{Seq: m.Sequence, Time: m.Time}
-	b.Records, b.Err = record.Decode(m.Data)
-	return b, nil
-}
-
-// PurgeDead empties the dead-letter queue of k and returns how many records it held; a message that can't be
-// read counts as one.
-func (c *Conn) PurgeDead(ctx context.Context, k catalog.Key) (int, error) {
+// PurgeDead removes what the dead-letter queue of k holds now, but not what dies meanwhile. It returns how many messages
+// those were, as the server has counted them: each holds one dead letter or several, which only reading them would tell.
+func (c *Conn) PurgeDead(ctx context.Context, k catalog.Key) (uint64, error) {
 	st, err := c.deadLetterStream(ctx, k)
 	if err != nil {
 		return 0, err
 	}
-	n, last := 0, uint64(0)
-	for b, err := range c.DeadLetters(ctx, k) {
-		if err != nil {
-			return 0, err
-		}
-		n, last = n+max(1, len(b.Records)), b.Seq
-	}
-	if last == 0 {
-		return 0, nil
-	}
 	ctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
-	if err := st.Purge(ctx, jetstream.WithPurgeSequence(last+1)); err != nil {
-		return 0, fmt.Errorf("dead-letter queue of %s: purge: %w", k, err)
+	request, err := json.Marshal(struct {
+		Below uint64 `json:"seq"`
+	}{st.CachedInfo().State.LastSeq + 1})
+	if err != nil {
+		return 0, err
 	}
-	return n, nil
+	var answer struct {
+		Error  *jetstream.APIError `json:"error"`
+		Purged uint64              `json:"purged"`
+	}
+	// The client's own Purge doesn't return the count.
+	m, err := c.nc.RequestWithContext(ctx, jetstream.DefaultAPIPrefix+"STREAM.PURGE."+deadStream(k), request)
+	if err == nil {
+		err = json.Unmarshal(m.Data, &answer)
+	}
+	if err == nil && answer.Error != nil {
+		err = answer.Error
+	}
+	if err != nil {
+		return 0, fmt.Errorf("dead-letter queue of %s: purge: %w", k, c.apiError(ctx, err))
+	}
+	return answer.Purged, nil
 }
 
 // redriveStep is how much of a second's worth of records a redrive writes at once.
@@ -119,7 +189,7 @@ func (c *Conn) Redrive(ctx context.Context, k catalog.Key, rate int, progress fu
 	}
 	last := st.CachedInfo().State.LastSeq // what dies again meanwhile is for the next redrive
 	moved, start := 0, time.Now()
-	for b, err := range c.DeadLetters(ctx, k) {
+	for b, err := range c.DeadLettersFrom(ctx, k, 0, 1) { // one at a time: what is purged meanwhile is not moved
 		if err != nil {
 			return err
 		}
@@ -128,6 +198,11 @@ func (c *Conn) Redrive(ctx context.Context, k catalog.Key, rate int, progress fu
 		}
 		if b.Err != nil {
 			c.log.Error("a dead block can't be read and stays", "queue", k.String(), "sequence", b.Seq, "error", b.Err)
+			continue
+		}
+		if ok, err := c.storable(b.Records, record.DefaultCodec); !ok {
+			c.log.Error("a dead block holds a record that is larger than NATS takes now; all of it stays until max_payload of the server is raised",
+				"queue", k.String(), "sequence", b.Seq, "max_payload", c.MaxPayload(), "error", err)
 			continue
 		}
 		left := b.Records
@@ -153,7 +228,7 @@ func (c *Conn) Redrive(ctx context.Context, k catalog.Key, rate int, progress fu
 			// The id makes a step that is repeated soon after a crash harmless. It holds all that says what
 			// is in the step: another step under the same id would be dropped as a duplicate, and lost.
 			// TestRedriveAgainAtAnotherRate guards it.
-			if err := c.redriveStep(ctx, k, left[:n], fmt.Sprintf("redrive-%d-%d-%d", b.Seq, len(b.Records)-len(left), n)); err != nil {
+			if err := c.redriveStep(ctx, k, left[:n], fmt.Sprintf("redrive-%d", b.Seq), len(b.Records)-len(left)); err != nil {
 				return err
 			}
 			left, moved = left[n:], moved+n
@@ -182,23 +257,19 @@ func (c *Conn) Redrive(ctx context.Context, k catalog.Key, rate int, progress fu
 	return nil
 }
 
-func (c *Conn) redriveStep(ctx context.Context, k catalog.Key, rs []record.Record, id string) error {
+// redriveStep stores rs, the records of a dead block from number from on.
+func (c *Conn) redriveStep(ctx context.Context, k catalog.Key, rs []record.Record, id string, from int) error {
 	fresh := make([]record.Record, len(rs))
 	for i, r := range rs {
 		r.Redrive()
 		fresh[i] = r
 	}
-	blocks, err := record.Encode(fresh, record.DefaultCodec)
-	if err != nil {
-		return err
-	}
-	for i, b := range blocks {
-		m := &nats.Msg{Subject: queueSubject(k), Data: b}
-		if err := c.publishUntil(ctx, m, fmt.Sprintf("%s-%d", id, i)); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.eachPiece(fresh, record.DefaultCodec, func(p piece) error {
+		m := &nats.Msg{Subject: queueSubject(k), Data: p.block}
+		return c.until(ctx, m.Subject, unconfirmed, func() error {
+			return c.publish(ctx, m, fmt.Sprintf("%s-%d-%d", id, from+p.from, p.n))
+		})
+	})
 }
 
 func (c *Conn) removeDead(ctx context.Context, st jetstream.Stream, seq uint64) error {

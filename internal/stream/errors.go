@@ -53,6 +53,8 @@ func publishError(ctx context.Context, err error) error {
 			return fmt.Errorf("%w: %w", ErrUnavailable, err)
 		}
 		return err
+	case errors.Is(err, nats.ErrMaxPayload): // of the client: nothing was sent
+		return fmt.Errorf("%w: %w", ErrTooLargeForServer, err)
 	case errors.Is(context.Cause(ctx), ErrUnavailable):
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	case errors.Is(err, jetstream.ErrNoStreamResponse), errors.Is(err, nats.ErrNoResponders):

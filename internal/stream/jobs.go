@@ -206,9 +206,9 @@ func (c *Conn) putJob(ctx context.Context, k catalog.Key, id JobKey, s JobState,
 func (c *Conn) PutJobUntil(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64, impatient bool) (uint64, error) {
 	var seq uint64
 	tried := false
-	again := unconfirmed
+	again := held(unconfirmed)
 	if impatient {
-		again = unanswered
+		again = held(unanswered)
 	}
 	err := c.until(ctx, jobSubject(k, id.String()), again, func() (err error) {
 		seq, err = c.PutJob(ctx, k, id, s, last)
@@ -296,6 +296,9 @@ func (c *Conn) watchJobs(ctx context.Context, k catalog.Key, w JobWatcher) error
 	for {
 		select {
 		case m := <-messages:
+			if m.Subject == prefix+epochToken {
+				continue
+			}
 			id, err := parseJobKey(strings.TrimPrefix(m.Subject, prefix))
 			seq, serr := strconv.ParseUint(m.Header.Get(jetstream.SequenceHeader), 10, 64)
 			if err != nil || serr != nil {

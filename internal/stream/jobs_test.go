@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/localnats"
@@ -337,7 +338,7 @@ func TestManyFollowers(t *testing.T) {
 		}
 		go func() {
 			told := 0
-			err := c.FollowClient(ctx, keys[n].Client, []catalog.Key{q.Key}, nil, func(_ catalog.Key, k stream.JobKey, s stream.JobState) error {
+			err := c.FollowClient(ctx, keys[n].Client, []catalog.Key{q.Key}, nil, func(_ catalog.Key, k stream.JobKey, s stream.JobState, _ stream.Place) error {
 				if k != keys[n] || s.Header != "state" {
 					return fmt.Errorf("client %d is told %q of %v", n, s.Header, k)
 				}
@@ -391,32 +392,141 @@ func put(t *testing.T, c *stream.Conn, q catalog.Key, k stream.JobKey, last uint
 	return seq
 }
 
-// TestFollowANewStream: a client that was told more than a queue, which was made anew, has seen is told of it from the
-// beginning.
-func TestFollowANewStream(t *testing.T) {
+// tell follows the client's jobs from a place on until n states have come, and returns their sequences and the last place.
+func tell(t *testing.T, c *stream.Conn, q catalog.Key, client record.Client, from stream.Place, n int) (seqs []uint64, at stream.Place) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
+	defer cancel()
+	err := c.FollowClient(ctx, client, []catalog.Key{q}, map[catalog.Key]stream.Place{q: from}, func(_ catalog.Key, _ stream.JobKey, s stream.JobState, now stream.Place) error {
+		if now.Seq != s.Seq {
+			return fmt.Errorf("state %d at %+v", s.Seq, now)
+		}
+		if seqs, at = append(seqs, s.Seq), now; len(seqs) == n {
+			return errTold
+		}
+		return nil
+	})
+	if !errors.Is(err, errTold) {
+		t.Error(err)
+	}
+	return seqs, at
+}
+
+// putAll stores the first states of n jobs of the client, and returns the last one's sequence.
+func putAll(t *testing.T, c *stream.Conn, q catalog.Key, client record.Client, n int) (last uint64) {
+	t.Helper()
+	for range n {
+		id, err := record.NewID()
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = put(t, c, q, stream.JobKey{Client: client, ID: id}, 0)
+	}
+	return last
+}
+
+// TestFollowClientOfQueueMadeAnew: a client comes back with a place in a queue that was deleted and made again, and has
+// more states by now than the client was told of the former one.
+func TestFollowClientOfQueueMadeAnew(t *testing.T) {
+	s := testkit.NATS(t)
+	c := testkit.Conn(t, s)
+	q := jobQueue()
+	ensure(t, c, q)
+	client := record.Client{1}
+	putAll(t, c, q.Key, client, 10)
+	_, at := tell(t, c, q.Key, client, stream.Place{}, 10)
+	if at.Epoch == "" {
+		t.Fatal("the stream has no epoch")
+	}
+	ensure(t, c, q) // as at every start of who makes queues
+	last := putAll(t, c, q.Key, client, 1)
+	if seqs, now := tell(t, c, q.Key, client, at, 1); !slices.Equal(seqs, []uint64{last}) || now.Epoch != at.Epoch {
+		t.Errorf("of the same queue: %v at %+v, want %d", seqs, now, last)
+	}
+	if err := c.DeleteQueue(t.Context(), q.Key); err != nil {
+		t.Fatal(err)
+	}
+	ensure(t, c, q)
+	putAll(t, c, q.Key, client, 12)
+	// The first connection has read the former epoch, the second none.
+	for _, c := range []*stream.Conn{c, testkit.Conn(t, s)} {
+		if seqs, now := tell(t, c, q.Key, client, at, 12); len(seqs) != 12 || now.Epoch == at.Epoch || now.Epoch == "" {
+			t.Errorf("of the new queue: %v at %+v", seqs, now)
+		}
+	}
+}
+
+// TestFollowWhileTheQueueIsMadeAnew: the same under a client that stays.
+func TestFollowWhileTheQueueIsMadeAnew(t *testing.T) {
 	c := testkit.Conn(t, testkit.NATS(t))
 	q := jobQueue()
 	ensure(t, c, q)
 	client := record.Client{1}
-	for n := range 3 {
-		put(t, c, q.Key, stream.JobKey{Client: client, ID: record.ID{byte(n)}}, 0)
-	}
-	follow := func(after uint64) (seqs []uint64) {
-		err := c.FollowClient(t.Context(), client, []catalog.Key{q.Key}, map[catalog.Key]uint64{q.Key: after}, func(_ catalog.Key, _ stream.JobKey, s stream.JobState) error {
-			if seqs = append(seqs, s.Seq); s.Seq == 3 {
-				return errTold
-			}
-			return nil
-		})
-		if !errors.Is(err, errTold) {
-			t.Error(err)
+	putAll(t, c, q.Key, client, 5)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
+	defer cancel()
+	told, made := 0, make(chan error, 1)
+	err := c.FollowClient(ctx, client, []catalog.Key{q.Key}, nil, func(catalog.Key, stream.JobKey, stream.JobState, stream.Place) error {
+		switch told++; told {
+		case 5:
+			made <- c.DeleteQueue(ctx, q.Key)
+			ensure(t, c, q)
+			putAll(t, c, q.Key, client, 8)
+		case 13:
+			return errTold
 		}
-		return seqs
+		return nil
+	})
+	if !errors.Is(err, errTold) || <-made != nil {
+		t.Errorf("told of %d: %v", told, err)
 	}
-	if got := follow(1); !slices.Equal(got, []uint64{2, 3}) {
-		t.Errorf("after 1: %v", got)
+}
+
+// TestFollowAnOlderStream: a client that was told more than a restored queue has seen is told of it from the beginning.
+func TestFollowAnOlderStream(t *testing.T) {
+	c := testkit.Conn(t, testkit.NATS(t))
+	q := jobQueue()
+	ensure(t, c, q)
+	client := record.Client{1}
+	putAll(t, c, q.Key, client, 3)
+	all, at := tell(t, c, q.Key, client, stream.Place{}, 3)
+	if got, _ := tell(t, c, q.Key, client, stream.Place{Epoch: at.Epoch, Seq: all[0]}, 2); !slices.Equal(got, all[1:]) {
+		t.Errorf("after the first: %v", got)
 	}
-	if got := follow(20_000); !slices.Equal(got, []uint64{1, 2, 3}) {
+	if got, _ := tell(t, c, q.Key, client, stream.Place{Epoch: at.Epoch, Seq: 20_000}, 3); !slices.Equal(got, all) {
 		t.Errorf("after what is to come: %v", got)
+	}
+}
+
+// TestEpochOutlivesStates: it stays when the states age out, and comes to the stream of a former version.
+func TestEpochOutlivesStates(t *testing.T) {
+	s := testkit.NATS(t)
+	c := testkit.Conn(t, s)
+	q := jobQueue()
+	q.Results.MaxAge = time.Second
+	nc, err := nats.Connect(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	former, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
+		Name: "WEIR_J_default_orders", Subjects: []string{"weir.j.default.orders.*.*"}, MaxMsgsPerSubject: 1, MaxAge: time.Second, MaxBytes: q.Results.MaxBytes,
+		Discard: jetstream.DiscardNew, AllowDirect: true, MaxConsumers: 50_000, Duplicates: time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ensure(t, c, q)
+	putAll(t, c, q.Key, record.Client{1}, 3)
+	testkit.Eventually(t, "the states have aged out", func() bool {
+		info, err := former.Info(t.Context())
+		return err == nil && info.State.Msgs == 1
+	})
+	if m, err := former.GetLastMsgForSubject(t.Context(), "weir.j.default.orders.epoch.0"); err != nil || len(m.Data) == 0 {
+		t.Errorf("the epoch: %+v, %v", m, err)
 	}
 }

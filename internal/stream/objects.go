@@ -114,7 +114,7 @@ func (c *Conn) PutObject(ctx context.Context, k catalog.Key, key, contentType st
 	if err := c.Ready(); err != nil {
 		return nil, err
 	}
-	d := &description{ObjectInfo: ObjectInfo{ContentType: contentType}, ID: uuid.NewString(), ChunkBytes: objectChunkBytes}
+	d := &description{ObjectInfo: ObjectInfo{ContentType: contentType}, ID: uuid.NewString(), ChunkBytes: c.Room(objectChunkBytes)}
 	if err := c.putChunks(ctx, k, d, r); err != nil {
 		c.removeChunks(ctx, k, d.ID, d.Chunks)
 		return nil, fmt.Errorf("object %s of queue %s: %w", key, k, err)
@@ -148,7 +148,7 @@ func (c *Conn) putChunks(ctx context.Context, k catalog.Key, d *description, r i
 			return context.Cause(ctx)
 		}
 		if buf == nil {
-			buf = make([]byte, objectChunkBytes)
+			buf = make([]byte, d.ChunkBytes)
 		}
 		n, err := io.ReadFull(r, buf)
 		end = err == io.EOF || err == io.ErrUnexpectedEOF // ReadFull's own, and none of r's that wraps one

@@ -67,6 +67,9 @@ func (c *Conn) hasten(ctx context.Context, k catalog.Key, id record.ID) error {
 		return err
 	}
 	err = c.publish(ctx, scheduled(k, id.String(), AtOnce(), m.data), "", jetstream.WithExpectLastSequencePerSubject(m.seq))
+	if errors.Is(err, ErrTooLargeForServer) {
+		return nil // stored when the server took larger messages: it becomes due by itself
+	}
 	if wrongSequence(err) {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err) // when it stays so: ask again
 	}
@@ -90,24 +93,28 @@ func (c *Conn) DeadLetter(ctx context.Context, k catalog.Key, rs []record.Record
 	})
 }
 
+// store stores rs as one block or several, which msg makes messages of. A record that is too large for the server, as it
+// was stored here when that took larger messages, holds the call up: tried again for as long as ctx lasts, and
+// complained of. It is neither dropped nor are functions called for it again and again.
+// TestRecordTooLargeForServerIsHeld guards it.
 func (c *Conn) store(ctx context.Context, rs []record.Record, msg func(block []byte, id string) *nats.Msg) error {
-	blocks, err := record.Encode(rs, record.DefaultCodec)
-	if err != nil {
-		return err
-	}
-	for _, b := range blocks {
+	return c.eachPiece(rs, record.DefaultCodec, func(p piece) error {
 		id := uuid.NewString()
-		if err := c.publishUntil(ctx, msg(b, id), id); err != nil {
-			return err
-		}
+		return c.publishPiece(ctx, p, msg(p.block, id), id)
+	})
+}
+
+func (c *Conn) publishPiece(ctx context.Context, p piece, m *nats.Msg, id string) error {
+	if p.n == 1 {
+		return c.publishUntil(ctx, m, id)
 	}
-	return nil
+	return c.until(ctx, m.Subject, unconfirmed, func() error { return c.publish(ctx, m, id) })
 }
 
 // publishUntil publishes m, again and again under the same id, until it is durable, ctx ends or the
 // connection is lost.
 func (c *Conn) publishUntil(ctx context.Context, m *nats.Msg, id string) error {
-	return c.until(ctx, m.Subject, unconfirmed, func() error { return c.publish(ctx, m, id) })
+	return c.until(ctx, m.Subject, held(unconfirmed), func() error { return c.publish(ctx, m, id) })
 }
 
 // unanswered reports whether a write may pass in a moment.
@@ -118,7 +125,13 @@ func unconfirmed(err error) bool {
 	return unanswered(err) || errors.Is(err, ErrQueueFull) || errors.Is(err, ErrNoQueue)
 }
 
+// held is again, and waits too until the server takes larger messages.
+func held(again func(error) bool) func(error) bool {
+	return func(err error) bool { return again(err) || errors.Is(err, ErrTooLargeForServer) }
+}
+
 func (c *Conn) until(ctx context.Context, subject string, again func(error) bool, publish func() error) error {
+	live := c.Live()
 	for wait := publishBackoffMin; ; wait = min(2*wait, publishBackoffMax) {
 		err := publish()
 		if err == nil {
@@ -127,9 +140,18 @@ func (c *Conn) until(ctx context.Context, subject string, again func(error) bool
 		if !again(err) || c.Ready() != nil || ctx.Err() != nil {
 			return fmt.Errorf("publish to %s: %w", subject, err)
 		}
-		c.log.Warn("publishing again", "subject", subject, "in", wait, "error", err)
+		pause := wait
+		if errors.Is(err, ErrTooLargeForServer) {
+			pause = tooLargeRetry
+			c.log.Error("what is stored already fits in no message of NATS any more; it is held until max_payload of the server is raised",
+				"subject", subject, "max_payload", c.MaxPayload(), "in", pause, "error", err)
+		} else {
+			c.log.Warn("publishing again", "subject", subject, "in", wait, "error", err)
+		}
 		select {
-		case <-time.After(wait):
+		case <-time.After(pause):
+		case <-live.Done():
+			return fmt.Errorf("publish to %s: %w: %w", subject, ErrUnavailable, err)
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}

@@ -25,7 +25,8 @@ import (
 //	                                        with schedules can't discard new, hence a stream of its own.
 //	WEIR_D_ns_name  weir.d.ns.name          dead letters.
 //	WEIR_J_ns_name  weir.j.ns.name.C.ID     the last state of each job, of queues that job routes write to; published
-//	                weir.e.ns.name.C.ID     here, to whoever listens, once it is stored. C is the client, or "-".
+//	                weir.e.ns.name.C.ID     here, to whoever listens, once it is stored. C is the client, or "-". One more
+//	                                        message is the stream's epoch, see epoch.go.
 //	WEIR_O_ns_name  objects of those queues, see objects.go.
 //
 // Names of resources are DNS labels: they hold no dot and no underscore, so these names are unambiguous.
@@ -99,6 +100,7 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 		jobs.Name, jobs.Subjects = jobStream(q.Key), []string{jobSubject(q.Key, "*.*")}
 		jobs.Retention, jobs.Discard = jetstream.LimitsPolicy, jetstream.DiscardNew
 		jobs.MaxBytes, jobs.MaxAge, jobs.MaxMsgsPerSubject, jobs.MaxConsumers = q.Results.MaxBytes, q.Results.MaxAge, 1, maxFollowers
+		jobs.AllowMsgTTL = true // for the epoch's
 		jobs.RePublish = &jetstream.RePublish{Source: jobSubject(q.Key, ">"), Destination: jobEventSubject(q.Key, ">"), HeadersOnly: true}
 		streams = slices.Insert(streams, 0, jobs)
 		if q.Objects.MaxBytes > 0 {
@@ -121,6 +123,11 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 			return fmt.Errorf("queue %s: stream %s: %w", q.Key, sc.Name, c.apiError(ctx, err))
 		}
 		undo = append(undo, back)
+	}
+	if q.Jobs {
+		if err := c.ensureEpoch(ctx, q.Key); err != nil {
+			return err
+		}
 	}
 	return c.ensureConsumers(ctx, q.Key)
 }
@@ -181,6 +188,9 @@ func (c *Conn) apiError(ctx context.Context, err error) error {
 		case codeNoSuitablePeers, codeInsufficientResources, codeStorageExceeded, codeReplicasUnsupported:
 			return fmt.Errorf("%w: %w", ErrNoRoom, err)
 		}
+	}
+	if errors.Is(err, nats.ErrMaxPayload) {
+		return fmt.Errorf("%w: %w", ErrTooLargeForServer, err)
 	}
 	// The client knows of a lost connection a moment before Ready does.
 	lost := errors.Is(err, nats.ErrReconnectBufExceeded) || errors.Is(err, nats.ErrConnectionClosed) || c.Ready() != nil

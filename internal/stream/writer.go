@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -45,8 +46,17 @@ const (
 // group is the records of one stream message and those who wait for it.
 type group struct {
 	b    *record.Builder // the writer's again once done is closed
-	done chan struct{}   // closed after err is set
-	err  error
+	done chan struct{}   // closed after err and errs are set
+	err  error           // of all, if errs is nil
+	errs []error         // of each, when the group had to be written as several messages
+}
+
+// result is what became of the group's record number i. It may be asked for once done is closed.
+func (g *group) result(i int) error {
+	if g.errs != nil {
+		return g.errs[i]
+	}
+	return g.err
 }
 
 // NewWriter returns a writer for queue k. Run must run for Append to make progress.
@@ -58,52 +68,53 @@ func NewWriter(c *Conn, k catalog.Key, codec record.Codec) *Writer {
 }
 
 // Append stores a copy of r and returns nil once it is durable. On ErrQueueFull, ErrQueueClosed, ErrBusy,
-// ErrNoQueue, ErrClosed and record.ErrTooLarge nothing was stored; on ErrUnavailable and when ctx ends it is
-// unknown.
+// ErrNoQueue, ErrClosed, record.ErrTooLarge and ErrTooLargeForServer nothing was stored; on ErrUnavailable and when ctx
+// ends it is unknown.
 func (w *Writer) Append(ctx context.Context, r *record.Record) error {
 	if err := w.conn.Ready(); err != nil {
 		return err
 	}
-	g, err := w.join(r)
+	g, i, err := w.join(r)
 	if err != nil {
 		return err
 	}
 	select {
 	case <-g.done:
-		return g.err
+		return g.result(i)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-func (w *Writer) join(r *record.Record) (*group, error) {
+// join adds r to the open group and returns it, with r's number in it.
+func (w *Writer) join(r *record.Record) (*group, int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.closed {
-		return nil, ErrClosed
+		return nil, 0, ErrClosed
 	}
 	if w.silent && (w.busy || w.open.b.Len() > 0 || len(w.sealed) > 0) {
 		// A server that can't store, because its disk is full or it has no leader, answers nothing. One
 		// record at a time goes on asking; whoever comes meanwhile is told at once. TestDiskFull guards it.
-		return nil, ErrUnavailable
+		return nil, 0, ErrUnavailable
 	}
 	if w.bytes+r.Size() > maxWaitingBytes {
-		return nil, ErrBusy
+		return nil, 0, ErrBusy
 	}
-	if !w.open.b.Fits(r) {
+	if !w.conn.fits(w.open.b, r) {
 		w.sealed = append(w.sealed, w.open)
 		w.open = w.newGroup()
 	}
 	before := w.open.b.Bytes()
 	if err := w.open.b.Append(r); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	w.bytes += w.open.b.Bytes() - before
 	select {
 	case w.work <- struct{}{}:
 	default: // the writer already knows
 	}
-	return w.open, nil
+	return w.open, w.open.b.Len() - 1, nil
 }
 
 // Run writes groups until ctx is cancelled; then it refuses new records, writes what waits, and returns.
@@ -176,12 +187,16 @@ func (w *Writer) newGroup() *group {
 
 // commit writes g and tells those who wait. It returns block's memory for reuse.
 func (w *Writer) commit(g *group, block []byte) []byte {
+	n := g.b.Len()
 	block = g.b.AppendBlock(block[:0], w.codec)
 	g.b.Reset()
 	w.mu.Lock()
 	w.spare, g.b = g.b, nil
 	w.mu.Unlock()
-	g.err = w.write(block)
+	if g.err = w.write(block); n > 1 && errors.Is(g.err, ErrTooLargeForServer) {
+		// The group was formed for a server that takes larger messages.
+		g.errs, g.err = w.writeApart(block, n)
+	}
 	w.mu.Lock()
 	w.busy = false
 	w.silent = errors.Is(g.err, ErrUnavailable) && w.conn.Ready() == nil
@@ -190,13 +205,40 @@ func (w *Writer) commit(g *group, block []byte) []byte {
 	return block
 }
 
+// writeApart writes the n records of a block that is too large as smaller ones. It returns what became of each; err is
+// ErrUnavailable when one of them was not confirmed, which those behind it have not been tried for.
+func (w *Writer) writeApart(block []byte, n int) (errs []error, err error) {
+	errs = slices.Repeat([]error{ErrUnavailable}, n)
+	rs, err := record.Decode(block)
+	if err == nil {
+		err = w.conn.eachPiece(rs, w.codec, func(p piece) error {
+			err := w.write(p.block)
+			if p.n > 1 && errors.Is(err, ErrTooLargeForServer) {
+				return err // and comes again in halves
+			}
+			for i := range p.n {
+				errs[p.from+i] = err
+			}
+			if errors.Is(err, ErrUnavailable) {
+				return err
+			}
+			return nil
+		})
+	}
+	return errs, err
+}
+
 func (w *Writer) write(block []byte) error {
 	// Not the context of any one request: a group outlives those of its clients that went away.
 	err := w.conn.publish(context.Background(),
 		&nats.Msg{Subject: queueSubject(w.queue), Data: block}, uuid.NewString())
-	if err != nil {
+	switch {
+	case errors.Is(err, ErrTooLargeForServer):
+		w.conn.trouble.Warn("a record is too large for NATS; its client gets 413", err)
+	case err != nil:
 		w.log.Warn("a group of records was not confirmed", "error", err)
-		return fmt.Errorf("write to queue %s: %w", w.queue, err)
+	default:
+		return nil
 	}
-	return nil
+	return fmt.Errorf("write to queue %s: %w", w.queue, err)
 }

@@ -7,12 +7,12 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/coder/websocket"
 
+	"github.com/weir-dev/weir/internal/jobapi"
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
@@ -79,10 +79,10 @@ func (h *listener) tell(data []byte) {
 		h.l.t.Errorf("job %d: %v in %s", h.n, err, data)
 		return
 	}
-	version, err := strconv.ParseUint(d.Version, 10, 64)
-	former, _ := strconv.ParseUint(h.last.Version, 10, 64)
+	version, ok := jobapi.ParseVersion(d.Version)
+	former, _ := jobapi.ParseVersion(h.last.Version)
 	switch {
-	case err != nil:
+	case !ok:
 		h.l.t.Errorf("job %d: the version is %q", h.n, d.Version)
 	case h.last.Version != "" && version <= former:
 		h.l.t.Errorf("job %d: told %+v after %+v", h.n, d, h.last)

@@ -1,0 +1,121 @@
+package realtime
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/jobapi"
+	"github.com/weir-dev/weir/internal/ownpath"
+)
+
+// anew deletes the queue and makes it again.
+func (b *bench) anew() {
+	b.t.Helper()
+	if err := b.conn.DeleteQueue(b.t.Context(), b.queue); err != nil {
+		b.t.Fatal(err)
+	}
+	q := catalog.Queue{
+		Key: b.queue, MaxAge: time.Hour, MaxBytes: 64 << 20, DeadLetterMaxAge: time.Hour,
+		Jobs: true, Results: catalog.Results{MaxAge: time.Hour, MaxBytes: 64 << 20},
+	}
+	if err := b.conn.EnsureQueue(b.t.Context(), q, 1); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// TestFeedOfQueueMadeAnew: the position that a client brings is of the former queue, and lower than the present one's.
+func TestFeedOfQueueMadeAnew(t *testing.T) {
+	b := start(t)
+	path, client := b.feedOf()
+	for range 3 {
+		w := b.submitOf(client, b.queue)
+		w.do(w.begin)
+	}
+	position := ""
+	for _, l := range b.each(path, "") {
+		for range 3 {
+			e, err := l.next()
+			if err != nil {
+				t.Fatal(err)
+			}
+			position = e.doc.Position
+		}
+	}
+	b.anew()
+	const jobs = 6
+	for range jobs {
+		w := b.submitOf(client, b.queue)
+		w.do(w.begin)
+	}
+	for what, l := range b.each(path, position) {
+		for i := range jobs {
+			if _, err := l.next(); err != nil {
+				t.Fatalf("%s: %d of %d: %v", what, i, jobs, err)
+			}
+		}
+	}
+	if p := job.ParsePosition("00:17", []catalog.Key{b.queue}); len(p) != 0 {
+		t.Errorf("a position of a former version is taken: %v", p)
+	}
+}
+
+// TestVersionOfQueueMadeAnew: a version of a job of the former queue hides no state of the one that has its id now, be
+// it higher, the same sequence or without more than that.
+func TestVersionOfQueueMadeAnew(t *testing.T) {
+	b := start(t)
+	for range 5 { // so that the sequences of the former queue are higher
+		w := b.submit()
+		w.do(w.begin)
+	}
+	w := b.submit()
+	w.do(w.begin)
+	former := first(t, b, w, "")
+	b.anew()
+	w.do(w.begin)
+	present := first(t, b, w, "")
+	seq, _ := jobapi.ParseVersion(present.doc.Version)
+	if was, ok := jobapi.ParseVersion(former.doc.Version); !ok || was <= seq {
+		t.Fatalf("%s, then %s", former.doc.Version, present.doc.Version)
+	}
+	sameSeq := present.doc.Version[:len(present.doc.Version)-8] + former.doc.Version[len(former.doc.Version)-8:]
+	for _, after := range []string{former.doc.Version, sameSeq, "1000", "expired"} {
+		if e := first(t, b, w, after); e.doc.Version != present.doc.Version {
+			t.Errorf("after %s: %+v", after, e.doc)
+		}
+	}
+	// Who has the present one is told what is later only.
+	events, socket := connect(t, b, w, present.doc.Version)
+	w.do(func(ctx context.Context) error { return w.succeed(ctx, "text/plain", "done") })
+	for _, l := range []listener{events, socket} {
+		if e, err := l.next(); err != nil || e.doc.Status != "succeeded" {
+			t.Errorf("%+v, %v", e.doc, err)
+		}
+	}
+}
+
+func connect(t *testing.T, b *bench, w *work, after string) (events, socket listener) {
+	t.Helper()
+	e := must[*eventClient](t)(b.listen(t.Context(), ownpath.Jobs+w.text+"/events", after))
+	t.Cleanup(e.close)
+	s := must[*socketClient](t)(b.dial(t.Context(), ownpath.Jobs+w.text+"/socket?after="+after))
+	t.Cleanup(s.close)
+	return e, s
+}
+
+// first is what both protocols tell first.
+func first(t *testing.T, b *bench, w *work, after string) event {
+	t.Helper()
+	events, socket := connect(t, b, w, after)
+	e, err := events.next()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := socket.next()
+	if err != nil || s.doc.Version != e.doc.Version || e.id != e.doc.Version {
+		t.Fatalf("%+v, %+v, %v", e, s, err)
+	}
+	return e
+}

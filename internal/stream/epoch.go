@@ -1,0 +1,108 @@
+package stream
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weir-dev/weir/internal/catalog"
+)
+
+// The epoch of a queue's stream of states names the stream itself: one that was deleted and made again under the same
+// name has another, and its sequences begin anew. It is a message among the states, on a subject that no job has, so
+// whoever may look at states may read it, and it goes with the stream.
+const (
+	epochToken = "epoch.0"
+	// epochNever keeps it although it is older than states get.
+	epochNever = "never"
+)
+
+// Place is how far somebody has been told of a queue's states: a sequence of the stream with this epoch. The zero value
+// is the beginning.
+type Place struct {
+	Epoch string
+	Seq   uint64
+}
+
+// epochs are those that were read last.
+type epochs struct {
+	mu    sync.Mutex
+	known map[catalog.Key]string
+}
+
+// maxEpochs bounds what is remembered of queues that may be gone; past it all is forgotten.
+const maxEpochs = 10_000
+
+func (e *epochs) get(k catalog.Key) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.known[k]
+}
+
+func (e *epochs) set(k catalog.Key, epoch string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.known == nil || len(e.known) >= maxEpochs {
+		e.known = map[catalog.Key]string{}
+	}
+	e.known[k] = epoch
+}
+
+// ensureEpoch gives the stream of states an epoch, if it has none.
+func (c *Conn) ensureEpoch(ctx context.Context, k catalog.Key) error {
+	m := &nats.Msg{Subject: jobSubject(k, epochToken), Data: []byte(rand.Text()[:13]), Header: nats.Header{jetstream.MsgTTLHeader: {epochNever}}}
+	err := c.publish(ctx, m, "", jetstream.WithExpectLastSequencePerSubject(0))
+	switch {
+	case err == nil, wrongSequence(err):
+		return nil
+	case errors.Is(err, ErrQueueFull): // feeds begin anew each time until there is room
+		c.log.Warn("the states of jobs have no room for their epoch; it is made the next time", "queue", k.String(), "error", err)
+		return nil
+	}
+	return fmt.Errorf("queue %s: epoch: %w", k, err)
+}
+
+// epoch reads it; empty when the stream has none, or isn't there.
+func (c *Conn) epoch(ctx context.Context, k catalog.Key) (string, error) {
+	m, err := c.last(ctx, jobStream(k), jobSubject(k, epochToken))
+	switch {
+	case errors.Is(err, errNoMessage), errors.Is(err, nats.ErrNoResponders):
+		return "", nil
+	case err != nil:
+		return "", err
+	}
+	c.epochs.set(k, string(m.data))
+	return string(m.data), nil
+}
+
+// inEpoch calls begin, which begins to follow the states from where the place that it is given says, and returns once it
+// is certain that this was the stream of that epoch: the epoch was read before and after it, and names no other stream
+// ever. What was read at any time before will do. TestFollowClientOfQueueMadeAnew guards it.
+func (c *Conn) inEpoch(ctx context.Context, k catalog.Key, at *Place, begin func() error) error {
+	before := c.epochs.get(k)
+	for range MaxLooks {
+		if before == "" {
+			var err error
+			if before, err = c.epoch(ctx, k); err != nil {
+				return err
+			}
+		}
+		if before != at.Epoch {
+			*at = Place{Epoch: before}
+		}
+		if err := begin(); err != nil {
+			return err
+		}
+		after, err := c.epoch(ctx, k)
+		if err != nil || after == before {
+			return err
+		}
+		before = after
+	}
+	return fmt.Errorf("%w: the stream of states is made again and again", ErrUnavailable)
+}

@@ -1,0 +1,12 @@
+package stream
+
+// SetMaxPayload makes the connection believe that the server takes so much, as it does when that has changed since the
+// server was last asked.
+func (c *Conn) SetMaxPayload(n int64) { c.maxPayload.Store(n) }
+
+// Waiting is how many records wait in the open group.
+func (w *Writer) Waiting() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.open.b.Len()
+}
