@@ -79,22 +79,21 @@ func (x *exchange) readAll(p []byte, size, limit int64) ([]byte, error) {
 		for int64(len(p)) < want {
 			n, err := x.req.Body.Read(p[len(p):want])
 			p = p[:len(p)+n]
-			if errors.Is(err, io.EOF) {
-				if size >= 0 && int64(len(p)) < size {
-					return p, io.ErrUnexpectedEOF
-				}
+			switch {
+			case int64(len(p)) > limit: // whether it ends here or not
+				return p, errBodyTooLarge
+			case errors.Is(err, io.EOF) && size >= 0 && int64(len(p)) < size:
+				return p, io.ErrUnexpectedEOF
+			case errors.Is(err, io.EOF):
 				x.charge(int64(len(p)))
 				return p, nil
-			}
-			if err != nil {
+			case err != nil:
 				return p, err
 			}
 		}
 		switch {
 		case want == size:
 			return p, nil
-		case want > limit:
-			return p, errBodyTooLarge
 		case size >= 0:
 			want = min(2*want, size)
 		default:
