@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -38,45 +39,111 @@ type envelope struct {
 	Spec   json.RawMessage `json:"spec"`
 }
 
-// Entries returns the catalog as entries.
-func (c *Catalog) Entries() (map[string][]byte, error) {
-	out := make(map[string][]byte, len(c.Queues)+len(c.Mappings)+len(c.APIs))
-	put := func(spec any, parts ...string) error {
-		data, err := json.Marshal(spec)
-		if err == nil {
-			data, err = json.Marshal(envelope{entryFormat, data})
-		}
-		if err != nil {
-			return fmt.Errorf("catalog: %s: %w", strings.Join(parts, " "), err)
-		}
-		out[strings.Join(parts, ".")] = data
-		return nil
-	}
+// item is a resource or a route as an entry has it.
+type item struct {
+	key  string
+	spec any // a pointer
+}
+
+func keyOf(kind string, parts ...string) string { return kind + "." + strings.Join(parts, ".") }
+
+// items calls f with each, until it returns an error.
+func (c *Catalog) items(f func(item) error) error {
 	for i := range c.Queues {
-		if err := put(c.Queues[i], kindQueue, c.Queues[i].Namespace, c.Queues[i].Name); err != nil {
-			return nil, err
+		if err := f(item{keyOf(kindQueue, c.Queues[i].Namespace, c.Queues[i].Name), &c.Queues[i]}); err != nil {
+			return err
 		}
 	}
 	for i := range c.Mappings {
-		if err := put(c.Mappings[i], kindMapping, c.Mappings[i].Namespace, c.Mappings[i].Name); err != nil {
-			return nil, err
+		if err := f(item{keyOf(kindMapping, c.Mappings[i].Namespace, c.Mappings[i].Name), &c.Mappings[i]}); err != nil {
+			return err
 		}
 	}
 	for i := range c.APIs {
-		api := c.APIs[i]
+		api := c.APIs[i] // without its routes
 		routes := api.Routes
 		api.Routes = nil
-		if err := put(api, kindAPI, api.Namespace, api.Name); err != nil {
-			return nil, err
+		if err := f(item{keyOf(kindAPI, api.Namespace, api.Name), &api}); err != nil {
+			return err
 		}
 		for j := range routes {
-			if err := put(routes[j], kindRoute, api.Namespace, api.Name, routes[j].Name); err != nil {
-				return nil, err
+			if err := f(item{keyOf(kindRoute, api.Namespace, api.Name, routes[j].Name), &routes[j]}); err != nil {
+				return err
 			}
 		}
 	}
-	return out, nil
+	return nil
 }
+
+func (i item) value() ([]byte, error) {
+	spec, err := json.Marshal(i.spec)
+	if err != nil {
+		return nil, fmt.Errorf("catalog: entry %s: %w", i.key, err)
+	}
+	out := fmt.Appendf(make([]byte, 0, len(spec)+24), `{"format":%d,"spec":`, entryFormat)
+	return append(append(out, spec...), '}'), nil
+}
+
+// Entries returns the catalog as entries.
+func (c *Catalog) Entries() (map[string][]byte, error) {
+	out := map[string][]byte{}
+	return out, c.items(func(i item) (err error) {
+		out[i.key], err = i.value()
+		return err
+	})
+}
+
+// Diff is what makes one set of entries another.
+type Diff struct {
+	Revision string            // of the other
+	Changed  map[string][]byte // new and changed ones
+	Gone     []string
+}
+
+// Diff returns what makes the builder's entries those of c. What is the same is not encoded anew.
+func (b *Builder) Diff(c *Catalog) (Diff, error) {
+	d := Diff{Changed: map[string][]byte{}}
+	next := NewBuilder()
+	err := c.items(func(i item) error {
+		sum, known := b.sums[i.key]
+		if !known || !b.same(i) {
+			value, err := i.value()
+			if err != nil {
+				return err
+			}
+			if s := sumOf(i.key, value); !known || s != sum {
+				sum = s
+				d.Changed[i.key] = value
+			}
+		}
+		next.add(i.key, sum)
+		return nil
+	})
+	for k := range b.sums {
+		if _, stays := next.sums[k]; !stays {
+			d.Gone = append(d.Gone, k)
+		}
+	}
+	d.Revision = next.Revision()
+	return d, err
+}
+
+// same reports whether the entry of i's key says the same.
+func (b *Builder) same(i item) bool {
+	switch spec := i.spec.(type) {
+	case *Queue:
+		return equal(b.queues[i.key], spec)
+	case *Mapping:
+		return equal(b.mappings[i.key], spec)
+	case *API:
+		return equal(b.apis[i.key], spec)
+	case *Route:
+		return equal(b.routes[i.key], spec)
+	}
+	return false
+}
+
+func equal[T any](a, b *T) bool { return a != nil && reflect.DeepEqual(*a, *b) }
 
 // CompareKeys orders the keys of entries so that what is referred to comes before what refers to it.
 func CompareKeys(a, b string) int {
@@ -111,9 +178,7 @@ func NewBuilder() *Builder {
 // former one stays in use.
 func (b *Builder) Set(key string, value []byte) error {
 	b.forget(key)
-	sum := sumOf(key, value)
-	b.sums[key] = sum
-	b.total += binary.BigEndian.Uint64(sum[:])
+	b.add(key, sumOf(key, value))
 	var err error
 	switch kind, _, _ := strings.Cut(key, "."); kind {
 	case kindQueue:
@@ -154,21 +219,17 @@ func (b *Builder) Delete(key string) {
 	delete(b.routes, key)
 }
 
+func (b *Builder) add(key string, sum [sha256.Size]byte) {
+	b.sums[key] = sum
+	b.total += binary.BigEndian.Uint64(sum[:])
+}
+
 func (b *Builder) forget(key string) {
 	if sum, ok := b.sums[key]; ok {
 		b.total -= binary.BigEndian.Uint64(sum[:])
 		delete(b.sums, key)
 	}
 }
-
-// Has reports whether the entry is there with this value.
-func (b *Builder) Has(key string, value []byte) bool {
-	sum, ok := b.sums[key]
-	return ok && sum == sumOf(key, value)
-}
-
-// Keys are those of all entries.
-func (b *Builder) Keys() []string { return slices.Collect(maps.Keys(b.sums)) }
 
 // Revision names the set of entries: equal ones have equal revisions.
 func (b *Builder) Revision() string {
@@ -220,16 +281,9 @@ func (c *Catalog) Revision() string {
 	if c.revision != "" {
 		return c.revision
 	}
-	entries, err := c.Entries()
+	d, err := NewBuilder().Diff(c)
 	if err != nil {
 		panic(fmt.Sprintf("catalog: plain structs always marshal: %v", err))
 	}
-	b := NewBuilder()
-	for k, v := range entries {
-		b.forget(k)
-		sum := sumOf(k, v)
-		b.sums[k] = sum
-		b.total += binary.BigEndian.Uint64(sum[:])
-	}
-	return b.Revision()
+	return d.Revision
 }

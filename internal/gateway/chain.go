@@ -59,6 +59,10 @@ func (x *exchange) open() *problem.Problem {
 		return new(problemNotServed(x.unserved))
 	case x.kind == toQueue && x.writer == nil:
 		return new(problemQueueClosed())
+	case x.schema != nil: // before its body is read
+		if _, err := x.schema(); err != nil {
+			return new(problemNotServed(err.Error()))
+		}
 	}
 	return nil
 }

@@ -6,7 +6,6 @@ import (
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/jobapi"
-	"github.com/weir-dev/weir/internal/schema"
 )
 
 // kind is what becomes of a route's requests.
@@ -28,7 +27,7 @@ type route struct {
 	api        *bucket       // nil if not throttled
 	bucket     *bucket       // the route's own; nil if not throttled
 	maxBody    func(*http.Request) int64
-	schema     *schema.Schema // nil if there is none
+	schema     lazySchema // nil if there is none
 	attributes []attribute
 	wildcards  bool // attributes need what the path's wildcards match
 

@@ -6,6 +6,7 @@ import (
 	"mime"
 	"net/http"
 	"strings"
+	"sync"
 
 	"github.com/weir-dev/weir/internal/problem"
 	"github.com/weir-dev/weir/internal/schema"
@@ -16,22 +17,33 @@ func (x *exchange) validate() *problem.Problem {
 	if x.schema == nil || x.uploaded() {
 		return nil
 	}
-	if err := x.schema.Validate(x.body); err != nil {
+	s, err := x.schema()
+	if err != nil {
+		return new(problemNotServed(err.Error()))
+	}
+	if err := s.Validate(x.body); err != nil {
 		return problemOfSchema(err)
 	}
 	return nil
 }
 
-// compileSchema returns nil for an empty source.
-func compileSchema(source []byte) (*schema.Schema, error) {
+// lazySchema compiles a schema when the first request needs it: that takes some milliseconds, and hundreds of KiB of memory
+// on the way, which ten thousand routes would add up at each start.
+type lazySchema func() (*schema.Schema, error)
+
+// newLazySchema returns nil for an empty source.
+func newLazySchema(source []byte, failed func(error)) lazySchema {
 	if len(source) == 0 {
-		return nil, nil //nolint:nilnil // documented: no schema
+		return nil
 	}
-	s, err := schema.Compile(source)
-	if err != nil {
-		return nil, fmt.Errorf("schema %w", err)
-	}
-	return s, nil
+	return sync.OnceValues(func() (*schema.Schema, error) {
+		s, err := schema.Compile(source)
+		if err != nil {
+			err = fmt.Errorf("schema %w", err)
+			failed(err)
+		}
+		return s, err
+	})
 }
 
 // problemOfSchema says why a body was found invalid.

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -118,11 +119,7 @@ func (c *Conn) readEntry(b *catalog.Builder, e jetstream.KeyValueEntry) bool {
 func (c *Conn) PublishCatalog(ctx context.Context, cat *catalog.Catalog, replicas int, former *PublishedCatalog) error {
 	ctx, cancel := c.bound(ctx, catalogTimeout)
 	defer cancel()
-	entries, err := cat.Entries()
-	if err != nil {
-		return err
-	}
-	_, err = c.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+	_, err := c.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
 		Bucket: catalogBucket, History: 1, Replicas: replicas, Storage: jetstream.FileStorage, LimitMarkerTTL: markerTTL,
 	})
 	if err != nil {
@@ -133,7 +130,11 @@ func (c *Conn) PublishCatalog(ctx context.Context, cat *catalog.Catalog, replica
 			return err
 		}
 	}
-	value, err := json.Marshal(head{cat.Revision()})
+	diff, err := former.entries.Diff(cat)
+	if err != nil {
+		return err
+	}
+	value, err := json.Marshal(head{diff.Revision})
 	if err != nil {
 		return fmt.Errorf("encode the catalog's head: %w", err)
 	}
@@ -144,30 +145,18 @@ func (c *Conn) PublishCatalog(ctx context.Context, cat *catalog.Catalog, replica
 	if err != nil {
 		return fmt.Errorf("publish the catalog: %w", c.apiError(ctx, err))
 	}
-	return c.writeEntries(ctx, entries, former)
+	return c.writeEntries(ctx, diff, former)
 }
 
 // writeEntries writes what differs from former: what is referred to before what refers to it, then deletes the other way
 // round.
-func (c *Conn) writeEntries(ctx context.Context, entries map[string][]byte, former *PublishedCatalog) error {
-	var changed, gone []string
-	for k, v := range entries {
-		if !former.entries.Has(k, v) {
-			changed = append(changed, k)
-		}
-	}
-	for _, k := range former.entries.Keys() {
-		if _, stays := entries[k]; !stays {
-			gone = append(gone, k)
-		}
-	}
-	slices.SortFunc(changed, catalog.CompareKeys)
-	slices.SortFunc(gone, func(a, b string) int { return catalog.CompareKeys(b, a) })
+func (c *Conn) writeEntries(ctx context.Context, diff catalog.Diff, former *PublishedCatalog) error {
 	var writes []*nats.Msg
-	for _, k := range changed {
-		writes = append(writes, &nats.Msg{Subject: catalogPrefix + k, Data: entries[k]})
+	for _, k := range slices.SortedFunc(maps.Keys(diff.Changed), catalog.CompareKeys) {
+		writes = append(writes, &nats.Msg{Subject: catalogPrefix + k, Data: diff.Changed[k]})
 	}
-	for _, k := range gone {
+	slices.SortFunc(diff.Gone, func(a, b string) int { return catalog.CompareKeys(b, a) })
+	for _, k := range diff.Gone {
 		writes = append(writes, &nats.Msg{
 			Subject: catalogPrefix + k, Header: nats.Header{"KV-Operation": {"DEL"}, jetstream.MsgTTLHeader: {markerTTL.String()}},
 		})

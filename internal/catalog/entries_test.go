@@ -1,0 +1,119 @@
+package catalog_test
+
+import (
+	"encoding/json"
+	"maps"
+	"reflect"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/weir-dev/weir/internal/catalog"
+)
+
+func sample() *catalog.Catalog {
+	key := func(name string) catalog.Key { return catalog.Key{Namespace: "default", Name: name} }
+	return &catalog.Catalog{
+		Queues:   []catalog.Queue{{Key: key("a"), MaxAge: time.Hour}, {Key: key("b")}},
+		Mappings: []catalog.Mapping{{Key: key("m"), Queue: key("a"), MaxConcurrency: 3}},
+		APIs: []catalog.API{{Key: key("shop"), Throttle: &catalog.Throttle{Rate: 1.5, Burst: 2}, Routes: []catalog.Route{
+			{Name: "one", Method: "POST", Path: "/1", Schema: json.RawMessage(`{ "type": "object" }`), Queue: &catalog.QueueTarget{Queue: key("a")}},
+			{Name: "two", Method: "GET", Path: "/2", Function: &catalog.FunctionTarget{Timeout: time.Second}},
+		}}},
+	}
+}
+
+func build(t *testing.T, c *catalog.Catalog) *catalog.Builder {
+	t.Helper()
+	entries, err := c.Entries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := catalog.NewBuilder()
+	for k, v := range entries {
+		if err := b.Set(k, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b
+}
+
+func TestEntriesMakeTheSameCatalog(t *testing.T) {
+	want := sample()
+	entries, err := want.Entries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := []string{"queue.default.a", "queue.default.b", "mapping.default.m", "api.default.shop", "route.default.shop.one", "route.default.shop.two"}
+	if got := slices.SortedFunc(maps.Keys(entries), catalog.CompareKeys); !slices.Equal(got, keys) {
+		t.Errorf("the entries are %v, want %v", got, keys)
+	}
+	got := build(t, want).Catalog()
+	if got.Revision() != want.Revision() {
+		t.Errorf("revision %s, want %s", got.Revision(), want.Revision())
+	}
+	want.APIs[0].Routes[0].Schema = json.RawMessage(`{"type":"object"}`)
+	if !reflect.DeepEqual(got.Queues, want.Queues) || !reflect.DeepEqual(got.Mappings, want.Mappings) || !reflect.DeepEqual(got.APIs, want.APIs) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+// TestDiff: a diff, applied, makes the one set the other, whatever came and went, and says nothing of what is the same.
+func TestDiff(t *testing.T) {
+	b := build(t, sample())
+	for what, step := range map[string]struct {
+		change  func(c *catalog.Catalog)
+		changed []string
+		gone    []string
+	}{
+		"nothing, but for blanks in a schema": {func(*catalog.Catalog) {}, nil, nil},
+		"another order":                       {func(c *catalog.Catalog) { slices.Reverse(c.Queues); slices.Reverse(c.APIs[0].Routes) }, nil, nil},
+		"a route":                             {func(c *catalog.Catalog) { c.APIs[0].Routes[1].Path = "/3" }, []string{"route.default.shop.two"}, nil},
+		"an API's throttle":                   {func(c *catalog.Catalog) { c.APIs[0].Throttle = nil }, []string{"api.default.shop"}, nil},
+		"what goes": {
+			func(c *catalog.Catalog) { c.Mappings, c.APIs[0].Routes = nil, c.APIs[0].Routes[:1] }, nil,
+			[]string{"mapping.default.m", "route.default.shop.two"},
+		},
+	} {
+		next := sample()
+		step.change(next)
+		d, err := b.Diff(next)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := slices.Sorted(maps.Keys(d.Changed)); !slices.Equal(got, step.changed) {
+			t.Errorf("%s: changed %v, want %v", what, got, step.changed)
+		}
+		if slices.Sort(d.Gone); !slices.Equal(d.Gone, step.gone) {
+			t.Errorf("%s: gone %v, want %v", what, d.Gone, step.gone)
+		}
+		applied := build(t, sample())
+		for k, v := range d.Changed {
+			if err := applied.Set(k, v); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, k := range d.Gone {
+			applied.Delete(k)
+		}
+		if applied.Revision() != d.Revision || d.Revision != next.Revision() || applied.Catalog().Revision() != next.Revision() {
+			t.Errorf("%s: revisions %s, %s, %s", what, applied.Revision(), d.Revision, next.Revision())
+		}
+	}
+}
+
+func TestAnEntryThatCanNotBeReadKeepsItsFormerVersion(t *testing.T) {
+	b := build(t, sample())
+	before := b.Revision()
+	for _, bad := range []string{``, `{`, `{"format":2,"spec":{}}`, `{"format":1,"spec":[]}`} {
+		if err := b.Set("queue.default.a", []byte(bad)); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+		if c := b.Catalog(); c.Queues[0].MaxAge != time.Hour || b.Revision() == before {
+			t.Errorf("after %q: %+v, revision %s", bad, c.Queues, b.Revision())
+		}
+	}
+	if err := b.Set("later.default.x", []byte("anything")); err != nil {
+		t.Error(err)
+	}
+}
