@@ -220,7 +220,7 @@ func (j *followed) show(ctx context.Context, s *job.State) (*jobapi.Document, er
 	}
 	if !j.later(s) && !another {
 		j.final = j.final || s.Status.Final() && jobapi.Version(s) == j.said // the client had it when it came
-		return nil, nil                                                   //nolint:nilnil // documented
+		return nil, nil                                                      //nolint:nilnil // documented
 	}
 	j.sent, j.version, j.said, j.final = true, s.Version(), jobapi.Version(s), s.Status.Final()
 	d := jobapi.NewDocument(j.text, s, body)
