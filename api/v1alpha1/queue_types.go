@@ -58,7 +58,7 @@ type QueueSpec struct {
 	// +optional
 	// +kubebuilder:default=none
 	Ordering QueueOrdering `json:"ordering,omitempty"`
-	// MaxAge is how long a record may stay. Default 96h.
+	// MaxAge is how long a record may wait for its first attempt: an older one is dead-lettered as expired. Default 96h.
 	// +optional
 	// +kubebuilder:default="96h"
 	// +kubebuilder:validation:Type=string

@@ -90,3 +90,20 @@ func (a *Accumulator[T]) Take(now time.Time) []T {
 	}
 	return out
 }
+
+// Remove takes out and returns the items that are unwanted, in the order in which they came; the others keep theirs.
+func (a *Accumulator[T]) Remove(unwanted func(T) bool) []T {
+	var out []T
+	kept := a.items[:0]
+	for _, e := range a.items[a.head:] {
+		if unwanted(e.item) {
+			out = append(out, e.item)
+			a.bytes -= e.size
+		} else {
+			kept = append(kept, e)
+		}
+	}
+	clear(a.items[len(kept):])
+	a.items, a.head = kept, 0
+	return out
+}

@@ -1,6 +1,7 @@
 package batch
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -83,4 +84,24 @@ func TestNothingIsLostOrReordered(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestRemoveKeepsTheOthersInOrder(t *testing.T) {
+	now := time.Unix(0, 0)
+	a := NewAccumulator[int](Policy{MaxItems: 2, MaxBytes: 100})
+	for i := range 9 {
+		a.Add(i, i, now)
+	}
+	a.Take(now) // 0 and 1
+	if got := a.Remove(func(i int) bool { return i%3 == 0 }); !slices.Equal(got, []int{3, 6}) || a.Len() != 5 || a.Bytes() != 2+4+5+7+8 {
+		t.Errorf("%v; %d of %d bytes are left", got, a.Len(), a.Bytes())
+	}
+	a.Add(9, 9, now)
+	var rest []int
+	for got := a.Take(now); got != nil; got = a.Take(now) {
+		rest = append(rest, got...)
+	}
+	if !slices.Equal(rest, []int{2, 4, 5, 7, 8, 9}) || a.Len() != 0 || a.Bytes() != 0 {
+		t.Errorf("%v; %d of %d bytes are left", rest, a.Len(), a.Bytes())
+	}
 }

@@ -7,7 +7,8 @@
 // works for a mapping (the lease), which is how the cap holds in the cluster.
 //
 // The data flows through the files in this order: dispatcher.go (which mappings run), sharing.go with roster.go and
-// share.go (which of them in this process), mapping.go (the lease), session.go (blocks in, batches out, acknowledgements), episode.go (calls and outcomes), job.go (the same of
+// share.go (which of them in this process), mapping.go (the lease), session.go (blocks in, batches out, acknowledgements), expiry.go (what waited too long), episode.go (calls and
+// outcomes), job.go (the same of
 // one whose answer somebody waits for), objects.go (large inputs and results).
 //
 // May import: record, batch, catalog, sign, stream, invoke, blob, job.
@@ -79,9 +80,11 @@ type Dispatcher struct {
 	catalog   chan *catalog.Catalog // capacity 1: the newest that Run has not seen
 
 	mu       sync.Mutex
-	revision string                   // of the catalog in use; empty: none yet
-	running  map[catalog.Key]*mapping // by mapping
-	latest   map[catalog.Key]*mapping // by queue: the one that works or drains
+	revision string                        // of the catalog in use; empty: none yet
+	running  map[catalog.Key]*mapping      // by mapping
+	latest   map[catalog.Key]*mapping      // by queue: the one that works or drains
+	ages     map[catalog.Key]time.Duration // by queue: its maxAge
+	swept    chan struct{}                 // capacity 1: there is a catalog that the sweep has not seen
 }
 
 // New returns a dispatcher. It does nothing before Use and Run.
@@ -94,7 +97,7 @@ func New(cfg Config) (*Dispatcher, error) {
 	}
 	return &Dispatcher{
 		cfg: cfg, transfers: newTransfers(), sharing: newSharing(cfg), hub: job.NewHub(cfg.Conn, cfg.Log), catalog: make(chan *catalog.Catalog, 1),
-		running: map[catalog.Key]*mapping{}, latest: map[catalog.Key]*mapping{},
+		running: map[catalog.Key]*mapping{}, latest: map[catalog.Key]*mapping{}, swept: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -132,6 +135,7 @@ func (d *Dispatcher) Run(ctx context.Context, ready func()) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { d.sharing.run(ctx) })
+	wg.Go(func() { d.sweep(ctx) })
 	for {
 		select {
 		case cat := <-d.catalog:
@@ -154,8 +158,13 @@ func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog
 		wanted[m.Key], queues[m.Queue] = m, true
 	}
 	d.sharing.use(cat.Revision(), queues)
+	d.ages = make(map[catalog.Key]time.Duration, len(cat.Queues))
+	for _, q := range cat.Queues {
+		d.ages[q.Key] = q.MaxAge
+	}
 	for k, m := range d.running {
 		if spec, ok := wanted[k]; ok && spec.Queue == m.queue {
+			m.age.Store(int64(d.ages[spec.Queue]))
 			m.change(spec)
 			delete(wanted, k)
 			continue
@@ -165,6 +174,7 @@ func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog
 	}
 	for k, spec := range wanted {
 		m := newMapping(ctx, d, spec)
+		m.age.Store(int64(d.ages[spec.Queue]))
 		former := d.latest[spec.Queue]
 		d.running[k], d.latest[spec.Queue] = m, m
 		wg.Go(func() {
@@ -177,6 +187,10 @@ func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog
 	}
 	d.hub.Use(cat.JobQueues())
 	d.revision = cat.Revision()
+	select {
+	case d.swept <- struct{}{}:
+	default:
+	}
 }
 
 // Revision is that of the catalog in use; empty before the first.

@@ -23,6 +23,7 @@ const (
 	refused        // permanently; what follows is not durable yet
 	retried        // durable in the retry stream, for a later attempt
 	dead           // durable in the dead-letter queue
+	old            // has expired; that is not durable yet
 )
 
 func (f fate) settled() bool { return f == done || f == retried || f == dead }
@@ -34,6 +35,7 @@ type episode struct {
 	m       *mapping
 	items   []*item
 	attempt *job.Attempt // at the one item, when it is a job that failed
+	expiry  bool         // it calls nothing: its items have expired
 }
 
 // run calls the function and stores what failed. It ends early, leaving records unsettled, when intake
@@ -44,7 +46,11 @@ func (e *episode) run(intake, work context.Context) {
 	} else {
 		e.call(intake, work, e.items)
 	}
-	if err := e.store(work); err != nil {
+	err := e.store(work)
+	if err == nil {
+		err = e.bury(work)
+	}
+	if err != nil {
 		e.m.log.Warn("failed records could not be put back; they will be delivered again", "error", err)
 	}
 }
@@ -55,6 +61,10 @@ func (e *episode) call(intake, work context.Context, items []*item) bool {
 	o, ok := e.outcome(intake, work, items)
 	if !ok {
 		return false
+	}
+	if o.Class == invoke.NotNow { // some have expired meanwhile
+		items = e.withoutExpired(items)
+		return len(items) == 0 || e.call(intake, work, items)
 	}
 	bisect := len(items) > 1 && (o.Class == invoke.Refused || o.Class == invoke.Failed && e.m.spec().BisectOnError)
 	if bisect {
@@ -86,7 +96,8 @@ func judge(items []*item, o invoke.Outcome) {
 	}
 }
 
-// outcome calls the function until the answer is other than "not now".
+// outcome calls the function until the answer is other than "not now". That it is, without a call, when an item has
+// expired.
 func (e *episode) outcome(intake, work context.Context, items []*item) (invoke.Outcome, bool) {
 	rs := make([]*record.Record, len(items))
 	for i, it := range items {
@@ -99,6 +110,10 @@ func (e *episode) outcome(intake, work context.Context, items []*item) (invoke.O
 		if !e.m.holds() {
 			e.m.limiter.Cancel()
 			return invoke.Outcome{}, false
+		}
+		if e.anyExpired(items) {
+			e.m.limiter.Cancel()
+			return invoke.Outcome{Class: invoke.NotNow}, true
 		}
 		// Each call goes by the present spec: one that waited may go elsewhere than the one before it. A batch that
 		// was formed before maxRecords became 1 is still sent as a batch.

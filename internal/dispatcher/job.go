@@ -24,6 +24,10 @@ func (e *episode) job(intake, work context.Context, it *item) {
 		if err := e.m.limiter.Acquire(intake); err != nil {
 			return
 		}
+		if len(e.withoutExpired(e.items)) == 0 {
+			e.m.limiter.Cancel()
+			return
+		}
 		// Before the attempt begins: what is waited for is no part of its time, and a job that is cancelled meanwhile is
 		// not called.
 		free, err := e.m.transfers.input(intake, it.rec)

@@ -49,6 +49,8 @@ type mapping struct {
 	present atomic.Pointer[catalog.Mapping]
 	changed chan struct{} // capacity 1: the session has not seen the present spec
 
+	age atomic.Int64 // the queue's maxAge; 0: there is none
+
 	life context.Context // ends with stop
 	stop func()
 	done chan struct{} // closed by the owner of the goroutine that runs run
@@ -76,6 +78,9 @@ func newMapping(ctx context.Context, d *Dispatcher, spec catalog.Mapping) *mappi
 
 // spec is the present one. Nobody changes what it points to.
 func (m *mapping) spec() *catalog.Mapping { return m.present.Load() }
+
+// maxAge is the queue's.
+func (m *mapping) maxAge() time.Duration { return time.Duration(m.age.Load()) }
 
 // change makes spec, of the same queue, the one to work by, without interrupting anything.
 func (m *mapping) change(spec catalog.Mapping) {

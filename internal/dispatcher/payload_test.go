@@ -45,14 +45,8 @@ func TestRecordTooLargeForServerIsHeld(t *testing.T) {
 	srv := testkit.NATSIn(t, cfg)
 	cfg.Port = srv.Port()
 	log := &said{Handler: testkit.Log(t).Handler(), times: map[string]int{}}
-	conn, err := stream.Connect(stream.Config{URL: srv.URL(), Name: t.Name(), Log: slog.New(log)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(conn.Close)
-	testkit.Eventually(t, "the connection is up", func() bool { return conn.Ready() == nil })
-	body := make([]byte, 300<<10)
-	_, _ = rand.Read(body)
+	conn := connAs(t, srv.URL(), log)
+	body := dense(300 << 10)
 	large := func(c call) bool { return len(c.bodies) > 0 && len(c.bodies[0]) > 1000 }
 	w := newWorld(t, conn, func(c call) answer {
 		if large(c) {
@@ -100,4 +94,23 @@ func TestRecordTooLargeForServerIsHeld(t *testing.T) {
 		}
 	}
 	w.settled()
+}
+
+// connAs connects with a log that counts.
+func connAs(t *testing.T, url string, log *said) *stream.Conn {
+	t.Helper()
+	conn, err := stream.Connect(stream.Config{URL: url, Name: t.Name(), Log: slog.New(log)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(conn.Close)
+	testkit.Eventually(t, "the connection is up", func() bool { return conn.Ready() == nil })
+	return conn
+}
+
+// dense are bytes that don't shrink when they are compressed.
+func dense(n int) []byte {
+	b := make([]byte, n)
+	_, _ = rand.Read(b)
+	return b
 }

@@ -36,6 +36,11 @@ type session struct {
 	size int // bytes in held
 	busy int // episodes that run
 	ends chan *episode
+
+	// Of what expires (expiry.go).
+	oldest   time.Time // the first of those that wait was accepted then, or later; zero: none waits
+	old      []*item   // have expired, and wait to be dead-lettered
+	expiring bool      // some are being
 }
 
 type blockKey struct {
@@ -93,10 +98,13 @@ func (s *session) run(work context.Context) error {
 	defer extend.Stop()
 	window := time.NewTimer(0)
 	defer window.Stop()
+	expiry := time.NewTicker(expireEvery)
+	defer expiry.Stop()
 	// Each is set to nil, which blocks for ever, once it has been seen.
 	intakeEnded, sourceEnded, workEnded, idle := intake.Done(), s.src.Done(), work.Done(), s.src.Idle()
 	for intakeEnded != nil || s.busy > 0 || idle != nil {
 		if intake.Err() == nil {
+			s.expire(work) // first: what has expired is not called
 			s.startEpisodes(intake, work, window)
 		}
 		select {
@@ -105,12 +113,14 @@ func (s *session) run(work context.Context) error {
 			s.take(d)
 		case e := <-s.ends:
 			s.busy--
+			s.expiring = s.expiring && !e.expiry
 			if !s.settle(e) {
 				stop(errIncomplete) // the next session gets them again
 			}
 		case <-s.m.changed: // back at the top, what is due now is due by the new spec, and the limit is the new one
 			s.acc.SetPolicy(policy(s.m.spec()))
 		case <-window.C:
+		case <-expiry.C:
 		case <-extend.C:
 			for _, b := range s.held {
 				_ = b.delivery.InProgress() // at worst the block comes twice
@@ -185,7 +195,7 @@ func (s *session) putBack(ctx context.Context, rest []*item) error {
 	now := conn.Now()
 	var others []*item
 	for _, it := range rest {
-		if !it.rec.Job || it.fate == unsettled {
+		if !it.rec.Job || it.fate == unsettled || it.fate == old {
 			others = append(others, it)
 		} else if err := conn.DelayJob(ctx, queue, stream.AtOnce(), it.at(now)); err != nil {
 			return err
@@ -207,6 +217,7 @@ func (s *session) take(d *stream.Delivery) {
 		b.size += r.Size()
 		it := &item{rec: r, block: b}
 		b.items = append(b.items, it)
+		s.notice(it)
 		switch {
 		case !r.Job:
 			s.acc.Add(it, len(r.Body), now)
@@ -233,7 +244,7 @@ func (s *session) take(d *stream.Delivery) {
 // timer for the next.
 func (s *session) startEpisodes(intake, work context.Context, window *time.Timer) {
 	for {
-		if limit, _, _ := s.m.limiter.State(); s.busy >= limit {
+		if limit, _, _ := s.m.limiter.State(); s.calls() >= limit {
 			return // an episode's end brings the loop back here
 		}
 		items := s.next(time.Now())

@@ -43,7 +43,7 @@ func (a *Attempt) Cause() Error {
 func (a *Attempt) Token() Token { return Token{a.queue, a.rec.ID, a.rec.Client, a.state.Started} }
 
 // Begin makes the job running. It returns ErrFinal when there is nothing to do for this record: the job has ended, by
-// cancellation too, or the record is a copy that a later attempt has left behind. A job that had failed begins again
+// cancellation too, or the record is a copy that a later attempt has left behind. A job that had failed or expired begins again
 // when its record was redriven since. With ErrWaiting and ErrLapsed it returns the attempt that was made before. It
 // doesn't wait for room: stream.ErrQueueFull and stream.ErrNoQueue are returned at once. now is by the server's clock.
 func Begin(ctx context.Context, conn *stream.Conn, queue catalog.Key, rec *record.Record, now time.Time) (*Attempt, error) {
@@ -80,7 +80,7 @@ func (a *Attempt) begin(ctx context.Context, former *State, now time.Time) error
 	case former.seq == 0:
 	case former.Print != "" && former.Print != fingerprint:
 		return ErrFinal // its client was told that the idempotency key is another request's
-	case former.Status.Final() && (former.Status != Failed || !redriven):
+	case former.Status.Final() && (!redriven || !former.Status.redrivable()):
 		return ErrFinal
 	case !redriven && former.passed(rec):
 		return ErrFinal

@@ -23,11 +23,14 @@ const (
 	Succeeded Status = "succeeded"
 	Failed    Status = "failed"
 	Cancelled Status = "cancelled"
-	Expired   Status = "expired" // older than its queue keeps anything of it
+	Expired   Status = "expired" // not done within its queue's maxAge, or older than anything is kept of it
 )
 
 // Final reports whether nothing more happens to the job, unless an operator redrives it.
 func (s Status) Final() bool { return s != Queued && s != Running }
+
+// redrivable reports whether the record of a job with this final status is a dead letter, so that it may come back.
+func (s Status) redrivable() bool { return s == Failed || s == Expired }
 
 // State is what is known of a job.
 type State struct {

@@ -116,9 +116,10 @@ func LatestProblem(s *job.State) problem.Problem {
 // deleted and made again, which an idempotency key may have brought back, can have another state at the same one.
 func Version(s *job.State) string {
 	switch {
+	case s.Version() != 0:
 	case s.Status == job.Expired:
 		return "expired"
-	case s.Version() == 0:
+	default:
 		return "0"
 	}
 	return fmt.Sprintf("%d-%08x", s.Version(), s.Sum())

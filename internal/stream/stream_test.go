@@ -130,6 +130,42 @@ func TestWritersGroupAndSourceDeliversInOrder(t *testing.T) {
 	}
 }
 
+// TestQueueOfFormerVersionLosesItsAgeLimit: NATS would remove its records silently.
+func TestQueueOfFormerVersionLosesItsAgeLimit(t *testing.T) {
+	s := testkit.NATS(t)
+	c := testkit.Conn(t, s)
+	nc, err := nats.Connect(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := orders()
+	former, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
+		Name: "WEIR_Q_default_orders", Subjects: []string{"weir.q.default.orders", "weir.q.default.orders.*"}, MaxBytes: q.MaxBytes, MaxAge: q.MaxAge,
+		Discard: jetstream.DiscardNew, AllowDirect: true,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if age, _, ok, err := c.Oldest(t.Context(), q.Key); err != nil || ok {
+		t.Errorf("of an empty queue: %s, %v", age, err)
+	}
+	ensure(t, c, q)
+	if info, err := former.Info(t.Context()); err != nil || info.Config.MaxAge != 0 {
+		t.Errorf("%+v, %v", info, err)
+	}
+	if err := writer(t, c, q.Key).Append(t.Context(), newRecord(t, "x")); err != nil {
+		t.Fatal(err)
+	}
+	if age, newest, ok, err := c.Oldest(t.Context(), q.Key); err != nil || !ok || newest != 1 || age < 0 || age > testkit.Patience {
+		t.Errorf("%s, %d, %t, %v", age, newest, ok, err)
+	}
+}
+
 func TestUnsettledBlocksComeAgainAtOnceToTheNextSource(t *testing.T) {
 	c := testkit.Conn(t, testkit.NATS(t))
 	q := orders()

@@ -82,7 +82,7 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 	main := base
 	main.Name, main.Subjects = queueStream(q.Key), []string{queueSubject(q.Key), queueSubject(q.Key) + ".*"}
 	main.Retention, main.Discard = jetstream.LimitsPolicy, jetstream.DiscardNew
-	main.MaxBytes, main.MaxAge = q.MaxBytes, q.MaxAge
+	main.MaxBytes = q.MaxBytes // no MaxAge: the server would remove records silently; dispatchers dead-letter what is older
 
 	retry := base
 	retry.Name, retry.Subjects = retryStream(q.Key), []string{dueSubject(q.Key), atSubject(q.Key, "*")}

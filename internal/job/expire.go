@@ -1,0 +1,48 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// Expire stores that the job whose work is rec was not done within its queue's maxAge, by the owner of the queue. It
+// returns ErrFinal when the job has ended otherwise, or rec is a copy that a later attempt has left behind: there is
+// nothing to be done for it any more. That it has expired already, before its record was dead-lettered, is no error. It
+// doesn't wait for room: stream.ErrQueueFull and stream.ErrNoQueue are returned at once.
+func Expire(ctx context.Context, conn *stream.Conn, queue catalog.Key, rec *record.Record, detail string, now time.Time) error {
+	a := &Attempt{conn: conn, queue: queue, rec: rec}
+	for {
+		there, err := a.stored(ctx)
+		if err != nil {
+			return err
+		}
+		s := State{Created: time.UnixMilli(rec.Time.UnixMilli()).UTC()}
+		if there != nil {
+			s = *there
+			redriven := rec.Redrives > s.Redrives
+			switch {
+			case s.Print != "" && s.Print != Fingerprint(rec), !redriven && s.passed(rec):
+				return ErrFinal
+			case s.Status == Expired && !redriven:
+				return nil
+			case s.Status.Final() && (!redriven || !s.Status.redrivable()):
+				return ErrFinal
+			}
+		}
+		a.state.seq = s.seq
+		s.Status, s.Changed, s.Finished, s.Error, s.Result = Expired, now.UTC(), now.UTC(), &Error{Detail: detail}, nil
+		s.Print, s.Redrives = Fingerprint(rec), rec.Redrives
+		s.leave()
+		if err := a.put(ctx, s, nil, true); !errors.Is(err, stream.ErrJobChanged) {
+			return err
+		}
+		if err := stream.Pause(ctx); err != nil {
+			return err
+		}
+	}
+}
