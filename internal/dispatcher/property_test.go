@@ -186,8 +186,9 @@ func (w *world) play(s script, bodies []string) error {
 		if st.Done+st.Dead == len(bodies) && st.InHand == 0 {
 			break
 		}
-		// Enqueued = done + dead + in hand + what waits in the queue or for its next attempt: never more.
-		if st.Done+st.Dead+st.InHand > len(bodies) || st.Taken > len(bodies)+st.Retried {
+		// Enqueued = done + dead + what is in hand, waits in the queue or for its next attempt: never more. A record that was
+		// put back may come again before it is settled here, and is in hand twice for a moment.
+		if st.Done+st.Dead > len(bodies) || st.Taken > len(bodies)+st.Retried+st.InHand {
 			return fmt.Errorf("more records than the %d that were put in: %+v", len(bodies), st)
 		}
 		if time.Now().After(deadline) {

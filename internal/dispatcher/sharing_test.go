@@ -187,7 +187,7 @@ func TestDispatchersShareTheQueues(t *testing.T) {
 	began := time.Now()
 	c.start("a", time.Second)
 	c.waitSpread(8)
-	if d := time.Since(began); d > time.Second {
+	if d := time.Since(began); d > stream.LeaseTTL/2 {
 		t.Errorf("the first had its queues after %s", d)
 	}
 	b := c.start("b", time.Second)
@@ -231,7 +231,7 @@ func TestDispatchersShareTheQueues(t *testing.T) {
 		w.put("one has left")
 	}
 	c.verify(2, 4, true)
-	if d := time.Since(left); d > 2*time.Second {
+	if d := time.Since(left); d > stream.LeaseTTL/2 { // nobody waited for its leases to expire
 		t.Errorf("after one has left, all queues went on after %s", d)
 	}
 	c.waitSpread(4, 4)
@@ -248,7 +248,7 @@ func TestDispatchersShareTheQueues(t *testing.T) {
 	c.waitSpread(8)
 	d := time.Since(killed)
 	t.Logf("after one was killed, all queues went on after %s", d.Round(time.Millisecond))
-	if d > stream.LeaseTTL+time.Second { // the last renewal was before it was killed
+	if d > 2*stream.LeaseTTL { // the last renewal was before it was killed; the machine may be busy
 		t.Errorf("after one was killed, all queues went on after %s", d)
 	}
 }
@@ -286,7 +286,7 @@ func TestAHandoffIsNoStandstill(t *testing.T) {
 		wg.Wait()
 		t.Logf("%s: no call of a queue began for at most %v", what, longest)
 		for i, d := range longest {
-			if d > time.Second {
+			if d > stream.LeaseTTL/2 { // well above what a busy machine adds, well below a lease that expires
 				t.Errorf("%s: queue %d stood still for %s", what, i, d)
 			}
 		}
@@ -486,7 +486,7 @@ func TestAnEndAmidATakeOverLeavesNoLease(t *testing.T) {
 		before = c.start(fmt.Sprint("after-", i), time.Second)
 		began := time.Now()
 		c.waitSpread(4)
-		if d := time.Since(began); d > 5*time.Second {
+		if d := time.Since(began); d > stream.LeaseTTL {
 			t.Fatalf("round %d: the queues stood still for %s", i, d)
 		}
 	}
