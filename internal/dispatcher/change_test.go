@@ -145,7 +145,7 @@ func TestMappingChangesLive(t *testing.T) {
 		w.spec.Function.URL = away.URL
 		w.put("a")
 		d, _ := w.start("a", testkit.Patience)
-		testkit.Eventually(t, "a call was put off", func() bool { s, _ := d.Stats(w.spec.Key); return s.Throttled > 0 })
+		testkit.Eventually(t, "a call was refused for now", func() bool { s, _ := d.Stats(w.spec.Key); return s.Throttled > 0 })
 		w.use(d, func(m *catalog.Mapping) { m.Function.URL = url })
 		w.settled() // the pause was the other function's
 	})

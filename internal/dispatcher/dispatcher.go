@@ -7,7 +7,7 @@
 // works for a mapping (the lease), which is how the cap holds in the cluster.
 //
 // The data flows through the files in this order: dispatcher.go (which mappings run), sharing.go with roster.go and
-// share.go (which of them in this process), mapping.go (the lease), session.go (blocks in, batches out, acknowledgements), expiry.go (what waited too long), episode.go (calls and
+// share.go (which of them in this process), mapping.go (the lease), session.go (blocks in, batches out, acknowledgements), expiry.go (what waited too long), batchrun.go (calls and
 // outcomes), job.go (the same of
 // one whose answer somebody waits for), objects.go (large inputs and results).
 //

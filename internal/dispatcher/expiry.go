@@ -28,7 +28,7 @@ const (
 )
 
 // expired reports whether it has waited too long at now. What has failed has a policy of its own (retry.maxAge), and so has
-// a job that was put off because its function goes on with it.
+// a job that was rescheduled because its function goes on with it.
 func (it *item) expired(now time.Time, maxAge time.Duration) bool {
 	return maxAge > 0 && it.rec.Attempts == 0 && (!it.rec.Job || !it.block.delivery.Retry) && it.at(now).Age >= maxAge
 }
@@ -54,7 +54,7 @@ func (s *session) expire(work context.Context) {
 		return
 	}
 	n := min(len(s.old), maxExpired)
-	e := &episode{m: s.m, items: s.old[:n:n], expiry: true}
+	e := &batchRun{m: s.m, items: s.old[:n:n], expiry: true}
 	settle(e.items, old)
 	s.old, s.expiring = s.old[n:], true
 	s.busy++
@@ -73,7 +73,7 @@ func (s *session) notice(it *item) {
 	}
 }
 
-// calls is how many episodes run that call the function.
+// calls is how many batch runs run that call the function.
 func (s *session) calls() int {
 	if s.expiring {
 		return s.busy - 1
@@ -82,7 +82,7 @@ func (s *session) calls() int {
 }
 
 // anyExpired reports whether one of items has grown too old while they waited for the function.
-func (e *episode) anyExpired(items []*item) bool {
+func (e *batchRun) anyExpired(items []*item) bool {
 	now, maxAge := e.m.cfg.Conn.Now(), e.m.maxAge()
 	for _, it := range items {
 		if it.expired(now, maxAge) {
@@ -92,13 +92,13 @@ func (e *episode) anyExpired(items []*item) bool {
 	return false
 }
 
-// withoutExpired returns those of items that are still to be called; the others are buried at the end of the episode.
-func (e *episode) withoutExpired(items []*item) []*item {
+// withoutExpired returns those of items that are still to be called; the others are buried at the end of the batch run.
+func (e *batchRun) withoutExpired(items []*item) []*item {
 	now, maxAge := e.m.cfg.Conn.Now(), e.m.maxAge()
 	var rest []*item
 	for _, it := range items {
 		if it.expired(now, maxAge) {
-			it.fate = old
+			it.disposition = old
 		} else {
 			rest = append(rest, it)
 		}
@@ -107,10 +107,10 @@ func (e *episode) withoutExpired(items []*item) []*item {
 }
 
 // bury dead-letters the items that have expired. Only then are they settled.
-func (e *episode) bury(work context.Context) error {
+func (e *batchRun) bury(work context.Context) error {
 	var items []*item
 	for _, it := range e.items {
-		if it.fate == old {
+		if it.disposition == old {
 			items = append(items, it)
 		}
 	}
@@ -122,9 +122,9 @@ func (e *episode) bury(work context.Context) error {
 		return err
 	}
 	for i, it := range items {
-		it.fate = dead
+		it.disposition = dead
 		if ended[i] {
-			it.fate = done
+			it.disposition = done
 		}
 	}
 	return nil

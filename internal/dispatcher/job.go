@@ -17,7 +17,7 @@ var errCancelled = errors.New("dispatcher: the job was cancelled")
 
 // job makes one attempt at a job. What clients may ask about is durable before the function is called, and again after
 // it has answered, before the record is settled. Like call, it leaves the record unsettled when intake or work ends.
-func (e *episode) job(intake, work context.Context, it *item) {
+func (e *batchRun) job(intake, work context.Context, it *item) {
 	watch := e.m.hub.Watch(e.m.queue, it.rec.ID) // before the attempt begins: no cancellation is missed
 	defer watch.Close()
 	for {
@@ -51,7 +51,7 @@ func (e *episode) job(intake, work context.Context, it *item) {
 		if cancelled || work.Err() != nil && o.Class == invoke.NotNow {
 			e.m.limiter.Cancel() // we cut the call ourselves: it says nothing about the function
 			if cancelled {
-				it.fate = done
+				it.disposition = done
 			}
 			return
 		}
@@ -84,25 +84,25 @@ func (e *episode) job(intake, work context.Context, it *item) {
 	}
 }
 
-// noRoomDelay is how long a job is put off whose attempt can't begin because the states of jobs have no room: waiting for
-// it in the episode would keep the mapping from working for records that are no jobs.
+// noRoomDelay is after how long a job is looked at again whose attempt can't begin because the states of jobs have no room: waiting for
+// it in the batch run would keep the mapping from working for records that are no jobs.
 const noRoomDelay = 5 * time.Second
 
-// goOn settles the record of an attempt that is not made now: it is put off while the function goes on with it, and has
-// failed when that gave no sign of life in time, or said so. Without room for the job's state it is put off too.
-func (e *episode) goOn(work context.Context, it *item, attempt *job.Attempt, err error) {
+// goOn settles the record of an attempt that is not made now: it is rescheduled while the function goes on with it, and has
+// failed when that gave no sign of life in time, or said so. Without room for the job's state it is rescheduled too.
+func (e *batchRun) goOn(work context.Context, it *item, attempt *job.Attempt, err error) {
 	switch {
 	case errors.Is(err, job.ErrWaiting):
 		if err := e.m.cfg.Conn.DelayJob(work, e.m.queue, attempt.Until(), it.at(e.m.cfg.Conn.Now())); err != nil {
 			e.conclude(it, err)
 			return
 		}
-		it.fate = retried
+		it.disposition = retried
 		// What the function said before that found nothing to hasten.
 		if over, err := job.Over(work, e.m.cfg.Conn, attempt.Token()); err == nil && over {
 			err = e.m.cfg.Conn.Hasten(work, e.m.queue, it.rec.ID)
 			if err != nil {
-				e.m.log.Debug("a job's record stays put off until its time", "record", it.rec.ID.String(), "error", err)
+				e.m.log.Debug("a job's record waits until its time", "record", it.rec.ID.String(), "error", err)
 			}
 		}
 	case errors.Is(err, job.ErrLapsed):
@@ -112,7 +112,7 @@ func (e *episode) goOn(work context.Context, it *item, attempt *job.Attempt, err
 		e.m.log.Info("an attempt at a job has lapsed", "record", it.rec.ID.String(), "reason", cause.Detail)
 	case errors.Is(err, stream.ErrQueueFull), errors.Is(err, stream.ErrNoQueue):
 		if e.m.complain(&e.m.noRoom) {
-			e.m.log.Warn("jobs are put off: their states can't be stored; is the queue's results.maxBytes reached?",
+			e.m.log.Warn("jobs are rescheduled: their states can't be stored; is the queue's results.maxBytes reached?",
 				"queue", e.m.queue.String(), "for", noRoomDelay, "error", err)
 		}
 		// Not DelayJob: nobody has looked whether this is a stale copy, which must not replace the record of a later attempt.
@@ -121,7 +121,7 @@ func (e *episode) goOn(work context.Context, it *item, attempt *job.Attempt, err
 			e.conclude(it, err)
 			return
 		}
-		it.fate = retried
+		it.disposition = retried
 	default:
 		e.conclude(it, err)
 	}
@@ -129,7 +129,7 @@ func (e *episode) goOn(work context.Context, it *item, attempt *job.Attempt, err
 
 // ask calls the function for one record's answer, and breaks the call off when the job is cancelled. body is the result
 // unless that is an object.
-func (e *episode) ask(work context.Context, it *item, watch *job.Watch, callback string) (o invoke.Outcome, result job.Result, body []byte, cancelled bool) {
+func (e *batchRun) ask(work context.Context, it *item, watch *job.Watch, callback string) (o invoke.Outcome, result job.Result, body []byte, cancelled bool) {
 	ctx, cancel := context.WithCancelCause(work)
 	watching := make(chan struct{})
 	go func() {
@@ -170,7 +170,7 @@ func (e *episode) ask(work context.Context, it *item, watch *job.Watch, callback
 	return o, result, answer.Body, cancelled
 }
 
-func (e *episode) cancelled(ctx context.Context, it *item, watch *job.Watch) bool {
+func (e *batchRun) cancelled(ctx context.Context, it *item, watch *job.Watch) bool {
 	if s := watch.Latest(); s != nil {
 		return s.Status == job.Cancelled
 	}
@@ -179,9 +179,9 @@ func (e *episode) cancelled(ctx context.Context, it *item, watch *job.Watch) boo
 }
 
 // conclude settles the record of a job that has ended, by this attempt or before. With any other error it comes again.
-func (e *episode) conclude(it *item, err error) {
+func (e *batchRun) conclude(it *item, err error) {
 	if err == nil || errors.Is(err, job.ErrFinal) {
-		it.fate = done
+		it.disposition = done
 		return
 	}
 	e.m.log.Warn("a job's state could not be stored; its record will be delivered again", "record", it.rec.ID.String(), "error", err)
@@ -189,7 +189,7 @@ func (e *episode) conclude(it *item, err error) {
 
 // ended stores what becomes of a job whose attempt failed, once its record is durable elsewhere. So it is stored although
 // work has ended meanwhile, as giveBack does.
-func (e *episode) ended(work context.Context, now time.Time, forGood bool) error {
+func (e *batchRun) ended(work context.Context, now time.Time, forGood bool) error {
 	if e.attempt == nil {
 		return nil
 	}
@@ -202,7 +202,7 @@ func (e *episode) ended(work context.Context, now time.Time, forGood bool) error
 	return err
 }
 
-func (e *episode) end(ctx context.Context, now time.Time, forGood bool) (err error) {
+func (e *batchRun) end(ctx context.Context, now time.Time, forGood bool) (err error) {
 	f := e.items[0].rec.Failure
 	cause := job.Error{Status: f.Status, Detail: f.Reason}
 	if forGood {

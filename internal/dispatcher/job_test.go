@@ -44,7 +44,7 @@ func TestJobsWithoutRoomForTheirStates(t *testing.T) {
 	w.putJob("b")
 	w.put("no job")
 	d, _ := w.start("a", time.Second)
-	testkit.Eventually(t, "the jobs are put off and the other record is done", func() bool {
+	testkit.Eventually(t, "the jobs are rescheduled and the other record is done", func() bool {
 		s, _ := d.Stats(w.spec.Key)
 		return s.Retried >= 2 && s.Done == 1
 	})

@@ -24,7 +24,7 @@ const (
 )
 
 // session is the time between opening a source and its end. One goroutine, run, owns all its state;
-// each batch has a goroutine of its own, an episode, that reports back.
+// each batch has a goroutine of its own, a batch run, that reports back.
 type session struct {
 	m    *mapping
 	src  *stream.Source
@@ -34,8 +34,8 @@ type session struct {
 	turn bool                      // whose turn it is to be taken from: jobs'
 	held map[blockKey]*block
 	size int // bytes in held
-	busy int // episodes that run
-	ends chan *episode
+	busy int // batch runs that run
+	ends chan *batchRun
 
 	// Of what expires (expiry.go).
 	oldest   time.Time // the first of those that wait was accepted then, or later; zero: none waits
@@ -59,9 +59,9 @@ type block struct {
 
 // item is one record in hand.
 type item struct {
-	rec   *record.Record
-	block *block
-	fate  fate
+	rec         *record.Record
+	block       *block
+	disposition disposition
 }
 
 // at is the record as it is written again at now, by the server's clock.
@@ -73,7 +73,7 @@ func (it *item) at(now time.Time) record.Record {
 
 func newSession(m *mapping, src *stream.Source) *session {
 	return &session{
-		m: m, src: src, held: map[blockKey]*block{}, ends: make(chan *episode),
+		m: m, src: src, held: map[blockKey]*block{}, ends: make(chan *batchRun),
 		acc:  batch.NewAccumulator[*item](policy(m.spec())),
 		jobs: batch.NewAccumulator[*item](batch.Policy{MaxItems: 1, MaxBytes: math.MaxInt}), ids: map[record.ID]int{},
 	}
@@ -89,9 +89,9 @@ var (
 )
 
 // run works until the source ends, the intake is stopped or work is over, and returns after the last
-// episode has. What is not settled then is delivered again to the next session.
+// batch run has. What is not settled then is delivered again to the next session.
 func (s *session) run(work context.Context) error {
-	// Episodes wait for the limiter only while there is intake: on a drain they give their records back.
+	// Batch runs wait for the limiter only while there is intake: on a drain they give their records back.
 	intake, stop := context.WithCancelCause(s.m.ctx)
 	defer stop(nil)
 	extend := time.NewTicker(extendEvery)
@@ -105,7 +105,7 @@ func (s *session) run(work context.Context) error {
 	for intakeEnded != nil || s.busy > 0 || idle != nil {
 		if intake.Err() == nil {
 			s.expire(work) // first: what has expired is not called
-			s.startEpisodes(intake, work, window)
+			s.startBatchRuns(intake, work, window)
 		}
 		select {
 		case s.room(intake) <- struct{}{}:
@@ -159,7 +159,7 @@ func (s *session) giveBack() {
 	var rest []*item
 	for _, b := range s.held {
 		for _, it := range b.items {
-			if !it.fate.settled() {
+			if !it.disposition.settled() {
 				rest = append(rest, it)
 			}
 		}
@@ -195,7 +195,7 @@ func (s *session) putBack(ctx context.Context, rest []*item) error {
 	now := conn.Now()
 	var others []*item
 	for _, it := range rest {
-		if !it.rec.Job || it.fate == unsettled || it.fate == old {
+		if !it.rec.Job || it.disposition == unsettled || it.disposition == old {
 			others = append(others, it)
 		} else if err := conn.DelayJob(ctx, queue, stream.AtOnce(), it.at(now)); err != nil {
 			return err
@@ -223,8 +223,8 @@ func (s *session) take(d *stream.Delivery) {
 			s.acc.Add(it, len(r.Body), now)
 		case s.ids[r.ID] > 0 && !d.Retry:
 			// Of a client that repeated its request: the one in hand stands for both. What comes from the retries is no
-			// repetition: the one in hand was put off and is only not settled yet. TestJobsAndKills guards it.
-			it.fate = done
+			// repetition: the one in hand was rescheduled and is only not settled yet. TestJobsAndKills guards it.
+			it.disposition = done
 			b.left--
 		default:
 			s.ids[r.ID]++
@@ -240,19 +240,19 @@ func (s *session) take(d *stream.Delivery) {
 	s.size += b.size
 }
 
-// startEpisodes starts one for each batch that is due, as far as the function takes calls, and sets the
+// startBatchRuns starts one for each batch that is due, as far as the function takes calls, and sets the
 // timer for the next.
-func (s *session) startEpisodes(intake, work context.Context, window *time.Timer) {
+func (s *session) startBatchRuns(intake, work context.Context, window *time.Timer) {
 	for {
 		if limit, _, _ := s.m.limiter.State(); s.calls() >= limit {
-			return // an episode's end brings the loop back here
+			return // a batch run's end brings the loop back here
 		}
 		items := s.next(time.Now())
 		if items == nil {
 			break
 		}
 		s.busy++
-		e := &episode{m: s.m, items: items}
+		e := &batchRun{m: s.m, items: items}
 		go func() {
 			e.run(intake, work)
 			s.ends <- e
@@ -278,7 +278,7 @@ func (s *session) next(now time.Time) []*item {
 
 // settle acknowledges the blocks whose last record was settled by e. It reports whether all of e's records
 // are settled.
-func (s *session) settle(e *episode) bool {
+func (s *session) settle(e *batchRun) bool {
 	var d Stats
 	complete := true
 	for _, it := range e.items {
@@ -287,7 +287,7 @@ func (s *session) settle(e *episode) bool {
 				delete(s.ids, it.rec.ID)
 			}
 		}
-		switch it.fate {
+		switch it.disposition {
 		case done:
 			d.Done++
 		case retried:

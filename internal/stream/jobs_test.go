@@ -272,7 +272,7 @@ func TestWriteThatIsNotDecided(t *testing.T) {
 	}
 }
 
-// TestHasten: a record that was put off comes at once, once, and where none is put off there is nothing to do.
+// TestHasten: a record that was rescheduled comes at once, once, and where none is rescheduled there is nothing to do.
 func TestHasten(t *testing.T) {
 	c := testkit.Conn(t, testkit.NATS(t))
 	q := jobQueue()
@@ -307,9 +307,9 @@ func TestHasten(t *testing.T) {
 		}
 		break
 	}
-	testkit.Eventually(t, "nothing more is put off", func() bool { s, err := c.Status(t.Context(), q.Key); return err == nil && s.Empty() })
+	testkit.Eventually(t, "nothing more is rescheduled", func() bool { s, err := c.Status(t.Context(), q.Key); return err == nil && s.Empty() })
 	if err := c.Hasten(t.Context(), q.Key, r.ID); err != nil {
-		t.Errorf("what is not put off: %v", err)
+		t.Errorf("what is not rescheduled: %v", err)
 	}
 }
 

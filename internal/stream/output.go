@@ -38,7 +38,7 @@ func (c *Conn) DelayJob(ctx context.Context, k catalog.Key, due time.Time, r rec
 	return c.store(ctx, []record.Record{r}, func(block []byte, _ string) *nats.Msg { return scheduled(k, r.ID.String(), due, block) })
 }
 
-// Hasten makes a record that DelayJob has put off due at once. That it isn't put off is no error.
+// Hasten makes a record that DelayJob has rescheduled due at once. That it isn't rescheduled is no error.
 func (c *Conn) Hasten(ctx context.Context, k catalog.Key, id record.ID) error {
 	for looks := 1; ; looks++ {
 		err := c.hasten(ctx, k, id)
@@ -49,7 +49,7 @@ func (c *Conn) Hasten(ctx context.Context, k catalog.Key, id record.ID) error {
 			if looks == MaxLooks {
 				return nil
 			}
-		case !wrongSequence(err) || looks == MaxLooks: // it has become due by itself, or was put off anew
+		case !wrongSequence(err) || looks == MaxLooks: // it has become due by itself, or was rescheduled anew
 			return fmt.Errorf("hasten record %s of queue %s: %w", id, k, err)
 		}
 		if err := Pause(ctx); err != nil {

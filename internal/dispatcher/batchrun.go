@@ -13,25 +13,25 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 )
 
-// fate is what became of a record in an episode.
-type fate int
+// disposition is what became of a record in a batch run.
+type disposition int
 
 const (
-	unsettled fate = iota
-	done           // the function took it
-	failed         // an attempt is counted; what follows is not durable yet
-	refused        // permanently; what follows is not durable yet
-	retried        // durable in the retry stream, for a later attempt
-	dead           // durable in the dead-letter queue
-	old            // has expired; that is not durable yet
+	unsettled disposition = iota
+	done                  // the function took it
+	failed                // an attempt is counted; what follows is not durable yet
+	refused               // permanently; what follows is not durable yet
+	retried               // durable in the retry stream, for a later attempt
+	dead                  // durable in the dead-letter queue
+	old                   // has expired; that is not durable yet
 )
 
-func (f fate) settled() bool { return f == done || f == retried || f == dead }
+func (f disposition) settled() bool { return f == done || f == retried || f == dead }
 
-// episode is the life of one batch: its calls, the bisection of it, and the writing back of what failed.
-// A record that fails has one attempt counted for the whole episode, however often the batch was halved
+// batchRun is the life of one batch: its calls, the bisection of it, and the writing back of what failed.
+// A record that fails has one attempt counted for the whole batch run, however often the batch was halved
 // on the way, so that those beside a poisonous record don't use up their attempts.
-type episode struct {
+type batchRun struct {
 	m       *mapping
 	items   []*item
 	attempt *job.Attempt // at the one item, when it is a job that failed
@@ -40,7 +40,7 @@ type episode struct {
 
 // run calls the function and stores what failed. It ends early, leaving records unsettled, when intake
 // ends while it waits for the function, or when work ends.
-func (e *episode) run(intake, work context.Context) {
+func (e *batchRun) run(intake, work context.Context) {
 	if e.items[0].rec.Job {
 		e.job(intake, work, e.items[0])
 	} else {
@@ -57,7 +57,7 @@ func (e *episode) run(intake, work context.Context) {
 
 // call runs one call for items and acts on its outcome (docs/contracts.md, the status table). It
 // reports whether the items have been dealt with.
-func (e *episode) call(intake, work context.Context, items []*item) bool {
+func (e *batchRun) call(intake, work context.Context, items []*item) bool {
 	o, ok := e.outcome(intake, work, items)
 	if !ok {
 		return false
@@ -75,20 +75,20 @@ func (e *episode) call(intake, work context.Context, items []*item) bool {
 	return true
 }
 
-// judge gives the items their fate by what became of their call.
+// judge gives the items their disposition by what became of their call.
 func judge(items []*item, o invoke.Outcome) {
 	now := time.Now()
 	for _, it := range items {
 		reason, named := o.FailedIDs[it.rec.ID]
 		switch {
 		case o.Class == invoke.Refused:
-			it.fate, reason = refused, o.Reason
+			it.disposition, reason = refused, o.Reason
 		case o.Class == invoke.Failed:
-			it.fate, reason = failed, o.Reason
+			it.disposition, reason = failed, o.Reason
 		case named:
-			it.fate = failed
+			it.disposition = failed
 		default:
-			it.fate = done
+			it.disposition = done
 			continue
 		}
 		it.rec.Attempts++
@@ -98,7 +98,7 @@ func judge(items []*item, o invoke.Outcome) {
 
 // outcome calls the function until the answer is other than "not now". That it is, without a call, when an item has
 // expired.
-func (e *episode) outcome(intake, work context.Context, items []*item) (invoke.Outcome, bool) {
+func (e *batchRun) outcome(intake, work context.Context, items []*item) (invoke.Outcome, bool) {
 	rs := make([]*record.Record, len(items))
 	for i, it := range items {
 		rs[i] = it.rec
@@ -134,12 +134,12 @@ func (e *episode) outcome(intake, work context.Context, items []*item) (invoke.O
 
 // store makes durable what becomes of the failed records: another attempt later, or the dead-letter
 // queue. Only then are they settled.
-func (e *episode) store(work context.Context) error {
+func (e *batchRun) store(work context.Context) error {
 	now := e.m.cfg.Conn.Now()
 	var deads []*item
 	later := map[int][]*item{} // by attempts: they share a due time, and so a block
 	for _, it := range e.items {
-		switch it.fate {
+		switch it.disposition {
 		case failed:
 			if e.exhausted(it, now) {
 				deads = append(deads, it)
@@ -170,7 +170,7 @@ func (e *episode) store(work context.Context) error {
 		wait := backoff(e.m.spec().Retry, attempts)
 		// First the record, then the job's state: from then on job.Begin drops every copy of the former record, so the
 		// next attempt's must be there.
-		if err := e.putOff(work, now, wait, items); err != nil {
+		if err := e.reschedule(work, now, wait, items); err != nil {
 			return err
 		}
 		settle(items, retried)
@@ -181,8 +181,8 @@ func (e *episode) store(work context.Context) error {
 	return nil
 }
 
-// putOff stores items for a later attempt, wait after now. A job is by itself.
-func (e *episode) putOff(work context.Context, now time.Time, wait time.Duration, items []*item) error {
+// reschedule stores items for a later attempt, wait after now. A job is by itself.
+func (e *batchRun) reschedule(work context.Context, now time.Time, wait time.Duration, items []*item) error {
 	due := now.Add(wait) // the wait counts: the block is stored anew when it is over
 	if items[0].rec.Job {
 		return e.m.cfg.Conn.DelayJob(work, e.m.queue, due, items[0].at(due))
@@ -192,7 +192,7 @@ func (e *episode) putOff(work context.Context, now time.Time, wait time.Duration
 
 // exhausted reports whether it, which has just failed, gets no further attempt, and says why in its record's
 // reason.
-func (e *episode) exhausted(it *item, now time.Time) bool {
+func (e *batchRun) exhausted(it *item, now time.Time) bool {
 	r, age := it.rec, it.at(now).Age
 	switch p := e.m.spec().Retry; {
 	case r.Attempts >= p.MaxAttempts:
@@ -224,8 +224,8 @@ func records(items []*item, now time.Time) []record.Record {
 	return slices.Clip(out)
 }
 
-func settle(items []*item, f fate) {
+func settle(items []*item, f disposition) {
 	for _, it := range items {
-		it.fate = f
+		it.disposition = f
 	}
 }
