@@ -22,7 +22,7 @@ import (
 //  2. it writes the entries that differ, and deletes those that went;
 //  3. a reader uses the entries once they are those that the head names.
 //
-// One that dies in between has changed nothing that is in use; the next one completes it. docs/decisions/0016 says why.
+// One that dies in between has changed nothing that is in use; the next one completes it. docs/decisions/0018 says why.
 const (
 	catalogBucket = "WEIR_CATALOG"
 	catalogHead   = "head"
