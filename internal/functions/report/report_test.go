@@ -172,13 +172,16 @@ func TestRefusals(t *testing.T) {
 }
 
 // watch stands for the gateway: it answers as it is told and says what came.
-func watch(t *testing.T, status int) (address string, reports <-chan string) {
+func watch(t *testing.T, status int, problem string) (address string, reports <-chan string) {
 	t.Helper()
 	got := make(chan string, 16)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		got <- r.Method + " " + r.URL.RequestURI() + " " + string(body)
 		w.WriteHeader(status)
+		if problem != "" {
+			_, _ = io.WriteString(w, `{"type":"https://weir.dev/problems/`+problem+`"}`)
+		}
 	}))
 	t.Cleanup(srv.Close)
 	return srv.URL + "/callbacks/x", got
@@ -189,7 +192,7 @@ func TestProgress(t *testing.T) {
 	f := start(t, dbtest.DBRunning(t).PoolURL())
 	// A report that isn't taken costs nothing but itself.
 	for _, status := range []int{204, 503} {
-		address, reports := watch(t, status)
+		address, reports := watch(t, status, "")
 		begin := time.Now()
 		if res := ask(t.Context(), f, `{"seconds": 2, "rows": 1}`, function.HeaderCallback, address); res.Code != 200 || strings.Count(res.Body.String(), "\n") != 2 {
 			t.Fatalf("%d %s", res.Code, res.Body)
@@ -203,9 +206,9 @@ func TestProgress(t *testing.T) {
 			}
 		}
 	}
-	// 409 and 404: nobody waits for it any more.
-	for _, status := range []int{404, 409} {
-		address, reports := watch(t, status)
+	// 409 and 404 of the gateway's own: nobody waits for it any more.
+	for status, problem := range map[int]string{404: "no-callback", 409: "attempt-over"} {
+		address, reports := watch(t, status, problem)
 		if res := ask(t.Context(), f, `{"seconds": 30}`, function.HeaderCallback, address); res.Code != 500 || len(reports) != 1 {
 			t.Errorf("%d: %d %s, after %d reports", status, res.Code, res.Body, len(reports))
 		}
@@ -217,7 +220,7 @@ func TestCancelled(t *testing.T) {
 	fill(t, 1)
 	f := start(t, dbtest.DBRunning(t).PoolURL())
 	ctx, cancel := context.WithCancel(t.Context())
-	address, reports := watch(t, 204)
+	address, reports := watch(t, 204, "")
 	done := make(chan *httptest.ResponseRecorder)
 	begin := time.Now()
 	go func() { done <- ask(ctx, f, `{"seconds": 30}`, function.HeaderCallback, address) }()
