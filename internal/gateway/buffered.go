@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"strings"
 
@@ -12,12 +13,6 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/telemetry"
 )
-
-// appender stores a copy of a record and returns nil once it is durable: a stream.Writer, or in tests one
-// that fails.
-type appender interface {
-	Append(ctx context.Context, r *record.Record) error
-}
 
 var jsonContentType = []string{"application/json"} //nolint:gochecknoglobals // shared so that a 202 allocates less; never written to
 
@@ -37,7 +32,7 @@ func (x *exchange) buffered() *problem.Problem {
 		h[problem.HeaderRequestID] = []string{id}
 	}
 	x.w.WriteHeader(http.StatusAccepted)
-	_, _ = x.w.Write([]byte(`{"id":"` + id + "\"}\n")) // a client that is gone has its record all the same
+	_, _ = io.WriteString(x.w, `{"id":"`+id+"\"}\n") // a client that is gone has its record all the same
 	return nil
 }
 
@@ -77,13 +72,19 @@ func (x *exchange) fill(rec *record.Record) (keyed bool, p *problem.Problem) {
 	return key != "", nil
 }
 
-// append stores rec in the route's queue, in a group with others'.
+// append stores rec in the route's queue, in a group with others'. Those who wait for the group don't hold their
+// bodies: the next request reads its own into memory that the CPU still has in its cache.
 func (x *exchange) append(rec *record.Record) error {
-	err := x.writer.Append(x.ctx(), rec)
+	pending, err := x.writer.Add(rec)
 	if errors.Is(err, stream.ErrClosed) {
-		err = x.g.appendLate(x.ctx(), x.queue, rec)
+		return x.g.appendLate(x.ctx(), x.queue, rec)
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	rec.Body = nil
+	x.release()
+	return pending.Wait(x.ctx())
 }
 
 // appendLate stores a record whose request had been matched when a new catalog took the last route to its queue

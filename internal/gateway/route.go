@@ -33,7 +33,7 @@ type route struct {
 
 	queue  catalog.Key   // toQueue
 	maxAge time.Duration // of queue
-	writer appender      // of queue; nil: it is closed
+	writer *writer       // of queue; nil: it is closed
 
 	forward  http.Handler // toFunction
 	unserved string       // toNothing: why

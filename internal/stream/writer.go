@@ -67,20 +67,37 @@ func NewWriter(c *Conn, k catalog.Key, codec record.Codec) *Writer {
 	}
 }
 
-// Append stores a copy of r and returns nil once it is durable. On ErrQueueFull, ErrQueueClosed, ErrBusy,
-// ErrNoQueue, ErrClosed, record.ErrTooLarge and ErrTooLargeForServer nothing was stored; on ErrUnavailable and when ctx
-// ends it is unknown.
+// Append is Add and Wait.
 func (w *Writer) Append(ctx context.Context, r *record.Record) error {
-	if err := w.conn.Ready(); err != nil {
-		return err
-	}
-	g, i, err := w.join(r)
+	p, err := w.Add(r)
 	if err != nil {
 		return err
 	}
+	return p.Wait(ctx)
+}
+
+// Pending is a record that was added: number i of the group g.
+type Pending struct {
+	g *group
+	i int
+}
+
+// Add puts a copy of r where it is written with others: r and its body may be used again. On an error nothing is
+// stored: ErrBusy, ErrClosed, ErrUnavailable or record.ErrTooLarge.
+func (w *Writer) Add(r *record.Record) (Pending, error) {
+	if err := w.conn.Ready(); err != nil {
+		return Pending{}, err
+	}
+	g, i, err := w.join(r)
+	return Pending{g, i}, err
+}
+
+// Wait returns nil once the record is durable. On ErrQueueFull, ErrQueueClosed, ErrNoQueue, record.ErrTooLarge and
+// ErrTooLargeForServer nothing was stored; on ErrUnavailable and when ctx ends it is unknown.
+func (p Pending) Wait(ctx context.Context) error {
 	select {
-	case <-g.done:
-		return g.result(i)
+	case <-p.g.done:
+		return p.g.result(p.i)
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}

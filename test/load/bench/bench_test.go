@@ -14,7 +14,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // Figures are worth nothing if the orders are not distinct, or not of the size that they are said to be.
 func TestOrdersAreDistinctAndOfOneKiB(t *testing.T) {
 	const conns, each, passes = 4, 16, 3
-	b := newOrderBook(conns, each, "Prefer: wait=1\r\n")
+	b := newOrderBook(conns, each, attributesTarget, attributesHeader)
 	if b.bytes < 900 || b.bytes > 1150 {
 		t.Errorf("bodies have %d bytes on average", b.bytes)
 	}

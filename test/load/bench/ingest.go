@@ -1,12 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"net/http"
 	"os"
 	"slices"
 	"syscall"
 	"time"
+
+	"github.com/weir-dev/weir/internal/catalog"
 )
 
 const warmUp = time.Second
@@ -20,27 +24,36 @@ type variant struct {
 
 // target is a variant that runs.
 type target struct {
-	addr string
-	dir  string         // NATS's data; empty: it has none
-	nats string         // URL; of the job stack
-	push string         // address of realtime; of the job stack
-	pids map[string]int // whose CPU is counted
+	addr   string
+	orders *orderBook     // that are posted; nil: the run's, which have no attributes
+	dir    string         // NATS's data; empty: it has none
+	nats   string         // URL; of the job stack
+	push   string         // address of realtime; of the job stack
+	pids   map[string]int // whose CPU is counted
 }
 
-func ingestVariants() []variant {
+func (b *bench) ingestVariants() []variant {
 	both, most := []int{64, 256}, []int{256}
-	return []variant{
+	shipped := b.shippedGateway()
+	with := func(change func(*gatewayService)) func(context.Context, *bench) (*target, error) {
+		s := shipped
+		change(&s)
+		return s.start
+	}
+	variants := []variant{
 		{"null", both, startNull},
 		{"publish_each", both, startPublishEach},
-		{"ingest", both, gatewayWith(asShipped)},
-		{"ingest_zstd", most, gatewayWith("zstd")},
-		{"ingest_s2", most, gatewayWith("s2")},
-		{"ingest_none", most, gatewayWith("none")},
+		{"ingest", both, shipped.start},
+		{"ingest_attributes", most, with(func(s *gatewayService) { s.attributes = true })},
+		{"ingest_zstd", most, with(func(s *gatewayService) { s.compression = "zstd" })},
+		{"ingest_s2", most, with(func(s *gatewayService) { s.compression = "s2" })},
+		{"ingest_none", most, with(func(s *gatewayService) { s.compression = "none" })},
 	}
+	if b.before != "" {
+		variants = append(variants, variant{"before", both, with(func(s *gatewayService) { s.program = b.before })})
+	}
+	return variants
 }
-
-// asShipped is the gateway's default compression.
-const asShipped = ""
 
 func startNull(ctx context.Context, b *bench) (*target, error) {
 	c, addr, err := b.self(ctx, "null", "null")
@@ -63,32 +76,78 @@ func startPublishEach(ctx context.Context, b *bench) (*target, error) {
 	return &target{addr: addr, dir: dir, pids: map[string]int{"publish_each": c.PID(), "nats": server.PID()}}, nil
 }
 
-// gatewayWith is the gateway and NATS, each in its process, and nobody who takes from the queue.
-func gatewayWith(compression string) func(context.Context, *bench) (*target, error) {
-	return func(ctx context.Context, b *bench) (*target, error) {
-		dir := b.folder("nats")
-		server, url, err := b.startNATS(ctx, dir)
-		if err != nil {
-			return nil, err
-		}
-		cat, err := b.catalogOf("http://127.0.0.1:1") //nolint:contextcheck // reading YAML takes none
-		if err != nil {
-			return nil, err
-		}
-		if err := provision(ctx, url, withoutMappings(cat)); err != nil {
-			return nil, err
-		}
-		gateway, addr, err := b.startGateway(ctx, url, compression)
-		if err != nil {
-			return nil, err
-		}
-		return &target{addr: addr, dir: dir, pids: map[string]int{"gateway": gateway.PID(), "nats": server.PID()}}, nil
+// asShipped is the gateway's default compression.
+const asShipped = ""
+
+// gatewayService is the gateway and NATS, each in its process, and nobody who takes from the queue.
+type gatewayService struct {
+	program     string // the gateway's
+	compression string // asShipped, or another
+	attributes  bool   // the route has three, and the orders say them
+}
+
+func (b *bench) shippedGateway() gatewayService {
+	return gatewayService{program: b.gatewayProgram(), compression: asShipped}
+}
+
+func (s gatewayService) start(ctx context.Context, b *bench) (*target, error) {
+	dir := b.folder("nats")
+	server, url, err := b.startNATS(ctx, dir)
+	if err != nil {
+		return nil, err
 	}
+	cat, err := b.catalogOf("http://127.0.0.1:1") //nolint:contextcheck // reading YAML takes none
+	if err != nil {
+		return nil, err
+	}
+	t := &target{dir: dir}
+	if s.attributes {
+		addAttributes(cat)
+		t.orders = b.withAttributes()
+	}
+	if err := provision(ctx, url, withoutMappings(cat)); err != nil {
+		return nil, err
+	}
+	gateway, addr, err := b.startGatewayOf(ctx, s.program, url, s.compression)
+	if err != nil {
+		return nil, err
+	}
+	t.addr, t.pids = addr, map[string]int{"gateway": gateway.PID(), "nats": server.PID()}
+	return t, nil
+}
+
+// The query and the header that addAttributes asks for; the third value is in the body.
+const (
+	attributesTarget = "/orders?campaign=autumn-2026"
+	attributesHeader = "X-Tenant: tenant-4711\r\n"
+)
+
+// addAttributes gives the route that the orders are posted to three attributes.
+func addAttributes(cat *catalog.Catalog) {
+	for i := range cat.APIs {
+		for j := range cat.APIs[i].Routes {
+			if r := &cat.APIs[i].Routes[j]; r.Method == http.MethodPost && r.Path == "/orders" {
+				r.Attributes = []catalog.Attribute{
+					{Name: "tenant", From: "header.X-Tenant", Required: true},
+					{Name: "campaign", From: "query.campaign", Required: true},
+					{Name: "country", From: "body:/shipTo/country", Required: true},
+				}
+			}
+		}
+	}
+}
+
+// withAttributes are the same orders with what addAttributes asks for.
+func (b *bench) withAttributes() *orderBook {
+	if b.described == nil {
+		b.described = newOrderBook(maxConns, ordersPerConn, attributesTarget, attributesHeader)
+	}
+	return b.described
 }
 
 // ingest measures the variants in turn, in one order and the other.
 func (b *bench) ingest(ctx context.Context) error {
-	variants := ingestVariants()
+	variants := b.ingestVariants()
 	for round := range b.rounds {
 		b.say("ingest, round %d of %d", round+1, b.rounds)
 		for _, v := range variants {
@@ -105,6 +164,12 @@ func (b *bench) ingest(ctx context.Context) error {
 	for _, conns := range []string{"256", "64"} {
 		r.ratio("ingest_vs_null_"+conns, "ingest_per_s_"+conns, "null_per_s_"+conns)
 		r.ratio("ingest_vs_publish_each_"+conns, "ingest_per_s_"+conns, "publish_each_per_s_"+conns)
+	}
+	r.ratio("gateway_cpu_vs_null_256", "cpu_us_per_request_gateway_256", "cpu_us_per_request_null_256")
+	r.ratio("ingest_attributes_vs_ingest_256", "ingest_attributes_per_s_256", "ingest_per_s_256")
+	if b.before != "" {
+		r.ratio("ingest_vs_before_256", "ingest_per_s_256", "before_per_s_256")
+		r.ratio("before_cpu_vs_null_256", "cpu_us_per_request_before_gateway_256", "cpu_us_per_request_null_256")
 	}
 	for _, name := range []string{"ingest", "ingest_zstd", "ingest_s2"} {
 		r.ratio(name+"_vs_none_256", name+"_per_s_256", "ingest_none_per_s_256")
@@ -163,13 +228,11 @@ func (b *bench) measureLoad(ctx context.Context, name string, t *target, conns i
 	add(name+"_per_s"+suffix, res.perSecond())
 	add(name+"_p50_ms"+suffix, res.ms(50))
 	add(name+"_p99_ms"+suffix, res.ms(99))
-	if name == "ingest" || name == "null" {
-		for process, d := range res.cpu {
-			if name == "null" && process == "client" {
-				process = "null_client"
-			}
-			add("cpu_us_per_request_"+process+suffix, float64(d.Microseconds())/float64(res.accepted))
+	for process, d := range res.cpu {
+		if name != "ingest" && name != process {
+			process = name + "_" + process
 		}
+		add("cpu_us_per_request_"+process+suffix, float64(d.Microseconds())/float64(res.accepted))
 	}
 	if conns == maxConns && t.dir != "" {
 		add(name+"_bytes_per_record", res.bytes)
@@ -186,7 +249,7 @@ func (b *bench) sample(ctx context.Context, name string, t *target, conns int) (
 	}
 	s := &sample{cpu: map[string]time.Duration{}}
 	var others func() float64
-	l := load{addr: t.addr, conns: conns, orders: b.orders, warm: warmUp, window: b.window}
+	l := load{addr: t.addr, conns: conns, orders: cmp.Or(t.orders, b.orders), warm: warmUp, window: b.window}
 	l.onWindow = func(begin bool) {
 		sign := time.Duration(1)
 		if begin {
@@ -196,8 +259,8 @@ func (b *bench) sample(ctx context.Context, name string, t *target, conns int) (
 		}
 		for process, pid := range t.pids {
 			s.cpu[process] += sign * cpuTime(pid)
-			if begin && (name == "ingest" || name == "null") {
-				b.perf(fmt.Sprintf("%s-%d", process, conns), b.window, pid)
+			if begin {
+				b.perf(fmt.Sprintf("%s-%s-%d", name, process, conns), b.window, pid)
 			}
 		}
 		s.cpu["client"] += sign * ownCPU()

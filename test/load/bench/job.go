@@ -28,9 +28,9 @@ const (
 // job measures asynchronous requests: their submission beside that of a buffered write, how many are done from
 // submission to result, and how much later than its function is done a client has the result.
 func (b *bench) job(ctx context.Context) error {
-	waiting := newOrderBook(jobConns, ordersPerConn, jobWait)
+	waiting := newOrderBook(jobConns, ordersPerConn, "/orders", jobWait)
 	variants := []variant{
-		{"job_ingest", []int{jobConns}, gatewayWith(asShipped)},
+		{"job_ingest", []int{jobConns}, b.shippedGateway().start},
 		{"job_submit", []int{jobConns}, startJobs},
 	}
 	for round := range b.rounds {

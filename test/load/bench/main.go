@@ -6,6 +6,7 @@
 //	SECONDS=4                          of one ingest measurement, after a second of warm-up
 //	DRAIN_ORDERS=200000 LATENCY_SECONDS=20 MEMORY_ORDERS=1000000   smaller for a smoke test
 //	PROFILE=DIR                        perf's profiles of the servers under load go there
+//	BEFORE=FILE                        a gateway of another commit: ingest measures it, too, in turns with this one's
 //	KEEP=1                             the run's data stays in .weir/bench-*, until make clean-data
 //	BENCH_WRITER_CONNS=10              order-writer's database connections
 //
@@ -55,6 +56,7 @@ type config struct {
 	latency        time.Duration
 	memoryOrders   int
 	profile        string // folder; empty: no profiles
+	before         string // a gateway to compare with; empty: none
 	keep           bool   // the data folders, to look at them
 	root, dir, bin string // the checkout, this run's data, the binaries
 }
@@ -76,7 +78,7 @@ func configFromEnv() (config, error) {
 	c := config{
 		only: all, rounds: number("ROUNDS", 5), window: time.Duration(number("SECONDS", 4)) * time.Second,
 		drainOrders: number("DRAIN_ORDERS", 200_000), latency: time.Duration(number("LATENCY_SECONDS", 20)) * time.Second,
-		memoryOrders: number("MEMORY_ORDERS", 1_000_000), profile: os.Getenv("PROFILE"), keep: os.Getenv("KEEP") != "",
+		memoryOrders: number("MEMORY_ORDERS", 1_000_000), profile: os.Getenv("PROFILE"), before: os.Getenv("BEFORE"), keep: os.Getenv("KEEP") != "",
 	}
 	if only := os.Getenv("ONLY"); only != "" {
 		c.only = strings.Split(only, ",")
@@ -128,7 +130,7 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	b.say("making the orders")
-	b.orders = newOrderBook(maxConns, ordersPerConn, "")
+	b.orders = newOrderBook(maxConns, ordersPerConn, "/orders", "")
 
 	stages := []struct {
 		name string
@@ -152,11 +154,12 @@ func run(ctx context.Context) (err error) {
 // bench is one run.
 type bench struct {
 	config
-	results  *results
-	orders   *orderBook
-	children []*child
-	db       *localdb.DB // nil until a stage needs it
-	serial   int         // of data folders
+	results   *results
+	orders    *orderBook
+	described *orderBook // orders with attributes; nil until they are posted
+	children  []*child
+	db        *localdb.DB // nil until a stage needs it
+	serial    int         // of data folders
 }
 
 func (b *bench) say(format string, args ...any) {

@@ -29,9 +29,9 @@ type request struct {
 
 const stampMark = "0123456789abcdef"
 
-// newOrderBook makes orders from a fixed seed: every run posts the same ones. header are lines of each request, with
-// their ends.
-func newOrderBook(conns, each int, header string) *orderBook {
+// newOrderBook makes orders from a fixed seed: every run posts the same ones. target is what they are posted to; header
+// are lines of each request, with their ends.
+func newOrderBook(conns, each int, target, header string) *orderBook {
 	rng := rand.New(rand.NewPCG(2019, 335))
 	b := &orderBook{rings: make([][]request, conns)}
 	total := 0
@@ -40,7 +40,7 @@ func newOrderBook(conns, each int, header string) *orderBook {
 		for i := range b.rings[c] {
 			body := newOrder(rng)
 			total += len(body)
-			wire := fmt.Appendf(nil, "POST /orders HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n%s", len(body), header, body)
+			wire := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n%s", target, len(body), header, body)
 			b.rings[c][i] = request{wire: wire, stamp: strings.Index(string(wire), stampMark)}
 		}
 	}

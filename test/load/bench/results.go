@@ -78,6 +78,8 @@ func goals() []goal {
 		{"ingest_vs_null_256", true, 0.50},
 		{"ingest_vs_null_64", true, 0.28},
 		{"ingest_vs_publish_each_256", true, 10},
+		{"gateway_cpu_vs_null_256", false, 1.35},
+		{"ingest_attributes_vs_ingest_256", true, 0.95},
 		{"ingest_p99_ms_256", false, 40},
 		{"ingest_bytes_per_record", false, 450},
 		{"ingest_vs_none_256", true, 0.90},

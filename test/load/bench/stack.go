@@ -99,6 +99,13 @@ func connect(ctx context.Context, url string) (*stream.Conn, error) {
 
 // startGateway starts the service and waits until it serves the catalog.
 func (b *bench) startGateway(ctx context.Context, natsURL, compression string, more ...string) (c *child, addr string, err error) {
+	return b.startGatewayOf(ctx, b.gatewayProgram(), natsURL, compression, more...)
+}
+
+func (b *bench) gatewayProgram() string { return filepath.Join(b.bin, "gateway") }
+
+// startGatewayOf is startGateway for the service of another commit.
+func (b *bench) startGatewayOf(ctx context.Context, program, natsURL, compression string, more ...string) (c *child, addr string, err error) {
 	if addr, err = freeAddress(ctx); err != nil {
 		return nil, "", err
 	}
@@ -107,7 +114,7 @@ func (b *bench) startGateway(ctx context.Context, natsURL, compression string, m
 		return nil, "", err
 	}
 	env := append([]string{"WEIR_NATS_URL=" + natsURL, "WEIR_LISTEN=" + addr, "WEIR_HEALTH_LISTEN=" + probes, "WEIR_COMPRESSION=" + compression}, more...)
-	if c, err = b.start("gateway", filepath.Join(b.bin, "gateway"), nil, env); err != nil {
+	if c, err = b.start("gateway", program, nil, env); err != nil {
 		return nil, "", err
 	}
 	return c, addr, c.answers(ctx, "http://"+probes+"/readyz")
