@@ -42,6 +42,7 @@ func (b *bench) ingestVariants() []variant {
 	}
 	variants := []variant{
 		{"null", both, startNull},
+		{"wait", most, startWait},
 		{"publish_each", both, startPublishEach},
 		{"ingest", both, shipped.start},
 		{"ingest_attributes", most, with(func(s *gatewayService) { s.attributes = true })},
@@ -61,6 +62,14 @@ func startNull(ctx context.Context, b *bench) (*target, error) {
 		return nil, err
 	}
 	return &target{addr: addr, pids: map[string]int{"null": c.PID()}}, nil
+}
+
+func startWait(ctx context.Context, b *bench) (*target, error) {
+	c, addr, err := b.self(ctx, "wait", "wait", b.folder("wait"))
+	if err != nil {
+		return nil, err
+	}
+	return &target{addr: addr, pids: map[string]int{"wait": c.PID()}}, nil
 }
 
 func startPublishEach(ctx context.Context, b *bench) (*target, error) {
@@ -166,6 +175,7 @@ func (b *bench) ingest(ctx context.Context) error {
 		r.ratio("ingest_vs_publish_each_"+conns, "ingest_per_s_"+conns, "publish_each_per_s_"+conns)
 	}
 	r.ratio("gateway_cpu_vs_null_256", "cpu_us_per_request_gateway_256", "cpu_us_per_request_null_256")
+	r.ratio("gateway_cpu_vs_wait_256", "cpu_us_per_request_gateway_256", "cpu_us_per_request_wait_256")
 	r.ratio("ingest_attributes_vs_ingest_256", "ingest_attributes_per_s_256", "ingest_per_s_256")
 	if b.before != "" {
 		r.ratio("ingest_vs_before_256", "ingest_per_s_256", "before_per_s_256")

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"sync"
 	"syscall"
 	"time"
 
@@ -23,6 +24,7 @@ import (
 //
 //	bench nats DIR            NATS as `weir local` and the tests run it; prints its URL
 //	bench null                a handler that reads the body and answers 202; prints its address
+//	bench wait FILE           the same, but it waits until a write to the file, which all share, is synced
 //	bench publish-each URL    a handler that makes one JetStream publish a request; prints its address
 //	bench work DURATION       a function that takes so long and answers 200; prints its address
 //	bench listen GATEWAY PUSH N  N clients, each with a WebSocket on a job of its own; prints how many it has
@@ -46,6 +48,23 @@ func runChild(args []string) error {
 				return
 			}
 			accept(w)
+		}))
+	case args[0] == "wait" && len(args) == 2:
+		s, err := newSharedSync(args[1])
+		if err != nil {
+			return err
+		}
+		go s.run() // ends with the process
+		return serve(ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if _, err := io.Copy(io.Discard, r.Body); err != nil {
+				w.WriteHeader(http.StatusBadRequest)
+				return
+			}
+			select {
+			case <-s.next():
+				accept(w)
+			case <-r.Context().Done():
+			}
 		}))
 	case args[0] == "listen" && len(args) == 4:
 		n, err := strconv.Atoi(args[3])
@@ -101,6 +120,47 @@ func accept(w http.ResponseWriter) {
 	w.Header()["Content-Type"] = []string{"application/json"}
 	w.WriteHeader(http.StatusAccepted)
 	_, _ = io.WriteString(w, `{"id":"01890a5d-ac96-774b-bcce-b302099a8057"}`+"\n") // the load generator notices
+}
+
+// sharedSync lets many wait for one synced write: what comes while one is in progress waits for the next.
+type sharedSync struct {
+	file *os.File
+	work chan struct{} // capacity 1: somebody waits
+
+	mu   sync.Mutex
+	open chan struct{} // closed after the next write
+}
+
+func newSharedSync(path string) (*sharedSync, error) {
+	f, err := os.Create(path)
+	return &sharedSync{file: f, work: make(chan struct{}, 1), open: make(chan struct{})}, err
+}
+
+func (s *sharedSync) next() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case s.work <- struct{}{}:
+	default:
+	}
+	return s.open
+}
+
+func (s *sharedSync) run() {
+	block := make([]byte, 64<<10) // about what the gateway writes for 200 orders
+	for range s.work {
+		s.mu.Lock()
+		done := s.open
+		s.open = make(chan struct{})
+		s.mu.Unlock()
+		if _, err := s.file.WriteAt(block, 0); err != nil {
+			panic(err) // the load generator notices
+		}
+		if err := s.file.Sync(); err != nil {
+			panic(err)
+		}
+		close(done)
+	}
 }
 
 const publishEachSubject = "bench.orders"
