@@ -62,7 +62,7 @@ func (b *bench) catalog(ctx context.Context) error {
 	}
 	b.results.add("catalog_publish_s_10000", time.Since(start).Seconds())
 	start = time.Now()
-	gateway, addr, err := b.startGateway(ctx, url, asShipped)
+	gateway, addr, err := b.startGateway(ctx, url)
 	if err != nil {
 		return err
 	}

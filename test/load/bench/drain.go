@@ -68,7 +68,7 @@ func (b *bench) fill(ctx context.Context, dir string) error {
 	if err := provision(ctx, url, withoutMappings(cat)); err != nil {
 		return err
 	}
-	_, addr, err := b.startGateway(ctx, url, asShipped)
+	_, addr, err := b.startGateway(ctx, url)
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func (b *bench) startJobStack(ctx context.Context, dir, function string) (*targe
 	if err != nil {
 		return nil, err
 	}
-	gateway, addr, err := b.startGateway(ctx, url, asShipped, "WEIR_REALTIME_URL=http://"+push)
+	gateway, addr, err := b.startGateway(ctx, url, "WEIR_REALTIME_URL=http://"+push)
 	if err != nil {
 		return nil, err
 	}

@@ -46,7 +46,7 @@ func (b *bench) latencyStage(ctx context.Context) error {
 	if err := provision(ctx, natsURL, cat); err != nil {
 		return err
 	}
-	_, addr, err := b.startGateway(ctx, natsURL, asShipped)
+	_, addr, err := b.startGateway(ctx, natsURL)
 	if err != nil {
 		return err
 	}

@@ -97,9 +97,9 @@ func connect(ctx context.Context, url string) (*stream.Conn, error) {
 	return conn, nil
 }
 
-// startGateway starts the service and waits until it serves the catalog.
-func (b *bench) startGateway(ctx context.Context, natsURL, compression string, more ...string) (c *child, addr string, err error) {
-	return b.startGatewayOf(ctx, b.gatewayProgram(), natsURL, compression, more...)
+// startGateway starts the service as it is shipped and waits until it serves the catalog.
+func (b *bench) startGateway(ctx context.Context, natsURL string, more ...string) (c *child, addr string, err error) {
+	return b.startGatewayOf(ctx, b.gatewayProgram(), natsURL, asShipped, more...)
 }
 
 func (b *bench) gatewayProgram() string { return filepath.Join(b.bin, "gateway") }
