@@ -125,7 +125,7 @@ func (r *reconciler) apply(ctx context.Context, res *resources) (*manifest.Outco
 	if len(refusals) > 0 { // without them, or with what they were before
 		out = manifest.Reconcile(res.objects(), former.Catalog, refusals)
 	}
-	if !former.None() && former.Catalog.Revision() == out.Catalog.Revision() {
+	if former.Is(out.Catalog.Revision()) {
 		return out, nil
 	}
 	if err := r.conn.PublishCatalog(ctx, out.Catalog, r.replicas, former); err != nil {

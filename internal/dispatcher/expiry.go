@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/weir-dev/weir/internal/catalog"
@@ -30,7 +31,11 @@ const (
 // expired reports whether it has waited too long at now. What has failed has a policy of its own (retry.maxAge), and so has
 // a job that was rescheduled because its function goes on with it.
 func (it *item) expired(now time.Time, maxAge time.Duration) bool {
-	return maxAge > 0 && it.rec.Attempts == 0 && (!it.rec.Job || !it.block.delivery.Retry) && it.at(now).Age >= maxAge
+	return maxAge > 0 && it.expires() && it.at(now).Age >= maxAge
+}
+
+func (it *item) expires() bool {
+	return it.rec.Attempts == 0 && (!it.rec.Job || !it.block.delivery.Retry)
 }
 
 // born is when it was accepted, by the server's clock.
@@ -68,7 +73,7 @@ func (s *session) expire(work context.Context) {
 
 // notice keeps the time of the oldest that waits: before that is too old nothing is.
 func (s *session) notice(it *item) {
-	if at := it.born(); it.rec.Attempts == 0 && (s.oldest.IsZero() || at.Before(s.oldest)) {
+	if at := it.born(); it.expires() && (s.oldest.IsZero() || at.Before(s.oldest)) {
 		s.oldest = at
 	}
 }
@@ -117,24 +122,23 @@ func (e *batchRun) bury(work context.Context) error {
 	if len(items) == 0 {
 		return nil
 	}
-	ended, err := bury(work, e.m.cfg.Conn, e.m.log, e.m.queue, records(items, e.m.cfg.Conn.Now()), e.m.maxAge())
+	became, err := bury(work, e.m.cfg.Conn, e.m.log, e.m.queue, records(items, e.m.cfg.Conn.Now()), e.m.maxAge())
 	if err != nil {
 		return err
 	}
 	for i, it := range items {
-		it.disposition = dead
-		if ended[i] {
-			it.disposition = done
-		}
+		it.disposition = became[i]
 	}
 	return nil
 }
 
-// bury dead-letters records that have expired, and reports which of them it did not, because they are of jobs that have
-// ended otherwise. First the state of a job is stored, then the record: a job that is said to have expired is buried again
+// bury dead-letters records that have expired, and returns what became of each: those of jobs that have ended otherwise are
+// done, and those of jobs that an attempt is under way at are copies, or all there is of it, which their next delivery
+// decides. First the state of a job is stored, then the record: a job that is said to have expired is buried again
 // if it comes again.
-func bury(ctx context.Context, conn *stream.Conn, log *slog.Logger, queue catalog.Key, rs []record.Record, maxAge time.Duration) (ended []bool, err error) {
-	ended = make([]bool, len(rs))
+func bury(ctx context.Context, conn *stream.Conn, log *slog.Logger, queue catalog.Key, rs []record.Record, maxAge time.Duration) (became []disposition, err error) {
+	became = slices.Repeat([]disposition{dead}, len(rs))
+	var running []record.Record
 	deads := make([]record.Record, 0, len(rs))
 	var oldest time.Duration
 	for i := range rs {
@@ -146,7 +150,11 @@ func bury(ctx context.Context, conn *stream.Conn, log *slog.Logger, queue catalo
 			err := job.Expire(ctx, conn, queue, r, reason, time.Now())
 			switch {
 			case errors.Is(err, job.ErrFinal):
-				ended[i] = true
+				became[i] = done
+				continue
+			case errors.Is(err, job.ErrWaiting):
+				r.Failure = nil
+				became[i], running = retried, append(running, *r)
 				continue
 			case errors.Is(err, stream.ErrQueueFull), errors.Is(err, stream.ErrNoQueue):
 				// Who asks is told so anyway, by the job's age, unless an earlier state is stored.
@@ -157,14 +165,19 @@ func bury(ctx context.Context, conn *stream.Conn, log *slog.Logger, queue catalo
 		}
 		deads = append(deads, *r)
 	}
+	if len(running) > 0 {
+		if err := conn.Delay(ctx, queue, stream.AtOnce(), running); err != nil {
+			return nil, err
+		}
+	}
 	if len(deads) == 0 {
-		return ended, nil
+		return became, nil
 	}
 	if err := conn.DeadLetter(ctx, queue, deads); err != nil {
 		return nil, err
 	}
 	log.Warn("records have expired; they are dead letters now", "queue", queue.String(), "records", len(deads), "age", oldest.Round(time.Second), "maxAge", maxAge)
-	return ended, nil
+	return became, nil
 }
 
 // sweep looks after the queues that no mapping names, until ctx ends.

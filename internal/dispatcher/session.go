@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/weir-dev/weir/internal/batch"
@@ -169,7 +170,10 @@ func (s *session) giveBack() {
 	}
 	d := Stats{InHand: -len(rest)}
 	err := errNotOurs
-	if s.m.holds() && s.src.Live() {
+	// A job that is said to have expired and is no dead letter yet must come again as it is: as a retry it would count as
+	// one that has ended.
+	expired := slices.ContainsFunc(rest, func(it *item) bool { return it.rec.Job && it.disposition == old })
+	if s.m.holds() && s.src.Live() && !expired {
 		// Not work's context: that calls were cut is the usual reason to be here.
 		ctx, cancel := context.WithTimeout(context.Background(), giveBackTimeout)
 		err = s.putBack(ctx, rest)

@@ -70,8 +70,9 @@ func (g *Gateway) newRoute(source string, spec *catalog.Route, former *table) *r
 }
 
 func (r *route) compile() (err error) {
+	log, source := r.g.cfg.Log, r.source // not r: what is compiled outlives it
 	r.schema = newLazySchema(r.spec.Schema, func(err error) {
-		r.g.cfg.Log.Error("a route can't be served", "route", r.source, "reason", err.Error())
+		log.Error("a route can't be served", "route", source, "reason", err.Error())
 	})
 	if r.attributes, err = compileAttributes(r.spec.Attributes); err != nil {
 		return err

@@ -73,6 +73,8 @@ func (g *Gateway) presignUpload(w http.ResponseWriter, req *http.Request, body [
 	}
 	route := g.table.Load().find(ask.Method, ask.Path)
 	switch {
+	case route != nil && route.kind == toNothing:
+		return nil, new(problemNotServed(route.unserved))
 	case route == nil || route.spec.MaxUpload == 0:
 		return nil, badUpload(fmt.Sprintf("%.100s %.200s is no route that takes uploads (job.maxUploadBytes).", ask.Method, ask.Path))
 	case ask.Size < 0:

@@ -12,7 +12,7 @@ import (
 
 // Expire stores that the job whose work is rec was not done within its queue's maxAge, by the owner of the queue. It
 // returns ErrFinal when the job has ended otherwise, or rec is a copy that a later attempt has left behind: there is
-// nothing to be done for it any more. That it has expired already, before its record was dead-lettered, is no error. It
+// nothing to be done for it any more; and ErrWaiting when an attempt is under way, or was when its owner died. That it has expired already, before its record was dead-lettered, is no error. It
 // doesn't wait for room: stream.ErrQueueFull and stream.ErrNoQueue are returned at once.
 func Expire(ctx context.Context, conn *stream.Conn, queue catalog.Key, rec *record.Record, detail string, now time.Time) error {
 	a := &Attempt{conn: conn, queue: queue, rec: rec}
@@ -32,6 +32,8 @@ func Expire(ctx context.Context, conn *stream.Conn, queue catalog.Key, rec *reco
 				return nil
 			case s.Status.Final() && (!redriven || !s.Status.redrivable()):
 				return ErrFinal
+			case s.Status == Running && !redriven:
+				return ErrWaiting // Begin decides: of this attempt the record may be a copy
 			}
 		}
 		a.state.seq = s.seq

@@ -83,7 +83,7 @@ func Cancel(ctx context.Context, conn *stream.Conn, id ID, maxAge time.Duration,
 		if err != nil {
 			return nil, err
 		}
-		if s.Status.Final() {
+		if s.Status.Final() && s.seq != 0 { // else it is only its age by this clock that says so
 			return s, ErrFinal
 		}
 		next := *s

@@ -3,12 +3,12 @@
 // through; the documents and events are realtime's too.
 //
 // Invariants: every id, token and address that is taken was signed by Weir; what is answered with 204 is durable; nothing
-// begins once Wait was called.
+// begins once Close was called.
 //
 // The data flows through the files in this order: api.go (routes, catalog, end), then one of jobs.go, feeds.go,
 // callbacks.go, objects.go (with transfer.go) and realtime.go. document.go and events.go are what clients see.
 //
-// May import: ownpath, problem, catalog, lifecycle, sign, stream, blob, job.
+// May import: ownpath, problem, record, catalog, lifecycle, sign, stream, blob, job.
 package jobapi
 
 import (

@@ -56,11 +56,17 @@ type head struct {
 type PublishedCatalog struct {
 	Catalog *catalog.Catalog // never nil; empty when none was published yet
 	entries *catalog.Builder
+	head    string            // the revision that is said to be whole
 	at      map[string]uint64 // revisions of the bucket, by key, deleted ones too
 }
 
 // None reports that no catalog was published yet.
 func (p *PublishedCatalog) None() bool { return p.at[catalogHead] == 0 }
+
+// Is reports whether the published catalog is whole, and has this revision.
+func (p *PublishedCatalog) Is(revision string) bool {
+	return !p.None() && p.head == revision && p.entries.Revision() == revision
+}
 
 // Catalog reads the published catalog, as far as it was written.
 func (c *Conn) Catalog(ctx context.Context) (*PublishedCatalog, error) {
@@ -92,7 +98,11 @@ func (c *Conn) Catalog(ctx context.Context) (*PublishedCatalog, error) {
 				return p, nil
 			}
 			p.at[e.Key()] = e.Revision()
-			c.readEntry(p.entries, e)
+			if !c.readEntry(p.entries, e) {
+				var h head
+				_ = json.Unmarshal(e.Value(), &h) // it names no set then, and the next publication mends it
+				p.head = h.Revision
+			}
 		case <-ctx.Done():
 			return nil, fmt.Errorf("read the catalog: %w", context.Cause(ctx))
 		}
@@ -133,6 +143,11 @@ func (c *Conn) PublishCatalog(ctx context.Context, cat *catalog.Catalog, replica
 	diff, err := former.entries.Diff(cat)
 	if err != nil {
 		return err
+	}
+	for k, v := range diff.Changed { // before anything is written
+		if room := c.Room(DefaultMaxPayload); len(v) > room {
+			return fmt.Errorf("%w: %s has %d bytes, of %d", ErrCatalogTooLarge, k, len(v), room)
+		}
 	}
 	value, err := json.Marshal(head{diff.Revision})
 	if err != nil {
@@ -180,9 +195,6 @@ func (c *Conn) writeEntries(ctx context.Context, diff catalog.Diff, former *Publ
 	}
 	for _, m := range writes {
 		f, err := c.js.PublishMsgAsync(m, jetstream.WithExpectLastSequencePerSubject(former.at[m.Subject[len(catalogPrefix):]]))
-		if errors.Is(err, nats.ErrMaxPayload) {
-			return fmt.Errorf("%w: %s, %d bytes", ErrCatalogTooLarge, m.Subject, len(m.Data))
-		}
 		if err != nil {
 			return fmt.Errorf("publish %s: %w", m.Subject, c.apiError(ctx, err))
 		}

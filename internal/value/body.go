@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -91,16 +92,23 @@ func element(text []byte, index string) ([]byte, error) {
 	if _, err := d.ReadToken(); err != nil {
 		return nil, invalid(err)
 	}
+	var found []byte
 	for i := 0; d.PeekKind() != jsontext.KindEndArray; i++ {
-		if i == n {
-			v, err := d.ReadValue()
-			return v, invalid(err)
-		}
-		if err := d.SkipValue(); err != nil {
+		v, err := d.ReadValue()
+		if err != nil {
 			return nil, invalid(err)
 		}
+		if i == n {
+			found = bytes.Clone(v) // it is the decoder's until its next read
+		}
 	}
-	return nil, nil
+	if _, err := d.ReadToken(); err != nil {
+		return nil, invalid(err)
+	}
+	if _, err := d.ReadToken(); !errors.Is(err, io.EOF) {
+		return nil, invalid(errors.New("there is more after the value"))
+	}
+	return found, nil
 }
 
 func invalid(err error) error {
@@ -118,7 +126,7 @@ func scalar(text []byte) (string, bool, error) {
 	switch c := text[0]; {
 	case !utf8.Valid(text):
 		return "", false, invalid(errors.New("a string is not valid UTF-8"))
-	case c == '{' || c == '[' || c == 'n':
+	case c == '{' || c == '[' || string(text) == "null":
 		return "", false, nil
 	case c == '"' && bytes.IndexByte(text, '\\') < 0 && len(text) > 1 && bytes.IndexByte(text[1:], '"') == len(text)-2:
 		return string(text[1 : len(text)-1]), true, nil
