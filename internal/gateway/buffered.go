@@ -73,7 +73,8 @@ func (x *exchange) fill(rec *record.Record) (keyed bool, p *problem.Problem) {
 }
 
 // append stores rec in the route's queue, in a group with others'. Those who wait for the group don't hold their
-// bodies: the next request reads its own into memory that the CPU still has in its cache.
+// bodies: the next request reads its own into memory that the CPU still has in its cache. It relies on Add's copy:
+// TestBodyMayBeUsedAgainOnceItsRecordWasAdded guards it.
 func (x *exchange) append(rec *record.Record) error {
 	pending, err := x.writer.Add(rec)
 	if errors.Is(err, stream.ErrClosed) {

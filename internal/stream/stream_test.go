@@ -130,6 +130,43 @@ func TestWritersGroupAndSourceDeliversInOrder(t *testing.T) {
 	}
 }
 
+// TestBodyMayBeUsedAgainOnceItsRecordWasAdded: the gateway reads the next request into the memory of those that wait.
+func TestBodyMayBeUsedAgainOnceItsRecordWasAdded(t *testing.T) {
+	c := testkit.Conn(t, testkit.NATS(t))
+	q := orders()
+	ensure(t, c, q)
+	w := stream.NewWriter(c, q.Key, record.S2)
+	r := newRecord(t, "first")
+	var pending []stream.Pending
+	for _, body := range []string{"first", "other"} { // one memory, before anything is written
+		copy(r.Body, body)
+		p, err := w.Add(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		pending = append(pending, p)
+	}
+	copy(r.Body, "after")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := pending[0].Wait(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("a wait that was cancelled before the group was written: %v", err)
+	}
+	w.Run(ctx) // writes what waits
+	for _, p := range pending {
+		if err := p.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d := next(t, open(t, c, q.Key))
+	if len(d.Records) != 2 || string(d.Records[0].Body) != "first" || string(d.Records[1].Body) != "other" {
+		t.Errorf("stored were %+v", d.Records)
+	}
+	if _, err := w.Add(r); !errors.Is(err, stream.ErrClosed) {
+		t.Errorf("after the end: %v", err)
+	}
+}
+
 // TestQueueOfFormerVersionLosesItsAgeLimit: NATS would remove its records silently.
 func TestQueueOfFormerVersionLosesItsAgeLimit(t *testing.T) {
 	s := testkit.NATS(t)
