@@ -13,7 +13,6 @@ import (
 	"testing/iotest"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
@@ -59,16 +58,7 @@ func newNATS(t testing.TB, limits catalog.Objects) natsStore {
 // messages is what the stream of the objects holds.
 func (s natsStore) messages(t *testing.T) jetstream.StreamState {
 	t.Helper()
-	nc, err := nats.Connect(s.server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	st, err := js.Stream(t.Context(), "WEIR_O_default_orders")
+	st, err := testkit.JetStream(t, s.server).Stream(t.Context(), "WEIR_O_default_orders")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,9 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
-
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/testkit"
 )
@@ -63,7 +60,7 @@ func TestReadOfWhatGoes(t *testing.T) {
 		},
 		"replaced": func(t *testing.T, s natsStore) { put(t, s, "a", "other") },
 		"one chunk lost": func(t *testing.T, s natsStore) {
-			js := jetStream(t, s)
+			js := testkit.JetStream(t, s.server)
 			st, err := js.Stream(t.Context(), "WEIR_O_default_orders")
 			if err != nil {
 				t.Fatal(err)
@@ -96,25 +93,11 @@ func TestReadOfWhatGoes(t *testing.T) {
 	}
 }
 
-func jetStream(t *testing.T, s natsStore) jetstream.JetStream {
-	t.Helper()
-	nc, err := nats.Connect(s.server.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return js
-}
-
 // TestChangedBytes: a chunk that is another one is found by the digest, before the last bytes are given out.
 func TestChangedBytes(t *testing.T) {
 	s := newNATS(t, catalog.Objects{MaxAge: time.Hour, MaxBytes: roomy})
 	put(t, s, "a", strings.Repeat("x", 1<<20))
-	js := jetStream(t, s)
+	js := testkit.JetStream(t, s.server)
 	st, err := js.Stream(t.Context(), "WEIR_O_default_orders")
 	if err != nil {
 		t.Fatal(err)

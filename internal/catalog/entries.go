@@ -249,7 +249,7 @@ func (b *Builder) Catalog() *Catalog {
 	}
 	byAPI := make(map[string][]string, len(b.apis))
 	for k := range b.routes {
-		api, _, _ := cutLast(strings.TrimPrefix(k, kindRoute))
+		api := strings.TrimPrefix(k[:strings.LastIndexByte(k, '.')], kindRoute) // with its dot
 		byAPI[kindAPI+api] = append(byAPI[kindAPI+api], k)
 	}
 	for _, k := range slices.Sorted(maps.Keys(b.apis)) {
@@ -263,13 +263,6 @@ func (b *Builder) Catalog() *Catalog {
 		c.APIs = append(c.APIs, api)
 	}
 	return c
-}
-
-func cutLast(s string) (before, after string, found bool) {
-	if i := strings.LastIndexByte(s, '.'); i >= 0 {
-		return s[:i], s[i+1:], true
-	}
-	return s, "", false
 }
 
 func sumOf(key string, value []byte) [sha256.Size]byte {

@@ -89,12 +89,7 @@ func (s *session) calls() int {
 // anyExpired reports whether one of items has grown too old while they waited for the function.
 func (e *batchRun) anyExpired(items []*item) bool {
 	now, maxAge := e.m.cfg.Conn.Now(), e.m.maxAge()
-	for _, it := range items {
-		if it.expired(now, maxAge) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(items, func(it *item) bool { return it.expired(now, maxAge) })
 }
 
 // withoutExpired returns those of items that are still to be called; the others are buried at the end of the batch run.
@@ -236,7 +231,7 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 		return err
 	}
 	// Not under the name of this process: it would take the lease from its own mapping.
-	lease, err := conn.TryLease(context.WithoutCancel(ctx), queueLease+k.Namespace+"."+k.Name, d.cfg.Owner+".sweep")
+	lease, err := conn.TryLease(context.WithoutCancel(ctx), leaseOf(k), d.cfg.Owner+".sweep")
 	if errors.Is(err, stream.ErrLeaseHeld) {
 		return nil
 	}

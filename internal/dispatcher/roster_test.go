@@ -141,8 +141,6 @@ func simKey(lease string) catalog.Key {
 	return catalog.Key{Namespace: ns, Name: name}
 }
 
-func simName(k catalog.Key) string { return queueLease + k.Namespace + "." + k.Name }
-
 // step hears at most n messages and does what follows.
 func (d *simDispatcher) step(s *simServer, n int, slowness time.Duration) {
 	for ; n > 0 && d.next < len(s.log); n-- {
@@ -153,11 +151,11 @@ func (d *simDispatcher) step(s *simServer, n int, slowness time.Duration) {
 	try, give := d.roster.decide(now)
 	for _, claim := range try {
 		d.tries++
-		if l := s.leases[simName(claim.queue)]; l != nil && l.owner != d.name {
+		if l := s.leases[leaseOf(claim.queue)]; l != nil && l.owner != d.name {
 			d.roster.refused(claim, now)
 			continue
 		}
-		s.write(simName(claim.queue), d.name, "")
+		s.write(leaseOf(claim.queue), d.name, "")
 		d.roster.took(claim, now)
 	}
 	for _, claim := range give {
@@ -165,7 +163,7 @@ func (d *simDispatcher) step(s *simServer, n int, slowness time.Duration) {
 	}
 	for k, at := range d.leaves {
 		if !s.now.Before(at) {
-			s.remove(simName(k), false)
+			s.remove(leaseOf(k), false)
 			d.roster.left(d.claims[k], now)
 			delete(d.leaves, k)
 		}
@@ -176,7 +174,7 @@ func (d *simDispatcher) renew(s *simServer) {
 	s.write(memberLease+d.name, d.name, "1")
 	for _, claim := range d.claims {
 		if claim.state >= holding {
-			s.write(simName(claim.queue), d.name, "")
+			s.write(leaseOf(claim.queue), d.name, "")
 		}
 	}
 }
@@ -189,7 +187,7 @@ func (d *simDispatcher) end(s *simServer, orderly bool) {
 	s.remove(memberLease+d.name, false)
 	for _, claim := range d.claims {
 		if claim.state >= holding {
-			s.remove(simName(claim.queue), false)
+			s.remove(leaseOf(claim.queue), false)
 		}
 	}
 }
@@ -216,7 +214,7 @@ func TestRostersAgree(t *testing.T) {
 					}
 				}
 				for _, k := range queues {
-					if s.leases[simName(k)] != nil || len(cluster) == 0 {
+					if s.leases[leaseOf(k)] != nil || len(cluster) == 0 {
 						delete(alone, k)
 					} else if at, ok := alone[k]; !ok {
 						alone[k] = s.now
@@ -255,7 +253,7 @@ func TestRostersAgree(t *testing.T) {
 		}
 		counts := map[string]int{}
 		for _, k := range queues {
-			counts[owners()[simName(k)]]++
+			counts[owners()[leaseOf(k)]]++
 		}
 		for name := range cluster {
 			if n := counts[name]; n < len(queues)/len(cluster) || n > (len(queues)+len(cluster)-1)/len(cluster) {

@@ -212,9 +212,12 @@ func (s *sharing) add(k catalog.Key, busy func() int) *claim {
 // remove ends that.
 func (s *sharing) remove(c *claim) { s.change(func(r *roster, _ time.Time) { r.remove(c) }) }
 
+// leaseOf names a queue's lease.
+func leaseOf(k catalog.Key) string { return queueLease + k.Namespace + "." + k.Name }
+
 // acquire waits for the claim's turn and takes the queue's lease, or returns why ctx ended.
 func (s *sharing) acquire(ctx context.Context, c *claim) (*stream.Lease, error) {
-	name := queueLease + c.queue.Namespace + "." + c.queue.Name
+	name := leaseOf(c.queue)
 	for {
 		select {
 		case <-c.turn:

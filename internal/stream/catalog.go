@@ -99,9 +99,7 @@ func (c *Conn) Catalog(ctx context.Context) (*PublishedCatalog, error) {
 			}
 			p.at[e.Key()] = e.Revision()
 			if !c.readEntry(p.entries, e) {
-				var h head
-				_ = json.Unmarshal(e.Value(), &h) // it names no set then, and the next publication mends it
-				p.head = h.Revision
+				p.head = c.readHead(e)
 			}
 		case <-ctx.Done():
 			return nil, fmt.Errorf("read the catalog: %w", context.Cause(ctx))
@@ -122,6 +120,15 @@ func (c *Conn) readEntry(b *catalog.Builder, e jetstream.KeyValueEntry) bool {
 		}
 	}
 	return true
+}
+
+// readHead returns the revision that the head says is whole; empty when it can't be read, which the next publication mends.
+func (c *Conn) readHead(e jetstream.KeyValueEntry) string {
+	var h head
+	if err := json.Unmarshal(e.Value(), &h); err != nil {
+		c.log.Error("the catalog's head can't be read", "revision", e.Revision(), "error", err)
+	}
+	return h.Revision
 }
 
 // PublishCatalog makes cat the one that the data plane works by, in place of former; nil: of whatever is there. It writes
@@ -236,11 +243,7 @@ func (c *Conn) followCatalog(ctx, live context.Context, w jetstream.KeyWatcher, 
 			case e == nil:
 				all = true
 			case !c.readEntry(b, e):
-				var h head
-				if err := json.Unmarshal(e.Value(), &h); err != nil {
-					c.log.Error("the catalog's head can't be read", "revision", e.Revision(), "error", err)
-				}
-				whole = h.Revision
+				whole = c.readHead(e)
 			}
 			switch {
 			case !all || whole == "": // none was published yet

@@ -8,10 +8,10 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/localnats"
 	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/testkit"
 )
@@ -35,18 +35,9 @@ func routes(apis, n, schema int) *catalog.Catalog {
 }
 
 // bucket is the bucket of the catalog, as somebody else sees it.
-func bucket(t *testing.T, url string) jetstream.KeyValue {
+func bucket(t *testing.T, s *localnats.Server) jetstream.KeyValue {
 	t.Helper()
-	nc, err := nats.Connect(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(nc.Close)
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	kv, err := js.KeyValue(t.Context(), "WEIR_CATALOG")
+	kv, err := testkit.JetStream(t, s).KeyValue(t.Context(), "WEIR_CATALOG")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +76,7 @@ func TestCatalogChangesByEntries(t *testing.T) {
 	if first := <-got; first.Revision() != cat.Revision() || len(first.APIs) != 10 || len(first.APIs[3].Routes) != 200 || first.APIs[3].Routes[7].Schema == nil {
 		t.Fatalf("the catalog is another: %s, want %s", first.Revision(), cat.Revision())
 	}
-	kv := bucket(t, srv.URL())
+	kv := bucket(t, srv)
 	for _, step := range []struct {
 		what   string
 		change func()
@@ -129,7 +120,7 @@ func TestHalfACatalogIsNotUsed(t *testing.T) {
 	if err := c.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
 		t.Fatal(err)
 	}
-	kv := bucket(t, srv.URL())
+	kv := bucket(t, srv)
 	// The head of a set that is to be, and no more.
 	cat.APIs[0].Routes[1].MaxBodyBytes = 100
 	if _, err := kv.Put(t.Context(), "head", []byte(`{"revision":"`+cat.Revision()+`"}`)); err != nil {
@@ -159,7 +150,7 @@ func TestWhatCanNotBeReadFailsAlone(t *testing.T) {
 	if err := c.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
 		t.Fatal(err)
 	}
-	kv := bucket(t, srv.URL())
+	kv := bucket(t, srv)
 	builder := catalog.NewBuilder()
 	entries, err := cat.Entries()
 	if err != nil {

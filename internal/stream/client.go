@@ -44,14 +44,11 @@ func (c *Conn) FollowClient(ctx context.Context, client record.Client, queues []
 	if client == (record.Client{}) {
 		return errors.New("stream: the jobs of nobody in particular can't be followed")
 	}
-	live := c.Live()
 	if err := c.Ready(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stop := context.AfterFunc(live, func() { cancel(ErrUnavailable) })
-	defer stop()
+	ctx, cancel := c.whileUp(ctx)
+	defer cancel()
 	w := &clientWatch{conn: c, client: client, queues: make([]clientQueue, len(queues)), messages: make(chan *nats.Msg, maxClientStates)}
 	for i, k := range queues {
 		w.queues[i] = clientQueue{key: k, at: after[k]}

@@ -228,14 +228,21 @@ func (c *Conn) disconnected(err error) {
 
 // bound returns ctx limited to d and to the present connected period. The cause says which ended it.
 func (c *Conn) bound(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
-	live := c.Live()
 	ctx, cancelTimeout := context.WithTimeoutCause(ctx, d, ErrUnavailable)
+	ctx, cancel := c.whileUp(ctx)
+	return ctx, func() {
+		cancel()
+		cancelTimeout()
+	}
+}
+
+// whileUp returns ctx limited to the present connected period, whose end has the cause ErrUnavailable.
+func (c *Conn) whileUp(ctx context.Context) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	stop := context.AfterFunc(live, func() { cancel(ErrUnavailable) })
+	stop := context.AfterFunc(c.Live(), func() { cancel(ErrUnavailable) })
 	return ctx, func() {
 		stop()
 		cancel(nil)
-		cancelTimeout()
 	}
 }
 

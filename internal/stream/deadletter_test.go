@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/testkit"
 )
@@ -27,11 +25,7 @@ func TestDeadLettersAreReadInBatches(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	nc, err := nats.Connect(s.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
+	nc := testkit.Client(t, s)
 	spy, err := nc.SubscribeSync("$JS.API.DIRECT.GET.WEIR_D_default_orders")
 	if err != nil {
 		t.Fatal(err)
@@ -101,11 +95,7 @@ func TestPurgeDeadReadsNothing(t *testing.T) {
 	}
 	die(1)
 	die(3)
-	nc, err := nats.Connect(s.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
+	nc := testkit.Client(t, s)
 	reads, err := nc.SubscribeSync("$JS.API.DIRECT.GET.>")
 	if err != nil {
 		t.Fatal(err)

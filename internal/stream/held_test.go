@@ -3,8 +3,6 @@ package stream_test
 import (
 	"testing"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/testkit"
 )
@@ -16,12 +14,7 @@ func TestBlockOfALaterVersionIsHeld(t *testing.T) {
 	c := testkit.Conn(t, srv)
 	q := orders()
 	ensure(t, c, q)
-	nc, err := nats.Connect(srv.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := nc.JetStream()
+	js, err := testkit.Client(t, srv).JetStream()
 	if err != nil {
 		t.Fatal(err)
 	}

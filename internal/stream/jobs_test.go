@@ -232,11 +232,7 @@ func TestWriteThatIsNotDecided(t *testing.T) {
 	s := testkit.NATS(t)
 	c := testkit.Conn(t, s)
 	q := jobQueue()
-	nc, err := nats.Connect(s.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
+	nc := testkit.Client(t, s)
 	refused := []byte(`{"error": {"code": 400, "err_code": 10164, "description": "wrong last sequence"}}`)
 	answer := func(subject string, f func(n int, m *nats.Msg) *nats.Msg) {
 		n := 0
@@ -504,15 +500,7 @@ func TestEpochOutlivesStates(t *testing.T) {
 	c := testkit.Conn(t, s)
 	q := jobQueue()
 	q.Results.MaxAge = time.Second
-	nc, err := nats.Connect(s.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := testkit.JetStream(t, s)
 	former, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
 		Name: "WEIR_J_default_orders", Subjects: []string{"weir.j.default.orders.*.*"}, MaxMsgsPerSubject: 1, MaxAge: time.Second, MaxBytes: q.Results.MaxBytes,
 		Discard: jetstream.DiscardNew, AllowDirect: true, MaxConsumers: 50_000, Duplicates: time.Second,

@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weir-dev/weir/internal/localnats"
@@ -236,15 +235,7 @@ func TestLeasesExpireOverARestart(t *testing.T) {
 func TestLeasesOfFormerVersions(t *testing.T) {
 	t.Parallel() // it waits for a lease to end
 	s := testkit.NATS(t)
-	nc, err := nats.Connect(s.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := testkit.JetStream(t, s)
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
 		Name: "WEIR_LEASES", Subjects: []string{"weir.lease.>"}, MaxMsgsPerSubject: 1, AllowMsgTTL: true,
 	}); err != nil {

@@ -43,14 +43,11 @@ type LeaseState struct {
 //
 // It is a consumer in the memory of one server, as FollowClient's, and like that takes no right but that to make it.
 func (c *Conn) WatchLeases(ctx context.Context, f func(*LeaseState)) error {
-	live := c.Live()
 	if err := c.Ready(); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	stop := context.AfterFunc(live, func() { cancel(ErrUnavailable) })
-	defer stop()
+	ctx, cancel := c.whileUp(ctx)
+	defer cancel()
 	// A subject for each consumer: the server takes only the very subject for somebody who listens.
 	sub, err := c.nc.SubscribeSync(c.nc.NewInbox())
 	if err == nil {

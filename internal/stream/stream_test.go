@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 	"go.uber.org/goleak"
 
@@ -171,15 +170,7 @@ func TestBodyMayBeUsedAgainOnceItsRecordWasAdded(t *testing.T) {
 func TestQueueOfFormerVersionLosesItsAgeLimit(t *testing.T) {
 	s := testkit.NATS(t)
 	c := testkit.Conn(t, s)
-	nc, err := nats.Connect(s.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := testkit.JetStream(t, s)
 	q := orders()
 	former, err := js.CreateStream(t.Context(), jetstream.StreamConfig{
 		Name: "WEIR_Q_default_orders", Subjects: []string{"weir.q.default.orders", "weir.q.default.orders.*"}, MaxBytes: q.MaxBytes, MaxAge: q.MaxAge,
@@ -573,15 +564,7 @@ func TestStatusOfAHalfQueue(t *testing.T) {
 	if err := writer(t, c, q.Key).Append(t.Context(), newRecord(t, "x")); err != nil {
 		t.Fatal(err)
 	}
-	nc, err := nats.Connect(s.URL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
+	js := testkit.JetStream(t, s)
 	if err := errors.Join(js.DeleteConsumer(t.Context(), "WEIR_Q_default_orders", "dispatcher"), js.DeleteStream(t.Context(), "WEIR_R_default_orders")); err != nil {
 		t.Fatal(err)
 	}

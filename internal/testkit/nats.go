@@ -6,6 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
 	"github.com/weir-dev/weir/internal/localnats"
 	"github.com/weir-dev/weir/internal/stream"
 )
@@ -61,4 +64,25 @@ func Eventually(t testing.TB, what string, cond func() bool) {
 			t.Fatalf("waited %s in vain until %s", Patience, what)
 		}
 	}
+}
+
+// Client returns a connection of NATS' own client, as somebody beside the product has it.
+func Client(t testing.TB, s *localnats.Server) *nats.Conn {
+	t.Helper()
+	nc, err := nats.Connect(s.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+// JetStream is Client's JetStream.
+func JetStream(t testing.TB, s *localnats.Server) jetstream.JetStream {
+	t.Helper()
+	js, err := jetstream.New(Client(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return js
 }
