@@ -183,11 +183,11 @@ func (e *batchRun) store(work context.Context) error {
 
 // reschedule stores items for a later attempt, wait after now. A job is by itself.
 func (e *batchRun) reschedule(work context.Context, now time.Time, wait time.Duration, items []*item) error {
-	due := now.Add(wait) // the wait counts: the block is stored anew when it is over
+	due := now.Add(wait)
 	if items[0].rec.Job {
-		return e.m.cfg.Conn.DelayJob(work, e.m.queue, due, items[0].at(due))
+		return e.m.cfg.Conn.DelayJob(work, e.m.queue, due, items[0].at(now))
 	}
-	return e.m.cfg.Conn.Delay(work, e.m.queue, due, records(items, due))
+	return e.m.cfg.Conn.Delay(work, e.m.queue, due, records(items, now))
 }
 
 // exhausted reports whether it, which has just failed, gets no further attempt, and says why in its record's

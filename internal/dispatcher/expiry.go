@@ -39,7 +39,7 @@ func (it *item) expires() bool {
 }
 
 // born is when it was accepted, by the server's clock.
-func (it *item) born() time.Time { return it.block.delivery.Stored.Add(-it.rec.Age) }
+func (it *item) born() time.Time { return it.block.delivery.Since.Add(-it.rec.Age) }
 
 // expire takes what has grown too old out of what waits, and has it dead-lettered, maxExpired records at a time.
 func (s *session) expire(work context.Context) {

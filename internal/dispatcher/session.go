@@ -68,7 +68,7 @@ type item struct {
 // at is the record as it is written again at now, by the server's clock.
 func (it *item) at(now time.Time) record.Record {
 	r := *it.rec
-	r.Age += max(0, now.Sub(it.block.delivery.Stored))
+	r.Age += max(0, now.Sub(it.block.delivery.Since))
 	return r
 }
 

@@ -268,7 +268,8 @@ func TestWriteThatIsNotDecided(t *testing.T) {
 	}
 }
 
-// TestHasten: a record that was rescheduled comes at once, once, and where none is rescheduled there is nothing to do.
+// TestHasten: a record that was rescheduled comes at once, once, no older than it is, and where none is rescheduled there is
+// nothing to do.
 func TestHasten(t *testing.T) {
 	c := testkit.Conn(t, testkit.NATS(t))
 	q := jobQueue()
@@ -294,6 +295,9 @@ func TestHasten(t *testing.T) {
 		case d := <-src.Deliveries():
 			if len(d.Records) != 1 || d.Records[0].ID != r.ID || d.Records[0].Attempts != 1 {
 				t.Errorf("%+v", d.Records)
+			}
+			if age := c.Now().Sub(d.Since) + d.Records[0].Age; age < 0 || age > time.Minute {
+				t.Errorf("a record that was rescheduled for an hour and hastened has the age %s", age)
 			}
 			if err := d.Ack(); err != nil {
 				t.Fatal(err)

@@ -20,22 +20,27 @@ const (
 	headerScheduleTarget = "Nats-Schedule-Target"
 )
 
+// headerSince is when the records of a schedule's message began to wait in it, as RFC 3339. NATS keeps it.
+const headerSince = "Weir-Since"
+
 // The wait between attempts to publish what must not be lost.
 const (
 	publishBackoffMin = 50 * time.Millisecond
 	publishBackoffMax = 2 * time.Second
 )
 
-// Delay stores rs to be delivered at due by the server's clock (Conn.Now), as late as half a second after it. It returns nil once they
-// are durable; until then it tries again, as long as ctx lasts and the connection is there. The caller
+// Delay stores rs, whose ages count until now, to be delivered at due by the server's clock (Conn.Now), as late as half a
+// second after it. It returns nil once they are durable; until then it tries again, as long as ctx lasts and the connection is there. The caller
 // acknowledges the records' block only afterwards.
 func (c *Conn) Delay(ctx context.Context, k catalog.Key, due time.Time, rs []record.Record) error {
-	return c.store(ctx, rs, func(block []byte, id string) *nats.Msg { return scheduled(k, id, due, block) })
+	since := c.Now()
+	return c.store(ctx, rs, func(block []byte, id string) *nats.Msg { return scheduled(k, id, due, since, block) })
 }
 
 // DelayJob is Delay for one record, which Hasten finds by its id. It replaces a delay of the same record.
 func (c *Conn) DelayJob(ctx context.Context, k catalog.Key, due time.Time, r record.Record) error {
-	return c.store(ctx, []record.Record{r}, func(block []byte, _ string) *nats.Msg { return scheduled(k, r.ID.String(), due, block) })
+	since := c.Now()
+	return c.store(ctx, []record.Record{r}, func(block []byte, _ string) *nats.Msg { return scheduled(k, r.ID.String(), due, since, block) })
 }
 
 // Hasten makes a record that DelayJob has rescheduled due at once. That it isn't rescheduled is no error.
@@ -66,7 +71,7 @@ func (c *Conn) hasten(ctx context.Context, k catalog.Key, id record.ID) error {
 	if err != nil {
 		return err
 	}
-	err = c.publish(ctx, scheduled(k, id.String(), AtOnce(), m.data), "", jetstream.WithExpectLastSequencePerSubject(m.seq))
+	err = c.publish(ctx, scheduled(k, id.String(), AtOnce(), waitsSince(m.header, m.stored), m.data), "", jetstream.WithExpectLastSequencePerSubject(m.seq))
 	if errors.Is(err, ErrTooLargeForServer) {
 		return nil // stored when the server took larger messages: it becomes due by itself
 	}
@@ -76,14 +81,25 @@ func (c *Conn) hasten(ctx context.Context, k catalog.Key, id record.ID) error {
 	return err
 }
 
-func scheduled(k catalog.Key, id string, due time.Time, block []byte) *nats.Msg {
+// scheduled is a message that NATS stores anew, and so with another time, when it is due: since says how long its records
+// have been waiting, by the server's clock.
+func scheduled(k catalog.Key, id string, due, since time.Time, block []byte) *nats.Msg {
 	return &nats.Msg{
 		Subject: atSubject(k, id), Data: block,
 		Header: nats.Header{
 			headerSchedule:       {"@at " + due.UTC().Format(time.RFC3339Nano)},
 			headerScheduleTarget: {dueSubject(k)},
+			headerSince:          {since.UTC().Format(time.RFC3339Nano)},
 		},
 	}
+}
+
+// waitsSince is what scheduled was told, or else when the message was stored.
+func waitsSince(h nats.Header, stored time.Time) time.Time {
+	if since, err := time.Parse(time.RFC3339Nano, h.Get(headerSince)); err == nil {
+		return since
+	}
+	return stored
 }
 
 // DeadLetter stores rs, each with its Failure, in the dead-letter queue, like Delay.

@@ -51,7 +51,7 @@ type Delivery struct {
 	Records []record.Record
 	Retry   bool // of the retry stream
 	Seq     uint64
-	Stored  time.Time // when the server stored the block, by its clock (Conn.Now)
+	Since   time.Time // when the block began to wait here, by the server's clock (Conn.Now): the records' ages count until then
 	msg     jetstream.Msg
 }
 
@@ -188,11 +188,11 @@ func (s *Source) delivery(msg jetstream.Msg, retry bool) (*Delivery, error) {
 	rs, err := record.Decode(msg.Data())
 	if err == nil {
 		s.conn.clock.notBefore(meta.Timestamp)
-		return &Delivery{Records: rs, Retry: retry, Seq: meta.Sequence.Stream, Stored: meta.Timestamp, msg: msg}, nil
+		return &Delivery{Records: rs, Retry: retry, Seq: meta.Sequence.Stream, Since: waitsSince(msg.Headers(), meta.Timestamp), msg: msg}, nil
 	}
 	if errors.Is(err, record.ErrUnsupported) {
 		s.complain(meta, err)
-		return nil, s.hold(msg, retry)
+		return nil, s.hold(msg, meta, retry)
 	}
 	s.conn.log.Error("a block can't be read; it goes to the dead-letter queue as it is",
 		"queue", s.queue.String(), "stream", meta.Stream, "sequence", meta.Sequence.Stream, "error", err)
@@ -222,7 +222,7 @@ func (s *Source) complain(meta *jetstream.MsgMetadata, err error) {
 // hold leaves a block in the queue as it is, for a version that can read it. It waits among the retries: in the queue's
 // own stream it would keep the acknowledgement floor down, and what was settled behind it would come again to each
 // owner.
-func (s *Source) hold(msg jetstream.Msg, retry bool) error {
+func (s *Source) hold(msg jetstream.Msg, meta *jetstream.MsgMetadata, retry bool) error {
 	if retry {
 		if err := msg.NakWithDelay(holdDelay); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
 			return err
@@ -230,7 +230,7 @@ func (s *Source) hold(msg jetstream.Msg, retry bool) error {
 		return nil
 	}
 	id := uuid.NewString()
-	if err := s.conn.publishUntil(s.ctx, scheduled(s.queue, id, s.conn.Now().Add(holdDelay), msg.Data()), id); err != nil {
+	if err := s.conn.publishUntil(s.ctx, scheduled(s.queue, id, s.conn.Now().Add(holdDelay), meta.Timestamp, msg.Data()), id); err != nil {
 		return err
 	}
 	if err := msg.Ack(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {

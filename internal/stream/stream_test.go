@@ -258,7 +258,8 @@ func TestDelayedRecordsComeWhenDue(t *testing.T) {
 	ensure(t, c, q)
 	r := newRecord(t, "later")
 	r.Attempts, r.Failure = 1, &record.Failure{Time: time.Now(), Status: 500, Reason: "no"}
-	due := time.Now().Add(600 * time.Millisecond)
+	before := time.Now()
+	due := before.Add(600 * time.Millisecond)
 	if err := c.Delay(t.Context(), q.Key, due, []record.Record{*r}); err != nil {
 		t.Fatal(err)
 	}
@@ -268,6 +269,9 @@ func TestDelayedRecordsComeWhenDue(t *testing.T) {
 	}
 	if !d.Retry || d.Records[0].Attempts != 1 || d.Records[0].Failure.Reason != "no" {
 		t.Errorf("came back as %+v", d.Records[0])
+	}
+	if waited := due.Sub(d.Since); waited < 300*time.Millisecond || d.Since.Before(before.Add(-time.Second)) {
+		t.Errorf("it waits since %s, before it was due, and was rescheduled at %s: its age leaves out how long it waited", waited, before)
 	}
 	if err := d.Ack(); err != nil {
 		t.Fatal(err)
