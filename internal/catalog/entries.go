@@ -1,6 +1,7 @@
 package catalog
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
@@ -47,6 +48,25 @@ type item struct {
 
 func keyOf(kind string, parts ...string) string { return kind + "." + strings.Join(parts, ".") }
 
+// Owner is the resource that an entry is of, of a route its API. It is the zero Owner for a key of an unknown kind.
+type Owner struct {
+	Kind string // "queue", "mapping" or "api"
+	Key
+}
+
+// OwnerOf returns the owner of the entry of key.
+func OwnerOf(key string) Owner {
+	parts := strings.Split(key, ".")
+	if rank(key) < 0 || len(parts) < 3 {
+		return Owner{}
+	}
+	o := Owner{Kind: parts[0], Key: Key{Namespace: parts[1], Name: parts[2]}}
+	if o.Kind == kindRoute {
+		o.Kind = kindAPI
+	}
+	return o
+}
+
 // items calls f with each, until it returns an error.
 func (c *Catalog) items(f func(item) error) error {
 	for i := range c.Queues {
@@ -75,13 +95,18 @@ func (c *Catalog) items(f func(item) error) error {
 	return nil
 }
 
+// value leaves a schema's text as it is: escaped for HTML it could be six times as long.
 func (i item) value() ([]byte, error) {
-	spec, err := json.Marshal(i.spec)
-	if err != nil {
+	var out bytes.Buffer
+	fmt.Fprintf(&out, `{"format":%d,"spec":`, entryFormat)
+	enc := json.NewEncoder(&out)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(i.spec); err != nil {
 		return nil, fmt.Errorf("catalog: entry %s: %w", i.key, err)
 	}
-	out := fmt.Appendf(make([]byte, 0, len(spec)+24), `{"format":%d,"spec":`, entryFormat)
-	return append(append(out, spec...), '}'), nil
+	out.Truncate(out.Len() - 1) // its newline
+	out.WriteByte('}')
+	return out.Bytes(), nil
 }
 
 // Entries returns the catalog as entries.
@@ -100,7 +125,8 @@ type Diff struct {
 	Gone     []string
 }
 
-// Diff returns what makes the builder's entries those of c. What is the same is not encoded anew.
+// Diff returns what makes the builder's entries those of c. What is the same is not encoded anew. Entries of kinds that this
+// version doesn't know are a later version's, and stay.
 func (b *Builder) Diff(c *Catalog) (Diff, error) {
 	d := Diff{Changed: map[string][]byte{}}
 	next := NewBuilder()
@@ -119,8 +145,12 @@ func (b *Builder) Diff(c *Catalog) (Diff, error) {
 		next.add(i.key, sum)
 		return nil
 	})
-	for k := range b.sums {
-		if _, stays := next.sums[k]; !stays {
+	for k, sum := range b.sums {
+		switch _, stays := next.sums[k]; {
+		case stays:
+		case rank(k) < 0:
+			next.add(k, sum)
+		default:
 			d.Gone = append(d.Gone, k)
 		}
 	}
@@ -175,10 +205,14 @@ func NewBuilder() *Builder {
 }
 
 // Set puts an entry in the place of the one of the same key. With an error, which names the key, what could be read of the
-// former one stays in use.
+// former one stays in use. The same value again does nothing.
 func (b *Builder) Set(key string, value []byte) error {
+	sum := sumOf(key, value)
+	if former, ok := b.sums[key]; ok && former == sum {
+		return nil
+	}
 	b.forget(key)
-	b.add(key, sumOf(key, value))
+	b.add(key, sum)
 	var err error
 	switch kind, _, _ := strings.Cut(key, "."); kind {
 	case kindQueue:
@@ -217,6 +251,15 @@ func (b *Builder) Delete(key string) {
 	delete(b.mappings, key)
 	delete(b.apis, key)
 	delete(b.routes, key)
+}
+
+// Keep deletes the entries whose key isn't in keys.
+func (b *Builder) Keep(keys map[string]bool) {
+	for k := range b.sums {
+		if !keys[k] {
+			b.Delete(k)
+		}
+	}
 }
 
 func (b *Builder) add(key string, sum [sha256.Size]byte) {

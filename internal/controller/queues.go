@@ -37,7 +37,7 @@ func (r *reconciler) addFinalizers(ctx context.Context, res *resources) error {
 
 // ensureStreams makes sure of the streams of each queue that changed, or was not looked at for a while, or was
 // last looked at over another connection. It returns those that NATS refuses, which don't hold up the others.
-func (r *reconciler) ensureStreams(ctx context.Context, queues []catalog.Queue) (map[catalog.Key]manifest.Verdict, error) {
+func (r *reconciler) ensureStreams(ctx context.Context, queues []catalog.Queue) (map[manifest.Ref]manifest.Verdict, error) {
 	if live := r.conn.Live(); live != r.live {
 		r.live, r.leases = live, time.Time{}
 		clear(r.ensured)
@@ -52,7 +52,7 @@ func (r *reconciler) ensureStreams(ctx context.Context, queues []catalog.Queue) 
 		}
 		r.leases = now
 	}
-	refusals := map[catalog.Key]manifest.Verdict{}
+	refusals := map[manifest.Ref]manifest.Verdict{}
 	named := make(map[catalog.Key]bool, len(queues))
 	for _, q := range queues {
 		if q.Closed {
@@ -75,7 +75,7 @@ func (r *reconciler) ensureStreams(ctx context.Context, queues []catalog.Queue) 
 		default:
 			delete(r.ensured, q.Key)
 			r.log.Error("a queue's streams can't be made or changed", "queue", q.Key.String(), "error", err)
-			refusals[q.Key] = refusal(q, r.replicas, err)
+			refusals[manifest.QueueRef(q.Key)] = refusal(q, r.replicas, err)
 		}
 	}
 	maps.DeleteFunc(r.ensured, func(k catalog.Key, _ ensuredQueue) bool { return !named[k] })

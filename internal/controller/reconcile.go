@@ -35,6 +35,7 @@ type reconciler struct {
 	live    context.Context              //nolint:containedctx // names the connected period that the rest speaks of
 	leases  time.Time                    // when the stream of leases was made sure of
 	ensured map[catalog.Key]ensuredQueue // queues whose streams were made sure of
+	memory  manifest.Memory
 }
 
 type ensuredQueue struct {
@@ -117,21 +118,39 @@ func (r *reconciler) apply(ctx context.Context, res *resources) (*manifest.Outco
 	if err != nil {
 		return nil, err
 	}
-	out := manifest.Reconcile(res.objects(), former.Catalog, nil)
+	out := r.memory.Reconcile(res.objects(), former.Catalog, nil)
 	refusals, err := r.ensureStreams(ctx, out.Catalog.Queues)
 	if err != nil {
 		return nil, err
 	}
 	if len(refusals) > 0 { // without them, or with what they were before
-		out = manifest.Reconcile(res.objects(), former.Catalog, refusals)
+		out = r.memory.Reconcile(res.objects(), former.Catalog, refusals)
 	}
-	if former.Is(out.Catalog.Revision()) {
-		return out, nil
+	for {
+		err := r.conn.PublishCatalog(ctx, out.Catalog, r.replicas, former)
+		if err == nil {
+			return out, nil
+		}
+		large, ok := errors.AsType[*stream.EntriesTooLargeError](err)
+		if !ok || !refuseLarge(refusals, large) {
+			return nil, err
+		}
+		out = r.memory.Reconcile(res.objects(), former.Catalog, refusals)
 	}
-	if err := r.conn.PublishCatalog(ctx, out.Catalog, r.replicas, former); err != nil {
-		return nil, err
+}
+
+// refuseLarge adds the resources whose entries are too large to refused, and reports whether there are more of them now.
+func refuseLarge(refused map[manifest.Ref]manifest.Verdict, large *stream.EntriesTooLargeError) (more bool) {
+	for _, e := range large.Entries {
+		owner := catalog.OwnerOf(e.Key)
+		ref := manifest.RefOf(owner)
+		if _, known := refused[ref]; known {
+			continue
+		}
+		more = true
+		refused[ref] = manifest.Verdict{Reason: reasonTooLarge, Message: fmt.Sprintf(
+			"The change is not in use; what was there before goes on. Its entry %s takes %d bytes, and a message of NATS holds %d here: "+
+				"make its schema smaller, or raise NATS' max_payload.", e.Key, e.Bytes, large.Limit)}
 	}
-	r.log.Info("catalog published", "revision", out.Catalog.Revision(),
-		"apis", len(out.Catalog.APIs), "queues", len(out.Catalog.Queues), "mappings", len(out.Catalog.Mappings))
-	return out, nil
+	return more
 }

@@ -25,7 +25,7 @@ const (
 	reasonNoRoom          manifest.Reason = "NoRoom"          // NATS has not the storage or the servers
 	reasonStreamRefused   manifest.Reason = "StreamRefused"   // NATS refuses the streams for another reason
 	reasonNATSUnavailable manifest.Reason = "NATSUnavailable" // the change is not in use yet
-	reasonCatalogTooLarge manifest.Reason = "CatalogTooLarge" // the change is not in use
+	reasonTooLarge        manifest.Reason = "TooLarge"        // the change is not in use: it doesn't fit into a message of NATS
 	reasonNotPublished    manifest.Reason = "NotPublished"    // the change is not in use yet, for another reason
 )
 
@@ -96,9 +96,6 @@ func (r *reconciler) reportFailure(ctx context.Context, res *resources, cause er
 		return nil //nolint:nilerr // tried again at once, or by another leader
 	case errors.Is(cause, stream.ErrUnavailable):
 		v = manifest.Verdict{Reason: reasonNATSUnavailable, Message: "NATS can't be reached; the change comes into use when it is back. " + cause.Error()}
-	case errors.Is(cause, stream.ErrCatalogTooLarge):
-		v = manifest.Verdict{Reason: reasonCatalogTooLarge, Message: "A resource is too large for a message of NATS; " +
-			"what was there before goes on. Make its schema smaller, or raise max_payload of NATS. " + cause.Error()}
 	}
 	var objs []withStatus
 	for i := range res.apis {

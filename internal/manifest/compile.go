@@ -38,6 +38,8 @@ func compile(objs *Objects, opts Options) (*Bundle, Errors) {
 		objs:     objs,
 		services: map[catalog.Key]*knativeService{},
 		queues:   map[catalog.Key]catalog.Queue{},
+
+		checkSchema: v1alpha1.CheckSchema,
 	}
 	// What is referred to comes before what refers to it.
 	c.servicesAndQueues()
@@ -67,6 +69,10 @@ type compiler struct {
 	findings map[Ref]Errors
 	// admitted says that Knative has accepted the Services already: they are a cluster's.
 	admitted bool
+	// refused are what can't be had for another reason than a mistake.
+	refused map[Ref]Verdict
+	// checkSchema says of a schema what its author must change.
+	checkSchema v1alpha1.SchemaCheck
 	// unusable are the queues that have mistakes, or can't be had, and no earlier version.
 	unusable []catalog.Key
 
@@ -173,7 +179,7 @@ func (c *compiler) apis() {
 		}
 		a.Default()
 		s := &subject{kindAPI, catalog.Key{Namespace: a.Namespace, Name: a.Name}, r.Source}
-		c.invalid(s, a.Validate())
+		c.invalid(s, a.ValidateWith(c.checkSchema))
 		if first, ok := seen[s.key]; ok {
 			// Its routes would collide with their own doubles: one message is enough.
 			c.twice(s, first)
@@ -197,7 +203,7 @@ func (c *compiler) collisions(s *subject, a *v1alpha1.API, table *routeTable) {
 	if c.excluded(s) {
 		return
 	}
-	before := len(table.order)
+	before := len(table.routes)
 	for i := range a.Spec.Routes {
 		c.collision(s, routePath(i), &a.Spec.Routes[i], table)
 	}
@@ -208,7 +214,13 @@ func (c *compiler) collisions(s *subject, a *v1alpha1.API, table *routeTable) {
 
 // excluded reports whether the others are to go on as if s were not there.
 func (c *compiler) excluded(s *subject) bool {
-	return c.findings != nil && len(c.findings[s.ref()]) > 0
+	return c.findings != nil && c.faulty(s.ref())
+}
+
+// faulty reports whether an object can't be used as it is.
+func (c *compiler) faulty(ref Ref) bool {
+	_, refused := c.refused[ref]
+	return refused || len(c.findings[ref]) > 0
 }
 
 func (c *compiler) collision(s *subject, path string, r *v1alpha1.Route, table *routeTable) {

@@ -2,7 +2,9 @@ package manifest
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -45,6 +47,11 @@ func QueueRef(k catalog.Key) Ref { return Ref{kindQueue, k} }
 // MappingRef names an EventSourceMapping.
 func MappingRef(k catalog.Key) Ref { return Ref{kindMapping, k} }
 
+// RefOf names the object that entries of the catalog are of.
+func RefOf(o catalog.Owner) Ref {
+	return Ref{map[string]string{"api": kindAPI, "queue": kindQueue, "mapping": kindMapping}[o.Kind], o.Key}
+}
+
 // Reason says in one word why an object is not ready. Reasons are part of the API: people select by them.
 type Reason string
 
@@ -70,22 +77,25 @@ type Outcome struct {
 	Verdicts map[Ref]Verdict // of the objects that are not ready
 }
 
+// Memory makes a reconciliation cheaper that follows another: a schema that was found good, or not, is not compiled
+// again. The zero value knows nothing. It is for one reconciliation after the other.
+type Memory struct {
+	schemas map[[sha256.Size]byte]error // of the objects last seen
+}
+
 // Reconcile compiles a cluster's objects. Unlike [Compile] it always gives a catalog: an object with mistakes does
 // not hold up the others, and where former, the catalog that is published now, has an earlier version of it, that
-// one stays in use, as far as it gets on with the rest. refused are queues that can't be had for another reason than
+// one stays in use, as far as it gets on with the rest. refused are objects that can't be had for another reason than
 // their own text; they are treated likewise.
 //
 // Of two objects that exclude each other the one wins whose claim is published already, whatever is applied later by
 // whom; of two newcomers the older one.
 //
 // It fills in defaults in objs themselves.
-func Reconcile(objs *Objects, former *catalog.Catalog, refused map[catalog.Key]Verdict) *Outcome {
-	slices.SortStableFunc(objs.APIs, func(a, b Resource[v1alpha1.API]) int {
-		return cmp.Or(newClaims(a.Object, former)-newClaims(b.Object, former), olderFirst(a, b))
-	})
-	slices.SortStableFunc(objs.Mappings, func(a, b Resource[v1alpha1.EventSourceMapping]) int {
-		return cmp.Or(newClaim(a.Object, former)-newClaim(b.Object, former), olderFirst(a, b))
-	})
+func (m *Memory) Reconcile(objs *Objects, former *catalog.Catalog, refused map[Ref]Verdict) *Outcome {
+	before := newPublished(former)
+	sortOnce(objs.APIs, func(r Resource[v1alpha1.API]) int { return before.newClaims(r.Object) })
+	sortOnce(objs.Mappings, func(r Resource[v1alpha1.EventSourceMapping]) int { return before.newClaim(r.Object) })
 	services := make(map[catalog.Key]*servingv1.Service, len(objs.Services))
 	for _, r := range objs.Services {
 		services[catalog.Key{Namespace: r.Object.Namespace, Name: r.Object.Name}] = r.Object
@@ -95,8 +105,9 @@ func Reconcile(objs *Objects, former *catalog.Catalog, refused map[catalog.Key]V
 		compiler: compiler{
 			opts: opts.withDefaults(), objs: objs, admitted: true, findings: map[Ref]Errors{},
 			services: map[catalog.Key]*knativeService{}, queues: map[catalog.Key]catalog.Queue{},
+			refused: refused, checkSchema: m.check(),
 		},
-		former: former, refused: refused, live: services, verdicts: map[Ref]Verdict{},
+		former: before, live: services, verdicts: map[Ref]Verdict{},
 	}
 	r.servicesAndQueues()
 	r.mendQueues()
@@ -112,8 +123,7 @@ func Reconcile(objs *Objects, former *catalog.Catalog, refused map[catalog.Key]V
 type reconciler struct {
 	compiler
 
-	former   *catalog.Catalog
-	refused  map[catalog.Key]Verdict
+	former   published
 	live     map[catalog.Key]*servingv1.Service
 	verdicts map[Ref]Verdict
 }
@@ -122,16 +132,15 @@ type reconciler struct {
 // to it is told so.
 func (r *reconciler) mendQueues() {
 	for k, q := range r.queues {
-		if _, refused := r.refused[k]; !refused && len(r.findings[QueueRef(k)]) == 0 {
+		if !r.faulty(QueueRef(k)) {
 			continue
 		}
-		i := slices.IndexFunc(r.former.Queues, func(f catalog.Queue) bool { return f.Key == k })
-		if i < 0 {
+		earlier, ok := r.former.queues[k]
+		if !ok {
 			delete(r.queues, k)
 			r.unusable = append(r.unusable, k)
 			continue
 		}
-		earlier := r.former.Queues[i]
 		earlier.Closed = q.Closed
 		r.queues[k] = earlier
 	}
@@ -139,25 +148,25 @@ func (r *reconciler) mendQueues() {
 
 // mendAPIs keeps of an earlier version the routes that still have their queue and collide with no valid one.
 func (r *reconciler) mendAPIs() {
-	table := newRouteTable()
-	var good []catalog.API
-	var bad []catalog.Key
+	var good, bad []catalog.API
 	for _, a := range r.out.APIs {
-		if len(r.findings[APIRef(a.Key)]) > 0 {
-			bad = append(bad, a.Key)
-			continue
+		if !r.faulty(APIRef(a.Key)) {
+			good = append(good, a)
+		} else if earlier, ok := r.former.apis[a.Key]; ok {
+			bad = append(bad, earlier)
 		}
+	}
+	if len(bad) == 0 {
+		r.out.APIs = good
+		return
+	}
+	table := newRouteTable()
+	for _, a := range good {
 		for _, route := range a.Routes {
 			_ = table.add(route.Method, route.Path, "") // valid ones don't collide
 		}
-		good = append(good, a)
 	}
-	for _, k := range bad {
-		i := slices.IndexFunc(r.former.APIs, func(f catalog.API) bool { return f.Key == k })
-		if i < 0 {
-			continue
-		}
-		earlier := r.former.APIs[i]
+	for _, earlier := range bad {
 		earlier.Routes = slices.DeleteFunc(slices.Clone(earlier.Routes), func(route catalog.Route) bool {
 			for _, target := range []*catalog.QueueTarget{route.Queue, route.Job} {
 				if target == nil {
@@ -182,7 +191,7 @@ func (r *reconciler) mendMappings() {
 	var bad []catalog.Key
 	drained := map[catalog.Key]bool{}
 	for _, m := range r.out.Mappings {
-		if len(r.findings[MappingRef(m.Key)]) > 0 {
+		if r.faulty(MappingRef(m.Key)) {
 			bad = append(bad, m.Key)
 			continue
 		}
@@ -190,11 +199,10 @@ func (r *reconciler) mendMappings() {
 		good = append(good, m)
 	}
 	for _, k := range bad {
-		i := slices.IndexFunc(r.former.Mappings, func(f catalog.Mapping) bool { return f.Key == k })
-		if i < 0 {
+		earlier, there := r.former.mappings[k]
+		if !there {
 			continue
 		}
-		earlier := r.former.Mappings[i]
 		if _, ok := r.queues[earlier.Queue]; ok && !drained[earlier.Queue] {
 			drained[earlier.Queue] = true
 			good = append(good, earlier)
@@ -205,9 +213,7 @@ func (r *reconciler) mendMappings() {
 
 // judge says of each object that is not ready why.
 func (r *reconciler) judge() {
-	for k, v := range r.refused {
-		r.verdicts[QueueRef(k)] = v
-	}
+	maps.Copy(r.verdicts, r.refused)
 	for ref, errs := range r.findings {
 		r.verdicts[ref] = Verdict{Invalid, sentences(errs.sorted())}
 	}
@@ -282,15 +288,43 @@ func sentences(errs Errors) string {
 	return strings.Join(lines, "\n")
 }
 
+// published is a catalog by its keys.
+type published struct {
+	apis     map[catalog.Key]catalog.API
+	claims   map[catalog.Key]map[string]bool // of each API: the patterns of its routes
+	queues   map[catalog.Key]catalog.Queue
+	mappings map[catalog.Key]catalog.Mapping
+}
+
+func newPublished(cat *catalog.Catalog) published {
+	p := published{
+		apis: make(map[catalog.Key]catalog.API, len(cat.APIs)), claims: make(map[catalog.Key]map[string]bool, len(cat.APIs)),
+		queues: make(map[catalog.Key]catalog.Queue, len(cat.Queues)), mappings: make(map[catalog.Key]catalog.Mapping, len(cat.Mappings)),
+	}
+	for _, a := range cat.APIs {
+		claims := make(map[string]bool, len(a.Routes))
+		for i := range a.Routes {
+			claims[a.Routes[i].Method+" "+a.Routes[i].Path] = true
+		}
+		p.apis[a.Key], p.claims[a.Key] = a, claims
+	}
+	for _, q := range cat.Queues {
+		p.queues[q.Key] = q
+	}
+	for _, m := range cat.Mappings {
+		p.mappings[m.Key] = m
+	}
+	return p
+}
+
 // newClaims is 0 for an API that claims no other paths than its published version does, else 1.
-func newClaims(a *v1alpha1.API, former *catalog.Catalog) int {
-	i := slices.IndexFunc(former.APIs, func(f catalog.API) bool { return f.Namespace == a.Namespace && f.Name == a.Name })
-	if i < 0 {
+func (p *published) newClaims(a *v1alpha1.API) int {
+	claims, ok := p.claims[catalog.Key{Namespace: a.Namespace, Name: a.Name}]
+	if !ok {
 		return 1
 	}
-	for j := range a.Spec.Routes {
-		m := &a.Spec.Routes[j].Match
-		if !slices.ContainsFunc(former.APIs[i].Routes, func(f catalog.Route) bool { return f.Method == m.Method && f.Path == m.Path }) {
+	for i := range a.Spec.Routes {
+		if m := &a.Spec.Routes[i].Match; !claims[m.Method+" "+m.Path] {
 			return 1
 		}
 	}
@@ -298,13 +332,42 @@ func newClaims(a *v1alpha1.API, former *catalog.Catalog) int {
 }
 
 // newClaim is 0 for a mapping that drains the queue that its published version does, else 1.
-func newClaim(m *v1alpha1.EventSourceMapping, former *catalog.Catalog) int {
-	if slices.ContainsFunc(former.Mappings, func(f catalog.Mapping) bool {
-		return f.Namespace == m.Namespace && f.Name == m.Name && f.Queue.Name == m.Spec.Queue
-	}) {
+func (p *published) newClaim(m *v1alpha1.EventSourceMapping) int {
+	if f, ok := p.mappings[catalog.Key{Namespace: m.Namespace, Name: m.Name}]; ok && f.Queue.Name == m.Spec.Queue {
 		return 0
 	}
 	return 1
+}
+
+// check returns a check of schemas that knows what the one before it has found, and remembers what it finds.
+func (m *Memory) check() v1alpha1.SchemaCheck {
+	before := m.schemas
+	m.schemas = make(map[[sha256.Size]byte]error, len(before))
+	return func(source []byte) error {
+		sum := sha256.Sum256(source)
+		err, known := m.schemas[sum]
+		if !known {
+			if err, known = before[sum]; !known {
+				err = v1alpha1.CheckSchema(source)
+			}
+			m.schemas[sum] = err
+		}
+		return err
+	}
+}
+
+// sortOnce sorts by rank, which is worked out once for each, then olderFirst.
+func sortOnce[T any, P interface {
+	*T
+	metav1.Object
+}](rs []Resource[T], rank func(Resource[T]) int) {
+	ranks := make(map[*T]int, len(rs))
+	for _, r := range rs {
+		ranks[r.Object] = rank(r)
+	}
+	slices.SortStableFunc(rs, func(a, b Resource[T]) int {
+		return cmp.Or(ranks[a.Object]-ranks[b.Object], olderFirst[T, P](a, b))
+	})
 }
 
 // olderFirst orders objects of one kind by age, then by name: two of one second, or of a test without a clock.

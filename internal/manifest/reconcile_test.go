@@ -98,7 +98,7 @@ func paths(cat *catalog.Catalog) []string {
 }
 
 func TestReconcileGood(t *testing.T) {
-	out := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 0, "/orders")), &catalog.Catalog{}, nil)
+	out := new(Memory).Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 0, "/orders")), &catalog.Catalog{}, nil)
 	if len(out.Verdicts) > 0 {
 		t.Errorf("verdicts: %v", out.Verdicts)
 	}
@@ -113,7 +113,7 @@ func TestReconcileGood(t *testing.T) {
 // TestReconcileBadOnesDontHoldUpOthers: a mapping to nothing is explained, everything else works.
 func TestReconcileBadOnesDontHoldUpOthers(t *testing.T) {
 	stray := strings.NewReplacer("name: orders, n", "name: stray, n", "queue: orders", "queue: order").Replace(clusterMapping)
-	out := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterMapping, stray, clusterAPI("shop", 0, "/orders")), &catalog.Catalog{}, nil)
+	out := new(Memory).Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterMapping, stray, clusterAPI("shop", 0, "/orders")), &catalog.Catalog{}, nil)
 	wantVerdict(t, out, MappingRef(inDefault("stray")), Invalid, `spec.queue: there is no Queue "order" in namespace default; did you mean "orders"?`)
 	if len(out.Verdicts) != 1 || len(out.Catalog.Mappings) != 1 || len(out.Catalog.APIs) != 1 {
 		t.Errorf("got %v and %+v", out.Verdicts, out.Catalog)
@@ -122,11 +122,11 @@ func TestReconcileBadOnesDontHoldUpOthers(t *testing.T) {
 
 // TestReconcileKeepsTheLastValidVersion of each kind, through any number of reconciliations.
 func TestReconcileKeepsTheLastValidVersion(t *testing.T) {
-	good := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 0, "/orders")), &catalog.Catalog{}, nil).Catalog
+	good := new(Memory).Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 0, "/orders")), &catalog.Catalog{}, nil).Catalog
 	bad := clusterObjects(t, clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 0, "/{"))
 	bad.Queues[0].Object.Spec.MaxAge = &metav1.Duration{Duration: time.Second}
 	bad.Mappings[0].Object.Spec.Timeout = &metav1.Duration{Duration: 2 * time.Minute}
-	out := Reconcile(bad, good, nil)
+	out := new(Memory).Reconcile(bad, good, nil)
 	wantVerdict(t, out, APIRef(inDefault("shop")), Invalid, "spec.routes[0].match.path: ")
 	wantVerdict(t, out, QueueRef(inDefault("orders")), Invalid, "spec.maxAge: ")
 	wantVerdict(t, out, MappingRef(inDefault("orders")), Invalid, "spec.timeout: 2m is longer than timeoutSeconds of Service writer, 1m: Knative would end the call first; set it to at most 1m")
@@ -139,7 +139,7 @@ func TestReconcileKeepsTheLastValidVersion(t *testing.T) {
 func TestReconcileLeavesOutWhatWasNeverValid(t *testing.T) {
 	objs := clusterObjects(t, clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 0, "/orders"))
 	objs.Queues[0].Object.Spec.MaxAge = &metav1.Duration{Duration: time.Second}
-	out := Reconcile(objs, &catalog.Catalog{}, nil)
+	out := new(Memory).Reconcile(objs, &catalog.Catalog{}, nil)
 	const part = `Queue "orders" is not in use: its own status says why`
 	wantVerdict(t, out, APIRef(inDefault("shop")), Invalid, part)
 	wantVerdict(t, out, MappingRef(inDefault("orders")), Invalid, part)
@@ -157,7 +157,7 @@ func TestReconcileTheOlderWins(t *testing.T) {
 			slices.Reverse(objs.APIs)
 			slices.Reverse(objs.Mappings)
 		}
-		out := Reconcile(objs, &catalog.Catalog{}, nil)
+		out := new(Memory).Reconcile(objs, &catalog.Catalog{}, nil)
 		wantVerdict(t, out, APIRef(inDefault("young")), Invalid, "POST /orders has the method and path of route create of API default/old; change")
 		wantVerdict(t, out, MappingRef(inDefault("zweite")), Invalid, "queue orders is already drained by EventSourceMapping orders")
 		if got := paths(out.Catalog); !slices.Equal(got, []string{"old/orders"}) || len(out.Catalog.Mappings) != 1 {
@@ -168,8 +168,8 @@ func TestReconcileTheOlderWins(t *testing.T) {
 
 // TestReconcileEarlierVersionGivesWay: what an invalid API held once doesn't stand in the way of a valid one.
 func TestReconcileEarlierVersionGivesWay(t *testing.T) {
-	good := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterAPI("shop", 60, "/orders")), &catalog.Catalog{}, nil).Catalog
-	out := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterAPI("shop", 60, "/{"), clusterAPI("other", 0, "/orders")), good, nil)
+	good := new(Memory).Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterAPI("shop", 60, "/orders")), &catalog.Catalog{}, nil).Catalog
+	out := new(Memory).Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterAPI("shop", 60, "/{"), clusterAPI("other", 0, "/orders")), good, nil)
 	if got := paths(out.Catalog); !slices.Equal(got, []string{"other/orders"}) {
 		t.Errorf("routes: %v", got)
 	}
@@ -178,17 +178,17 @@ func TestReconcileEarlierVersionGivesWay(t *testing.T) {
 
 func TestReconcileQueueGoesAway(t *testing.T) {
 	all := []string{clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 0, "/orders")}
-	good := Reconcile(clusterObjects(t, all...), &catalog.Catalog{}, nil).Catalog
+	good := new(Memory).Reconcile(clusterObjects(t, all...), &catalog.Catalog{}, nil).Catalog
 
 	deleting := clusterObjects(t, all...)
 	deleting.Queues[0].Object.DeletionTimestamp = &metav1.Time{Time: time.Unix(1_800_000_000, 0)}
-	out := Reconcile(deleting, good, nil)
+	out := new(Memory).Reconcile(deleting, good, nil)
 	wantVerdict(t, out, APIRef(inDefault("shop")), QueueDeleting, "Queue orders is being deleted: route create answers 503")
 	if !out.Catalog.Queues[0].Closed || len(out.Catalog.Mappings) != 1 || len(out.Catalog.APIs) != 1 {
 		t.Errorf("a queue that is deleted is closed, drained on, and known to the gateway: %+v", out.Catalog)
 	}
 
-	out = Reconcile(clusterObjects(t, clusterService, clusterMapping, clusterAPI("shop", 0, "/orders")), out.Catalog, nil)
+	out = new(Memory).Reconcile(clusterObjects(t, clusterService, clusterMapping, clusterAPI("shop", 0, "/orders")), out.Catalog, nil)
 	if c := out.Catalog; len(c.APIs)+len(c.Queues)+len(c.Mappings) != 0 {
 		t.Errorf("without the queue nothing of it is left: %+v", c)
 	}
@@ -207,7 +207,7 @@ func TestReconcileFunctionNotReady(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			head, _, _ := strings.Cut(clusterService, "status:")
-			out := Reconcile(clusterObjects(t, head+"status:\n  "+c.status+"\n", clusterQueue, clusterMapping), &catalog.Catalog{}, nil)
+			out := new(Memory).Reconcile(clusterObjects(t, head+"status:\n  "+c.status+"\n", clusterQueue, clusterMapping), &catalog.Catalog{}, nil)
 			if len(out.Catalog.Mappings) != 1 {
 				t.Errorf("the mapping is in use all the same: %+v", out.Catalog)
 			}
@@ -232,7 +232,7 @@ func TestReconcileTrustsTheCluster(t *testing.T) {
 	if _, err := Compile(clusterObjects(t, flagged, clusterQueue, clusterMapping), Options{}); err == nil {
 		t.Error("a file with it is refused")
 	}
-	if out := Reconcile(clusterObjects(t, flagged, clusterQueue, clusterMapping), &catalog.Catalog{}, nil); len(out.Verdicts) > 0 {
+	if out := new(Memory).Reconcile(clusterObjects(t, flagged, clusterQueue, clusterMapping), &catalog.Catalog{}, nil); len(out.Verdicts) > 0 {
 		t.Errorf("got %v", out.Verdicts)
 	}
 }
@@ -241,9 +241,9 @@ func TestReconcileTrustsTheCluster(t *testing.T) {
 // would be written for ever.
 func TestReconcileIsStable(t *testing.T) {
 	docs := []string{clusterService, clusterQueue, clusterMapping, clusterAPI("a", 1, "/orders"), clusterAPI("b", 1, "/{x}"), clusterAPI("c", 1, "/{y}")}
-	first := Reconcile(clusterObjects(t, docs...), &catalog.Catalog{}, nil)
+	first := new(Memory).Reconcile(clusterObjects(t, docs...), &catalog.Catalog{}, nil)
 	for range 50 {
-		again := Reconcile(clusterObjects(t, docs...), first.Catalog, nil)
+		again := new(Memory).Reconcile(clusterObjects(t, docs...), first.Catalog, nil)
 		if again.Catalog.Revision() != first.Catalog.Revision() || fmt.Sprint(again.Verdicts) != fmt.Sprint(first.Verdicts) {
 			t.Fatalf("first %v\nthen %v", first.Verdicts, again.Verdicts)
 		}
@@ -256,7 +256,7 @@ func TestReconcileWhatIsInvalidClaimsNothing(t *testing.T) {
 	wrongAPI := strings.Replace(clusterAPI("old", 60, "/orders"), "queue: {name: orders}", "queue: {name: order}", 1)
 	twoRoutes := clusterAPI("older", 90, "/first") + "  - {name: bad, match: {method: POST, path: /second}, queue: {name: nothing}}\n"
 	wrongMapping := strings.NewReplacer("name: orders, n", "name: a-first, n", "name: writer", "name: writre").Replace(clusterMapping)
-	out := Reconcile(clusterObjects(t, clusterService, clusterQueue, wrongMapping, clusterMapping, wrongAPI, twoRoutes,
+	out := new(Memory).Reconcile(clusterObjects(t, clusterService, clusterQueue, wrongMapping, clusterMapping, wrongAPI, twoRoutes,
 		clusterAPI("young", 1, "/orders"), clusterAPI("younger", 0, "/first")), &catalog.Catalog{}, nil)
 	if got := paths(out.Catalog); !slices.Equal(got, []string{"young/orders", "younger/first"}) {
 		t.Errorf("routes: %v", got)
@@ -277,7 +277,7 @@ func TestReconcileWhatIsInvalidClaimsNothing(t *testing.T) {
 // TestReconcileACollisionIsTakenBackWhole: an API that collides with its second route has not taken its first.
 func TestReconcileACollisionIsTakenBackWhole(t *testing.T) {
 	collides := clusterAPI("second", 30, "/free") + "  - {name: taken, match: {method: POST, path: /orders}, queue: {name: orders}}\n"
-	out := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterAPI("first", 60, "/orders"), collides, clusterAPI("third", 0, "/free")), &catalog.Catalog{}, nil)
+	out := new(Memory).Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterAPI("first", 60, "/orders"), collides, clusterAPI("third", 0, "/free")), &catalog.Catalog{}, nil)
 	if got := paths(out.Catalog); !slices.Equal(got, []string{"first/orders", "third/free"}) {
 		t.Errorf("routes: %v", got)
 	}
@@ -286,9 +286,9 @@ func TestReconcileACollisionIsTakenBackWhole(t *testing.T) {
 // TestReconcileWhatIsServedWins: an older API, or mapping, that claims later what another has gets nothing.
 func TestReconcileWhatIsServedWins(t *testing.T) {
 	second := strings.NewReplacer("name: orders, n", "name: a-thief, n").Replace(clusterMapping)
-	good := Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterMapping, clusterAPI("old", 60, "/mine"), clusterAPI("young", 1, "/orders")), &catalog.Catalog{}, nil).Catalog
+	good := new(Memory).Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterMapping, clusterAPI("old", 60, "/mine"), clusterAPI("young", 1, "/orders")), &catalog.Catalog{}, nil).Catalog
 	thief := clusterAPI("old", 60, "/mine") + "  - {name: more, match: {method: POST, path: /orders}, queue: {name: orders}}\n"
-	out := Reconcile(clusterObjects(t, clusterService, clusterQueue, second, clusterMapping, thief, clusterAPI("young", 1, "/orders")), good, nil)
+	out := new(Memory).Reconcile(clusterObjects(t, clusterService, clusterQueue, second, clusterMapping, thief, clusterAPI("young", 1, "/orders")), good, nil)
 	wantVerdict(t, out, APIRef(inDefault("old")), Invalid, "has the method and path of route create of API default/young")
 	wantVerdict(t, out, MappingRef(inDefault("a-thief")), Invalid, "already drained by EventSourceMapping orders")
 	if out.Catalog.Revision() != good.Revision() {
@@ -299,8 +299,8 @@ func TestReconcileWhatIsServedWins(t *testing.T) {
 // TestReconcileRefusedQueue: a queue that NATS refuses is left out, or stays what it was; what needs it says so.
 func TestReconcileRefusedQueue(t *testing.T) {
 	docs := []string{clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 0, "/orders")}
-	refused := map[catalog.Key]Verdict{inDefault("orders"): {Reason: "NoRoom", Message: "no room"}}
-	out := Reconcile(clusterObjects(t, docs...), &catalog.Catalog{}, refused)
+	refused := map[Ref]Verdict{QueueRef(inDefault("orders")): {Reason: "NoRoom", Message: "no room"}}
+	out := new(Memory).Reconcile(clusterObjects(t, docs...), &catalog.Catalog{}, refused)
 	wantVerdict(t, out, QueueRef(inDefault("orders")), "NoRoom", "no room")
 	wantVerdict(t, out, APIRef(inDefault("shop")), Invalid, `Queue "orders" is not in use: its own status says why`)
 	wantVerdict(t, out, MappingRef(inDefault("orders")), Invalid, `Queue "orders" is not in use`)
@@ -308,12 +308,33 @@ func TestReconcileRefusedQueue(t *testing.T) {
 		t.Errorf("got %+v", c)
 	}
 
-	good := Reconcile(clusterObjects(t, docs...), &catalog.Catalog{}, nil).Catalog
+	good := new(Memory).Reconcile(clusterObjects(t, docs...), &catalog.Catalog{}, nil).Catalog
 	larger := clusterObjects(t, docs...)
 	larger.Queues[0].Object.Spec.MaxAge = &metav1.Duration{Duration: 200 * time.Hour}
-	out = Reconcile(larger, good, refused)
+	out = new(Memory).Reconcile(larger, good, refused)
 	wantVerdict(t, out, QueueRef(inDefault("orders")), "NoRoom", "no room")
 	if len(out.Verdicts) != 1 || out.Catalog.Revision() != good.Revision() {
+		t.Errorf("got %v and %+v", out.Verdicts, out.Catalog)
+	}
+}
+
+// TestReconcileRefusedAPI: an API, or a mapping, that can't be published stays what it was, or is left out; nothing else is
+// touched.
+func TestReconcileRefusedAPI(t *testing.T) {
+	docs := []string{clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 60, "/orders"), clusterAPI("other", 0, "/other")}
+	refused := map[Ref]Verdict{
+		APIRef(inDefault("shop")): {Reason: "TooLarge", Message: "too large"}, MappingRef(inDefault("orders")): {Reason: "TooLarge", Message: "too large"},
+	}
+	first := new(Memory).Reconcile(clusterObjects(t, docs...), &catalog.Catalog{}, refused)
+	if c := first.Catalog; len(c.APIs) != 1 || c.APIs[0].Name != "other" || len(c.Mappings) != 0 || len(c.Queues) != 1 {
+		t.Errorf("got %+v", c)
+	}
+	good := new(Memory).Reconcile(clusterObjects(t, docs...), &catalog.Catalog{}, nil).Catalog
+	docs[3] = clusterAPI("shop", 60, "/changed")
+	out := new(Memory).Reconcile(clusterObjects(t, docs...), good, refused)
+	wantVerdict(t, out, APIRef(inDefault("shop")), "TooLarge", "too large")
+	wantVerdict(t, out, MappingRef(inDefault("orders")), "TooLarge", "too large")
+	if len(out.Verdicts) != 2 || out.Catalog.Revision() != good.Revision() {
 		t.Errorf("got %v and %+v", out.Verdicts, out.Catalog)
 	}
 }

@@ -3,54 +3,169 @@ package manifest
 import (
 	"fmt"
 	"net/http"
+	"net/url"
+	"slices"
 	"strings"
 )
 
-// routeTable finds routes that collide, by the rules that the gateway matches with: ServeMux's own.
+// routeTable finds routes that collide, by the rules that the gateway matches with: ServeMux's own. It asks a mux of
+// only two patterns, for those that an index finds may match the same paths: a mux of all of them names any one that
+// collides, takes nothing back, and compares each pattern that ends with "{rest...}" with each other one.
 type routeTable struct {
-	mux    *http.ServeMux
-	routes map[string]string // pattern: where it was registered first, for people
-	order  []string          // the patterns, as they came
+	routes    []tableRoute
+	byPattern map[string]int
+	index     map[segment][]int // of routes, ascending
 }
 
+type tableRoute struct {
+	pattern  string
+	method   string
+	segments []segment
+	where    string // it was registered, for people
+}
+
+// segment is one of a path, at its place.
+type segment struct {
+	place int
+	kind  segmentKind
+	text  string // of a literal
+}
+
+type segmentKind uint8
+
+const (
+	literal  segmentKind = iota
+	wildcard             // one segment, whatever it is
+	rest                 // all that follow, if any
+)
+
 func newRouteTable() *routeTable {
-	return &routeTable{mux: http.NewServeMux(), routes: map[string]string{}}
+	return &routeTable{byPattern: map[string]int{}, index: map[segment][]int{}}
 }
 
 // add registers a route, or says which other route it collides with and why. A method or path that is
-// no pattern at all is not its concern.
+// no pattern at all is not its concern. Of several that it collides with it names the first that came: a status that is
+// written again and again must not change.
 func (t *routeTable) add(method, path, where string) (collision string) {
 	pattern := method + " " + path
-	if first, ok := t.routes[pattern]; ok {
-		return fmt.Sprintf("has the method and path of %s", first)
+	if first, ok := t.byPattern[pattern]; ok {
+		return fmt.Sprintf("has the method and path of %s", t.routes[first].where)
 	}
-	if register(t.mux, pattern) == "" {
-		t.routes[pattern] = where
-		t.order = append(t.order, pattern)
-		return ""
+	if register(http.NewServeMux(), pattern) != "" {
+		return "" // not a pattern: API.Validate says so
 	}
-	// The mux names any of those that collide; the first that came is the same one each time, which a status that is
-	// written again and again needs.
-	for _, other := range t.order {
+	r := tableRoute{pattern, method, segmentsOf(path), where}
+	for _, i := range t.candidates(r.segments) {
+		other := &t.routes[i]
+		if !r.mayMeet(other) {
+			continue
+		}
 		two := http.NewServeMux()
-		_ = register(two, other)
+		_ = register(two, other.pattern)
 		if msg := register(two, pattern); msg != "" {
-			return t.explain(msg)
+			return explain(msg, other.where)
 		}
 	}
-	return "" // not a pattern: API.Validate says so
+	t.byPattern[pattern] = len(t.routes)
+	for _, s := range r.segments {
+		t.index[s] = append(t.index[s], len(t.routes))
+	}
+	t.routes = append(t.routes, r)
+	return ""
 }
 
-// forget takes back what came after the first n patterns. A mux can't, so there is a new one.
+// segmentsOf reads a path as ServeMux does.
+func segmentsOf(path string) []segment {
+	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
+	out := make([]segment, len(parts))
+	for i, p := range parts {
+		s := segment{place: i}
+		switch last := i == len(parts)-1; {
+		case p == "" && last, strings.HasPrefix(p, "{") && strings.HasSuffix(p, "...}"):
+			s.kind = rest
+		case p == "{$}":
+			s.text = "/" // no other literal has one
+		case strings.HasPrefix(p, "{"):
+			s.kind = wildcard
+		default:
+			s.text = p
+			if plain, err := url.PathUnescape(p); err == nil {
+				s.text = plain
+			}
+		}
+		out[i] = s
+	}
+	return out
+}
+
+// candidates are the routes, ascending, that may match a path that segments match: by the one of its literals that
+// leaves the fewest.
+func (t *routeTable) candidates(segments []segment) []int {
+	var best [][]int
+	fewest := len(t.routes) + 1
+	var rests [][]int
+	for i, s := range segments {
+		rests = append(rests, t.index[segment{place: i, kind: rest}])
+		if s.kind != literal {
+			continue
+		}
+		lists := append(slices.Clone(rests), t.index[s], t.index[segment{place: i, kind: wildcard}])
+		n := 0
+		for _, l := range lists {
+			n += len(l)
+		}
+		if n < fewest {
+			best, fewest = lists, n
+		}
+	}
+	if best == nil {
+		all := make([]int, len(t.routes))
+		for i := range all {
+			all[i] = i
+		}
+		return all
+	}
+	out := slices.Concat(best...)
+	slices.Sort(out)
+	return out
+}
+
+// mayMeet reports whether there may be a request that both match.
+func (r *tableRoute) mayMeet(o *tableRoute) bool {
+	head := func(a, b string) bool { return a == http.MethodGet && b == http.MethodHead } // GET is HEAD too
+	if r.method != o.method && !head(r.method, o.method) && !head(o.method, r.method) {
+		return false
+	}
+	for i := range min(len(r.segments), len(o.segments)) {
+		a, b := &r.segments[i], &o.segments[i]
+		switch {
+		case a.kind == rest || b.kind == rest:
+			return true
+		case a.kind == literal && b.kind == literal && a.text != b.text:
+			return false
+		}
+	}
+	longer := r.segments
+	if len(o.segments) > len(longer) {
+		longer = o.segments
+	}
+	n := min(len(r.segments), len(o.segments))
+	return len(longer) == n || longer[n].kind == rest
+}
+
+// forget takes back what came after the first n routes.
 func (t *routeTable) forget(n int) {
-	for _, pattern := range t.order[n:] {
-		delete(t.routes, pattern)
+	for i := len(t.routes) - 1; i >= n; i-- {
+		r := &t.routes[i]
+		delete(t.byPattern, r.pattern)
+		for _, s := range r.segments {
+			t.index[s] = t.index[s][:len(t.index[s])-1] // it is the last one
+			if len(t.index[s]) == 0 {
+				delete(t.index, s)
+			}
+		}
 	}
-	t.order = t.order[:n]
-	t.mux = http.NewServeMux()
-	for _, pattern := range t.order {
-		_ = register(t.mux, pattern) // it did not collide before
-	}
+	t.routes = t.routes[:n]
 }
 
 // register returns what the mux has against pattern.
@@ -70,16 +185,10 @@ func register(mux *http.ServeMux, pattern string) (msg string) {
 //	A matches the same requests as B
 //
 // and names lines of this program, not of the user's files.
-func (t *routeTable) explain(msg string) string {
-	head, reason, ok := strings.Cut(msg, "):\n")
+func explain(msg, where string) string {
+	_, reason, ok := strings.Cut(msg, "):\n")
 	if !ok {
 		return "" // not a pattern: API.Validate says so
-	}
-	_, other, _ := strings.Cut(head, `conflicts with pattern "`)
-	other, _, _ = strings.Cut(other, `" (registered at`)
-	where := t.routes[other]
-	if where == "" {
-		where = "another route"
 	}
 	return fmt.Sprintf("collides with %s: %s", where, strings.TrimSuffix(strings.Join(strings.Fields(reason), " "), "."))
 }

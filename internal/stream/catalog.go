@@ -39,13 +39,39 @@ const (
 	markerTTL = time.Hour
 )
 
-// The ways in which a catalog can't be published.
-var (
-	// ErrCatalogTooLarge means that an entry doesn't fit into one message.
-	ErrCatalogTooLarge = errors.New("stream: an entry of the catalog is too large for a message of NATS")
-	// ErrCatalogChanged means that another has published since the catalog was read.
-	ErrCatalogChanged = errors.New("stream: the catalog was changed by another")
-)
+// ErrCatalogChanged means that another has published since the catalog was read.
+var ErrCatalogChanged = errors.New("stream: the catalog was changed by another")
+
+// EntriesTooLargeError means that nothing of a catalog was published, because some of its entries fit into no message.
+type EntriesTooLargeError struct {
+	Limit   int          // bytes that an entry may have
+	Entries []LargeEntry // by their keys; at least one
+}
+
+// LargeEntry is an entry that is too large.
+type LargeEntry struct {
+	Key   string
+	Bytes int
+}
+
+// Error names the first of them.
+func (e *EntriesTooLargeError) Error() string {
+	return fmt.Sprintf("stream: the catalog's entry %s, one of %d, is too large for a message of NATS: %d bytes, of %d", e.Entries[0].Key, len(e.Entries), e.Entries[0].Bytes, e.Limit)
+}
+
+// tooLarge returns an EntriesTooLargeError, if some of entries are.
+func (c *Conn) tooLarge(entries map[string][]byte) error {
+	e := &EntriesTooLargeError{Limit: c.Room(DefaultMaxPayload)}
+	for _, k := range slices.Sorted(maps.Keys(entries)) {
+		if n := len(entries[k]); n > e.Limit {
+			e.Entries = append(e.Entries, LargeEntry{k, n})
+		}
+	}
+	if len(e.Entries) == 0 {
+		return nil
+	}
+	return e
+}
 
 // head is the value of the entry that says which set is whole.
 type head struct {
@@ -63,11 +89,6 @@ type PublishedCatalog struct {
 // None reports that no catalog was published yet.
 func (p *PublishedCatalog) None() bool { return p.at[catalogHead] == 0 }
 
-// Is reports whether the published catalog is whole, and has this revision.
-func (p *PublishedCatalog) Is(revision string) bool {
-	return !p.None() && p.head == revision && p.entries.Revision() == revision
-}
-
 // Catalog reads the published catalog, as far as it was written.
 func (c *Conn) Catalog(ctx context.Context) (*PublishedCatalog, error) {
 	ctx, cancel := c.bound(ctx, catalogTimeout)
@@ -84,25 +105,21 @@ func (c *Conn) Catalog(ctx context.Context) (*PublishedCatalog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the catalog: %w", c.apiError(ctx, err))
 	}
-	defer func() { _ = w.Stop() }()
+	defer stopWatcher(w)
 	for {
-		select {
-		case e, ok := <-w.Updates():
-			if !ok {
-				return nil, ErrUnavailable
+		e, err := nextUpdate(ctx, w)
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("read the catalog: %w", err)
+		case e == nil: // that was all
+			if !p.None() {
+				p.Catalog = p.entries.Catalog()
 			}
-			if e == nil { // that was all
-				if !p.None() {
-					p.Catalog = p.entries.Catalog()
-				}
-				return p, nil
-			}
-			p.at[e.Key()] = e.Revision()
-			if !c.readEntry(p.entries, e) {
-				p.head = c.readHead(e)
-			}
-		case <-ctx.Done():
-			return nil, fmt.Errorf("read the catalog: %w", context.Cause(ctx))
+			return p, nil
+		}
+		p.at[e.Key()] = e.Revision()
+		if !c.readEntry(p.entries, e) {
+			p.head = c.readHead(e)
 		}
 	}
 }
@@ -132,7 +149,7 @@ func (c *Conn) readHead(e jetstream.KeyValueEntry) string {
 }
 
 // PublishCatalog makes cat the one that the data plane works by, in place of former; nil: of whatever is there. It writes
-// what differs. It returns ErrCatalogChanged when former is not the published one any more.
+// what differs. It returns ErrCatalogChanged when former is not the published one any more, and EntriesTooLargeError.
 func (c *Conn) PublishCatalog(ctx context.Context, cat *catalog.Catalog, replicas int, former *PublishedCatalog) error {
 	ctx, cancel := c.bound(ctx, catalogTimeout)
 	defer cancel()
@@ -151,10 +168,11 @@ func (c *Conn) PublishCatalog(ctx context.Context, cat *catalog.Catalog, replica
 	if err != nil {
 		return err
 	}
-	for k, v := range diff.Changed { // before anything is written
-		if room := c.Room(DefaultMaxPayload); len(v) > room {
-			return fmt.Errorf("%w: %s has %d bytes, of %d", ErrCatalogTooLarge, k, len(v), room)
-		}
+	if len(diff.Changed)+len(diff.Gone) == 0 && !former.None() && former.head == diff.Revision {
+		return nil
+	}
+	if err := c.tooLarge(diff.Changed); err != nil {
+		return err
 	}
 	value, err := json.Marshal(head{diff.Revision})
 	if err != nil {
@@ -167,7 +185,12 @@ func (c *Conn) PublishCatalog(ctx context.Context, cat *catalog.Catalog, replica
 	if err != nil {
 		return fmt.Errorf("publish the catalog: %w", c.apiError(ctx, err))
 	}
-	return c.writeEntries(ctx, diff, former)
+	if err := c.writeEntries(ctx, diff, former); err != nil {
+		return err
+	}
+	c.log.Info("catalog published", "revision", diff.Revision, "changed", len(diff.Changed), "gone", len(diff.Gone),
+		"apis", len(cat.APIs), "queues", len(cat.Queues), "mappings", len(cat.Mappings))
+	return nil
 }
 
 // writeEntries writes what differs from former: what is referred to before what refers to it, then deletes the other way
@@ -214,107 +237,67 @@ func (c *Conn) writeEntries(ctx context.Context, diff catalog.Diff, former *Publ
 }
 
 // WatchCatalog calls use with the published catalog and with every later one until ctx ends. A bucket
-// that is not there yet, or NATS being away, only delays it. Changes that come together are one.
+// that is not there yet, or NATS being away, only delays it. Changes that come together are one. An entry that can't be
+// read stays what it was, also when NATS was away meanwhile.
 func (c *Conn) WatchCatalog(ctx context.Context, use func(*catalog.Catalog)) error {
-	used := ""
-	return c.watchBucket(ctx, catalogBucket, func(w jetstream.KeyWatcher, live context.Context) error {
-		return c.followCatalog(ctx, live, w, func(b *catalog.Builder) {
-			if revision := b.Revision(); revision != used { // of a new connection it is the same, as a rule
-				used = revision
-				use(b.Catalog())
-			}
-		})
-	})
+	w := &catalogWatch{conn: c, use: use, entries: catalog.NewBuilder()}
+	c.watchBucket(ctx, catalogBucket, w.follow)
+	return nil
 }
 
-// followCatalog calls use whenever the entries are those that the head names.
-func (c *Conn) followCatalog(ctx, live context.Context, w jetstream.KeyWatcher, use func(*catalog.Builder)) error {
-	b, whole := catalog.NewBuilder(), "" // the revision of the head
-	all := false                         // that was there when the watch began
+// catalogWatch is one WatchCatalog.
+type catalogWatch struct {
+	conn    *Conn
+	use     func(*catalog.Catalog)
+	entries *catalog.Builder // over all connected periods
+	used    string           // revision
+}
+
+// follow uses the entries whenever they are those that the head names.
+func (w *catalogWatch) follow(ctx context.Context, kw jetstream.KeyWatcher) error {
+	whole := ""                // the revision of the head; empty: none was published yet
+	there := map[string]bool{} // keys, until the watch has told all that there is
 	patience := time.NewTimer(catalogPatience)
 	patience.Stop()
 	defer patience.Stop()
 	for {
 		select {
-		case e, ok := <-w.Updates():
+		case e, ok := <-kw.Updates():
 			switch {
 			case !ok:
 				return ErrUnavailable
 			case e == nil:
-				all = true
-			case !c.readEntry(b, e):
-				whole = c.readHead(e)
+				if whole != "" { // else it is a bucket that was made anew: what is in use stays until a catalog is published there
+					w.entries.Keep(there)
+				}
+				there = nil
+			case w.conn.readEntry(w.entries, e):
+				if there != nil {
+					there[e.Key()] = true
+				}
+			default:
+				whole = w.conn.readHead(e)
 			}
 			switch {
-			case !all || whole == "": // none was published yet
-			case b.Revision() == whole:
+			case there != nil || whole == "":
+			case w.entries.Revision() == whole:
 				patience.Stop()
-				use(b)
+				w.flush()
 			default:
 				patience.Reset(catalogPatience)
 			}
 		case <-patience.C:
-			c.log.Warn("a change of the catalog is not complete; what there is of it is used", "revision", whole, "present", b.Revision())
-			use(b)
-		case <-live.Done():
-			return ErrUnavailable
+			w.conn.log.Warn("a change of the catalog is not complete; what there is of it is used", "revision", whole, "present", w.entries.Revision())
+			w.flush()
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 	}
 }
 
-// watchKey calls use with the value of a key and with every later one until ctx ends.
-func (c *Conn) watchKey(ctx context.Context, bucket, key string, use func(jetstream.KeyValueEntry)) error {
-	return c.watchBucket(ctx, bucket, func(w jetstream.KeyWatcher, live context.Context) error {
-		for {
-			select {
-			case e, ok := <-w.Updates():
-				if !ok {
-					return ErrUnavailable
-				}
-				if e != nil && e.Key() == key && e.Operation() == jetstream.KeyValuePut { // nil: the end of the initial values
-					use(e)
-				}
-			case <-live.Done():
-				return ErrUnavailable
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-		}
-	})
-}
-
-// watchBucket watches all keys of a bucket, as often as the watch breaks, until ctx ends. live ends with the connected
-// period.
-func (c *Conn) watchBucket(ctx context.Context, bucket string, watch func(w jetstream.KeyWatcher, live context.Context) error) error {
-	for ctx.Err() == nil {
-		if err := c.watchOnce(ctx, bucket, watch); err != nil && ctx.Err() == nil {
-			c.log.Warn("a bucket of NATS can't be watched", "bucket", bucket, "retry", watchRetry, "error", err)
-		}
-		select {
-		case <-time.After(watchRetry):
-		case <-ctx.Done():
-		}
+func (w *catalogWatch) flush() {
+	if revision := w.entries.Revision(); revision != w.used { // of a new connection it is the same, as a rule
+		w.used = revision
+		w.use(w.entries.Catalog())
 	}
-	return nil
-}
-
-func (c *Conn) watchOnce(ctx context.Context, bucket string, watch func(w jetstream.KeyWatcher, live context.Context) error) error {
-	if err := c.WaitUp(ctx); err != nil {
-		return err
-	}
-	live := c.Live()
-	actx, cancel := c.bound(ctx, apiTimeout)
-	defer cancel()
-	kv, err := c.js.KeyValue(actx, bucket)
-	if err != nil {
-		return err
-	}
-	w, err := kv.WatchAll(ctx)
-	if err != nil {
-		return fmt.Errorf("watch: %w", err)
-	}
-	defer func() { _ = w.Stop() }()
-	return watch(w, live)
 }

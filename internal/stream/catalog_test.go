@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -85,7 +87,7 @@ func TestCatalogChangesByEntries(t *testing.T) {
 		{"a route", func() { cat.APIs[3].Routes[7].MaxBodyBytes = 7 }, 2},
 		{"a new queue", func() { cat.Queues = append(cat.Queues, catalog.Queue{Key: key("more")}) }, 2},
 		{"an API that goes", func() { cat.APIs = cat.APIs[:9] }, 202},
-		{"nothing", func() {}, 1},
+		{"nothing", func() {}, 0},
 	} {
 		what, before := step.what, messages(t, kv)
 		step.change()
@@ -178,10 +180,117 @@ func TestWhatCanNotBeReadFailsAlone(t *testing.T) {
 	}
 }
 
-func TestAnEntryTooLarge(t *testing.T) {
-	c := testkit.Conn(t, testkit.NATS(t))
-	err := c.PublishCatalog(t.Context(), routes(1, 1, 2<<20), 1, nil)
-	if !errors.Is(err, stream.ErrCatalogTooLarge) {
-		t.Errorf("got %v", err)
+// TestFormerVersionsOutliveAConnection: what was in use of an entry that can't be read stays so when NATS was away, and what
+// went meanwhile is gone.
+func TestFormerVersionsOutliveAConnection(t *testing.T) {
+	cfg := localnats.Config{Dir: t.TempDir(), Token: "secret"}
+	srv := testkit.NATSIn(t, cfg)
+	cfg.Port = srv.Port()
+	c, reader := testkit.Conn(t, srv), testkit.Conn(t, srv)
+	cat := routes(1, 3, 10)
+	if err := c.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	got := watch(t, reader)
+	<-got
+	kv := bucket(t, srv)
+	publish := func(change func(entries map[string][]byte)) {
+		t.Helper()
+		entries, err := cat.Entries()
+		if err != nil {
+			t.Fatal(err)
+		}
+		change(entries)
+		builder := catalog.NewBuilder()
+		for k, v := range entries {
+			_ = builder.Set(k, v)
+			if _, err := kv.Put(t.Context(), k, v); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := kv.Put(t.Context(), "head", []byte(`{"revision":"`+builder.Revision()+`"}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	later := func(entries map[string][]byte) { entries["route.default.api-0.r-1"] = []byte(`{"format":2,"spec":{}}`) }
+	publish(later)
+	if next := <-got; len(next.APIs[0].Routes) != 3 {
+		t.Fatalf("%d routes are left", len(next.APIs[0].Routes))
+	}
+	live := reader.Live()
+	srv.Stop()
+	<-live.Done()
+	srv = testkit.NATSIn(t, cfg)
+	kv = bucket(t, srv)
+	if err := kv.Delete(t.Context(), "route.default.api-0.r-0"); err != nil {
+		t.Fatal(err)
+	}
+	cat.APIs[0].Routes = cat.APIs[0].Routes[1:]
+	publish(later)
+	next := <-got
+	if routes := next.APIs[0].Routes; len(routes) != 2 || routes[0].Name != "r-1" || routes[0].Path != "/0/1" {
+		t.Errorf("routes are %+v", routes)
+	}
+}
+
+// TestEntriesTooLarge: all of them are named and nothing is written, so that whoever publishes can do without them.
+func TestEntriesTooLarge(t *testing.T) {
+	srv := testkit.NATS(t)
+	c := testkit.Conn(t, srv)
+	cat := routes(1, 1, 10)
+	if err := c.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	kv := bucket(t, srv)
+	before := messages(t, kv)
+	err := c.PublishCatalog(t.Context(), routes(2, 2, 2<<20), 1, nil)
+	large, ok := errors.AsType[*stream.EntriesTooLargeError](err)
+	if !ok {
+		t.Fatalf("got %v", err)
+	}
+	var keys []string
+	for _, e := range large.Entries {
+		if keys = append(keys, e.Key); e.Bytes < 2<<20 || large.Limit > 1<<20 {
+			t.Errorf("%+v, of %d", e, large.Limit)
+		}
+	}
+	if want := []string{"route.default.api-0.r-0", "route.default.api-0.r-1", "route.default.api-1.r-0", "route.default.api-1.r-1"}; !slices.Equal(keys, want) {
+		t.Errorf("too large are %v, want %v", keys, want)
+	}
+	if n := messages(t, kv); n != before {
+		t.Errorf("%d messages were written", n-before)
+	}
+	// A schema's text takes the room that its author sees, whatever is in it.
+	cat.APIs[0].Routes[0].Schema = json.RawMessage(`{"title":"` + strings.Repeat("<&>", 300<<10) + `"}`)
+	if err := c.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
+		t.Errorf("a schema of 900 KiB: %v", err)
+	}
+}
+
+// TestALaterVersionsEntriesStay: a controller that doesn't know a kind of entry publishes beside it and leaves it there.
+func TestALaterVersionsEntriesStay(t *testing.T) {
+	srv := testkit.NATS(t)
+	c := testkit.Conn(t, srv)
+	cat := routes(1, 1, 10)
+	if err := c.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	kv := bucket(t, srv)
+	if _, err := kv.Put(t.Context(), "statemachine.default.x", []byte(`{"format":1,"spec":{}}`)); err != nil {
+		t.Fatal(err)
+	}
+	cat.APIs[0].Routes[0].MaxBodyBytes = 77
+	if err := c.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kv.Get(t.Context(), "statemachine.default.x"); err != nil {
+		t.Errorf("it is gone: %v", err)
+	}
+	if got := <-watch(t, testkit.Conn(t, srv)); got.APIs[0].Routes[0].MaxBodyBytes != 77 {
+		t.Errorf("readers have %+v", got)
+	}
+	before := messages(t, kv)
+	if err := c.PublishCatalog(t.Context(), cat, 1, nil); err != nil || messages(t, kv) != before {
+		t.Errorf("the same again writes %d messages, %v", messages(t, kv)-before, err)
 	}
 }

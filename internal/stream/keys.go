@@ -58,7 +58,7 @@ func (c *Conn) EnsureKeys(ctx context.Context, replicas int, now time.Time) erro
 
 // WatchKeys calls use with the signing keys and whenever they change, until ctx ends, like WatchCatalog.
 func (c *Conn) WatchKeys(ctx context.Context, use func(sign.Ring)) error {
-	return c.watchKey(ctx, keysBucket, keysKey, func(e jetstream.KeyValueEntry) {
+	c.watchKey(ctx, keysBucket, keysKey, func(e jetstream.KeyValueEntry) {
 		var ring sign.Ring
 		if err := json.Unmarshal(e.Value(), &ring); err != nil {
 			c.log.Error("the signing keys can't be read; the last good ones stay", "revision", e.Revision(), "error", err)
@@ -66,4 +66,5 @@ func (c *Conn) WatchKeys(ctx context.Context, use func(sign.Ring)) error {
 		}
 		use(ring)
 	})
+	return nil
 }
