@@ -205,7 +205,8 @@ func NewBuilder() *Builder {
 }
 
 // Set puts an entry in the place of the one of the same key. With an error, which names the key, what could be read of the
-// former one stays in use. The same value again does nothing.
+// former one stays in use; a route that has none is known by its method and path, and has no target. The same value again
+// does nothing.
 func (b *Builder) Set(key string, value []byte) error {
 	sum := sumOf(key, value)
 	if former, ok := b.sums[key]; ok && former == sum {
@@ -222,9 +223,24 @@ func (b *Builder) Set(key string, value []byte) error {
 	case kindAPI:
 		err = set(b.apis, key, value)
 	case kindRoute:
-		err = set(b.routes, key, value)
+		if err = set(b.routes, key, value); err != nil && b.routes[key] == nil {
+			if r := placeOf(value); r != nil {
+				b.routes[key] = r
+			}
+		}
 	}
 	return err
+}
+
+// placeOf returns what a route's entry says in every format; nil: this one doesn't.
+func placeOf(value []byte) *Route {
+	var e struct {
+		Spec struct{ Name, Method, Path string } `json:"spec"`
+	}
+	if err := json.Unmarshal(value, &e); err != nil || e.Spec.Name == "" || e.Spec.Method == "" || e.Spec.Path == "" {
+		return nil
+	}
+	return &Route{Name: e.Spec.Name, Method: e.Spec.Method, Path: e.Spec.Path}
 }
 
 func set[T any](of map[string]*T, key string, value []byte) error {

@@ -113,6 +113,13 @@ func TestAnEntryThatCanNotBeReadKeepsItsFormerVersion(t *testing.T) {
 			t.Errorf("after %q: %+v, revision %s", bad, c.Queues, b.Revision())
 		}
 	}
+	later := []byte(`{"format":2,"spec":{"name":"new","method":"PUT","path":"/new","maxBodyBytes":"1Mi","target":7}}`)
+	if err := b.Set("route.default.shop.new", later); err == nil {
+		t.Error("a route of a later format is taken")
+	}
+	if r := b.Catalog().APIs[0].Routes[0]; !reflect.DeepEqual(r, catalog.Route{Name: "new", Method: "PUT", Path: "/new"}) {
+		t.Errorf("it is %+v: it can't be told from one that is not there", r)
+	}
 	if err := b.Set("later.default.x", []byte("anything")); err != nil {
 		t.Error(err)
 	}

@@ -262,12 +262,14 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	h, pattern := t.mux.Handler(r)
-	switch route, ok := h.(*route); {
-	case ok && !route.wildcards:
+	switch route, h, pattern := t.match(r); {
+	case route != nil:
+		if route.wildcards {
+			t.matcher.mux.ServeHTTP(w, r) // tells r what they match
+		}
 		route.serve(w, r)
-	case pattern != "": // a route that asks what its wildcards match, or a redirect to the clean form of the path
-		t.mux.ServeHTTP(w, r)
+	case pattern != "": // a redirect to the clean form of the path
+		h.ServeHTTP(w, r)
 	default:
 		refuse(w, r, noRoute(h, r))
 	}

@@ -40,5 +40,3 @@ type route struct {
 	own      jobapi.Route // toOwn
 }
 
-// ServeHTTP is for the table's mux.
-func (r *route) ServeHTTP(w http.ResponseWriter, req *http.Request) { r.serve(w, req) }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/weir-dev/weir/internal/catalog"
@@ -13,7 +14,8 @@ import (
 // table is a catalog made ready for serving. It is immutable.
 type table struct {
 	revision string
-	mux      *http.ServeMux
+	matcher  *matcher
+	places   []*route                 // by their places in the matcher
 	routes   map[string]*route        // by source
 	buckets  map[string]*bucket       // by scope
 	queues   map[catalog.Key]struct{} // that routes write to
@@ -24,13 +26,17 @@ type table struct {
 // The caller holds mu.
 func (g *Gateway) newTable(cat *catalog.Catalog, former *table) *table {
 	t := &table{
-		revision: cat.Revision(), mux: http.NewServeMux(),
-		routes: map[string]*route{}, buckets: map[string]*bucket{}, queues: map[catalog.Key]struct{}{},
+		revision: cat.Revision(),
+		routes:   map[string]*route{}, buckets: map[string]*bucket{}, queues: map[catalog.Key]struct{}{},
 	}
 	queues := make(map[catalog.Key]*catalog.Queue, len(cat.Queues))
 	for i := range cat.Queues {
 		queues[cat.Queues[i].Key] = &cat.Queues[i]
 	}
+	if former == nil {
+		former = &table{}
+	}
+	var patterns []string
 	for _, a := range cat.APIs {
 		scope := "/apis/" + a.Namespace + "/" + a.Name
 		api := t.bucket(former, scope, a.Name, a.Throttle)
@@ -40,31 +46,34 @@ func (g *Gateway) newTable(cat *catalog.Catalog, former *table) *table {
 			r := g.newRoute(source, spec, former)
 			r.api, r.bucket = api, t.bucket(former, source, spec.Name, spec.Throttle)
 			r.aim(t, queues)
-			if r.kind == toNothing {
-				g.cfg.Log.Error("a route can't be served", "route", source, "reason", r.unserved)
-			}
 			t.routes[source] = r
-			if err := handle(t.mux, spec.Method+" "+spec.Path, r); err != nil {
-				g.cfg.Log.Error("a route can't be served: its path is another's, or none", "route", source, "error", err)
-			}
+			t.places = append(t.places, r)
+			patterns = append(patterns, spec.Method+" "+spec.Path)
 		}
+	}
+	if t.matcher = former.matcher; t.matcher == nil || !slices.Equal(t.matcher.patterns, patterns) {
+		t.matcher = newMatcher(patterns, func(at int, err error) {
+			g.cfg.Log.Error("a route can't be served: its path is another's, or none", "route", t.places[at].source, "error", err)
+		})
 	}
 	return t
 }
 
 // newRoute compiles a route, or takes over what was compiled of the same one before.
 func (g *Gateway) newRoute(source string, spec *catalog.Route, former *table) *route {
-	if former != nil {
-		if f := former.routes[source]; f != nil && reflect.DeepEqual(f.spec, *spec) && f.kind != toNothing {
-			r := *f
-			r.queue, r.maxAge, r.writer = catalog.Key{}, 0, nil
-			return &r
-		}
+	f := former.routes[source]
+	if f != nil && reflect.DeepEqual(f.spec, *spec) && f.kind != toNothing {
+		r := *f
+		r.queue, r.maxAge, r.writer = catalog.Key{}, 0, nil
+		return &r
 	}
 	limit := spec.MaxBodyBytes
 	r := &route{g: g, spec: *spec, source: source, maxBody: func(*http.Request) int64 { return limit }}
 	if err := r.compile(); err != nil {
 		r.kind, r.unserved = toNothing, err.Error()
+		if f == nil || f.unserved != r.unserved { // else it was said before
+			g.cfg.Log.Error("a route can't be served", "route", source, "reason", r.unserved)
+		}
 	}
 	return r
 }
@@ -113,6 +122,39 @@ func (r *route) aim(t *table, queues map[catalog.Key]*catalog.Queue) {
 	t.queues[r.queue] = struct{}{}
 }
 
+// matcher finds the place of a request among patterns. It does not know what is there, so that it lasts as long as the
+// patterns do: one of ten thousand takes a tenth of a second to make, or some seconds if all end with "{rest...}".
+type matcher struct {
+	mux      *http.ServeMux
+	patterns []string
+}
+
+// place is that of a route in its table. As a handler it only marks what the mux has found.
+type place int
+
+// ServeHTTP does nothing: the mux has set what the pattern's wildcards match.
+func (place) ServeHTTP(http.ResponseWriter, *http.Request) {}
+
+// newMatcher leaves out what collides with one before it, or is no pattern, and tells left of it.
+func newMatcher(patterns []string, left func(at int, err error)) *matcher {
+	m := &matcher{mux: http.NewServeMux(), patterns: patterns}
+	for i, pattern := range patterns {
+		if err := handle(m.mux, pattern, place(i)); err != nil {
+			left(i, err)
+		}
+	}
+	return m
+}
+
+// match returns the route of r; nil: it has none, and h answers it, by a redirect if pattern is not empty.
+func (t *table) match(r *http.Request) (route *route, h http.Handler, pattern string) {
+	h, pattern = t.matcher.mux.Handler(r)
+	if p, ok := h.(place); ok {
+		return t.places[p], h, pattern
+	}
+	return nil, h, pattern
+}
+
 // handle registers a pattern. The mux panics on one that collides with another, or is none.
 func handle(mux *http.ServeMux, pattern string, h http.Handler) (err error) {
 	defer func() {
@@ -128,10 +170,7 @@ func (t *table) bucket(former *table, scope, name string, spec *catalog.Throttle
 	if spec == nil {
 		return nil
 	}
-	var f *bucket
-	if former != nil {
-		f = former.buckets[scope]
-	}
+	f := former.buckets[scope]
 	b := f
 	switch {
 	case f == nil:

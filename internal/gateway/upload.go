@@ -111,11 +111,7 @@ func (t *table) find(method, path string) *route {
 	if err != nil || probe.URL.Host != "" {
 		return nil
 	}
-	h, _ := t.mux.Handler(probe)
-	r, ok := h.(*route)
-	if !ok {
-		return nil
-	}
+	r, _, _ := t.match(probe)
 	return r
 }
 
