@@ -1,7 +1,6 @@
 package dispatcher_test
 
 import (
-	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -101,24 +100,7 @@ func TestExpiryWaitsForRoom(t *testing.T) {
 	log := &said{Handler: testkit.Log(t).Handler(), times: map[string]int{}}
 	conn := sayingConn(t, log)
 	w := newWorld(t, conn, func(call) answer { return answer{status: 503} }, nil)
-	w.queue.MaxBytes = 64 << 10
-	if err := conn.EnsureQueue(t.Context(), w.queue, 1); err != nil {
-		t.Fatal(err)
-	}
-	fill := func(n int) error {
-		id, err := record.NewID()
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-		defer cancel()
-		return conn.DeadLetter(ctx, w.queue.Key, []record.Record{{ID: id, Time: time.Now(), Body: dense(n), Failure: &record.Failure{Reason: "filler"}}})
-	}
-	for _, n := range []int{30 << 10, 30 << 10} {
-		if err := fill(n); err != nil {
-			t.Fatal(err)
-		}
-	}
+	w.fillDead()
 	w.put(string(dense(16 << 10)))
 	d, _ := w.start("a", time.Second)
 	w.with(d, time.Second, w.spec)
@@ -131,6 +113,60 @@ func TestExpiryWaitsForRoom(t *testing.T) {
 		t.Fatal(err)
 	}
 	testkit.Eventually(t, "it is a dead letter", func() bool { return len(w.dead()) == 1 })
+	w.settled()
+}
+
+// fillDead makes a queue whose dead-letter queue has room for no more than 4 KiB.
+func (w *world) fillDead() {
+	w.t.Helper()
+	w.queue.MaxBytes = 64 << 10
+	if err := w.conn.EnsureQueue(w.t.Context(), w.queue, 1); err != nil {
+		w.t.Fatal(err)
+	}
+	for range 2 {
+		id, err := record.NewID()
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		filler := record.Record{ID: id, Time: time.Now(), Body: dense(30 << 10), Failure: &record.Failure{Reason: "filler"}}
+		if err := w.conn.DeadLetter(w.t.Context(), w.queue.Key, []record.Record{filler}); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// TestExpiredJobWithoutItsDeadLetter: a job that is said to have expired, and is no dead letter yet when its dispatcher
+// stops, becomes one after all.
+func TestExpiredJobWithoutItsDeadLetter(t *testing.T) {
+	log := &said{Handler: testkit.Log(t).Handler(), times: map[string]int{}}
+	conn := sayingConn(t, log)
+	w := newWorld(t, conn, func(call) answer { return answer{status: 503} }, nil)
+	w.queue.Jobs, w.queue.Results = true, catalog.Results{MaxAge: time.Hour, MaxBytes: 16 << 20}
+	w.fillDead()
+	rid, err := record.NewID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &record.Record{ID: rid, Time: time.Now(), Job: true, Source: "/apis/default/test/put", Body: dense(16 << 10)}
+	if err := w.writer.Append(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	d, stop := w.start("a", time.Second)
+	w.with(d, time.Second, w.spec)
+	testkit.Eventually(t, "its dead letter finds no room", func() bool { return log.count("publishing again") > 1 })
+	if s, _, err := job.Get(t.Context(), conn, job.NewID(w.queue.Key, r, r.Time), time.Hour, time.Now()); err != nil || s.Status != job.Expired {
+		t.Errorf("it is %+v, %v", s, err)
+	}
+	stop()
+	if _, err := conn.PurgeDead(t.Context(), w.queue.Key); err != nil {
+		t.Fatal(err)
+	}
+	d, _ = w.start("b", time.Second)
+	w.with(d, time.Second, w.spec)
+	testkit.Eventually(t, "it is a dead letter", func() bool { return len(w.dead()) == 1 })
+	for _, dead := range w.dead() {
+		w.expired(dead)
+	}
 	w.settled()
 }
 

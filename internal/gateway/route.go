@@ -39,4 +39,3 @@ type route struct {
 	unserved string       // toNothing: why
 	own      jobapi.Route // toOwn
 }
-
