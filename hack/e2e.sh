@@ -18,6 +18,8 @@ cd "$root"
 # Another one each time: nodes keep what they have pulled.
 tag=${E2E_TAG:-e2e-$(date +%s)}
 mains=(./test/e2e/loader ./test/e2e/slowwriter)
+# The version after this one, for the rolling update.
+next=(--tag "$tag-next" --tags weirnext --services gateway,dispatcher --out bin/images-next)
 flags=(-test.v -test.timeout=45m "$@")
 
 hack/tools/kube/install.sh
@@ -29,6 +31,7 @@ if [[ -n "${E2E_KUBECONFIG:-}" ]]; then
   export E2E_KUBECONFIG
   : "${E2E_IMAGES:?say where the images are pushed to and pulled from, such as registry.example.com/weir}"
   go run ./hack/images --repo "$E2E_IMAGES" --tag "$tag" --push "${mains[@]}"
+  go run ./hack/images --repo "$E2E_IMAGES" --push "${next[@]}"
   cd test/e2e
   exec env E2E_IMAGES="$E2E_IMAGES" E2E_TAG="$tag" "$root/bin/e2e.test" "${flags[@]}"
 fi
@@ -47,7 +50,8 @@ trap finish EXIT
 # With the flags of the cluster's own build, whose packages are there now.
 CGO_ENABLED=0 go -C hack/cluster test -trimpath -gcflags=all=-dwarf=false ./cmd/kingress
 go run ./hack/images --repo ko.local/weir --tag "$tag" "${mains[@]}"
-archives=()
+go run ./hack/images --repo ko.local/weir "${next[@]}"
+archives=("$root"/bin/images-next/*.tar)
 for main in services/*/main.go services/functions/*/main.go "${mains[@]}"; do
   archives+=("$root/bin/images/$(basename "${main%/main.go}").tar")
 done

@@ -69,7 +69,7 @@ func buildBinaries(ctx context.Context, cfg config, p v1.Platform, mains []mainP
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return "", err
 	}
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-o", dir + string(filepath.Separator)}
+	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-tags=" + cfg.tags, "-o", dir + string(filepath.Separator)}
 	for _, m := range mains {
 		args = append(args, m.importPath)
 	}

@@ -75,6 +75,7 @@ type config struct {
 	root      string // where the mains' paths start
 	out       string // folder of the archives, and of the binaries below OS_ARCH
 	repo, tag string
+	tags      string // of the build, comma separated
 	platforms []v1.Platform
 	packages  []string
 	push      bool
@@ -88,6 +89,7 @@ func parse(args []string, getenv func(string) string) (config, error) {
 	f := flag.NewFlagSet("images", flag.ContinueOnError)
 	f.StringVar(&cfg.repo, "repo", "ghcr.io/weir-dev/weir", "what goes before an image's name")
 	f.StringVar(&cfg.tag, "tag", "dev", "tag of all images")
+	f.StringVar(&cfg.tags, "tags", "", "build tags, comma separated, such as weirnext: the version after this one, for tests of rolling updates")
 	f.StringVar(&platforms, "platform", "linux/"+runtime.GOARCH, "comma separated, such as linux/amd64,linux/arm64")
 	f.StringVar(&only, "services", "all", "all, none, or names, comma separated")
 	f.StringVar(&cfg.out, "out", filepath.Join("bin", "images"), "folder of the archives NAME.tar (docker load, ctr image import) and of the binaries")

@@ -186,6 +186,48 @@ func evict(t testing.TB, name string) {
 	})
 }
 
+// testRollingUpdate: gateways, then dispatchers, are updated under load to a version that writes a field into each record
+// which the running one doesn't know, and something into one of eight that it can't handle; then the gateways go back. No
+// accepted order is lost, none is a row twice, none a dead letter.
+func testRollingUpdate(t *testing.T) {
+	const run = "rolled"
+	db := database(t)
+	update := func(stages ...string) {
+		t.Helper()
+		args := chartArgs("charts/weir")
+		for _, stage := range stages {
+			args = append(args, "--set", stage+".image="+env.image(stage)+"-next")
+		}
+		helm(t, args...)
+	}
+	held := func() (n int) {
+		for _, p := range pods(t, weirNamespace, "app.kubernetes.io/component=dispatcher") {
+			n += strings.Count(kubectl(t, "-n", weirNamespace, "logs", p.Metadata.Name), "blocks are held")
+		}
+		return n
+	}
+	load := startLoad(t, run, "/orders", 100, 0, 16)
+	load.sends(200)
+	update("gateway")
+	load.sends(300)
+	eventually(t, "a dispatcher holds what it can't read", func() string {
+		if held() == 0 {
+			return "none is held"
+		}
+		return ""
+	})
+	update("gateway", "dispatcher")
+	load.sends(300)
+	update("dispatcher")
+	load.sends(300)
+	r := load.stop()
+	if len(r.Errors) > 0 || r.Statuses["202"]+r.Statuses["503"] != r.Sent {
+		t.Errorf("clients saw more than 503s: %s", r)
+	}
+	wantAll(t, db, "orders", run, r)
+	update()
+}
+
 // testUninstallAndUpgrade: what is queued, the resources and their definitions survive helm uninstall; an older
 // chart takes them over, and helm upgrade brings it to this one under load.
 func testUninstallAndUpgrade(t *testing.T) {

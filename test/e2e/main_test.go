@@ -40,6 +40,7 @@ func TestCluster(t *testing.T) {
 	t.Run("DeleteQueue", testDeleteQueue)
 	t.Run("Disruptions", testDisruptions)
 	t.Run("ChangeWithoutNATS", testChangeWithoutNATS)
+	t.Run("RollingUpdate", testRollingUpdate)
 	t.Run("UninstallAndUpgrade", testUninstallAndUpgrade)
 	t.Run("Skaffold", testSkaffold)
 }
