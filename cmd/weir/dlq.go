@@ -134,7 +134,7 @@ type found struct {
 }
 
 // walk yields the dead letters from a place on. It reads no more than so many blocks at a time.
-func walk(ctx context.Context, c *stream.Conn, k catalog.Key, from cursor, most int) iter.Seq2[found, error] {
+func walk(ctx context.Context, c stream.DeadLetterQueues, k catalog.Key, from cursor, most int) iter.Seq2[found, error] {
 	return func(yield func(found, error) bool) {
 		for b, err := range c.DeadLettersFrom(ctx, k, from.seq, most) {
 			if err != nil {

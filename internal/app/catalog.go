@@ -10,7 +10,7 @@ import (
 )
 
 // WatchCatalog returns the part that hands the published catalog, and every later one, to use.
-func WatchCatalog(conn *stream.Conn, use func(*catalog.Catalog)) lifecycle.Part {
+func WatchCatalog(conn stream.Catalogs, use func(*catalog.Catalog)) lifecycle.Part {
 	return lifecycle.Part{Name: "catalog", Run: func(ctx context.Context, ready func()) error {
 		ready()
 		return conn.WatchCatalog(ctx, use)
@@ -19,7 +19,7 @@ func WatchCatalog(conn *stream.Conn, use func(*catalog.Catalog)) lifecycle.Part 
 
 // WatchKeys returns the part that hands the signing keys, and whenever they change, to use. It does not wait for the
 // first: what needs none works without.
-func WatchKeys(conn *stream.Conn, use func(sign.Ring)) lifecycle.Part {
+func WatchKeys(conn stream.Keys, use func(sign.Ring)) lifecycle.Part {
 	return lifecycle.Part{Name: "keys", Run: func(ctx context.Context, ready func()) error {
 		ready()
 		return conn.WatchKeys(ctx, use)

@@ -16,13 +16,13 @@ import (
 // NATS keeps objects in JetStream. Whoever makes the queues makes their streams (stream.Conn.EnsureQueue), which
 // bounds their bytes and their age. Its pre-signed URLs are served by the gateway, which asks ParseToken.
 type NATS struct {
-	conn *stream.Conn
+	conn stream.Objects
 	ring func() sign.Ring
 	now  func() time.Time
 }
 
 // NewNATS returns a store on conn. ring returns the present signing keys, now the time.
-func NewNATS(conn *stream.Conn, ring func() sign.Ring, now func() time.Time) *NATS {
+func NewNATS(conn stream.Objects, ring func() sign.Ring, now func() time.Time) *NATS {
 	return &NATS{conn: conn, ring: ring, now: now}
 }
 

@@ -58,10 +58,19 @@ const (
 	retryMin, retryMax = 200 * time.Millisecond, 15 * time.Second
 )
 
+// Streams is what a controller does with NATS.
+type Streams interface {
+	stream.Link
+	stream.Queues
+	stream.Leases
+	stream.Keys
+	stream.Catalogs
+}
+
 // Config is what a controller needs. The way to the cluster is that of kubectl: the pod's service account, or
 // KUBECONFIG.
 type Config struct {
-	Conn     *stream.Conn
+	Conn     Streams
 	Replicas int // of streams: 1, 3 or 5
 	// Objects of jobs are here rather than in NATS, where they expire by themselves. nil: they are in NATS.
 	Objects Expirer
@@ -223,7 +232,7 @@ func watch(mgr manager.Manager, cfg Config) error {
 
 // announce sends an event at the start of each connected period: a NATS server that is back may have lost
 // everything.
-func announce(ctx context.Context, conn *stream.Conn, up chan<- event.GenericEvent) error {
+func announce(ctx context.Context, conn stream.Link, up chan<- event.GenericEvent) error {
 	for conn.WaitUp(ctx) == nil {
 		live := conn.Live()
 		select {

@@ -27,7 +27,7 @@ const (
 // reconciler does one reconciliation after the other, never two at a time.
 type reconciler struct {
 	client   client.Client
-	conn     *stream.Conn
+	conn     Streams
 	replicas int
 	objects  Expirer
 	log      *slog.Logger

@@ -32,9 +32,21 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
+// Streams is what a dispatcher does with NATS.
+type Streams interface {
+	stream.Link
+	stream.Clock
+	stream.Limits
+	stream.Sources
+	stream.Output
+	stream.Jobs
+	stream.JobEvents
+	stream.Leases
+}
+
 // Config is what a dispatcher needs.
 type Config struct {
-	Conn   *stream.Conn
+	Conn   Streams
 	Client *invoke.Client
 	// Objects are large results, and inputs, of jobs.
 	Objects blob.Store

@@ -102,7 +102,7 @@ func newWorld(t testing.TB, conn *stream.Conn, script func(call) answer, change 
 	if err := conn.EnsureQueue(t.Context(), w.queue, 1); err != nil {
 		t.Fatal(err)
 	}
-	w.writer = stream.NewWriter(conn, k, record.Zstd)
+	w.writer = conn.NewWriter(k, record.Zstd)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); w.writer.Run(ctx) }()

@@ -131,7 +131,7 @@ func (e *batchRun) bury(work context.Context) error {
 // done, and those of jobs that an attempt is under way at are copies, or all there is of it, which their next delivery
 // decides. First the state of a job is stored, then the record: a job that is said to have expired is buried again
 // if it comes again.
-func bury(ctx context.Context, conn *stream.Conn, log *slog.Logger, queue catalog.Key, rs []record.Record, maxAge time.Duration) (became []disposition, err error) {
+func bury(ctx context.Context, conn Streams, log *slog.Logger, queue catalog.Key, rs []record.Record, maxAge time.Duration) (became []disposition, err error) {
 	became = slices.Repeat([]disposition{dead}, len(rs))
 	var running []record.Record
 	deads := make([]record.Record, 0, len(rs))

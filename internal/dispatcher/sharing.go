@@ -29,7 +29,10 @@ const (
 // is to have when that is free, and hands over what it has too much of. That nobody works on a queue without its lease,
 // however wrong the plan, is the lease's part.
 type sharing struct {
-	conn  *stream.Conn
+	conn interface {
+		stream.Link
+		stream.Leases
+	}
 	owner string
 	log   *slog.Logger
 

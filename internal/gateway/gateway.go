@@ -34,10 +34,19 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
+// Streams is what a gateway does with NATS.
+type Streams interface {
+	stream.Link
+	stream.Limits
+	stream.Writers
+	stream.Jobs
+	stream.JobEvents
+}
+
 // Config is what a gateway needs.
 type Config struct {
 	Listener net.Listener
-	Conn     *stream.Conn
+	Conn     Streams
 	Client   *invoke.Client
 	Objects  blob.Store   // large results and uploaded inputs of jobs
 	Codec    record.Codec // of blocks
@@ -177,7 +186,7 @@ func (g *Gateway) writer(k catalog.Key) *writer {
 		return w
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	w := &writer{Writer: stream.NewWriter(g.cfg.Conn, k, g.cfg.Codec), stop: cancel}
+	w := &writer{Writer: g.cfg.Conn.NewWriter(k, g.cfg.Codec), stop: cancel}
 	g.writers[k] = w
 	g.wg.Go(func() { w.Run(ctx) })
 	return w

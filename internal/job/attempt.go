@@ -13,7 +13,7 @@ import (
 // Attempt is one try to do a job, by the owner of its queue. Its methods try until the state is durable, ctx ends or
 // the connection is lost; they are not safe for concurrent use.
 type Attempt struct {
-	conn  *stream.Conn
+	conn  stream.Jobs
 	queue catalog.Key
 	rec   *record.Record
 	state State     // as it is stored
@@ -46,7 +46,7 @@ func (a *Attempt) Token() Token { return Token{a.queue, a.rec.ID, a.rec.Client, 
 // cancellation too, or the record is a copy that a later attempt has left behind. A job that had failed or expired begins again
 // when its record was redriven since. With ErrWaiting and ErrLapsed it returns the attempt that was made before. It
 // doesn't wait for room: stream.ErrQueueFull and stream.ErrNoQueue are returned at once. now is by the server's clock.
-func Begin(ctx context.Context, conn *stream.Conn, queue catalog.Key, rec *record.Record, now time.Time) (*Attempt, error) {
+func Begin(ctx context.Context, conn stream.Jobs, queue catalog.Key, rec *record.Record, now time.Time) (*Attempt, error) {
 	a := &Attempt{conn: conn, queue: queue, rec: rec}
 	look := rec.Attempts > 0 || rec.Redrives > 0 // most others have no state yet: that is not asked for first
 	for ; ; look = true {

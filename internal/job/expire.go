@@ -14,7 +14,7 @@ import (
 // returns ErrFinal when the job has ended otherwise, or rec is a copy that a later attempt has left behind: there is
 // nothing to be done for it any more; and ErrWaiting when an attempt is under way, or was when its owner died. That it has expired already, before its record was dead-lettered, is no error. It
 // doesn't wait for room: stream.ErrQueueFull and stream.ErrNoQueue are returned at once.
-func Expire(ctx context.Context, conn *stream.Conn, queue catalog.Key, rec *record.Record, detail string, now time.Time) error {
+func Expire(ctx context.Context, conn stream.Jobs, queue catalog.Key, rec *record.Record, detail string, now time.Time) error {
 	a := &Attempt{conn: conn, queue: queue, rec: rec}
 	for {
 		there, err := a.stored(ctx)

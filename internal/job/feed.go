@@ -96,7 +96,7 @@ func ParsePosition(text string, queues []catalog.Key) Position {
 // FollowClient calls f with the present state of each of the client's jobs in the queues, and then with every later one,
 // until ctx ends, f fails or NATS is away; from after on. With each it says how far its queue has been told then. A job
 // has no state before its first attempt.
-func FollowClient(ctx context.Context, conn *stream.Conn, client record.Client, queues []catalog.Key, after Position, f func(ID, *State, stream.Place) error) error {
+func FollowClient(ctx context.Context, conn stream.JobEvents, client record.Client, queues []catalog.Key, after Position, f func(ID, *State, stream.Place) error) error {
 	return conn.FollowClient(ctx, client, queues, after, func(k catalog.Key, j stream.JobKey, s stream.JobState, at stream.Place) error {
 		state, err := decode(s.Header, s.Seq)
 		if err != nil {

@@ -15,7 +15,7 @@ import (
 // Hub tells those who wait for a job that its state has changed. One hub reads the states of a queue's jobs once,
 // however many wait.
 type Hub struct {
-	conn *stream.Conn
+	conn stream.JobEvents
 	log  *slog.Logger
 
 	mu     sync.Mutex
@@ -43,7 +43,7 @@ type Follower interface {
 }
 
 // NewHub returns a hub that follows nothing before Use.
-func NewHub(conn *stream.Conn, log *slog.Logger) *Hub {
+func NewHub(conn stream.JobEvents, log *slog.Logger) *Hub {
 	return &Hub{conn: conn, log: log, queues: map[catalog.Key]*feed{}}
 }
 

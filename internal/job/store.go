@@ -25,7 +25,7 @@ import (
 var ErrFinal = errors.New("job: it has ended")
 
 // Get returns the job's state; maxAge is its queue's.
-func Get(ctx context.Context, conn *stream.Conn, id ID, maxAge time.Duration, now time.Time) (*State, []byte, error) {
+func Get(ctx context.Context, conn stream.Jobs, id ID, maxAge time.Duration, now time.Time) (*State, []byte, error) {
 	s, body, err := load(ctx, conn, id.Queue, id.key())
 	if err != nil || s != nil {
 		return s, body, err
@@ -38,7 +38,7 @@ func Get(ctx context.Context, conn *stream.Conn, id ID, maxAge time.Duration, no
 }
 
 // load returns nil when no state is stored.
-func load(ctx context.Context, conn *stream.Conn, queue catalog.Key, id stream.JobKey) (*State, []byte, error) {
+func load(ctx context.Context, conn stream.Jobs, queue catalog.Key, id stream.JobKey) (*State, []byte, error) {
 	st, err := conn.Job(ctx, queue, id)
 	if errors.Is(err, stream.ErrNoJob) {
 		return nil, nil, nil
@@ -54,7 +54,7 @@ func load(ctx context.Context, conn *stream.Conn, queue catalog.Key, id stream.J
 // Submit stores r, a job, once: if a record of its id is or was there already, it returns the id of that job and its
 // fingerprint, which is r's own only if it is the same request; fresh is false then. r's id comes from an idempotency
 // key.
-func Submit(ctx context.Context, conn *stream.Conn, queue catalog.Key, r *record.Record) (id ID, fingerprint string, fresh bool, err error) {
+func Submit(ctx context.Context, conn stream.Jobs, queue catalog.Key, r *record.Record) (id ID, fingerprint string, fresh bool, err error) {
 	there, err := conn.AppendOnce(ctx, queue, r)
 	if err != nil {
 		return ID{}, "", false, err
@@ -77,7 +77,7 @@ func Submit(ctx context.Context, conn *stream.Conn, queue catalog.Key, r *record
 
 // Cancel gives the job its final state, or returns ErrFinal with the one that it has. When it returns nil, no attempt
 // begins any more.
-func Cancel(ctx context.Context, conn *stream.Conn, id ID, maxAge time.Duration, now time.Time) (*State, error) {
+func Cancel(ctx context.Context, conn stream.Jobs, id ID, maxAge time.Duration, now time.Time) (*State, error) {
 	for {
 		s, _, err := Get(ctx, conn, id, maxAge, now)
 		if err != nil {
@@ -104,7 +104,7 @@ func Cancel(ctx context.Context, conn *stream.Conn, id ID, maxAge time.Duration,
 }
 
 // Ended reports whether the job has a final state.
-func Ended(ctx context.Context, conn *stream.Conn, queue catalog.Key, rec *record.Record) (bool, error) {
+func Ended(ctx context.Context, conn stream.Jobs, queue catalog.Key, rec *record.Record) (bool, error) {
 	s, _, err := load(ctx, conn, queue, stream.KeyOf(rec))
 	return err == nil && s != nil && s.Status.Final(), err
 }

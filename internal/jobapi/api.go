@@ -30,9 +30,15 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
+// Streams is what the API does with NATS.
+type Streams interface {
+	stream.Jobs
+	stream.JobEvents
+}
+
 // Config is what the API needs.
 type Config struct {
-	Conn    *stream.Conn
+	Conn    Streams
 	Objects blob.Store // large results and uploaded inputs of jobs
 	// Realtime is the address of the service that pushes the states of jobs; nil if disabled.
 	Realtime *url.URL

@@ -30,10 +30,17 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
+// Streams is what a server does with NATS.
+type Streams interface {
+	stream.Link
+	stream.Jobs
+	stream.JobEvents
+}
+
 // Config is what a server needs.
 type Config struct {
 	Listener net.Listener
-	Conn     *stream.Conn
+	Conn     Streams
 	// MaxConnections bounds the clients at a time; more get 503. 0: DefaultMaxConnections.
 	MaxConnections int
 	// DrainTimeout bounds how long the end may take; over the first DrainSpread of it clients are sent away, so that

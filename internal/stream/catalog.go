@@ -39,6 +39,13 @@ const (
 	markerTTL = time.Hour
 )
 
+// Catalogs keeps the published catalog.
+type Catalogs interface {
+	Catalog(ctx context.Context) (*PublishedCatalog, error)
+	PublishCatalog(ctx context.Context, cat *catalog.Catalog, replicas int, former *PublishedCatalog) error
+	WatchCatalog(ctx context.Context, use func(*catalog.Catalog)) error
+}
+
 // ErrCatalogChanged means that another has published since the catalog was read.
 var ErrCatalogChanged = errors.New("stream: the catalog was changed by another")
 

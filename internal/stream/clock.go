@@ -40,5 +40,8 @@ func (c *clock) now() time.Time {
 	return c.server.Add(time.Since(c.local))
 }
 
+// Clock is the server's.
+type Clock interface{ Now() time.Time }
+
 // Now is the time at the server. Before OpenSource it is this machine's.
 func (c *Conn) Now() time.Time { return c.clock.now() }

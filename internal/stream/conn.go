@@ -51,7 +51,8 @@ type Config struct {
 // plainUser are the names that are one token of a subject.
 var plainUser = regexp.MustCompile(`^[a-zA-Z0-9_-]+$`)
 
-// Conn is one connection to NATS. It reconnects by itself, for ever, until Close.
+// Conn is one connection to NATS. It reconnects by itself, for ever, until Close. What it does beside that is cut into
+// one interface for each concern, in the concern's file, so that a package takes those that it needs.
 type Conn struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
@@ -61,7 +62,7 @@ type Conn struct {
 	end     context.CancelFunc
 	wg      sync.WaitGroup
 
-	creating chan struct{} // holds one for each consumer that is asked for (client.go)
+	creating chan struct{} // holds one for each consumer that is asked for (jobevents.go)
 
 	isUp       atomic.Bool // asked on every write
 	epochs     epochs
@@ -73,6 +74,32 @@ type Conn struct {
 	cancel context.CancelCauseFunc
 	up     chan struct{} // closed while connected
 }
+
+// Link is the connection itself.
+type Link interface {
+	Ready() error
+	Live() context.Context
+	WaitUp(ctx context.Context) error
+	WaitUpFor(ctx context.Context, d time.Duration) error
+	Address() string
+}
+
+var _ interface {
+	Link
+	Clock
+	Limits
+	Writers
+	Sources
+	Output
+	DeadLetterQueues
+	Queues
+	Jobs
+	JobEvents
+	Objects
+	Leases
+	Catalogs
+	Keys
+} = (*Conn)(nil)
 
 // Connect opens a connection. NATS being away is no error, nor is one that refuses the password or has a
 // certificate of another CA: the connection is made as soon as it can be, and the log says what is in its way.

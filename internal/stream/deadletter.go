@@ -33,6 +33,14 @@ const (
 	deadBatchBytes = 4 << 20
 )
 
+// DeadLetterQueues is what operators do with dead letters.
+type DeadLetterQueues interface {
+	DeadLetters(ctx context.Context, k catalog.Key) iter.Seq2[DeadBlock, error]
+	DeadLettersFrom(ctx context.Context, k catalog.Key, seq uint64, most int) iter.Seq2[DeadBlock, error]
+	PurgeDead(ctx context.Context, k catalog.Key) (uint64, error)
+	Redrive(ctx context.Context, k catalog.Key, rate int, progress func(moved int)) error
+}
+
 // DeadLetters walks the dead-letter queue of k, oldest first.
 func (c *Conn) DeadLetters(ctx context.Context, k catalog.Key) iter.Seq2[DeadBlock, error] {
 	return c.DeadLettersFrom(ctx, k, 0, deadBatch)

@@ -22,12 +22,18 @@ import (
 // NATS publishes the headers of each message anew once it is stored, however large the results are.
 const (
 	headerJobState = "Weir-Job"
-	// maxJobEvents is how many states may wait for a watcher. When there are more, it is told that it missed some.
-	maxJobEvents = 4096
 	// MaxJobBytes bounds a state with its body: a message holds 1 MiB.
 	MaxJobBytes = 768 << 10
-	watchRetry  = time.Second
 )
+
+// Jobs keeps the states of jobs. JobEvents tells of them.
+type Jobs interface {
+	AppendOnce(ctx context.Context, k catalog.Key, r *record.Record) (*record.Record, error)
+	Job(ctx context.Context, k catalog.Key, id JobKey) (*JobState, error)
+	PutJob(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64) (uint64, error)
+	PutJobUntil(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64, impatient bool) (uint64, error)
+	Hasten(ctx context.Context, k catalog.Key, id record.ID) error
+}
 
 // JobKey names a job among those of its queue.
 type JobKey struct {
@@ -251,69 +257,37 @@ func Pause(ctx context.Context) error {
 	}
 }
 
-// JobWatcher is told what WatchJobs sees.
-type JobWatcher interface {
-	// Started says that states which were stored before may have been missed, and later ones are seen. It comes again
-	// whenever some were missed.
-	Started()
-	// Changed is a state that was stored; of one job they come in order but for a change of the stream's leader. It
-	// has no body.
-	Changed(id JobKey, s JobState)
-}
-
-// WatchJobs follows the states of queue k's jobs, which NATS publishes anew once they are stored, until ctx ends. NATS
-// being away only interrupts it.
-func (c *Conn) WatchJobs(ctx context.Context, k catalog.Key, w JobWatcher) {
-	for ctx.Err() == nil {
-		if err := c.watchJobs(ctx, k, w); err != nil && ctx.Err() == nil && c.Ready() == nil {
-			c.log.Warn("the states of jobs can't be watched", "queue", k.String(), "retry", watchRetry, "error", err)
+// Hasten makes a record that DelayJob has rescheduled due at once. That it isn't rescheduled is no error.
+func (c *Conn) Hasten(ctx context.Context, k catalog.Key, id record.ID) error {
+	for looks := 1; ; looks++ {
+		err := c.hasten(ctx, k, id)
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, errNoMessage):
+			if looks == MaxLooks {
+				return nil
+			}
+		case !wrongSequence(err) || looks == MaxLooks: // it has become due by itself, or was rescheduled anew
+			return fmt.Errorf("hasten record %s of queue %s: %w", id, k, err)
 		}
-		select {
-		case <-time.After(watchRetry):
-		case <-ctx.Done():
+		if err := Pause(ctx); err != nil {
+			return err
 		}
 	}
 }
 
-func (c *Conn) watchJobs(ctx context.Context, k catalog.Key, w JobWatcher) error {
-	if err := c.WaitUp(ctx); err != nil {
-		return err
-	}
-	live := c.Live()
-	messages := make(chan *nats.Msg, maxJobEvents)
-	sub, err := c.nc.ChanSubscribe(jobEventSubject(k, "*.*"), messages)
+func (c *Conn) hasten(ctx context.Context, k catalog.Key, id record.ID) error {
+	m, err := c.last(ctx, retryStream(k), atSubject(k, id.String()))
 	if err != nil {
 		return err
 	}
-	defer func() { _ = sub.Unsubscribe() }()
-	fctx, cancel := c.bound(ctx, apiTimeout)
-	defer cancel()
-	if err := c.nc.FlushWithContext(fctx); err != nil { // the server has the subscription now
-		return err
+	err = c.publish(ctx, scheduled(k, id.String(), AtOnce(), waitsSince(m.header, m.stored), m.data), "", jetstream.WithExpectLastSequencePerSubject(m.seq))
+	if errors.Is(err, ErrTooLargeForServer) {
+		return nil // stored when the server took larger messages: it becomes due by itself
 	}
-	w.Started()
-	prefix, missed := jobEventSubject(k, ""), 0
-	for {
-		select {
-		case m := <-messages:
-			if m.Subject == prefix+epochToken {
-				continue
-			}
-			id, err := parseJobKey(strings.TrimPrefix(m.Subject, prefix))
-			seq, serr := strconv.ParseUint(m.Header.Get(jetstream.SequenceHeader), 10, 64)
-			if err != nil || serr != nil {
-				c.log.Warn("a message among the states of jobs is none", "subject", m.Subject)
-				continue
-			}
-			w.Changed(id, JobState{Header: m.Header.Get(headerJobState), Seq: seq})
-			if n, err := sub.Dropped(); err == nil && n > missed {
-				missed = n
-				w.Started()
-			}
-		case <-live.Done():
-			return ErrUnavailable
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
+	if wrongSequence(err) {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err) // when it stays so: ask again
 	}
+	return err
 }

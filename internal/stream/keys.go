@@ -17,6 +17,12 @@ const (
 	keysKey    = "signing"
 )
 
+// Keys keeps the signing keys.
+type Keys interface {
+	EnsureKeys(ctx context.Context, replicas int, now time.Time) error
+	WatchKeys(ctx context.Context, use func(sign.Ring)) error
+}
+
 // EnsureKeys makes the bucket of signing keys, and a new key when the newest is old. Whoever makes the queues calls it
 // now and then.
 func (c *Conn) EnsureKeys(ctx context.Context, replicas int, now time.Time) error {

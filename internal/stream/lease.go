@@ -42,6 +42,14 @@ const (
 // ErrLeaseLost is the cause with which a lease's context ends when it could not be renewed.
 var ErrLeaseLost = errors.New("stream: the lease was lost")
 
+// Leases says who owns what.
+type Leases interface {
+	EnsureLeases(ctx context.Context, replicas int) error
+	TryLease(ctx context.Context, name, owner string) (*Lease, error)
+	TryLeaseNoted(ctx context.Context, name, owner, note string) (*Lease, error)
+	WatchLeases(ctx context.Context, f func(*LeaseState)) error
+}
+
 // Lease is the ownership of a name. Its context ends when it is lost or released.
 type Lease struct {
 	conn    *Conn

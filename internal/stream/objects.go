@@ -100,6 +100,14 @@ type description struct {
 	ChunkBytes int    `json:"chunkBytes"`
 }
 
+// Objects keeps large inputs and results.
+type Objects interface {
+	PutObject(ctx context.Context, k catalog.Key, key, contentType string, r io.Reader) (*ObjectInfo, error)
+	StatObject(ctx context.Context, k catalog.Key, key string) (*ObjectInfo, error)
+	OpenObject(ctx context.Context, k catalog.Key, key string) (*ObjectReader, *ObjectInfo, error)
+	DeleteObject(ctx context.Context, k catalog.Key, key string) error
+}
+
 // PutObject stores what r brings as object key of queue k and returns once it is durable. An object of this key is
 // replaced in one step: until then it is read as it was. If r fails, or ctx ends, nothing stays; only when NATS goes
 // away may chunks stay, which nobody reads, until they are as old as objects get. ErrQueueFull: the queue's objects

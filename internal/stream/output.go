@@ -8,11 +8,17 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
-	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/record"
 )
+
+// Output is what becomes of records that were delivered and not done: a later attempt, or a dead letter.
+type Output interface {
+	Delay(ctx context.Context, k catalog.Key, due time.Time, rs []record.Record) error
+	DelayJob(ctx context.Context, k catalog.Key, due time.Time, r record.Record) error
+	DeadLetter(ctx context.Context, k catalog.Key, rs []record.Record) error
+}
 
 // Headers of message schedules (nats-server, ADR-51).
 const (
@@ -43,43 +49,8 @@ func (c *Conn) DelayJob(ctx context.Context, k catalog.Key, due time.Time, r rec
 	return c.store(ctx, []record.Record{r}, func(block []byte, _ string) *nats.Msg { return scheduled(k, r.ID.String(), due, since, block) })
 }
 
-// Hasten makes a record that DelayJob has rescheduled due at once. That it isn't rescheduled is no error.
-func (c *Conn) Hasten(ctx context.Context, k catalog.Key, id record.ID) error {
-	for looks := 1; ; looks++ {
-		err := c.hasten(ctx, k, id)
-		switch {
-		case err == nil:
-			return nil
-		case errors.Is(err, errNoMessage):
-			if looks == MaxLooks {
-				return nil
-			}
-		case !wrongSequence(err) || looks == MaxLooks: // it has become due by itself, or was rescheduled anew
-			return fmt.Errorf("hasten record %s of queue %s: %w", id, k, err)
-		}
-		if err := Pause(ctx); err != nil {
-			return err
-		}
-	}
-}
-
 // AtOnce is a due time that is over, whatever the clocks say.
 func AtOnce() time.Time { return time.Unix(1, 0) }
-
-func (c *Conn) hasten(ctx context.Context, k catalog.Key, id record.ID) error {
-	m, err := c.last(ctx, retryStream(k), atSubject(k, id.String()))
-	if err != nil {
-		return err
-	}
-	err = c.publish(ctx, scheduled(k, id.String(), AtOnce(), waitsSince(m.header, m.stored), m.data), "", jetstream.WithExpectLastSequencePerSubject(m.seq))
-	if errors.Is(err, ErrTooLargeForServer) {
-		return nil // stored when the server took larger messages: it becomes due by itself
-	}
-	if wrongSequence(err) {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err) // when it stays so: ask again
-	}
-	return err
-}
 
 // scheduled is a message that NATS stores anew, and so with another time, when it is due: since says how long its records
 // have been waiting, by the server's clock.

@@ -29,6 +29,12 @@ const (
 // again changes nothing until that setting is raised.
 var ErrTooLargeForServer = errors.New("stream: larger than a message of NATS may be: raise max_payload of the NATS server")
 
+// Limits is what the server takes.
+type Limits interface {
+	MaxPayload() int64
+	Room(want int) int
+}
+
 // MaxPayload is the bytes that a message may hold at the server of the latest connection; DefaultMaxPayload before
 // the first.
 func (c *Conn) MaxPayload() int64 {

@@ -89,7 +89,7 @@ func TestGroupOfLargerServerIsWrittenApart(t *testing.T) {
 	q := orders()
 	ensure(t, c, q)
 	c.SetMaxPayload(stream.DefaultMaxPayload)
-	w := stream.NewWriter(c, q.Key, record.None)
+	w := c.NewWriter(q.Key, record.None)
 	errs := make([]error, 5)
 	var wg sync.WaitGroup
 	for i := range errs { // one group, as nothing is written yet

@@ -25,6 +25,13 @@ const fetchBlocks = 16
 // and catch none of the blocks that are the next owner's.
 const pullExpiry = 5 * time.Second
 
+// Sources is the reading side of queues, for who owns their leases.
+type Sources interface {
+	OpenSource(ctx context.Context, k catalog.Key) (*Source, error)
+	PurgeSettled(ctx context.Context, k catalog.Key) error
+	Oldest(ctx context.Context, k catalog.Key) (age time.Duration, newest uint64, ok bool, err error)
+}
+
 // Source delivers the blocks of one queue: the fresh ones and those whose retry is due. There is one
 // open source per queue; the owner of the queue's lease has it. It pulls only as its owner gives it room.
 type Source struct {
@@ -237,4 +244,43 @@ func (s *Source) hold(msg jetstream.Msg, meta *jetstream.MsgMetadata, retry bool
 		return err
 	}
 	return nil
+}
+
+// PurgeSettled removes what is below the acknowledgement floor. It costs one operation however many
+// messages there are. The floor is the last settled message before the first unsettled one.
+func (c *Conn) PurgeSettled(ctx context.Context, k catalog.Key) error {
+	ctx, cancel := c.bound(ctx, apiTimeout)
+	defer cancel()
+	consumer, err := c.js.Consumer(ctx, queueStream(k), consumerName)
+	if err != nil {
+		return fmt.Errorf("queue %s: %w", k, err)
+	}
+	st, err := c.js.Stream(ctx, queueStream(k))
+	if err != nil {
+		return fmt.Errorf("queue %s: %w", k, err)
+	}
+	floor := consumer.CachedInfo().AckFloor.Stream
+	if s := st.CachedInfo().State; s.Msgs == 0 || floor < s.FirstSeq {
+		return nil
+	}
+	if err := st.Purge(ctx, jetstream.WithPurgeSequence(floor+1)); err != nil {
+		return fmt.Errorf("queue %s: purge: %w", k, err)
+	}
+	return nil
+}
+
+// Oldest says since when the oldest block of queue k that was not purged is there, by the server's clock alone, and the
+// sequence of the newest. ok is false when the queue holds none, or has no stream.
+func (c *Conn) Oldest(ctx context.Context, k catalog.Key) (age time.Duration, newest uint64, ok bool, err error) {
+	ctx, cancel := c.bound(ctx, apiTimeout)
+	defer cancel()
+	st, err := c.js.Stream(ctx, queueStream(k))
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return 0, 0, false, nil
+	}
+	if err != nil {
+		return 0, 0, false, fmt.Errorf("queue %s: %w", k, c.apiError(ctx, err))
+	}
+	info := st.CachedInfo()
+	return info.TimeStamp.Sub(info.State.FirstTime), info.State.LastSeq, info.State.Msgs > 0, nil
 }

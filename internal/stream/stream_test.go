@@ -41,7 +41,7 @@ func ensure(t *testing.T, c *stream.Conn, q catalog.Queue) {
 // writer returns a running writer that ends with the test.
 func writer(t *testing.T, c *stream.Conn, k catalog.Key) *stream.Writer {
 	t.Helper()
-	w := stream.NewWriter(c, k, record.Zstd)
+	w := c.NewWriter(k, record.Zstd)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); w.Run(ctx) }()
@@ -134,7 +134,7 @@ func TestBodyMayBeUsedAgainOnceItsRecordWasAdded(t *testing.T) {
 	c := testkit.Conn(t, testkit.NATS(t))
 	q := orders()
 	ensure(t, c, q)
-	w := stream.NewWriter(c, q.Key, record.S2)
+	w := c.NewWriter(q.Key, record.S2)
 	r := newRecord(t, "first")
 	var pending []stream.Pending
 	for _, body := range []string{"first", "other"} { // one memory, before anything is written
@@ -222,7 +222,7 @@ func TestFullQueueIsSaidAndNothingIsDropped(t *testing.T) {
 	q := orders()
 	q.MaxBytes = 64 << 10
 	ensure(t, c, q)
-	w := stream.NewWriter(c, q.Key, record.None)
+	w := c.NewWriter(q.Key, record.None)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); w.Run(ctx) }()

@@ -70,6 +70,14 @@ func atSubject(k catalog.Key, id string) string {
 	return "weir.r." + k.Namespace + "." + k.Name + ".at." + id
 }
 
+// Queues is the making and ending of queues.
+type Queues interface {
+	EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) error
+	CloseQueue(ctx context.Context, k catalog.Key) error
+	DeleteQueue(ctx context.Context, k catalog.Key) error
+	Status(ctx context.Context, k catalog.Key) (QueueStatus, error)
+}
+
 // EnsureQueue makes or updates the streams and consumers of q. replicas is 1 or 3 or 5. Without Objects.MaxBytes its
 // objects are not kept in NATS.
 func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) error {
@@ -309,27 +317,4 @@ func (c *Conn) streamState(ctx context.Context, name string) (state jetstream.St
 		return state, false, fmt.Errorf("stream %s: %w", name, c.apiError(ctx, err))
 	}
 	return st.CachedInfo().State, true, nil
-}
-
-// PurgeSettled removes what is below the acknowledgement floor. It costs one operation however many
-// messages there are. The floor is the last settled message before the first unsettled one.
-func (c *Conn) PurgeSettled(ctx context.Context, k catalog.Key) error {
-	ctx, cancel := c.bound(ctx, apiTimeout)
-	defer cancel()
-	consumer, err := c.js.Consumer(ctx, queueStream(k), consumerName)
-	if err != nil {
-		return fmt.Errorf("queue %s: %w", k, err)
-	}
-	st, err := c.js.Stream(ctx, queueStream(k))
-	if err != nil {
-		return fmt.Errorf("queue %s: %w", k, err)
-	}
-	floor := consumer.CachedInfo().AckFloor.Stream
-	if s := st.CachedInfo().State; s.Msgs == 0 || floor < s.FirstSeq {
-		return nil
-	}
-	if err := st.Purge(ctx, jetstream.WithPurgeSequence(floor+1)); err != nil {
-		return fmt.Errorf("queue %s: purge: %w", k, err)
-	}
-	return nil
 }

@@ -8,6 +8,9 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
+// watchRetry is the pause before what broke is watched again.
+const watchRetry = time.Second
+
 // watchBucket calls follow with a watcher of all keys of a bucket, anew whenever it returns, until ctx ends. A bucket that
 // is not there yet, or NATS being away, only delays it. follow's context ends with the connected period.
 func (c *Conn) watchBucket(ctx context.Context, bucket string, follow func(ctx context.Context, w jetstream.KeyWatcher) error) {

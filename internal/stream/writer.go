@@ -59,8 +59,13 @@ func (g *group) result(i int) error {
 	return g.err
 }
 
+// Writers is the writing side of queues.
+type Writers interface {
+	NewWriter(k catalog.Key, codec record.Codec) *Writer
+}
+
 // NewWriter returns a writer for queue k. Run must run for Append to make progress.
-func NewWriter(c *Conn, k catalog.Key, codec record.Codec) *Writer {
+func (c *Conn) NewWriter(k catalog.Key, codec record.Codec) *Writer {
 	return &Writer{
 		conn: c, queue: k, codec: codec, log: c.log.With("queue", k.String()),
 		work: make(chan struct{}, 1), open: &group{b: new(record.Builder), done: make(chan struct{})},

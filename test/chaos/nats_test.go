@@ -195,7 +195,7 @@ func TestNATSHangsWithFullBuffers(t *testing.T) {
 	if err := errors.Join(conn.WaitUp(ctx), conn.EnsureQueue(ctx, q, 1)); err != nil {
 		t.Fatal(err)
 	}
-	w := stream.NewWriter(conn, q.Key, record.None)
+	w := conn.NewWriter(q.Key, record.None)
 	running, stop := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); w.Run(running) }()

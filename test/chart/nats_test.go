@@ -286,7 +286,7 @@ func (n *natsSet) work(t *testing.T, secret string) {
 		}
 	}
 
-	w := stream.NewWriter(gateway, q.Key, record.S2)
+	w := gateway.NewWriter(q.Key, record.S2)
 	wctx, stop := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	wg.Go(func() { w.Run(wctx) })

@@ -18,7 +18,82 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 )
 
+// JobEvents tells of the states of jobs as they are stored.
+type JobEvents interface {
+	WatchJobs(ctx context.Context, k catalog.Key, w JobWatcher)
+	FollowClient(ctx context.Context, client record.Client, queues []catalog.Key, after map[catalog.Key]Place, f func(catalog.Key, JobKey, JobState, Place) error) error
+}
+
+// JobWatcher is told what WatchJobs sees.
+type JobWatcher interface {
+	// Started says that states which were stored before may have been missed, and later ones are seen. It comes again
+	// whenever some were missed.
+	Started()
+	// Changed is a state that was stored; of one job they come in order but for a change of the stream's leader. It
+	// has no body.
+	Changed(id JobKey, s JobState)
+}
+
+// WatchJobs follows the states of queue k's jobs, which NATS publishes anew once they are stored, until ctx ends. NATS
+// being away only interrupts it.
+func (c *Conn) WatchJobs(ctx context.Context, k catalog.Key, w JobWatcher) {
+	for ctx.Err() == nil {
+		if err := c.watchJobs(ctx, k, w); err != nil && ctx.Err() == nil && c.Ready() == nil {
+			c.log.Warn("the states of jobs can't be watched", "queue", k.String(), "retry", watchRetry, "error", err)
+		}
+		select {
+		case <-time.After(watchRetry):
+		case <-ctx.Done():
+		}
+	}
+}
+
+func (c *Conn) watchJobs(ctx context.Context, k catalog.Key, w JobWatcher) error {
+	if err := c.WaitUp(ctx); err != nil {
+		return err
+	}
+	live := c.Live()
+	messages := make(chan *nats.Msg, maxJobEvents)
+	sub, err := c.nc.ChanSubscribe(jobEventSubject(k, "*.*"), messages)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	fctx, cancel := c.bound(ctx, apiTimeout)
+	defer cancel()
+	if err := c.nc.FlushWithContext(fctx); err != nil { // the server has the subscription now
+		return err
+	}
+	w.Started()
+	prefix, missed := jobEventSubject(k, ""), 0
+	for {
+		select {
+		case m := <-messages:
+			if m.Subject == prefix+epochToken {
+				continue
+			}
+			id, err := parseJobKey(strings.TrimPrefix(m.Subject, prefix))
+			seq, serr := strconv.ParseUint(m.Header.Get(jetstream.SequenceHeader), 10, 64)
+			if err != nil || serr != nil {
+				c.log.Warn("a message among the states of jobs is none", "subject", m.Subject)
+				continue
+			}
+			w.Changed(id, JobState{Header: m.Header.Get(headerJobState), Seq: seq})
+			if n, err := sub.Dropped(); err == nil && n > missed {
+				missed = n
+				w.Started()
+			}
+		case <-live.Done():
+			return ErrUnavailable
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
 const (
+	// maxJobEvents is how many states may wait for a watcher. When there are more, it is told that it missed some.
+	maxJobEvents = 4096
 	// clientHeartbeat is how often the server says how far it has come, so that a lost message is noticed although none
 	// follows. After two that are missing the consumer is made anew.
 	clientHeartbeat = 5 * time.Second
