@@ -18,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -184,6 +185,7 @@ func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog
 		m.stop()
 		delete(d.running, k)
 	}
+	maps.DeleteFunc(d.latest, func(_ catalog.Key, m *mapping) bool { return m.over() })
 	for k, spec := range wanted {
 		m := newMapping(ctx, d, spec)
 		m.age.Store(int64(d.ages[spec.Queue]))

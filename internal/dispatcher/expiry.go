@@ -23,9 +23,6 @@ const (
 	expireEvery = time.Second
 	// maxExpired bounds the records that are dead-lettered at a time; what else has expired waits, uncalled.
 	maxExpired = 512
-	// sweepEvery is how often queues without a mapping are looked at, and sweepTimeout how long one may take.
-	sweepEvery   = 15 * time.Second
-	sweepTimeout = 10 * time.Second
 )
 
 // expired reports whether it has waited too long at now. What has failed has a policy of its own (retry.maxAge), and so has
@@ -117,7 +114,8 @@ func (e *batchRun) bury(work context.Context) error {
 	if len(items) == 0 {
 		return nil
 	}
-	became, err := bury(work, e.m.cfg.Conn, e.m.log, e.m.queue, records(items, e.m.cfg.Conn.Now()), e.m.maxAge())
+	x := expirer{e.m.cfg.Conn, e.m.log, e.m.queue, e.m.maxAge()}
+	became, err := x.bury(work, records(items, e.m.cfg.Conn.Now()))
 	if err != nil {
 		return err
 	}
@@ -127,11 +125,19 @@ func (e *batchRun) bury(work context.Context) error {
 	return nil
 }
 
+// expirer buries what has expired of one queue.
+type expirer struct {
+	conn   Streams
+	log    *slog.Logger
+	queue  catalog.Key
+	maxAge time.Duration
+}
+
 // bury dead-letters records that have expired, and returns what became of each: those of jobs that have ended otherwise are
 // done, and those of jobs that an attempt is under way at are copies, or all there is of it, which their next delivery
 // decides. First the state of a job is stored, then the record: a job that is said to have expired is buried again
 // if it comes again.
-func bury(ctx context.Context, conn Streams, log *slog.Logger, queue catalog.Key, rs []record.Record, maxAge time.Duration) (became []disposition, err error) {
+func (x *expirer) bury(ctx context.Context, rs []record.Record) (became []disposition, err error) {
 	became = slices.Repeat([]disposition{dead}, len(rs))
 	var running []record.Record
 	deads := make([]record.Record, 0, len(rs))
@@ -139,10 +145,10 @@ func bury(ctx context.Context, conn Streams, log *slog.Logger, queue catalog.Key
 	for i := range rs {
 		r := &rs[i]
 		oldest = max(oldest, r.Age)
-		reason := fmt.Sprintf("expired: not called within %s (maxAge of the queue %s)", r.Age.Round(time.Second), maxAge)
+		reason := fmt.Sprintf("expired: not called within %s (maxAge of the queue %s)", r.Age.Round(time.Second), x.maxAge)
 		r.Failure = &record.Failure{Time: time.Now(), Reason: reason}
 		if r.Job {
-			err := job.Expire(ctx, conn, queue, r, reason, time.Now())
+			err := job.Expire(ctx, x.conn, x.queue, r)
 			switch {
 			case errors.Is(err, job.ErrFinal):
 				became[i] = done
@@ -153,7 +159,7 @@ func bury(ctx context.Context, conn Streams, log *slog.Logger, queue catalog.Key
 				continue
 			case errors.Is(err, stream.ErrQueueFull), errors.Is(err, stream.ErrNoQueue):
 				// Who asks is told so anyway, by the job's age, unless an earlier state is stored.
-				log.Info("the end of a job that has expired could not be stored", "record", r.ID.String(), "error", err)
+				x.log.Info("the end of a job that has expired could not be stored", "record", r.ID.String(), "error", err)
 			case err != nil:
 				return nil, err
 			}
@@ -161,125 +167,16 @@ func bury(ctx context.Context, conn Streams, log *slog.Logger, queue catalog.Key
 		deads = append(deads, *r)
 	}
 	if len(running) > 0 {
-		if err := conn.Delay(ctx, queue, stream.AtOnce(), running); err != nil {
+		if err := x.conn.Delay(ctx, x.queue, stream.AtOnce(), running); err != nil {
 			return nil, err
 		}
 	}
 	if len(deads) == 0 {
 		return became, nil
 	}
-	if err := conn.DeadLetter(ctx, queue, deads); err != nil {
+	if err := x.conn.DeadLetter(ctx, x.queue, deads); err != nil {
 		return nil, err
 	}
-	log.Warn("records have expired; they are dead letters now", "queue", queue.String(), "records", len(deads), "age", oldest.Round(time.Second), "maxAge", maxAge)
+	x.log.Warn("records have expired; they are dead letters now", "queue", x.queue.String(), "records", len(deads), "age", oldest.Round(time.Second), "maxAge", x.maxAge)
 	return became, nil
-}
-
-// sweep looks after the queues that no mapping names, until ctx ends.
-func (d *Dispatcher) sweep(ctx context.Context) {
-	tick := time.NewTicker(sweepEvery)
-	defer tick.Stop()
-	for {
-		for k, maxAge := range d.unmapped() {
-			if ctx.Err() != nil || d.cfg.Conn.Ready() != nil {
-				break
-			}
-			if err := d.sweepQueue(ctx, k, maxAge); err != nil && ctx.Err() == nil {
-				d.cfg.Log.Warn("a queue without a mapping could not be swept; trying again", "queue", k.String(), "error", err)
-			}
-		}
-		select {
-		case <-tick.C:
-		case <-d.swept:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// unmapped are the queues that no mapping here works or drains for, with their maxAge.
-func (d *Dispatcher) unmapped() map[catalog.Key]time.Duration {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	out := map[catalog.Key]time.Duration{}
-	for k, maxAge := range d.ages {
-		if m, ok := d.latest[k]; maxAge > 0 && (!ok || m.over()) {
-			out[k] = maxAge
-		}
-	}
-	return out
-}
-
-// over reports whether m has ended.
-func (m *mapping) over() bool {
-	select {
-	case <-m.done:
-		return true
-	default:
-		return false
-	}
-}
-
-// sweepQueue dead-letters what is too old in a queue, from its beginning on. Whoever gets a mapping for it meanwhile waits
-// for the lease.
-func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.Duration) error {
-	conn := d.cfg.Conn
-	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
-	defer cancel()
-	age, newest, ok, err := conn.Oldest(ctx, k)
-	if err != nil || !ok || age < maxAge {
-		return err
-	}
-	// Not under the name of this process: it would take the lease from its own mapping.
-	lease, err := conn.TryLease(context.WithoutCancel(ctx), leaseOf(k), d.cfg.Owner+".sweep")
-	if errors.Is(err, stream.ErrLeaseHeld) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer lease.Release()
-	src, err := conn.OpenSource(ctx, k)
-	if err != nil {
-		return err
-	}
-	defer src.Close()
-	defer func() {
-		if perr := conn.PurgeSettled(ctx, k); err == nil && ctx.Err() == nil {
-			err = perr
-		}
-	}()
-	for {
-		select {
-		case src.Room() <- struct{}{}:
-		case delivery := <-src.Deliveries():
-			if delivery.Retry {
-				continue // it waits for a function
-			}
-			b, now := &block{delivery: delivery}, conn.Now()
-			rs := make([]record.Record, 0, len(delivery.Records))
-			for i := range delivery.Records {
-				it := &item{rec: &delivery.Records[i], block: b}
-				if !it.expired(now, maxAge) {
-					return nil // nor has what comes after it
-				}
-				rs = append(rs, it.at(now))
-			}
-			if !lease.Holds() {
-				return stream.ErrLeaseLost
-			}
-			if _, err := bury(ctx, conn, d.cfg.Log, k, rs, maxAge); err != nil {
-				return err
-			}
-			if err := delivery.Ack(); err != nil || delivery.Seq >= newest {
-				return err
-			}
-		case <-src.Done():
-			return src.Err()
-		case <-lease.Context().Done():
-			return stream.ErrLeaseLost
-		case <-ctx.Done():
-			return nil // the rest the next time
-		}
-	}
 }

@@ -10,11 +10,13 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// Expire stores that the job whose work is rec was not done within its queue's maxAge, by the owner of the queue. It
-// returns ErrFinal when the job has ended otherwise, or rec is a copy that a later attempt has left behind: there is
-// nothing to be done for it any more; and ErrWaiting when an attempt is under way, or was when its owner died. That it has expired already, before its record was dead-lettered, is no error. It
-// doesn't wait for room: stream.ErrQueueFull and stream.ErrNoQueue are returned at once.
-func Expire(ctx context.Context, conn stream.Jobs, queue catalog.Key, rec *record.Record, detail string, now time.Time) error {
+// Expire stores that the job whose work is rec was not done within its queue's maxAge, as rec's Failure says, by the owner
+// of the queue. It returns ErrFinal when the job has ended otherwise, or rec is a copy that a later attempt has left
+// behind: there is nothing to be done for it any more; and ErrWaiting when an attempt is under way, or was when its owner
+// died. That it has expired already, before its record was dead-lettered, is no error. It doesn't wait for room:
+// stream.ErrQueueFull and stream.ErrNoQueue are returned at once.
+func Expire(ctx context.Context, conn stream.Jobs, queue catalog.Key, rec *record.Record) error {
+	now := rec.Failure.Time.UTC()
 	a := &Attempt{conn: conn, queue: queue, rec: rec}
 	for {
 		there, err := a.stored(ctx)
@@ -37,7 +39,7 @@ func Expire(ctx context.Context, conn stream.Jobs, queue catalog.Key, rec *recor
 			}
 		}
 		a.state.seq = s.seq
-		s.Status, s.Changed, s.Finished, s.Error, s.Result = Expired, now.UTC(), now.UTC(), &Error{Detail: detail}, nil
+		s.Status, s.Changed, s.Finished, s.Error, s.Result = Expired, now, now, &Error{Detail: rec.Failure.Reason}, nil
 		s.Print, s.Redrives = Fingerprint(rec), rec.Redrives
 		s.leave()
 		if err := a.put(ctx, s, nil, true); !errors.Is(err, stream.ErrJobChanged) {

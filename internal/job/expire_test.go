@@ -13,7 +13,9 @@ func TestExpire(t *testing.T) {
 	conn, queue := newQueue(t)
 	expire := func(what string, rec *record.Record, want error) {
 		t.Helper()
-		if err := job.Expire(t.Context(), conn, queue, rec, "too old", rec.Time); !errors.Is(err, want) {
+		expired := *rec
+		expired.Failure = &record.Failure{Time: rec.Time, Reason: "too old"}
+		if err := job.Expire(t.Context(), conn, queue, &expired); !errors.Is(err, want) {
 			t.Errorf("%s: %v, want %v", what, err, want)
 		}
 	}

@@ -1,0 +1,127 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// sweepEvery is how often queues without a mapping are looked at, and sweepTimeout how long one may take.
+const (
+	sweepEvery   = 15 * time.Second
+	sweepTimeout = 10 * time.Second
+)
+
+// sweep looks after the queues that no mapping names, until ctx ends.
+func (d *Dispatcher) sweep(ctx context.Context) {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		for k, maxAge := range d.unmapped() {
+			if ctx.Err() != nil || d.cfg.Conn.Ready() != nil {
+				break
+			}
+			if err := d.sweepQueue(ctx, k, maxAge); err != nil && ctx.Err() == nil {
+				d.cfg.Log.Warn("a queue without a mapping could not be swept; trying again", "queue", k.String(), "error", err)
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-d.swept:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// unmapped are the queues that no mapping here works or drains for, with their maxAge.
+func (d *Dispatcher) unmapped() map[catalog.Key]time.Duration {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out := map[catalog.Key]time.Duration{}
+	for k, maxAge := range d.ages {
+		if m, ok := d.latest[k]; maxAge > 0 && (!ok || m.over()) {
+			out[k] = maxAge
+		}
+	}
+	return out
+}
+
+// over reports whether m has ended.
+func (m *mapping) over() bool {
+	select {
+	case <-m.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// sweepQueue dead-letters what is too old in a queue, from its beginning on. Whoever gets a mapping for it meanwhile waits
+// for the lease.
+func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.Duration) error {
+	conn := d.cfg.Conn
+	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
+	defer cancel()
+	age, newest, ok, err := conn.Oldest(ctx, k)
+	if err != nil || !ok || age < maxAge {
+		return err
+	}
+	// Not under the name of this process: it would take the lease from its own mapping.
+	lease, err := conn.TryLease(context.WithoutCancel(ctx), leaseOf(k), d.cfg.Owner+".sweep")
+	if errors.Is(err, stream.ErrLeaseHeld) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer lease.Release()
+	src, err := conn.OpenSource(ctx, k)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	defer func() {
+		if perr := conn.PurgeSettled(ctx, k); err == nil && ctx.Err() == nil {
+			err = perr
+		}
+	}()
+	x := expirer{conn, d.cfg.Log, k, maxAge}
+	for {
+		select {
+		case src.Room() <- struct{}{}:
+		case delivery := <-src.Deliveries():
+			if delivery.Retry {
+				continue // it waits for a function
+			}
+			b, now := &block{delivery: delivery}, conn.Now()
+			rs := make([]record.Record, 0, len(delivery.Records))
+			for i := range delivery.Records {
+				it := &item{rec: &delivery.Records[i], block: b}
+				if !it.expired(now, maxAge) {
+					return nil // nor has what comes after it
+				}
+				rs = append(rs, it.at(now))
+			}
+			if !lease.Holds() {
+				return stream.ErrLeaseLost
+			}
+			if _, err := x.bury(ctx, rs); err != nil {
+				return err
+			}
+			if err := delivery.Ack(); err != nil || delivery.Seq >= newest {
+				return err
+			}
+		case <-src.Done():
+			return src.Err()
+		case <-lease.Context().Done():
+			return stream.ErrLeaseLost
+		case <-ctx.Done():
+			return nil // the rest the next time
+		}
+	}
+}
