@@ -89,8 +89,8 @@ func startJobsOf(t *testing.T, fn http.HandlerFunc, store *objects.Store, change
 			t.Fatal(err)
 		}
 	}
-	client := invoke.NewClient(16)
-	t.Cleanup(client.Close)
+	caller := invoke.NewCaller(16)
+	t.Cleanup(caller.Close)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -105,7 +105,7 @@ func startJobsOf(t *testing.T, fn http.HandlerFunc, store *objects.Store, change
 	}
 	r.Use(&j.cat)
 	g, err := gateway.New(gateway.Config{
-		Listener: l, Conn: conn, Client: client, Objects: store, Codec: record.DefaultCodec, DrainTimeout: testkit.Patience, Log: testkit.Log(t),
+		Listener: l, Conn: conn, Caller: caller, Objects: store, Codec: record.DefaultCodec, DrainTimeout: testkit.Patience, Log: testkit.Log(t),
 		Realtime: &url.URL{Scheme: "http", Host: rl.Addr().String()},
 	})
 	if err != nil {
@@ -113,7 +113,7 @@ func startJobsOf(t *testing.T, fn http.HandlerFunc, store *objects.Store, change
 	}
 	g.Use(&j.cat)
 	d, err := dispatcher.New(dispatcher.Config{
-		Conn: conn, Client: client, Objects: store, Owner: "a", CallbackURL: "http://" + l.Addr().String() + "/", DrainTimeout: time.Millisecond, Log: testkit.Log(t),
+		Conn: conn, Caller: caller, Objects: store, Owner: "a", CallbackURL: "http://" + l.Addr().String() + "/", DrainTimeout: time.Millisecond, Log: testkit.Log(t),
 	})
 	if err != nil {
 		t.Fatal(err)

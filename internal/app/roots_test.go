@@ -39,18 +39,18 @@ func TestAFunctionOfAnUnknownCA(t *testing.T) {
 	fn.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo) // it logs the handshakes that fail
 	fn.StartTLS()
 	defer fn.Close()
-	client := invoke.NewClient(1)
-	defer client.Close()
+	caller := invoke.NewCaller(1)
+	defer caller.Close()
 	id, err := record.NewID()
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := client.Call(t.Context(), invoke.Batch{URL: fn.URL, Records: []*record.Record{{ID: id, Time: time.Now()}}, Single: true, Timeout: testkit.Patience})
+	o := caller.Call(t.Context(), invoke.Batch{URL: fn.URL, Records: []*record.Record{{ID: id, Time: time.Now()}}, Single: true, Timeout: testkit.Patience})
 	if o.Class != invoke.NotNow || o.Status != 0 || !strings.Contains(o.Reason, "certificate signed by unknown authority") {
 		t.Errorf("%+v", o)
 	}
 	var failure error
-	h, err := client.Forward(fn.URL, func(w http.ResponseWriter, _ *http.Request, err error) {
+	h, err := caller.Forward(fn.URL, func(w http.ResponseWriter, _ *http.Request, err error) {
 		failure = err
 		w.WriteHeader(http.StatusServiceUnavailable)
 	})

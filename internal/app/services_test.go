@@ -239,7 +239,7 @@ func TestServicesNeedNoMoreRights(t *testing.T) {
 		f    func(context.Context, *stream.Conn) error
 	}{
 		{"the gateway makes a queue", front, func(ctx context.Context, c *stream.Conn) error { return c.EnsureQueue(ctx, q, 1) }},
-		{"the gateway reads a queue", front, func(ctx context.Context, c *stream.Conn) error { _, err := c.OpenSource(ctx, orders); return err }},
+		{"the gateway reads a queue", front, func(ctx context.Context, c *stream.Conn) error { _, err := c.OpenReader(ctx, orders); return err }},
 		{"the gateway takes a lease", front, func(ctx context.Context, c *stream.Conn) error { _, err := c.TryLease(ctx, "x", "y"); return err }},
 		{"the gateway publishes a catalog", front, func(ctx context.Context, c *stream.Conn) error { return c.PublishCatalog(ctx, cat, 1, nil) }},
 		{"the gateway makes keys", front, func(ctx context.Context, c *stream.Conn) error { return c.EnsureKeys(ctx, 1, time.Now()) }},

@@ -7,9 +7,9 @@ import (
 	"strconv"
 )
 
-// The ways in which a request is not what its token permits.
+// The ways in which a request is not what its permit allows.
 var (
-	// ErrMethod means that the token is for another method.
+	// ErrMethod means that the permit is for another method.
 	ErrMethod = errors.New("blob: the URL is for another method")
 	// ErrLength means that the body has not exactly the permitted length, or doesn't say its length.
 	ErrLength = errors.New("blob: the Content-Length is not the one that the URL is for")

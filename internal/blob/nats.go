@@ -73,12 +73,12 @@ func (s *NATS) Delete(ctx context.Context, queue catalog.Key, key string) error 
 
 // PresignGet is Store.PresignGet. It doesn't look whether there is such an object.
 func (s *NATS) PresignGet(_ context.Context, queue catalog.Key, key string, expiry time.Duration) (Presigned, error) {
-	return presignToken(s.ring(), s.now(), Permit{Method: "GET", Queue: queue, Key: key}, expiry)
+	return presign(s.ring(), s.now(), Permit{Method: "GET", Queue: queue, Key: key}, expiry)
 }
 
 // PresignPut is Store.PresignPut.
 func (s *NATS) PresignPut(_ context.Context, queue catalog.Key, key, contentType string, size int64, expiry time.Duration) (Presigned, error) {
-	return presignToken(s.ring(), s.now(), Permit{Method: "PUT", Queue: queue, Key: key, ContentType: contentType, Size: size}, expiry)
+	return presign(s.ring(), s.now(), Permit{Method: "PUT", Queue: queue, Key: key, ContentType: contentType, Size: size}, expiry)
 }
 
 type natsReader struct{ *stream.ObjectReader }

@@ -118,7 +118,7 @@ func (e *batchRun) outcome(intake, work context.Context, items []*item) (invoke.
 		// Each call goes by the present spec: one that waited may go elsewhere than the one before it. A batch that
 		// was formed before maxRecords became 1 is still sent as a batch.
 		spec := e.m.spec()
-		o := e.m.cfg.Client.Call(work, invoke.Batch{
+		o := e.m.cfg.Caller.Call(work, invoke.Batch{
 			URL: spec.Function.URL, Records: rs, Single: spec.Batch.MaxRecords == 1 && len(rs) == 1, Timeout: spec.Timeout, Permanent: spec.Retry.Permanent,
 		})
 		if work.Err() != nil && o.Class == invoke.NotNow {

@@ -38,7 +38,7 @@ type Streams interface {
 	stream.Link
 	stream.Clock
 	stream.Limits
-	stream.Sources
+	stream.Readers
 	stream.Output
 	stream.Jobs
 	stream.JobEvents
@@ -48,7 +48,7 @@ type Streams interface {
 // Config is what a dispatcher needs.
 type Config struct {
 	Conn   Streams
-	Client *invoke.Client
+	Caller *invoke.Caller
 	// Objects are large results, and inputs, of jobs.
 	Objects blob.Store
 	// Owner names this process among all dispatchers of the cluster. A process that starts under the
@@ -71,8 +71,8 @@ func (c *Config) Validate() error {
 	switch {
 	case c.Conn == nil:
 		return errors.New("dispatcher: Conn is missing")
-	case c.Client == nil:
-		return errors.New("dispatcher: Client is missing")
+	case c.Caller == nil:
+		return errors.New("dispatcher: Caller is missing")
 	case c.Objects == nil:
 		return errors.New("dispatcher: Objects is missing")
 	case c.Owner == "":
@@ -118,7 +118,7 @@ func New(cfg Config) (*Dispatcher, error) {
 func (d *Dispatcher) UseKeys(ring sign.Ring) { d.keys.Store(&ring) }
 
 // callback is the address for the function to report by; empty when it can't go on after its answer.
-func (d *Dispatcher) callback(t job.Token) string {
+func (d *Dispatcher) callback(t job.Callback) string {
 	ring := d.keys.Load()
 	if d.cfg.CallbackURL == "" || ring == nil {
 		return ""

@@ -203,8 +203,8 @@ func (w *world) put(bodies ...string) {
 // start runs a dispatcher until the returned function is called.
 func (w *world) start(owner string, drain time.Duration) (*dispatcher.Dispatcher, func()) {
 	w.t.Helper()
-	client := invoke.NewClient(16)
-	d, err := dispatcher.New(dispatcher.Config{Conn: w.conn, Client: client, Objects: blob.NewNATS(w.conn, func() sign.Ring { return sign.Ring{} }, time.Now), Owner: owner, DrainTimeout: drain, Log: testkit.Log(w.t)})
+	caller := invoke.NewCaller(16)
+	d, err := dispatcher.New(dispatcher.Config{Conn: w.conn, Caller: caller, Objects: blob.NewNATS(w.conn, func() sign.Ring { return sign.Ring{} }, time.Now), Owner: owner, DrainTimeout: drain, Log: testkit.Log(w.t)})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -213,7 +213,7 @@ func (w *world) start(owner string, drain time.Duration) (*dispatcher.Dispatcher
 	w.cancel = cancel
 	done := make(chan struct{})
 	go func() { defer close(done); _ = d.Run(ctx, func() {}) }()
-	stop := sync.OnceFunc(func() { cancel(); <-done; client.Close() })
+	stop := sync.OnceFunc(func() { cancel(); <-done; caller.Close() })
 	w.t.Cleanup(stop)
 	return d, stop
 }

@@ -45,7 +45,7 @@ func (e *batchRun) job(intake, work context.Context, it *item) {
 			e.goOn(work, it, attempt, err)
 			return
 		}
-		callback := e.m.callback(attempt.Token())
+		callback := e.m.callback(attempt.Callback())
 		o, result, body, cancelled := e.ask(work, it, watch, callback)
 		free()
 		if cancelled || work.Err() != nil && o.Class == invoke.NotNow {
@@ -99,7 +99,7 @@ func (e *batchRun) goOn(work context.Context, it *item, attempt *job.Attempt, er
 		}
 		it.disposition = retried
 		// What the function said before that found nothing to hasten.
-		if over, err := job.Over(work, e.m.cfg.Conn, attempt.Token()); err == nil && over {
+		if over, err := job.Over(work, e.m.cfg.Conn, attempt.Callback()); err == nil && over {
 			err = e.m.cfg.Conn.Hasten(work, e.m.queue, it.rec.ID)
 			if err != nil {
 				e.m.log.Debug("a job's record waits until its time", "record", it.rec.ID.String(), "error", err)
@@ -146,7 +146,7 @@ func (e *batchRun) ask(work context.Context, it *item, watch *job.Watch, callbac
 		}
 	}()
 	spec := e.m.spec()
-	o, answer := e.m.cfg.Client.Ask(ctx, invoke.Question{
+	o, answer := e.m.cfg.Caller.Ask(ctx, invoke.Question{
 		URL: spec.Function.URL, Record: it.rec, Timeout: spec.Timeout, Callback: callback, Permanent: spec.Retry.Permanent,
 		Open: func(ctx context.Context) (io.ReadCloser, error) {
 			r, err := e.m.openInput(ctx, it.rec.Input)

@@ -37,7 +37,7 @@ var (
 type mapping struct {
 	cfg       Config
 	hub       *job.Hub
-	callback  func(job.Token) string // empty: none
+	callback  func(job.Callback) string // empty: none
 	queue     catalog.Key
 	log       *slog.Logger
 	limiter   *invoke.Limiter
@@ -186,12 +186,12 @@ func (m *mapping) session(work context.Context) error {
 	if err := m.cfg.Conn.WaitUp(m.ctx); err != nil {
 		return err
 	}
-	src, err := m.cfg.Conn.OpenSource(m.ctx, m.queue)
+	reader, err := m.cfg.Conn.OpenReader(m.ctx, m.queue)
 	if err != nil {
 		return err
 	}
-	defer src.Close()
-	return newSession(m, src).run(work)
+	defer reader.Close()
+	return newSession(m, reader).run(work)
 }
 
 // purge removes settled blocks from the stream now and then. It also does so at its start: what the last

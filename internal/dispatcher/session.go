@@ -24,19 +24,19 @@ const (
 	giveBackTimeout = 5 * time.Second
 )
 
-// session is the time between opening a source and its end. One goroutine, run, owns all its state;
+// session is the time between opening a reader and its end. One goroutine, run, owns all its state;
 // each batch has a goroutine of its own, a batch run, that reports back.
 type session struct {
-	m    *mapping
-	src  *stream.Source
-	acc  *batch.Accumulator[*item]
-	jobs *batch.Accumulator[*item] // each is a batch of its own
-	ids  map[record.ID]int         // of the jobs in hand
-	turn bool                      // whose turn it is to be taken from: jobs'
-	held map[blockKey]*block
-	size int // bytes in held
-	busy int // batch runs that run
-	ends chan *batchRun
+	m      *mapping
+	reader *stream.Reader
+	acc    *batch.Accumulator[*item]
+	jobs   *batch.Accumulator[*item] // each is a batch of its own
+	ids    map[record.ID]int         // of the jobs in hand
+	turn   bool                      // whose turn it is to be taken from: jobs'
+	held   map[blockKey]*block
+	size   int // bytes in held
+	busy   int // batch runs that run
+	ends   chan *batchRun
 
 	// Of what expires (expiry.go).
 	oldest   time.Time // the first of those that wait was accepted then, or later; zero: none waits
@@ -72,9 +72,9 @@ func (it *item) at(now time.Time) record.Record {
 	return r
 }
 
-func newSession(m *mapping, src *stream.Source) *session {
+func newSession(m *mapping, reader *stream.Reader) *session {
 	return &session{
-		m: m, src: src, held: map[blockKey]*block{}, ends: make(chan *batchRun),
+		m: m, reader: reader, held: map[blockKey]*block{}, ends: make(chan *batchRun),
 		acc:  batch.NewAccumulator[*item](policy(m.spec())),
 		jobs: batch.NewAccumulator[*item](batch.Policy{MaxItems: 1, MaxBytes: math.MaxInt}), ids: map[record.ID]int{},
 	}
@@ -89,7 +89,7 @@ var (
 	errNotOurs    = errors.New("dispatcher: the lease or the connection is gone")
 )
 
-// run works until the source ends, the intake is stopped or work is over, and returns after the last
+// run works until the reader ends, the intake is stopped or work is over, and returns after the last
 // batch run has. What is not settled then is delivered again to the next session.
 func (s *session) run(work context.Context) error {
 	// Batch runs wait for the limiter only while there is intake: on a drain they give their records back.
@@ -102,7 +102,7 @@ func (s *session) run(work context.Context) error {
 	expiry := time.NewTicker(expireEvery)
 	defer expiry.Stop()
 	// Each is set to nil, which blocks for ever, once it has been seen.
-	intakeEnded, sourceEnded, workEnded, idle := intake.Done(), s.src.Done(), work.Done(), s.src.Idle()
+	intakeEnded, readerEnded, workEnded, idle := intake.Done(), s.reader.Done(), work.Done(), s.reader.Idle()
 	for intakeEnded != nil || s.busy > 0 || idle != nil {
 		if intake.Err() == nil {
 			s.expire(work) // first: what has expired is not called
@@ -110,7 +110,7 @@ func (s *session) run(work context.Context) error {
 		}
 		select {
 		case s.room(intake) <- struct{}{}:
-		case d := <-s.src.Deliveries(): // on a drain too: what was pulled is to be given back in order
+		case d := <-s.reader.Deliveries(): // on a drain too: what was pulled is to be given back in order
 			s.take(d)
 		case e := <-s.ends:
 			s.busy--
@@ -126,15 +126,15 @@ func (s *session) run(work context.Context) error {
 			for _, b := range s.held {
 				_ = b.delivery.InProgress() // at worst the block comes twice
 			}
-		case <-sourceEnded:
-			sourceEnded = nil
-			stop(s.src.Err())
+		case <-readerEnded:
+			readerEnded = nil
+			stop(s.reader.Err())
 		case <-workEnded:
 			workEnded = nil
 			stop(context.Cause(work))
 		case <-intakeEnded:
 			intakeEnded = nil
-			s.src.Stop()
+			s.reader.Stop()
 		case <-idle:
 			idle = nil
 		}
@@ -149,11 +149,11 @@ func (s *session) room(intake context.Context) chan<- struct{} {
 	if intake.Err() != nil || s.size >= maxHeldBytes || len(s.held) >= maxHeldBlocks || !s.m.holds() {
 		return nil
 	}
-	return s.src.Room()
+	return s.reader.Room()
 }
 
 // giveBack ends the hold on what is left. It is written back as blocks of its own, so that everything that
-// was delivered is acknowledged and an orderly stop delivers nothing twice: the next source begins at the
+// was delivered is acknowledged and an orderly stop delivers nothing twice: the next reader begins at the
 // first block that isn't. When that can't be done, because the connection or the lease is gone, what is left
 // comes again, and with it what was settled behind it.
 func (s *session) giveBack() {
@@ -173,7 +173,7 @@ func (s *session) giveBack() {
 	// A job that is said to have expired and is no dead letter yet must come again as it is: as a retry it would count as
 	// one that has ended.
 	expired := slices.ContainsFunc(rest, func(it *item) bool { return it.rec.Job && it.disposition == old })
-	if s.m.holds() && s.src.Live() && !expired {
+	if s.m.holds() && s.reader.Live() && !expired {
 		// Not work's context: that calls were cut is the usual reason to be here.
 		ctx, cancel := context.WithTimeout(context.Background(), giveBackTimeout)
 		err = s.putBack(ctx, rest)

@@ -113,10 +113,10 @@ func (c *cluster) waitSpread(want ...int) {
 func (c *cluster) start(owner string, drain time.Duration) *process {
 	c.t.Helper()
 	h := &process{conn: testkit.Conn(c.t, c.nats)}
-	client := invoke.NewClient(16)
+	caller := invoke.NewCaller(16)
 	var err error
 	h.Dispatcher, err = dispatcher.New(dispatcher.Config{
-		Conn: h.conn, Client: client, Objects: blob.NewNATS(h.conn, func() sign.Ring { return sign.Ring{} }, time.Now),
+		Conn: h.conn, Caller: caller, Objects: blob.NewNATS(h.conn, func() sign.Ring { return sign.Ring{} }, time.Now),
 		Owner: owner, DrainTimeout: drain, Log: testkit.Log(c.t).With("dispatcher", owner),
 	})
 	if err != nil {
@@ -126,7 +126,7 @@ func (c *cluster) start(owner string, drain time.Duration) *process {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); _ = h.Run(ctx, func() {}) }()
-	h.stop = sync.OnceFunc(func() { cancel(); <-done; client.Close(); h.conn.Close() })
+	h.stop = sync.OnceFunc(func() { cancel(); <-done; caller.Close(); h.conn.Close() })
 	c.t.Cleanup(h.stop)
 	return h
 }
@@ -404,10 +404,10 @@ func TestWhoWaitsForLeasesAsksNothing(t *testing.T) {
 		}
 		t.Cleanup(l.Release)
 	}
-	client := invoke.NewClient(1)
-	defer client.Close()
+	caller := invoke.NewCaller(1)
+	defer caller.Close()
 	d, err := dispatcher.New(dispatcher.Config{
-		Conn: waits, Client: client, Objects: blob.NewNATS(waits, func() sign.Ring { return sign.Ring{} }, time.Now), Owner: "waits", Log: testkit.Log(t),
+		Conn: waits, Caller: caller, Objects: blob.NewNATS(waits, func() sign.Ring { return sign.Ring{} }, time.Now), Owner: "waits", Log: testkit.Log(t),
 	})
 	if err != nil {
 		t.Fatal(err)

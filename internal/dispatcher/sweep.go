@@ -80,11 +80,11 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 		return err
 	}
 	defer lease.Release()
-	src, err := conn.OpenSource(ctx, k)
+	reader, err := conn.OpenReader(ctx, k)
 	if err != nil {
 		return err
 	}
-	defer src.Close()
+	defer reader.Close()
 	defer func() {
 		if perr := conn.PurgeSettled(ctx, k); err == nil && ctx.Err() == nil {
 			err = perr
@@ -93,8 +93,8 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 	x := expirer{conn, d.cfg.Log, k, maxAge}
 	for {
 		select {
-		case src.Room() <- struct{}{}:
-		case delivery := <-src.Deliveries():
+		case reader.Room() <- struct{}{}:
+		case delivery := <-reader.Deliveries():
 			if delivery.Retry {
 				continue // it waits for a function
 			}
@@ -116,8 +116,8 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 			if err := delivery.Ack(); err != nil || delivery.Seq >= newest {
 				return err
 			}
-		case <-src.Done():
-			return src.Err()
+		case <-reader.Done():
+			return reader.Err()
 		case <-lease.Context().Done():
 			return stream.ErrLeaseLost
 		case <-ctx.Done():

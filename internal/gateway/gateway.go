@@ -47,7 +47,7 @@ type Streams interface {
 type Config struct {
 	Listener net.Listener
 	Conn     Streams
-	Client   *invoke.Client
+	Caller   *invoke.Caller
 	Objects  blob.Store   // large results and uploaded inputs of jobs
 	Codec    record.Codec // of blocks
 	// Realtime is the address of the service that pushes the states of jobs; nil if disabled.
@@ -85,7 +85,7 @@ func (c *Config) Validate() error {
 		return errors.New("gateway: Listener is missing")
 	case c.Conn == nil:
 		return errors.New("gateway: Conn is missing")
-	case c.Client == nil:
+	case c.Caller == nil:
 		return errors.New("gateway: Client is missing")
 	case c.Objects == nil:
 		return errors.New("gateway: Objects is missing")

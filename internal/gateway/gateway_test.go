@@ -85,8 +85,8 @@ func startAs(t testing.TB, fn http.Handler, change func(*catalog.Catalog), confi
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := invoke.NewClient(4)
-	cfg := gateway.Config{Listener: l, Conn: f.conn, Client: client, Objects: objects(f.conn), Codec: record.Zstd, DrainTimeout: testkit.Patience, Log: testkit.Log(t)}
+	caller := invoke.NewCaller(4)
+	cfg := gateway.Config{Listener: l, Conn: f.conn, Caller: caller, Objects: objects(f.conn), Codec: record.Zstd, DrainTimeout: testkit.Patience, Log: testkit.Log(t)}
 	configure(&cfg)
 	f.g, err = gateway.New(cfg)
 	if err != nil {
@@ -102,7 +102,7 @@ func startAs(t testing.TB, fn http.Handler, change func(*catalog.Catalog), confi
 	f.stop = sync.OnceValue(func() error {
 		cancel()
 		f.client.CloseIdleConnections()
-		client.Close()
+		caller.Close()
 		return <-ended
 	})
 	t.Cleanup(func() { _ = f.stop() })
@@ -151,7 +151,7 @@ func (f *front) do(method, path, body string, header ...string) reply {
 // stored returns the next n records of the queue.
 func (f *front) stored(n int) []record.Record {
 	f.t.Helper()
-	src, err := f.conn.OpenSource(f.t.Context(), key("orders"))
+	src, err := f.conn.OpenReader(f.t.Context(), key("orders"))
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -442,7 +442,7 @@ func TestBeforeTheFirstCatalog(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	g, err := gateway.New(gateway.Config{Listener: l, Conn: conn, Client: invoke.NewClient(1), Objects: objects(conn), Log: testkit.Log(t)})
+	g, err := gateway.New(gateway.Config{Listener: l, Conn: conn, Caller: invoke.NewCaller(1), Objects: objects(conn), Log: testkit.Log(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -95,7 +95,7 @@ func (r *route) compile() (err error) {
 		r.kind = toQueue
 	case r.spec.Function != nil:
 		r.kind = toFunction
-		r.forward, err = r.g.cfg.Client.Forward(r.spec.Function.Function.URL, r.g.forwardFailed)
+		r.forward, err = r.g.cfg.Caller.Forward(r.spec.Function.Function.URL, r.g.forwardFailed)
 	default:
 		err = errors.New("its target is none that this version knows: update this gateway")
 	}

@@ -27,13 +27,13 @@ var (
 // its answer back: status, headers, body, as it comes. The caller bounds the time by the request's
 // context. When there is no answer it calls failed with one of the errors above, or with the error of
 // reading the client's body.
-func (c *Client) Forward(base string, failed func(http.ResponseWriter, *http.Request, error)) (http.Handler, error) {
+func (c *Caller) Forward(base string, failed func(http.ResponseWriter, *http.Request, error)) (http.Handler, error) {
 	return c.forward(base, (*httputil.ProxyRequest).SetXForwarded, failed)
 }
 
 // ForwardHop is Forward for a proxy that is not the first one: X-Forwarded-For, -Host, -Proto and Forwarded stay as the
 // one before it has set them, as those of Knative leave them.
-func (c *Client) ForwardHop(base string, failed func(http.ResponseWriter, *http.Request, error)) (http.Handler, error) {
+func (c *Caller) ForwardHop(base string, failed func(http.ResponseWriter, *http.Request, error)) (http.Handler, error) {
 	return c.forward(base, func(r *httputil.ProxyRequest) {
 		for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded"} {
 			if values, ok := r.In.Header[name]; ok {
@@ -43,7 +43,7 @@ func (c *Client) ForwardHop(base string, failed func(http.ResponseWriter, *http.
 	}, failed)
 }
 
-func (c *Client) forward(base string, forwarded func(*httputil.ProxyRequest), failed func(http.ResponseWriter, *http.Request, error)) (http.Handler, error) {
+func (c *Caller) forward(base string, forwarded func(*httputil.ProxyRequest), failed func(http.ResponseWriter, *http.Request, error)) (http.Handler, error) {
 	target, err := url.Parse(base)
 	if err != nil {
 		return nil, fmt.Errorf("function URL %q: %w", base, err)

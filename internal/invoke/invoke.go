@@ -67,14 +67,14 @@ const (
 	maxRetryAfter  = 5 * time.Minute
 )
 
-// Client calls functions. It is safe for concurrent use.
-type Client struct {
+// Caller calls functions. It is safe for concurrent use.
+type Caller struct {
 	http *http.Client
 }
 
-// NewClient returns a client that keeps at most maxIdle idle connections to each function.
-func NewClient(maxIdle int) *Client {
-	return &Client{http: &http.Client{
+// NewCaller returns a caller that keeps at most maxIdle idle connections to each function.
+func NewCaller(maxIdle int) *Caller {
+	return &Caller{http: &http.Client{
 		Transport: transport(maxIdle),
 		// A function that redirects is misconfigured: following would turn a POST into a GET.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -94,7 +94,7 @@ func transport(maxIdle int) *http.Transport {
 }
 
 // Close drops idle connections.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+func (c *Caller) Close() { c.http.CloseIdleConnections() }
 
 // Answer is what a function said to one record.
 type Answer struct {
@@ -114,7 +114,7 @@ type Batch struct {
 
 // Call posts a batch and classifies the answer. ctx ending before the timeout gives NotNow, because it says nothing about
 // the records.
-func (c *Client) Call(ctx context.Context, b Batch) Outcome {
+func (c *Caller) Call(ctx context.Context, b Batch) Outcome {
 	o, a := c.exchange(ctx, call{url: b.URL, records: b.Records, single: b.Single, timeout: b.Timeout, permanent: b.Permanent, limit: maxAnswerBytes})
 	if a == nil {
 		return o
@@ -154,7 +154,7 @@ func (t *TroubleError) Error() string { return t.Err.Error() }
 func (t *TroubleError) Unwrap() error { return t.Err }
 
 // Ask posts the record in CloudEvents' binary mode. Otherwise it is like Call. The answer has no body when Keep took it.
-func (c *Client) Ask(ctx context.Context, q Question) (Outcome, Answer) {
+func (c *Caller) Ask(ctx context.Context, q Question) (Outcome, Answer) {
 	o, a := c.exchange(ctx, call{
 		url: q.URL, records: []*record.Record{q.Record}, single: true, timeout: q.Timeout, permanent: q.Permanent, limit: q.Limit, callback: q.Callback,
 		open: q.Open, keep: q.Keep,
@@ -178,7 +178,7 @@ type call struct {
 }
 
 // exchange returns the answer of a call that succeeded, limit bytes of its body or one more, else nil.
-func (c *Client) exchange(ctx context.Context, k call) (Outcome, *Answer) {
+func (c *Caller) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 	cctx, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
 	var connected atomic.Bool

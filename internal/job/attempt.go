@@ -39,8 +39,10 @@ func (a *Attempt) Cause() Error {
 	return Error{Detail: "no sign of life for " + a.state.Heartbeat.String()}
 }
 
-// Token names the attempt, for the function to report by.
-func (a *Attempt) Token() Token { return Token{a.queue, a.rec.ID, a.rec.Client, a.state.Started} }
+// Callback names the attempt, for the function to report by.
+func (a *Attempt) Callback() Callback {
+	return Callback{a.queue, a.rec.ID, a.rec.Client, a.state.Started}
+}
 
 // Begin makes the job running. It returns ErrFinal when there is nothing to do for this record: the job has ended, by
 // cancellation too, or the record is a copy that a later attempt has left behind. A job that had failed or expired begins again

@@ -95,7 +95,7 @@ func TestLapseAgainstSignOfLife(t *testing.T) {
 		late := time.Now().Add(time.Minute) // too late for what is stored, not for what is going to be
 		var wg sync.WaitGroup
 		var sign error
-		wg.Go(func() { sign = job.Alive(t.Context(), conn, a.Token(), nil) })
+		wg.Go(func() { sign = job.Alive(t.Context(), conn, a.Callback(), nil) })
 		again, err := job.Begin(t.Context(), conn, queue, rec, late)
 		wg.Wait()
 		switch {
@@ -124,24 +124,24 @@ func TestReportsAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := job.FailBy(t.Context(), conn, a.Token(), job.Error{Detail: "no"}); err != nil {
+		if err := job.FailBy(t.Context(), conn, a.Callback(), job.Error{Detail: "no"}); err != nil {
 			t.Errorf("a failure: %v", err)
 		}
 	}
-	if _, err := job.SucceedBy(t.Context(), conn, a.Token(), job.Result{}, nil, now); !errors.Is(err, job.ErrOver) {
+	if _, err := job.SucceedBy(t.Context(), conn, a.Callback(), job.Result{}, nil, now); !errors.Is(err, job.ErrOver) {
 		t.Errorf("a success after the failure: %v", err)
 	}
 	done, _ := newJob(t, queue)
 	a = begin(t, conn, queue, done, now)
 	for range 2 {
-		if _, err := job.SucceedBy(t.Context(), conn, a.Token(), job.Result{}, []byte("done"), now); err != nil {
+		if _, err := job.SucceedBy(t.Context(), conn, a.Callback(), job.Result{}, []byte("done"), now); err != nil {
 			t.Errorf("a success: %v", err)
 		}
 	}
-	if _, err := job.SucceedBy(t.Context(), conn, a.Token(), job.Result{}, []byte("else"), now); !errors.Is(err, job.ErrOver) {
+	if _, err := job.SucceedBy(t.Context(), conn, a.Callback(), job.Result{}, []byte("else"), now); !errors.Is(err, job.ErrOver) {
 		t.Errorf("another result: %v", err)
 	}
-	if err := job.FailBy(t.Context(), conn, a.Token(), job.Error{Detail: "no"}); !errors.Is(err, job.ErrOver) {
+	if err := job.FailBy(t.Context(), conn, a.Callback(), job.Error{Detail: "no"}); !errors.Is(err, job.ErrOver) {
 		t.Errorf("a failure after the success: %v", err)
 	}
 }
@@ -152,7 +152,7 @@ func TestTextsWithoutEnd(t *testing.T) {
 	rec, id := newJob(t, queue)
 	long := "x" + strings.Repeat("é", 1<<19)
 	a := begin(t, conn, queue, rec, rec.Time)
-	if err := job.Alive(t.Context(), conn, a.Token(), &job.Progress{Message: long}); err != nil {
+	if err := job.Alive(t.Context(), conn, a.Callback(), &job.Progress{Message: long}); err != nil {
 		t.Fatal(err)
 	}
 	fits := func(text string) bool {

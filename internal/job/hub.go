@@ -20,12 +20,12 @@ type Hub struct {
 
 	mu     sync.Mutex
 	ended  bool
-	queues map[catalog.Key]*feed
+	queues map[catalog.Key]*queueWatch
 	wg     sync.WaitGroup
 }
 
-// feed is the states of one queue's jobs.
-type feed struct {
+// queueWatch is the states of one queue's jobs.
+type queueWatch struct {
 	hub   *Hub
 	stop  context.CancelFunc // nil: nobody follows it
 	waits map[record.ID]map[Follower]struct{}
@@ -44,7 +44,7 @@ type Follower interface {
 
 // NewHub returns a hub that follows nothing before Use.
 func NewHub(conn stream.JobEvents, log *slog.Logger) *Hub {
-	return &Hub{conn: conn, log: log, queues: map[catalog.Key]*feed{}}
+	return &Hub{conn: conn, log: log, queues: map[catalog.Key]*queueWatch{}}
 }
 
 // Use makes queues the ones whose jobs are followed.
@@ -57,7 +57,7 @@ func (h *Hub) Use(queues []catalog.Key) {
 	wanted := make(map[catalog.Key]bool, len(queues))
 	for _, k := range queues {
 		wanted[k] = true
-		f := h.feed(k)
+		f := h.watchOf(k)
 		if f.stop != nil {
 			continue
 		}
@@ -74,17 +74,17 @@ func (h *Hub) Use(queues []catalog.Key) {
 	}
 }
 
-// feed returns that of queue k. The caller holds mu.
-func (h *Hub) feed(k catalog.Key) *feed {
+// watchOf returns that of queue k. The caller holds mu.
+func (h *Hub) watchOf(k catalog.Key) *queueWatch {
 	f, ok := h.queues[k]
 	if !ok {
-		f = &feed{hub: h, waits: map[record.ID]map[Follower]struct{}{}}
+		f = &queueWatch{hub: h, waits: map[record.ID]map[Follower]struct{}{}}
 		h.queues[k] = f
 	}
 	return f
 }
 
-func (f *feed) retire(k catalog.Key) {
+func (f *queueWatch) retire(k catalog.Key) {
 	if f.stop == nil && len(f.waits) == 0 {
 		delete(f.hub.queues, k)
 	}
@@ -108,7 +108,7 @@ func (h *Hub) Close() {
 func (h *Hub) Follow(queue catalog.Key, id record.ID, f Follower) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	waits := h.feed(queue).waits
+	waits := h.watchOf(queue).waits
 	if waits[id] == nil {
 		waits[id] = map[Follower]struct{}{}
 	}
@@ -171,7 +171,7 @@ func (w *watcher) Changed(s *State) {
 }
 
 // Started implements stream.JobWatcher: what happened before may have been missed, so all look again.
-func (f *feed) Started() {
+func (f *queueWatch) Started() {
 	f.hub.mu.Lock()
 	defer f.hub.mu.Unlock()
 	for _, followers := range f.waits {
@@ -180,7 +180,7 @@ func (f *feed) Started() {
 }
 
 // Changed implements stream.JobWatcher.
-func (f *feed) Changed(id stream.JobKey, s stream.JobState) {
+func (f *queueWatch) Changed(id stream.JobKey, s stream.JobState) {
 	f.hub.mu.Lock()
 	defer f.hub.mu.Unlock()
 	followers := f.waits[id.ID]

@@ -19,8 +19,8 @@ type ID struct {
 	Created time.Time // milliseconds
 }
 
-// Token names one attempt at a job: a function that goes on after its answer says by it how the work goes.
-type Token struct {
+// Callback names one attempt at a job: a function that goes on after its answer says by it how the work goes.
+type Callback struct {
 	Queue   catalog.Key
 	Record  record.ID
 	Client  record.Client
@@ -31,16 +31,16 @@ const (
 	createdBytes = 6 // Unix milliseconds
 	startedBytes = 8 // Unix nanoseconds
 
-	purposeID    = "job"
-	purposeToken = "callback"
+	purposeID       = "job"
+	purposeCallback = "callback"
 )
 
 // The ways in which a text is nothing that was given.
 var (
 	// ErrNoID means that a text is no id that was ever given for a job of the queues at hand.
 	ErrNoID = errors.New("job: no such job")
-	// ErrNoToken means the same of a token.
-	ErrNoToken = errors.New("job: no such token")
+	// ErrNoCallback means the same of a callback.
+	ErrNoCallback = errors.New("job: no such callback")
 )
 
 // NewID returns the id of the job whose work is r, accepted at created.
@@ -69,21 +69,21 @@ func ParseID(text string, ring sign.Ring, queues []catalog.Key) (ID, error) {
 	return ID{s.queue, s.record, client, time.UnixMilli(int64(binary.BigEndian.Uint64(ms[:]))).UTC()}, nil
 }
 
-func (t Token) key() stream.JobKey { return stream.JobKey{Client: t.Client, ID: t.Record} }
+func (t Callback) key() stream.JobKey { return stream.JobKey{Client: t.Client, ID: t.Record} }
 
-// Text signs the token. It returns ErrNoKeys without keys.
-func (t Token) Text(ring sign.Ring) (string, error) {
+// Text signs the callback. It returns ErrNoKeys without keys.
+func (t Callback) Text(ring sign.Ring) (string, error) {
 	started := binary.BigEndian.AppendUint64(nil, uint64(t.Started.UnixNano()))
-	return sealed{t.Queue, t.Record, withClient(started, t.Client)}.text(ring, purposeToken, t.Started)
+	return sealed{t.Queue, t.Record, withClient(started, t.Client)}.text(ring, purposeCallback, t.Started)
 }
 
-// ParseToken reads the text of a token of a job in one of the queues, or returns ErrNoToken.
-func ParseToken(text string, ring sign.Ring, queues []catalog.Key) (Token, error) {
-	s, client, ok := unsealOfClient(text, ring, purposeToken, startedBytes, queues)
+// ParseCallback reads the text of a callback of a job in one of the queues, or returns ErrNoCallback.
+func ParseCallback(text string, ring sign.Ring, queues []catalog.Key) (Callback, error) {
+	s, client, ok := unsealOfClient(text, ring, purposeCallback, startedBytes, queues)
 	if !ok {
-		return Token{}, ErrNoToken
+		return Callback{}, ErrNoCallback
 	}
-	return Token{s.queue, s.record, client, time.Unix(0, int64(binary.BigEndian.Uint64(s.more))).UTC()}, nil
+	return Callback{s.queue, s.record, client, time.Unix(0, int64(binary.BigEndian.Uint64(s.more))).UTC()}, nil
 }
 
 // withClient appends the client, if there is one: what is nobody's in particular has a shorter text.

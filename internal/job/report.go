@@ -14,7 +14,7 @@ import (
 var ErrOver = errors.New("job: the attempt is over")
 
 // Alive is a sign of life: the attempt may go on as long as the heartbeat says. p is nil for the progress there was.
-func Alive(ctx context.Context, conn stream.Jobs, t Token, p *Progress) error {
+func Alive(ctx context.Context, conn stream.Jobs, t Callback, p *Progress) error {
 	_, _, err := report(ctx, conn, t, nil, func(s *State) {
 		if p != nil {
 			s.Progress = p
@@ -25,7 +25,7 @@ func Alive(ctx context.Context, conn stream.Jobs, t Token, p *Progress) error {
 
 // SucceedBy gives the job its result: body, or r's object. The same result again, because the answer was lost, is no
 // error; it returns the one that is stored then, whose object is another.
-func SucceedBy(ctx context.Context, conn stream.Jobs, t Token, r Result, body []byte, now time.Time) (Result, error) {
+func SucceedBy(ctx context.Context, conn stream.Jobs, t Callback, r Result, body []byte, now time.Time) (Result, error) {
 	r, err := r.with(body)
 	if err != nil {
 		return r, err
@@ -40,7 +40,7 @@ func SucceedBy(ctx context.Context, conn stream.Jobs, t Token, r Result, body []
 
 // FailBy says that the attempt has failed. Whether there is another one its queue's owner decides, at once. It may be
 // said again, because the answer was lost.
-func FailBy(ctx context.Context, conn stream.Jobs, t Token, e Error) error {
+func FailBy(ctx context.Context, conn stream.Jobs, t Callback, e Error) error {
 	s, _, err := report(ctx, conn, t, nil, func(s *State) { s.Error, s.Broken = &e, true })
 	again := errors.Is(err, ErrOver) && s.of(t) && s.Status == Running && s.Broken
 	if err != nil && !again {
@@ -58,7 +58,7 @@ func (s *State) succeed(r Result, now time.Time) {
 // report changes the state of a job whose present attempt is t's. With ErrOver it returns the state, nil for none, and
 // the result that are there instead: a replica of NATS may not know yet of an attempt that began a moment ago, so that
 // comes only after several looks.
-func report(ctx context.Context, conn stream.Jobs, t Token, body []byte, change func(*State)) (*State, []byte, error) {
+func report(ctx context.Context, conn stream.Jobs, t Callback, body []byte, change func(*State)) (*State, []byte, error) {
 	for looks := 1; ; looks++ {
 		s, there, err := load(ctx, conn, t.Queue, t.key())
 		if err != nil {
@@ -85,7 +85,7 @@ func report(ctx context.Context, conn stream.Jobs, t Token, body []byte, change 
 
 // Over reports whether the attempt is not the job's present one any more, or has failed. That it goes on is said after
 // several looks: a replica of NATS may not know yet.
-func Over(ctx context.Context, conn stream.Jobs, t Token) (bool, error) {
+func Over(ctx context.Context, conn stream.Jobs, t Callback) (bool, error) {
 	for looks := 1; ; looks++ {
 		s, _, err := load(ctx, conn, t.Queue, t.key())
 		if err != nil || !s.at(t) || looks == stream.MaxLooks {
@@ -104,7 +104,7 @@ func (s *State) waiting() bool { return s.Heartbeat > 0 }
 func (s *State) leave() { s.Heartbeat, s.Broken = 0, false }
 
 // of reports whether t's attempt is the job's latest. s is nil when there is no state.
-func (s *State) of(t Token) bool { return s != nil && s.Started.Equal(t.Started) }
+func (s *State) of(t Callback) bool { return s != nil && s.Started.Equal(t.Started) }
 
 // at reports whether t's attempt is under way.
-func (s *State) at(t Token) bool { return s.of(t) && s.Status == Running && !s.Broken }
+func (s *State) at(t Callback) bool { return s.of(t) && s.Status == Running && !s.Broken }

@@ -11,7 +11,7 @@ import (
 	"github.com/weir-dev/weir/internal/sign"
 )
 
-// sealed is what ids and tokens are made of. The body of its text:
+// sealed is what ids and callbacks are made of. The body of its text:
 //
 //	queue    4 bytes: of the SHA-256 of namespace/name, to find the queue by
 //	record  16 bytes

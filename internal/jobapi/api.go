@@ -2,7 +2,7 @@
 // objects, callbacks, and the way to realtime. The gateway serves its routes through the steps that all requests go
 // through; the documents and events are realtime's too.
 //
-// Invariants: every id, token and address that is taken was signed by Weir; what is answered with 204 is durable; nothing
+// Invariants: every id and address that is taken was signed by Weir; what is answered with 204 is durable; nothing
 // begins once Close was called.
 //
 // The data flows through the files in this order: api.go (routes, catalog, end), then one of jobs.go, feeds.go,
@@ -136,9 +136,9 @@ func (a *API) Routes() []Route {
 		{"DELETE " + ownpath.Jobs + "{id}", ClassJobs, none, a.job((*Request).cancel)},
 		{"GET " + ownpath.Jobs + "{id}/result", ClassJobs, none, a.job((*Request).result)},
 		{"POST " + ownpath.NewFeed, ClassFeeds, none, a.newFeed},
-		{"POST " + ownpath.Callbacks + "{token}", ClassCallbacks, maxReport, a.callback},
-		{"GET " + ownpath.Objects + "{token}", ClassObjects, none, a.getObject},
-		{"PUT " + ownpath.Objects + "{token}", ClassObjects, whole, a.putObject},
+		{"POST " + ownpath.Callbacks + "{callback}", ClassCallbacks, maxReport, a.callback},
+		{"GET " + ownpath.Objects + "{permit}", ClassObjects, none, a.getObject},
+		{"PUT " + ownpath.Objects + "{permit}", ClassObjects, whole, a.putObject},
 	}
 	if a.cfg.Realtime != nil {
 		pass := a.realtime(a.cfg.Realtime)
@@ -158,7 +158,7 @@ func ProblemOf(err error) (p problem.Problem, ok bool) {
 		return problem.UnknownJob(), true
 	case errors.Is(err, job.ErrNoFeed):
 		return problem.UnknownFeed(), true
-	case errors.Is(err, job.ErrNoToken):
+	case errors.Is(err, job.ErrNoCallback):
 		return problem.Problem{Status: http.StatusNotFound, Type: problem.NoCallback, Title: "No such callback", Detail: "No attempt at a job was ever given this address, or its queue was deleted."}, true
 	case errors.Is(err, blob.ErrFull):
 		return problem.Problem{

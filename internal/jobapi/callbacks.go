@@ -35,9 +35,9 @@ func statusOf(req *http.Request) job.Status { return job.Status(req.URL.Query().
 // answered with 204 is durable.
 func (a *API) callback(w http.ResponseWriter, req *http.Request, body []byte) {
 	ring, q := a.Ring(), a.queues.Load()
-	token, err := job.Token{}, job.ErrNoKeys
+	attempt, err := job.Callback{}, job.ErrNoKeys
 	if len(ring.Keys) > 0 {
-		token, err = job.ParseToken(req.PathValue("token"), ring, q.keys)
+		attempt, err = job.ParseCallback(req.PathValue("callback"), ring, q.keys)
 	}
 	if err != nil {
 		problemOf(err, "").Write(w)
@@ -51,14 +51,14 @@ func (a *API) callback(w http.ResponseWriter, req *http.Request, body []byte) {
 			problem.Problem{Status: http.StatusBadRequest, Type: problem.BadRequest, Title: "Bad progress", Detail: perr.Error()}.Write(w)
 			return
 		}
-		err = job.Alive(ctx, a.cfg.Conn, token, p)
+		err = job.Alive(ctx, a.cfg.Conn, attempt, p)
 	case status == job.Succeeded && maxReport(req) == Stream:
-		a.largeResult(w, req, token, q.objects[token.Queue])
+		a.largeResult(w, req, attempt, q.objects[attempt.Queue])
 		return
 	case status == job.Succeeded:
-		_, err = job.SucceedBy(ctx, a.cfg.Conn, token, job.Result{ContentType: req.Header.Get("Content-Type")}, body, time.Now())
+		_, err = job.SucceedBy(ctx, a.cfg.Conn, attempt, job.Result{ContentType: req.Header.Get("Content-Type")}, body, time.Now())
 	case status == job.Failed:
-		err = job.FailBy(ctx, a.cfg.Conn, token, failure(body))
+		err = job.FailBy(ctx, a.cfg.Conn, attempt, failure(body))
 	default:
 		problem.Problem{
 			Status: http.StatusBadRequest, Type: problem.BadRequest, Title: "Bad status",
@@ -79,7 +79,7 @@ func reported(w http.ResponseWriter, err error) {
 }
 
 // largeResult takes a result that may be too large to be kept with the state, or whose size isn't said.
-func (a *API) largeResult(w http.ResponseWriter, req *http.Request, token job.Token, limit int64) {
+func (a *API) largeResult(w http.ResponseWriter, req *http.Request, attempt job.Callback, limit int64) {
 	if req.ContentLength > limit {
 		problemOf(blob.ErrTooLarge, "").Write(w)
 		return
@@ -96,7 +96,7 @@ func (a *API) largeResult(w http.ResponseWriter, req *http.Request, token job.To
 		return
 	}
 	if len(start) > job.MaxInlineBytes {
-		result, err = job.StoreResult(ctx, a.cfg.Objects, token.Queue, token.Record, result.ContentType, io.MultiReader(bytes.NewReader(start), body), limit)
+		result, err = job.StoreResult(ctx, a.cfg.Objects, attempt.Queue, attempt.Record, result.ContentType, io.MultiReader(bytes.NewReader(start), body), limit)
 		if start = nil; body.failed() != nil {
 			BadBody().Write(w)
 			return
@@ -104,9 +104,9 @@ func (a *API) largeResult(w http.ResponseWriter, req *http.Request, token job.To
 	}
 	if err == nil {
 		var stored job.Result
-		stored, err = job.SucceedBy(ctx, a.cfg.Conn, token, result, start, time.Now())
+		stored, err = job.SucceedBy(ctx, a.cfg.Conn, attempt, result, start, time.Now())
 		if errors.Is(err, job.ErrOver) || err == nil && stored.Object != result.Object {
-			if err := job.Drop(ctx, a.cfg.Objects, token.Queue, result); err != nil {
+			if err := job.Drop(ctx, a.cfg.Objects, attempt.Queue, result); err != nil {
 				a.cfg.Log.Warn("a result that came too late stays until it expires", "object", result.Object, "error", err)
 			}
 		}

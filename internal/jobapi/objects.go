@@ -81,13 +81,13 @@ func (a *API) permit(w http.ResponseWriter, req *http.Request) (permit blob.Perm
 		problemOf(job.ErrNoKeys, "").Write(w)
 		return permit, false
 	}
-	permit, err := blob.ParseToken(req.PathValue("token"), ring, time.Now())
+	permit, err := blob.ParsePermit(req.PathValue("permit"), ring, time.Now())
 	if err == nil {
 		err = permit.Check(req)
 	}
 	if err == nil {
 		if _, there := a.queues.Load().maxAges[permit.Queue]; !there {
-			err = blob.ErrNoToken // the queue was deleted
+			err = blob.ErrNoPermit // the queue was deleted
 		}
 	}
 	if err != nil {
@@ -106,7 +106,7 @@ func ProblemOfObject(err error, log *slog.Logger, about string) problem.Problem 
 	switch {
 	case errors.Is(err, blob.ErrLength), errors.Is(err, blob.ErrContentType):
 		return BadUpload("Content-Length and Content-Type must be those that were given with the URL.")
-	case errors.Is(err, blob.ErrNoToken), errors.Is(err, blob.ErrMethod):
+	case errors.Is(err, blob.ErrNoPermit), errors.Is(err, blob.ErrMethod):
 		return problem.Problem{Status: http.StatusNotFound, Type: problem.NoObject, Title: "No such object", Detail: "This address was never given, for this method, or its queue was deleted."}
 	case errors.Is(err, blob.ErrExpired):
 		return problem.Problem{Status: http.StatusForbidden, Type: problem.URLExpired, Title: "The address has expired", Detail: "Ask for another one where you got it: the job's result, or " + ownpath.Uploads + "."}

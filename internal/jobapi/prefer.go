@@ -21,9 +21,9 @@ type Preferences struct {
 func ReadPreferences(h http.Header) (p Preferences) {
 	waits := false
 	for _, line := range h["Prefer"] {
-		for token := range strings.SplitSeq(line, ",") {
-			token, _, _ = strings.Cut(token, ";") // parameters: none are defined
-			name, value, _ := strings.Cut(token, "=")
+		for preference := range strings.SplitSeq(line, ",") {
+			preference, _, _ = strings.Cut(preference, ";") // parameters: none are defined
+			name, value, _ := strings.Cut(preference, "=")
 			switch strings.ToLower(strings.TrimSpace(name)) {
 			case "respond-async":
 				p.async = true

@@ -40,8 +40,8 @@ func serverAccount() (account, error) {
 	return account{credential: &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}}, nil
 }
 
-// own gives a file or folder to the account.
-func (a account) own(path string) error {
+// chown gives a file or folder to the account.
+func (a account) chown(path string) error {
 	if a.credential == nil {
 		return nil
 	}

@@ -71,7 +71,7 @@ func openFolder(ctx context.Context, config Config) (_ *folder, err error) {
 		if err := makePrivate(f.home); err != nil {
 			return nil, err
 		}
-		if err := f.account.own(f.home); err != nil {
+		if err := f.account.chown(f.home); err != nil {
 			return nil, fmt.Errorf("localdb: give %s to the server account: %w", f.home, err)
 		}
 		usable, err := f.account.canUse(ctx, f.home)
@@ -164,7 +164,7 @@ func (f *folder) write(path, content string) error {
 	temporary := path + ".new"
 	err := os.WriteFile(temporary, []byte(content), 0o600)
 	if err == nil {
-		err = f.account.own(temporary)
+		err = f.account.chown(temporary)
 	}
 	if err == nil {
 		err = os.Rename(temporary, path)
@@ -187,7 +187,7 @@ func (f *folder) openLog(name string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("localdb: open log: %w", err)
 	}
-	if err := f.account.own(path); err != nil {
+	if err := f.account.chown(path); err != nil {
 		return nil, errors.Join(fmt.Errorf("localdb: give %s to the server account: %w", path, err), file.Close())
 	}
 	return file, nil

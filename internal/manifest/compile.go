@@ -85,7 +85,7 @@ type compiler struct {
 type subject struct {
 	kind   string
 	key    catalog.Key
-	source Source
+	origin Origin
 }
 
 func (s *subject) ref() Ref { return Ref{Kind: s.kind, Key: s.key} }
@@ -93,10 +93,10 @@ func (s *subject) ref() Ref { return Ref{Kind: s.kind, Key: s.key} }
 func (s *subject) String() string { return strings.TrimSpace(s.kind + " " + s.key.Name) }
 
 func (c *compiler) fail(s *subject, path, format string, args ...any) {
-	if s.source.reported(path) {
+	if s.origin.reported(path) {
 		return
 	}
-	err := &Error{File: s.source.File, Line: s.source.line(path), Object: s.String(), Field: path, Msg: fmt.Sprintf(format, args...)}
+	err := &Error{File: s.origin.File, Line: s.origin.line(path), Object: s.String(), Field: path, Msg: fmt.Sprintf(format, args...)}
 	c.errs = append(c.errs, err)
 	if c.findings != nil {
 		c.findings[s.ref()] = append(c.findings[s.ref()], err)
@@ -110,7 +110,7 @@ func (c *compiler) invalid(s *subject, errs field.ErrorList) {
 }
 
 // twice reports an object whose key is taken.
-func (c *compiler) twice(s *subject, first *Source) {
+func (c *compiler) twice(s *subject, first *Origin) {
 	c.fail(s, "metadata.name", "is the name of another %s too%s: rename one or remove it", s.kind, at(first, "metadata.name"))
 }
 
@@ -119,7 +119,7 @@ func (c *compiler) service(ctx context.Context, r Resource[servingv1.Service]) {
 	if svc.Namespace == "" {
 		svc.Namespace = defaultNamespace
 	}
-	s := &subject{kindService, catalog.Key{Namespace: svc.Namespace, Name: svc.Name}, r.Source}
+	s := &subject{kindService, catalog.Key{Namespace: svc.Namespace, Name: svc.Name}, r.Origin}
 	svc.SetDefaults(ctx)
 	var problems []problem
 	if !c.admitted {
@@ -129,11 +129,11 @@ func (c *compiler) service(ctx context.Context, r Resource[servingv1.Service]) {
 		c.fail(s, p.path, "%s", p.msg)
 	}
 	if first, ok := c.services[s.key]; ok {
-		c.twice(s, &first.source)
+		c.twice(s, &first.origin)
 		return
 	}
 	ks := describeService(s.key, svc)
-	ks.source, ks.refused = r.Source, len(problems) > 0
+	ks.origin, ks.refused = r.Origin, len(problems) > 0
 	c.services[s.key] = ks
 }
 
@@ -147,12 +147,12 @@ func (c *compiler) queue(r Resource[v1alpha1.Queue]) {
 		q.Namespace = defaultNamespace
 	}
 	q.Default()
-	s := &subject{kindQueue, catalog.Key{Namespace: q.Namespace, Name: q.Name}, r.Source}
+	s := &subject{kindQueue, catalog.Key{Namespace: q.Namespace, Name: q.Name}, r.Origin}
 	c.invalid(s, q.Validate())
 	if _, ok := c.queues[s.key]; ok {
 		for _, other := range c.objs.Queues {
 			if other.Object.Name == q.Name && other.Object.Namespace == q.Namespace {
-				c.twice(s, &other.Source)
+				c.twice(s, &other.Origin)
 				return
 			}
 		}
@@ -170,7 +170,7 @@ func (c *compiler) queue(r Resource[v1alpha1.Queue]) {
 }
 
 func (c *compiler) apis() {
-	seen := map[catalog.Key]*Source{}
+	seen := map[catalog.Key]*Origin{}
 	table := newRouteTable()
 	for _, r := range c.objs.APIs {
 		a := r.Object
@@ -178,14 +178,14 @@ func (c *compiler) apis() {
 			a.Namespace = defaultNamespace
 		}
 		a.Default()
-		s := &subject{kindAPI, catalog.Key{Namespace: a.Namespace, Name: a.Name}, r.Source}
+		s := &subject{kindAPI, catalog.Key{Namespace: a.Namespace, Name: a.Name}, r.Origin}
 		c.invalid(s, a.ValidateWith(c.checkSchema))
 		if first, ok := seen[s.key]; ok {
 			// Its routes would collide with their own doubles: one message is enough.
 			c.twice(s, first)
 			continue
 		}
-		seen[s.key] = &s.source
+		seen[s.key] = &s.origin
 		api := catalog.API{Key: s.key, Throttle: throttle(a.Spec.Throttle)}
 		for i := range a.Spec.Routes {
 			api.Routes = append(api.Routes, c.route(s, routePath(i), &a.Spec.Routes[i]))
@@ -228,8 +228,8 @@ func (c *compiler) collision(s *subject, path string, r *v1alpha1.Route, table *
 	if v1alpha1.Reserved(m.Path) {
 		return // Validate has said so
 	}
-	where := fmt.Sprintf("route %s of %s%s", r.Name, s, at(&s.source, path))
-	if s.source.File == "" { // of a cluster, where APIs of all namespaces share one table
+	where := fmt.Sprintf("route %s of %s%s", r.Name, s, at(&s.origin, path))
+	if s.origin.File == "" { // of a cluster, where APIs of all namespaces share one table
 		where = fmt.Sprintf("route %s of API %s", r.Name, s.key)
 	}
 	if collision := table.add(m.Method, m.Path, where); collision != "" {
@@ -275,7 +275,7 @@ func (c *compiler) route(s *subject, path string, r *v1alpha1.Route) catalog.Rou
 }
 
 func (c *compiler) mappings() {
-	seen := map[catalog.Key]*Source{}
+	seen := map[catalog.Key]*Origin{}
 	drained := map[catalog.Key]*subject{}
 	for _, r := range c.objs.Mappings {
 		m := r.Object
@@ -283,19 +283,19 @@ func (c *compiler) mappings() {
 			m.Namespace = defaultNamespace
 		}
 		m.Default()
-		s := &subject{kindMapping, catalog.Key{Namespace: m.Namespace, Name: m.Name}, r.Source}
+		s := &subject{kindMapping, catalog.Key{Namespace: m.Namespace, Name: m.Name}, r.Origin}
 		c.invalid(s, m.Validate())
 		if first, ok := seen[s.key]; ok {
 			c.twice(s, first)
 			continue
 		}
-		seen[s.key] = &s.source
+		seen[s.key] = &s.origin
 
 		queue, mine := catalog.Key{Namespace: m.Namespace, Name: m.Spec.Queue}, false
 		c.needQueue(s, "spec.queue", queue)
 		if first, ok := drained[queue]; ok && m.Spec.Queue != "" {
 			c.fail(s, "spec.queue", "queue %s is already drained by %s%s: one mapping drains a queue; remove one, or give it a queue of its own",
-				queue.Name, first, at(&first.source, "spec.queue"))
+				queue.Name, first, at(&first.origin, "spec.queue"))
 		} else {
 			mine = true
 		}

@@ -44,7 +44,7 @@ func checkService(ctx context.Context, svc *servingv1.Service) []problem {
 // knativeService is what the checks of other objects and the local runner need of a Service.
 type knativeService struct {
 	Service
-	source  Source
+	origin  Origin
 	refused bool // by Knative
 	limits  []timeLimit
 }
@@ -57,7 +57,7 @@ type timeLimit struct {
 
 // where says how to find the Service: "Service order-api (order-api.yaml:12)".
 func (s *knativeService) where(path string) string {
-	return "Service " + s.Name + at(&s.source, path)
+	return "Service " + s.Name + at(&s.origin, path)
 }
 
 // shortest returns the limit that ends a call first.
@@ -153,7 +153,7 @@ func secretMountsOf(c *corev1.Container, volumes []corev1.Volume) []SecretMount 
 }
 
 // at returns " (file:line)" of the field at path, or "" for an object of a cluster.
-func at(s *Source, path string) string {
+func at(s *Origin, path string) string {
 	if s.File == "" {
 		return ""
 	}

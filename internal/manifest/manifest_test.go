@@ -225,7 +225,7 @@ func TestObjectsOfACluster(t *testing.T) {
 	if len(errs) > 0 {
 		t.Fatal(errs)
 	}
-	objs.APIs[0].Source, objs.Mappings[0].Source = Source{}, Source{}
+	objs.APIs[0].Origin, objs.Mappings[0].Origin = Origin{}, Origin{}
 	objs.Queues = nil
 	_, err := Compile(objs, Options{})
 	const want = `API shop: spec.routes[0].queue.name: there is no Queue "orders" in namespace default; add it, or name another

@@ -42,11 +42,11 @@ type Objects struct {
 // Resource is an object and where it comes from.
 type Resource[T any] struct {
 	Object *T
-	Source Source // zero for an object of a cluster
+	Origin Origin // zero for an object of a cluster
 }
 
-// Source is where an object was written.
-type Source struct {
+// Origin is where an object was written.
+type Origin struct {
 	File string
 
 	offset int   // lines of the file before the document
@@ -55,7 +55,7 @@ type Source struct {
 }
 
 // line returns the line of the file at which the field at path, or the nearest thing above it, stands.
-func (s *Source) line(path string) int {
+func (s *Origin) line(path string) int {
 	if s.File == "" {
 		return 0
 	}
@@ -64,7 +64,7 @@ func (s *Source) line(path string) int {
 
 // reported says whether the shape of path, or of something above it, has been found wrong already: what
 // was decoded there is not what the user wrote, and a second message would only confuse.
-func (s *Source) reported(path string) bool {
+func (s *Origin) reported(path string) bool {
 	if len(s.broken) == 0 {
 		return false
 	}
@@ -176,7 +176,7 @@ func (p *parser) document(d document) {
 	if !ok || value == nil {
 		return
 	}
-	src := Source{File: p.file, offset: d.offset}
+	src := Origin{File: p.file, offset: d.offset}
 	root := new(node)
 	if err := yaml.Unmarshal(d.text, root); err == nil {
 		src.root = root
@@ -217,7 +217,7 @@ func (p *parser) value(d document) (any, bool) {
 	return value, true
 }
 
-func (p *parser) object(m map[string]any, src Source) {
+func (p *parser) object(m map[string]any, src Origin) {
 	apiVersion, okV := text(m, "apiVersion")
 	kind, okK := text(m, "kind")
 	if !okV || !okK {
@@ -250,7 +250,7 @@ func (p *parser) object(m map[string]any, src Source) {
 }
 
 // other refuses what is meant for Weir but misspelled; everything else is for the cluster.
-func (p *parser) other(apiVersion, kind, object string, src Source) {
+func (p *parser) other(apiVersion, kind, object string, src Origin) {
 	group, version, _ := strings.Cut(apiVersion, "/")
 	if version == "" {
 		group = "" // v1
@@ -278,7 +278,7 @@ func (p *parser) other(apiVersion, kind, object string, src Source) {
 }
 
 // decode appends what can be read of m to into, and reports the rest.
-func decode[T any](p *parser, m map[string]any, src Source, object string, into *[]Resource[T]) {
+func decode[T any](p *parser, m map[string]any, src Origin, object string, into *[]Resource[T]) {
 	clean, problems := strictly(m, reflect.TypeFor[T]())
 	src.broken = make(map[string]bool, len(problems))
 	for _, pr := range problems {
@@ -295,7 +295,7 @@ func decode[T any](p *parser, m map[string]any, src Source, object string, into 
 		p.fail(src.line(""), object, "", "cannot be read: "+err.Error())
 		return
 	}
-	*into = append(*into, Resource[T]{Object: obj, Source: src})
+	*into = append(*into, Resource[T]{Object: obj, Origin: src})
 }
 
 func text(m map[string]any, key string) (string, bool) {

@@ -63,16 +63,16 @@ func clusterObjects(t *testing.T, docs ...string) *Objects {
 		t.Fatal(errs)
 	}
 	for i := range objs.APIs {
-		objs.APIs[i].Source = Source{}
+		objs.APIs[i].Origin = Origin{}
 	}
 	for i := range objs.Queues {
-		objs.Queues[i].Source = Source{}
+		objs.Queues[i].Origin = Origin{}
 	}
 	for i := range objs.Mappings {
-		objs.Mappings[i].Source = Source{}
+		objs.Mappings[i].Origin = Origin{}
 	}
 	for i := range objs.Services {
-		objs.Services[i].Source = Source{}
+		objs.Services[i].Origin = Origin{}
 	}
 	return objs
 }

@@ -15,8 +15,8 @@ const (
 	NewFeed   = Prefix + "feeds"      // POST
 	Feeds     = Prefix + "feeds/"     // {id}/events, {id}/socket
 	Uploads   = Prefix + "uploads"    // POST
-	Objects   = Prefix + "objects/"   // {token}
-	Callbacks = Prefix + "callbacks/" // {token}
+	Objects   = Prefix + "objects/"   // {permit}
+	Callbacks = Prefix + "callbacks/" // {callback}
 )
 
 // Reserved reports whether path, of a request or a route, is Weir's own.

@@ -103,7 +103,7 @@ func (f *clientFeed) add(ctx context.Context, s clientState) error {
 	}
 }
 
-// next implements source.
+// next implements updates.
 func (f *clientFeed) next(ctx context.Context) (told, error) {
 	f.mu.Lock()
 	if len(f.pending) == 0 {
@@ -136,19 +136,19 @@ func (f *clientFeed) next(ctx context.Context) (told, error) {
 	return told{any: true, doc: &d}, nil
 }
 
-// ended implements source: there may always be another job.
+// ended implements updates: there may always be another job.
 func (f *clientFeed) ended() bool { return false }
 
-// position implements source.
+// position implements updates.
 func (f *clientFeed) position() string { return f.told.String() }
 
-// lookAgain implements source: whatever NATS stores comes.
+// lookAgain implements updates: whatever NATS stores comes.
 func (f *clientFeed) lookAgain() {}
 
-// stale implements source: there are other queues with jobs now.
+// stale implements updates: there are other queues with jobs now.
 func (f *clientFeed) stale() bool { return !slices.Equal(f.queues, f.s.queues.Load().jobs) }
 
-// close implements source.
+// close implements updates.
 func (f *clientFeed) close() {
 	f.stop()
 	if f.done != nil {

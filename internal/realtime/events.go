@@ -38,7 +38,7 @@ func (s *Server) events(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	wake, signal := newSignal()
-	f := &feed{s: s, wake: wake}
+	f := &subscription{s: s, wake: wake}
 	defer f.close()
 	have := strings.Split(req.Header.Get("Last-Event-ID"), ",")
 	for i, text := range texts {
@@ -84,7 +84,7 @@ func (s *Server) feedEvents(w http.ResponseWriter, req *http.Request) {
 	s.stream(w, req, f, wake, signal)
 }
 
-func (s *Server) stream(w http.ResponseWriter, req *http.Request, f source, wake func(), signal <-chan struct{}) {
+func (s *Server) stream(w http.ResponseWriter, req *http.Request, f updates, wake func(), signal <-chan struct{}) {
 	e := &eventStream{s: s, w: w, rc: http.NewResponseController(w), f: f}
 	if err := e.run(req, wake, signal); err != nil && !errors.Is(err, errEnded) {
 		s.cfg.Log.Debug("a stream of events ended", "error", err)
@@ -96,7 +96,7 @@ type eventStream struct {
 	s  *Server
 	w  http.ResponseWriter
 	rc *http.ResponseController
-	f  source
+	f  updates
 	on bool // the answer has begun
 }
 
@@ -175,7 +175,7 @@ func (e *eventStream) flush(req *http.Request) (more bool, err error) {
 }
 
 // position is the id of an event.
-func (f *feed) position() string {
+func (f *subscription) position() string {
 	var b strings.Builder
 	for i, j := range f.all() {
 		if i > 0 {

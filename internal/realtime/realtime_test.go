@@ -286,7 +286,7 @@ func TestEachStateOnce(t *testing.T) {
 	both("queued", nil)
 	w.do(w.begin)
 	both("running", nil)
-	if err := job.Alive(t.Context(), b.conn, w.at.Token(), &job.Progress{Percent: 40, Message: "half"}); err != nil {
+	if err := job.Alive(t.Context(), b.conn, w.at.Callback(), &job.Progress{Percent: 40, Message: "half"}); err != nil {
 		t.Fatal(err)
 	}
 	running := both("running", func(e event) bool { return e.doc.Progress != nil && e.doc.Progress.Message == "half" })

@@ -6,7 +6,7 @@
 // and resumes; an idle connection costs one goroutine.
 //
 // The data flows through the files in this order: server.go (routes and drain), events.go or socket.go (one
-// connection), feed.go (what is to be told of jobs that are named) or client.go (of all of a client).
+// connection), subscription.go (what is to be told of jobs that are named) or client.go (of all of a client).
 //
 // May import: ownpath, problem, catalog, lifecycle, sign, stream, job, jobapi.
 package realtime

@@ -32,11 +32,11 @@ const (
 // socket is one client's WebSocket (RFC 6455). An idle one costs one goroutine, run, which reads. What is to be sent
 // is sent by a goroutine that lives as long as there is something; the timer's goroutine pings and ends it.
 type socket struct {
-	s      *Server
-	conn   *websocket.Conn
-	source source
-	feed   feed // the source, unless the socket is a client's feed
-	many   bool // for jobs that the client names
+	s       *Server
+	conn    *websocket.Conn
+	updates updates
+	sub     subscription // the updates, unless the socket is of a client's feed
+	many    bool         // for jobs that the client names
 
 	ctx  context.Context // ends with the connection
 	end  context.CancelFunc
@@ -74,8 +74,8 @@ func (s *Server) socket(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	k := &socket{s: s, many: req.PathValue("id") == "", until: time.Now().Add(lifetime())}
-	k.feed = feed{s: s, wake: k.wake}
-	k.source = &k.feed
+	k.sub = subscription{s: s, wake: k.wake}
+	k.updates = &k.sub
 	var id job.ID
 	var maxAge time.Duration
 	if k.many {
@@ -91,7 +91,7 @@ func (s *Server) socket(w http.ResponseWriter, req *http.Request) {
 	text, after := req.PathValue("id"), req.URL.Query().Get("after")
 	s.serve(w, req, k, func() { //nolint:contextcheck // the connection outlives the request, with a context of its own
 		if !k.many {
-			k.feed.follow(k.feed.newJob(id, text, maxAge, after))
+			k.sub.follow(k.sub.newJob(id, text, maxAge, after))
 		}
 	})
 }
@@ -108,7 +108,7 @@ func (s *Server) feedSocket(w http.ResponseWriter, req *http.Request) {
 		refuseFeed(w, false, err)
 		return
 	}
-	k.source = f
+	k.updates = f
 	s.serve(w, req, k, func() { f.start(k.ctx) }) //nolint:contextcheck // as socket
 }
 
@@ -117,7 +117,7 @@ func (s *Server) serve(w http.ResponseWriter, req *http.Request, k *socket, foll
 	// An id is all that it takes to ask for a job, by any means: another origin's page may, if it has been told one.
 	conn, err := websocket.Accept(frugal{w}, req, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
-		k.source.close()
+		k.updates.close()
 		s.done()
 		s.cfg.Log.Debug("no WebSocket", "error", err)
 		return
@@ -132,7 +132,7 @@ func (s *Server) serve(w http.ResponseWriter, req *http.Request, k *socket, foll
 		k.run()
 	})
 	if !begun {
-		k.source.close()
+		k.updates.close()
 		k.end()
 		_ = conn.CloseNow()
 		s.done()
@@ -169,10 +169,10 @@ func (f frugal) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 // run reads until the connection ends.
 func (k *socket) run() {
 	k.mu.Lock()
-	k.timer = time.AfterFunc(job.LookAgain, func() { k.own(k.look) })
+	k.timer = time.AfterFunc(job.LookAgain, func() { k.spawn(k.look) })
 	k.mu.Unlock()
 	k.stop = context.AfterFunc(k.s.drain, func() {
-		k.own(func() {
+		k.spawn(func() {
 			select {
 			case <-time.After(rand.N(k.s.cfg.DrainSpread)):
 				k.close(closeLife)
@@ -194,14 +194,14 @@ func (k *socket) run() {
 	k.timer.Stop()
 	k.mu.Unlock()
 	k.stop()
-	k.source.close()
+	k.updates.close()
 	k.end()
 	k.wg.Wait()
 	_ = k.conn.CloseNow()
 }
 
-// own runs f in this goroutine unless the socket is closed; run waits for it.
-func (k *socket) own(f func()) {
+// spawn runs f in this goroutine unless the socket is closed; run waits for it.
+func (k *socket) spawn(f func()) {
 	k.mu.Lock()
 	if k.closed {
 		k.mu.Unlock()
@@ -215,7 +215,7 @@ func (k *socket) own(f func()) {
 
 // look has the states looked up once more, soon after the beginning.
 func (k *socket) look() {
-	k.source.lookAgain()
+	k.updates.lookAgain()
 	k.again(k.ping)
 }
 
@@ -228,7 +228,7 @@ func (k *socket) ping() {
 	case idle:
 		k.close(closeIdle)
 		return
-	case time.Now().After(k.until), k.source.stale():
+	case time.Now().After(k.until), k.updates.stale():
 		k.close(closeLife)
 		return
 	}
@@ -238,7 +238,7 @@ func (k *socket) ping() {
 		k.end()
 		return
 	}
-	k.source.lookAgain() // what NATS published and didn't get through
+	k.updates.lookAgain() // what NATS published and didn't get through
 	k.again(k.ping)
 }
 
@@ -247,12 +247,12 @@ func (k *socket) again(f func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if !k.closed {
-		k.timer = time.AfterFunc(pingEvery-rand.N(pingEvery/5), func() { k.own(f) })
+		k.timer = time.AfterFunc(pingEvery-rand.N(pingEvery/5), func() { k.spawn(f) })
 	}
 }
 
 func (k *socket) close(c closing) {
-	k.source.close()
+	k.updates.close()
 	_ = k.conn.Close(websocket.StatusCode(c.code), c.reason) // waits for the client's answer, for 5 s at most
 	k.end()
 }
@@ -294,13 +294,13 @@ func (k *socket) send() {
 // flush returns why the connection is to be closed then; nil: it stays open.
 func (k *socket) flush() *closing {
 	for {
-		t, err := k.source.next(k.ctx)
+		t, err := k.updates.next(k.ctx)
 		switch {
 		case errors.Is(err, errSlow):
 			return &closeSlow
 		case err != nil:
 			return &closeAway
-		case !t.any && !k.many && k.source.ended():
+		case !t.any && !k.many && k.updates.ended():
 			return &closeEnded
 		case !t.any:
 			return nil
@@ -362,11 +362,11 @@ func (k *socket) receive(message []byte) {
 }
 
 func (k *socket) watch(id job.ID, text string, maxAge time.Duration, after string) {
-	j := k.feed.newJob(id, text, maxAge, after)
+	j := k.sub.newJob(id, text, maxAge, after)
 	k.mu.Lock()
 	k.jobs[text], k.idle = j, time.Time{}
 	k.mu.Unlock()
-	k.feed.follow(j)
+	k.sub.follow(j)
 }
 
 func (k *socket) unwatch(text string) {
@@ -388,5 +388,5 @@ func (k *socket) forget(j *followed) {
 		k.idle = time.Now()
 	}
 	k.mu.Unlock()
-	k.feed.leave(j)
+	k.sub.leave(j)
 }

@@ -32,13 +32,13 @@ const (
 	retryEvery = 5 * time.Second
 )
 
-// Source reads a secret from where it is kept. Cache calls it one at a time.
-type Source func(ctx context.Context) ([]byte, error)
+// Fetch reads a secret from where it is kept. Cache calls it one at a time.
+type Fetch func(ctx context.Context) ([]byte, error)
 
 // File is the Source for a file, such as a key of a mounted Kubernetes Secret. Rotation replaces the
 // file (the kubelet swaps a symbolic link), so it is opened anew each time. White space around the
 // secret is dropped: editors and `echo` end files with a newline.
-func File(path string) Source {
+func File(path string) Fetch {
 	return func(context.Context) ([]byte, error) {
 		f, err := os.Open(path)
 		if err != nil {
@@ -84,7 +84,7 @@ func (c Config) withDefaults() Config {
 // Value is a secret and what is known of its age.
 type Value struct {
 	text   string
-	ReadAt time.Time // when the source last gave it
+	ReadAt time.Time // when it was last fetched
 	Stale  bool      // the last refresh failed; ReadAt tells how old the value is
 }
 
@@ -104,10 +104,10 @@ func (v Value) LogValue() slog.Value { return slog.StringValue(redacted) }
 
 // Cache holds one secret. It starts no goroutine: a caller that finds the value expired refreshes it.
 type Cache struct {
-	source Source
-	cfg    Config
+	fetch Fetch
+	cfg   Config
 
-	refreshing chan struct{} // holds one token: the right to call source
+	refreshing chan struct{} // holds one value: the right to call fetch
 
 	mu          sync.Mutex
 	value       Value
@@ -116,16 +116,16 @@ type Cache struct {
 	nextRefresh time.Time
 }
 
-// New returns a cache of what source gives. Nothing is read before the first Get.
-func New(source Source, cfg Config) *Cache {
-	c := &Cache{source: source, cfg: cfg.withDefaults(), refreshing: make(chan struct{}, 1)}
+// New returns a cache of what fetch returns. Nothing is read before the first Get.
+func New(fetch Fetch, cfg Config) *Cache {
+	c := &Cache{fetch: fetch, cfg: cfg.withDefaults(), refreshing: make(chan struct{}, 1)}
 	c.refreshing <- struct{}{}
 	return c
 }
 
 // Get returns the secret. It blocks, for no longer than ctx, only while there is no value at all;
-// the one caller that refreshes an expired value waits for the source, under its ctx. The error is
-// the source's, and only while there is no value at all.
+// the one caller that refreshes an expired value waits for the fetch, under its ctx. The error is
+// fetch's, and only while there is no value at all.
 func (c *Cache) Get(ctx context.Context) (Value, error) {
 	for {
 		v, known, due := c.look()
@@ -153,7 +153,7 @@ func (c *Cache) Get(ctx context.Context) (Value, error) {
 	}
 }
 
-// Expire makes the next Get read the source, unless it was read within the last second: a caller
+// Expire makes the next Get fetch anew, unless it was read within the last second: a caller
 // that was refused with the secret may have met a rotation, and many callers are refused at once.
 func (c *Cache) Expire() {
 	c.mu.Lock()
@@ -169,10 +169,10 @@ func (c *Cache) look() (v Value, known, due bool) {
 	return c.value, c.known, !c.cfg.Now().Before(c.nextRefresh)
 }
 
-// refresh calls the source; the caller holds the token, which refresh gives back.
+// refresh calls fetch; the caller holds the right to, which refresh gives back.
 func (c *Cache) refresh(ctx context.Context) (Value, error) {
 	defer func() { c.refreshing <- struct{}{} }()
-	b, err := c.source(ctx)
+	b, err := c.fetch(ctx)
 	if err == nil && len(b) > MaxBytes {
 		err = errors.New("larger than 64 KiB")
 	}
@@ -191,7 +191,7 @@ func (c *Cache) refresh(ctx context.Context) (Value, error) {
 	if !c.known {
 		return Value{}, err
 	}
-	if ctx.Err() != nil { // the caller gave up: that says nothing of the source
+	if ctx.Err() != nil { // the caller gave up: that says nothing of where the secret is
 		return c.value, nil
 	}
 	c.nextRefresh = now.Add(min(retryEvery, c.cfg.TTL))

@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// script is a source whose answer the test sets.
+// script is a fetch whose answer the test sets.
 type script struct {
 	reads atomic.Int64
 	mu    sync.Mutex
@@ -71,7 +71,7 @@ func TestCacheOverTime(t *testing.T) {
 			t.Fatalf("read at %v", v.ReadAt)
 		}
 
-		// The source fails for ten minutes: the last good value stays, with its age.
+		// The fetch fails for ten minutes: the last good value stays, with its age.
 		src.set("", errors.New("the store is away"))
 		for range 120 {
 			time.Sleep(5 * time.Second) //nolint:forbidigo // synctest
@@ -165,7 +165,7 @@ func TestSingleFlight(t *testing.T) {
 		wg.Wait()
 		get(t, c, "value 2", false)
 
-		// A refresher that gives up says nothing of the source: not stale, and the next one tries.
+		// A refresher that gives up says nothing of where the secret is: not stale, and the next one tries.
 		time.Sleep(time.Minute) //nolint:forbidigo // synctest
 		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

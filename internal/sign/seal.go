@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Sealed is a text that was read, and is not known yet to have been given. All ids, tokens and addresses that Weir gives
+// Sealed is a text that was read, and is not known yet to have been given. All ids and addresses that Weir gives
 // are such texts. Before base64url without padding:
 //
 //	key    4 bytes: the id of the signing key

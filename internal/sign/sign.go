@@ -1,4 +1,4 @@
-// Package sign holds the keys that Weir signs with: ids of jobs, tokens, URLs. What is signed can be told from
+// Package sign holds the keys that Weir signs with: ids of jobs, callbacks, URLs. What is signed can be told from
 // what somebody made up without asking anybody.
 //
 // Invariants: what was signed at a time verifies as long as the ring keeps the key of that time, which Rotate

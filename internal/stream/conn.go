@@ -89,7 +89,7 @@ var _ interface {
 	Clock
 	Limits
 	Writers
-	Sources
+	Readers
 	Output
 	DeadLetterQueues
 	Queues

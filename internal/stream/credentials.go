@@ -32,12 +32,12 @@ func (c *Config) Validate() error {
 func (c *Conn) credentials(cfg Config) ([]nats.Option, error) {
 	var opts []nats.Option
 	if cfg.User != "" {
-		source := secret.File(cfg.PasswordFile)
-		if _, err := source(c.life); err != nil {
+		read := secret.File(cfg.PasswordFile)
+		if _, err := read(c.life); err != nil {
 			return nil, fmt.Errorf("the password of user %s of NATS: %w", cfg.User, err)
 		}
 		opts = append(opts, nats.UserInfoHandler(func() (string, string) {
-			password, err := source(c.life)
+			password, err := read(c.life)
 			if err != nil { // the server refuses the connection, and it is tried again
 				c.trouble.Warn("the password of NATS can't be read", err)
 			}

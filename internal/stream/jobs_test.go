@@ -52,24 +52,24 @@ func TestAppendOnce(t *testing.T) {
 	if got, err := c.AppendOnce(t.Context(), q.Key, other); got != nil || err != nil {
 		t.Errorf("another id: %+v, %v", got, err)
 	}
-	src, err := c.OpenSource(t.Context(), q.Key)
+	reader, err := c.OpenReader(t.Context(), q.Key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer src.Close()
+	defer reader.Close()
 	var bodies []string
 	for len(bodies) < 3 {
 		select {
-		case src.Room() <- struct{}{}:
-		case d := <-src.Deliveries():
+		case reader.Room() <- struct{}{}:
+		case d := <-reader.Deliveries():
 			for _, r := range d.Records {
 				bodies = append(bodies, string(r.Body))
 			}
 			if err := d.Ack(); err != nil {
 				t.Fatal(err)
 			}
-		case <-src.Done():
-			t.Fatal(src.Err())
+		case <-reader.Done():
+			t.Fatal(reader.Err())
 		}
 	}
 	if !slices.Equal(bodies, []string{"of a group", "first", "other"}) {
@@ -287,12 +287,12 @@ func TestHasten(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	src := open(t, c, q.Key)
+	reader := open(t, c, q.Key)
 	for {
 		select {
-		case src.Room() <- struct{}{}:
+		case reader.Room() <- struct{}{}:
 			continue
-		case d := <-src.Deliveries():
+		case d := <-reader.Deliveries():
 			if len(d.Records) != 1 || d.Records[0].ID != r.ID || d.Records[0].Attempts != 1 {
 				t.Errorf("%+v", d.Records)
 			}
@@ -302,8 +302,8 @@ func TestHasten(t *testing.T) {
 			if err := d.Ack(); err != nil {
 				t.Fatal(err)
 			}
-		case <-src.Done():
-			t.Fatal(src.Err())
+		case <-reader.Done():
+			t.Fatal(reader.Err())
 		}
 		break
 	}

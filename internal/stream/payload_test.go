@@ -74,9 +74,9 @@ func TestBlocksAreCutToMaxPayload(t *testing.T) {
 		t.Error(err)
 	}
 	want += 2 * len(rs)
-	src := open(t, c, q.Key)
+	reader := open(t, c, q.Key)
 	for want > 0 {
-		d := next(t, src)
+		d := next(t, reader)
 		want -= len(d.Records)
 		if err := d.Ack(); err != nil {
 			t.Fatal(err)
@@ -112,9 +112,9 @@ func TestGroupOfLargerServerIsWrittenApart(t *testing.T) {
 			t.Errorf("record %d: %v", i, err)
 		}
 	}
-	src, n := open(t, c, q.Key), 0
+	reader, n := open(t, c, q.Key), 0
 	for n < 4 {
-		n += len(next(t, src).Records)
+		n += len(next(t, reader).Records)
 	}
 	if n != 4 {
 		t.Errorf("%d records are there", n)

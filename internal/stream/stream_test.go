@@ -58,9 +58,9 @@ func newRecord(t testing.TB, body string) *record.Record {
 	return &record.Record{ID: id, Time: time.Now(), Source: "test", ContentType: "text/plain", Body: []byte(body)}
 }
 
-func open(t *testing.T, c *stream.Conn, k catalog.Key) *stream.Source {
+func open(t *testing.T, c *stream.Conn, k catalog.Key) *stream.Reader {
 	t.Helper()
-	s, err := c.OpenSource(t.Context(), k)
+	s, err := c.OpenReader(t.Context(), k)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +68,7 @@ func open(t *testing.T, c *stream.Conn, k catalog.Key) *stream.Source {
 	return s
 }
 
-func next(t *testing.T, s *stream.Source) *stream.Delivery {
+func next(t *testing.T, s *stream.Reader) *stream.Delivery {
 	t.Helper()
 	patience := time.After(testkit.Patience)
 	for {
@@ -77,7 +77,7 @@ func next(t *testing.T, s *stream.Source) *stream.Delivery {
 		case d := <-s.Deliveries():
 			return d
 		case <-s.Done():
-			t.Fatal("the source ended:", s.Err())
+			t.Fatal("the reader ended:", s.Err())
 		case <-patience:
 			t.Fatal("no delivery")
 		}
@@ -99,10 +99,10 @@ func TestWritersGroupAndSourceDeliversInOrder(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	src := open(t, c, q.Key)
+	reader := open(t, c, q.Key)
 	seen, blocks := map[string]bool{}, 0
 	for len(seen) < n {
-		d := next(t, src)
+		d := next(t, reader)
 		blocks++
 		for _, r := range d.Records {
 			if seen[string(r.Body)] {
@@ -213,7 +213,7 @@ func TestUnsettledBlocksComeAgainAtOnceToTheNextSource(t *testing.T) {
 	second := open(t, c, q.Key)
 	got := string(next(t, second).Records[0].Body) + string(next(t, second).Records[0].Body)
 	if got != "12" {
-		t.Errorf("the next source got %q, want 1 and 2", got)
+		t.Errorf("the next reader got %q, want 1 and 2", got)
 	}
 }
 
@@ -238,9 +238,9 @@ func TestFullQueueIsSaidAndNothingIsDropped(t *testing.T) {
 		}
 		stored++
 	}
-	src := open(t, c, q.Key)
+	reader := open(t, c, q.Key)
 	for range stored {
-		next(t, src)
+		next(t, reader)
 	}
 }
 
@@ -341,10 +341,10 @@ func TestRedriveMovesEverythingOnceAndResumes(t *testing.T) {
 	if err := c.Redrive(t.Context(), q.Key, 0, func(int) {}); err != nil {
 		t.Fatal(err)
 	}
-	src := open(t, c, q.Key)
+	reader := open(t, c, q.Key)
 	seen := map[string]bool{}
 	for len(seen) < len(rs) {
-		for _, r := range next(t, src).Records {
+		for _, r := range next(t, reader).Records {
 			if r.Attempts != 0 || r.Failure != nil {
 				t.Errorf("record %s came back with its failures", r.Body)
 			}
@@ -407,9 +407,9 @@ func TestRedriveAgainAtAnotherRate(t *testing.T) {
 		}
 		return err == nil
 	})
-	src := open(t, c, q.Key)
+	reader := open(t, c, q.Key)
 	for seen := map[string]bool{}; len(seen) < len(rs); {
-		for _, r := range next(t, src).Records {
+		for _, r := range next(t, reader).Records {
 			seen[string(r.Body)] = true
 		}
 	}

@@ -11,7 +11,7 @@
 // Invariants: the value of a request depends on nothing but the request; what a JSON text says twice is an error, because
 // readers differ in what they make of it (RFC 7493).
 //
-// May import: package function for its scanner, and the JSON library.
+// May import: package function for its scanner, the JSON library, and httpguts.
 package value
 
 import (
@@ -20,6 +20,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"golang.org/x/net/http/httpguts"
 )
 
 // MaxLength bounds the text of an expression, in bytes.
@@ -28,15 +30,15 @@ const MaxLength = 256
 // Expression names a value of a request. The zero value names none.
 type Expression struct {
 	text    string
-	source  source
+	part    part
 	name    string   // of the wildcard, parameter or header
 	pointer []string // tokens of the JSON Pointer, unescaped
 }
 
-type source int
+type part int
 
 const (
-	fromPath source = iota + 1
+	fromPath part = iota + 1
 	fromQuery
 	fromHeader
 	fromBody
@@ -49,17 +51,17 @@ func Parse(text string) (Expression, error) {
 	}
 	if pointer, ok := strings.CutPrefix(text, "body:"); ok {
 		tokens, err := parsePointer(pointer)
-		return Expression{text: text, source: fromBody, pointer: tokens}, err
+		return Expression{text: text, part: fromBody, pointer: tokens}, err
 	}
 	kind, name, _ := strings.Cut(text, ".")
 	e := Expression{text: text, name: name}
 	switch kind {
 	case "path":
-		e.source = fromPath
+		e.part = fromPath
 	case "query":
-		e.source = fromQuery
+		e.part = fromQuery
 	case "header":
-		if e.source, e.name = fromHeader, http.CanonicalHeaderKey(name); !isToken(name) {
+		if e.part, e.name = fromHeader, http.CanonicalHeaderKey(name); !httpguts.ValidHeaderFieldName(name) {
 			return Expression{}, fmt.Errorf("%q is no name of a header", name)
 		}
 		if e.name == "Host" {
@@ -78,16 +80,16 @@ func Parse(text string) (Expression, error) {
 func (e Expression) String() string { return e.text }
 
 // Wildcard is the name of the path's wildcard that the expression needs; ok is false if it needs none.
-func (e Expression) Wildcard() (name string, ok bool) { return e.name, e.source == fromPath }
+func (e Expression) Wildcard() (name string, ok bool) { return e.name, e.part == fromPath }
 
 // NeedsBody reports whether the expression looks into the body.
-func (e Expression) NeedsBody() bool { return e.source == fromBody }
+func (e Expression) NeedsBody() bool { return e.part == fromBody }
 
 // Of returns the value of a request whose body, if any expression needs it, is one JSON text or anything else. ok is
 // false when the request has none. The error, which names no value, is for the client: the body can't be read
 // unambiguously.
 func (e Expression) Of(req *http.Request, body []byte) (value string, ok bool, err error) {
-	switch e.source {
+	switch e.part {
 	case fromPath:
 		v := req.PathValue(e.name)
 		return v, v != "", nil // a wildcard matches something, unless it is the rest of a path
@@ -127,16 +129,4 @@ func unescape(s string) string {
 		return u
 	}
 	return s
-}
-
-// isToken reports whether s is a token of RFC 9110, section 5.6.2.
-func isToken(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
-		if !letter && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
-			return false
-		}
-	}
-	return true
 }

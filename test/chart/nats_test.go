@@ -320,14 +320,14 @@ func (n *natsSet) work(t *testing.T, secret string) {
 		}
 	}
 	told(stream.LeaseState{Name: "queue.default.orders", Owner: "test"})
-	src, err := dispatcher.OpenSource(ctx, q.Key)
-	must("dispatcher: source", err)
-	defer src.Close()
-	d := next(t, src)
+	reader, err := dispatcher.OpenReader(ctx, q.Key)
+	must("dispatcher: reader", err)
+	defer reader.Close()
+	d := next(t, reader)
 	must("dispatcher: extend", d.InProgress())
 	must("dispatcher: delay", dispatcher.Delay(ctx, q.Key, time.Now(), d.Records))
 	must("dispatcher: settle", d.Ack())
-	d = next(t, src)
+	d = next(t, reader)
 	if !d.Retry {
 		t.Error("the record was not put back by a schedule")
 	}
@@ -341,7 +341,7 @@ func (n *natsSet) work(t *testing.T, secret string) {
 		must("dispatcher: status", err)
 		return s.Empty() && s.QueueBytes == 0 && s.Dead == 1
 	})
-	src.Close()
+	reader.Close()
 	lease.Release()
 	told(stream.LeaseState{Name: "queue.default.orders"})
 	if replicas > 1 { // of one, internal/stream has tests
@@ -363,7 +363,7 @@ func (n *natsSet) work(t *testing.T, secret string) {
 	}
 }
 
-func next(t *testing.T, s *stream.Source) *stream.Delivery {
+func next(t *testing.T, s *stream.Reader) *stream.Delivery {
 	t.Helper()
 	patience := time.After(testkit.Patience)
 	for {
@@ -372,7 +372,7 @@ func next(t *testing.T, s *stream.Source) *stream.Delivery {
 		case d := <-s.Deliveries():
 			return d
 		case <-s.Done():
-			t.Fatal("the source ended:", s.Err())
+			t.Fatal("the reader ended:", s.Err())
 		case <-patience:
 			t.Fatal("no delivery")
 		}

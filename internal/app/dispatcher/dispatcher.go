@@ -24,8 +24,8 @@ const maxIdle = 256
 
 // Run works by the published catalog until ctx is cancelled, then drains.
 func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
-	client := invoke.NewClient(maxIdle)
-	defer client.Close()
+	caller := invoke.NewCaller(maxIdle)
+	defer caller.Close()
 	store, err := objects.Open(cfg, "dispatcher")
 	if err != nil {
 		return err
@@ -36,7 +36,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	// TestCapsOverRestart guards it.
 	owner := cfg.Instance + "-" + rand.Text()
 	d, err := dispatcher.New(dispatcher.Config{
-		Conn: conn, Client: client, Objects: store, Owner: owner, CallbackURL: cfg.CallbackURL, DrainTimeout: cfg.DrainTimeout, Log: cfg.Log,
+		Conn: conn, Caller: caller, Objects: store, Owner: owner, CallbackURL: cfg.CallbackURL, DrainTimeout: cfg.DrainTimeout, Log: cfg.Log,
 	})
 	if err != nil {
 		return err

@@ -28,8 +28,8 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	if err != nil {
 		return fmt.Errorf("listen on %s (WEIR_LISTEN): %w", cfg.Listen, err)
 	}
-	client := invoke.NewClient(maxIdle)
-	defer client.Close()
+	caller := invoke.NewCaller(maxIdle)
+	defer caller.Close()
 	store, err := objects.Open(cfg, "gateway")
 	if err != nil {
 		return err
@@ -40,7 +40,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 		return fmt.Errorf("WEIR_OWN_THROTTLES: %w", err)
 	}
 	g, err := gateway.New(gateway.Config{
-		Listener: l, Conn: conn, Client: client, Objects: store, Codec: cfg.Codec, Sync: cfg.NATSSync, Realtime: cfg.RealtimeURL, OwnThrottles: throttles,
+		Listener: l, Conn: conn, Caller: caller, Objects: store, Codec: cfg.Codec, Sync: cfg.NATSSync, Realtime: cfg.RealtimeURL, OwnThrottles: throttles,
 		DrainTimeout: cfg.DrainTimeout, Log: cfg.Log,
 	})
 	if err != nil {

@@ -79,7 +79,7 @@ type host struct {
 	listener net.Listener
 	srv      *http.Server
 	fn       closer         // nil: the user's own process
-	client   *invoke.Client // to the user's own process
+	client   *invoke.Caller // to the user's own process
 }
 
 // url returns where the Service k is going to answer. It opens the port, because the catalog is
@@ -124,7 +124,7 @@ func (x *host) build(ctx context.Context, cfg Config, s manifest.Service) error 
 	log := cfg.Log.With("function", s.Name)
 	var handler http.Handler
 	if url := cfg.Functions[s.Name]; url != "" {
-		x.client = invoke.NewClient(maxIdle)
+		x.client = invoke.NewCaller(maxIdle)
 		forward, err := x.client.ForwardHop(url, notReached)
 		if err != nil {
 			return fmt.Errorf("--function %s=%s: %w", s.Name, url, err)

@@ -87,8 +87,8 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer nats.Stop()
-	client := invoke.NewClient(maxIdle)
-	defer client.Close()
+	caller := invoke.NewCaller(maxIdle)
+	defer caller.Close()
 	front, err := stream.Connect(stream.Config{URL: nats.URL(), InProcess: nats, Name: "gateway", Log: cfg.Log.With("service", "gateway")})
 	if err != nil {
 		return err
@@ -120,7 +120,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	r.Use(bundle.Catalog) //nolint:contextcheck // what it follows is followed until Run ends
 	g, err := gateway.New(gateway.Config{
-		Listener: l, Conn: front, Client: client, Objects: store, Codec: cfg.Codec, Log: cfg.Log.With("service", "gateway"),
+		Listener: l, Conn: front, Caller: caller, Objects: store, Codec: cfg.Codec, Log: cfg.Log.With("service", "gateway"),
 		Realtime: &url.URL{Scheme: "http", Host: rl.Addr().String()},
 	})
 	if err != nil {
@@ -135,7 +135,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		owner += "-" + rand.Text()
 	}
 	d, err := dispatcher.New(dispatcher.Config{
-		Conn: back, Client: client, Objects: store, Owner: owner, CallbackURL: "http://" + l.Addr().String(), Log: cfg.Log.With("service", "dispatcher"),
+		Conn: back, Caller: caller, Objects: store, Owner: owner, CallbackURL: "http://" + l.Addr().String(), Log: cfg.Log.With("service", "dispatcher"),
 	})
 	if err != nil {
 		return err

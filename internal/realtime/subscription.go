@@ -19,8 +19,8 @@ const maxPending = 128
 // errSlow means that more than maxPending states wait.
 var errSlow = errors.New("realtime: the client reads too slowly")
 
-// source is what is to be told one client.
-type source interface {
+// updates is what is to be told one client.
+type updates interface {
 	// next takes what waits longest.
 	next(ctx context.Context) (told, error)
 	// ended reports whether nothing more will come.
@@ -41,15 +41,15 @@ type told struct {
 	over *followed        // a job that has ended
 }
 
-// feed is what is to be told one client of the jobs that it follows: of each the present state, then every later one,
+// subscription is what is to be told one client of the jobs that it follows: of each the present state, then every later one,
 // each once.
 //
 // The hub adds states at any time, while it holds its lock; one goroutine at a time takes them by next. A job is
 // followed before its state is looked up, so what happens in between is here, or in what is looked up, or in both:
 // what is not later than what was sent is dropped. TestEachStateOnce and TestRace guard it.
-type feed struct {
+type subscription struct {
 	s    *Server
-	wake func() // something waits: must not block, may be called with the feed's lock held
+	wake func() // something waits: must not block, may be called with the subscription's lock held
 
 	mu      sync.Mutex
 	jobs    []*followed
@@ -58,14 +58,14 @@ type feed struct {
 	err     error // errSlow
 }
 
-// followed is one job of a feed.
+// followed is one job of a subscription.
 type followed struct {
-	feed   *feed
+	sub    *subscription
 	id     job.ID
 	text   string        // of id
 	maxAge time.Duration // of its queue
 
-	looking bool // a look is pending; guarded by the feed's mu
+	looking bool // a look is pending; guarded by the subscription's mu
 
 	// Of the latest state that was sent, or that the client says it has; only the goroutine that takes writes it.
 	sent    bool
@@ -81,8 +81,8 @@ type pending struct {
 }
 
 // newJob is a job to follow. after is the version that the client has already; empty: none.
-func (f *feed) newJob(id job.ID, text string, maxAge time.Duration, after string) *followed {
-	j := &followed{feed: f, id: id, text: text, maxAge: maxAge}
+func (f *subscription) newJob(id job.ID, text string, maxAge time.Duration, after string) *followed {
+	j := &followed{sub: f, id: id, text: text, maxAge: maxAge}
 	if v, ok := jobapi.ParseVersion(after); ok {
 		j.sent, j.version, j.said = true, v, after
 	}
@@ -90,7 +90,7 @@ func (f *feed) newJob(id job.ID, text string, maxAge time.Duration, after string
 }
 
 // follow adds a job.
-func (f *feed) follow(j *followed) {
+func (f *subscription) follow(j *followed) {
 	f.mu.Lock()
 	f.jobs = append(f.jobs, j)
 	f.mu.Unlock()
@@ -99,7 +99,7 @@ func (f *feed) follow(j *followed) {
 }
 
 // leave ends the following of one job. What waits of it is not sent.
-func (f *feed) leave(j *followed) {
+func (f *subscription) leave(j *followed) {
 	f.s.hub.Leave(j.id.Queue, j.id.Record, j)
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -112,14 +112,14 @@ func (f *feed) leave(j *followed) {
 	})
 }
 
-// close implements source: it ends the following of all.
-func (f *feed) close() {
+// close implements updates: it ends the following of all.
+func (f *subscription) close() {
 	for _, j := range f.all() {
 		f.leave(j)
 	}
 }
 
-func (f *feed) all() []*followed {
+func (f *subscription) all() []*followed {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return slices.Clone(f.jobs)
@@ -127,7 +127,7 @@ func (f *feed) all() []*followed {
 
 // Changed implements job.Follower.
 func (j *followed) Changed(s *job.State) {
-	f := j.feed
+	f := j.sub
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {
@@ -146,21 +146,21 @@ func (j *followed) Changed(s *job.State) {
 	f.wake()
 }
 
-// lookAgain implements source.
-func (f *feed) lookAgain() {
+// lookAgain implements updates.
+func (f *subscription) lookAgain() {
 	for _, j := range f.all() {
 		j.Changed(nil)
 	}
 }
 
-// ended reports whether the feed has jobs and the client the final states of all. Only the goroutine that takes asks.
-func (f *feed) ended() bool {
+// ended reports whether the subscription has jobs and the client the final states of all. Only the goroutine that takes asks.
+func (f *subscription) ended() bool {
 	jobs := f.all()
 	return len(jobs) > 0 && !slices.ContainsFunc(jobs, func(j *followed) bool { return !j.final })
 }
 
-// next implements source.
-func (f *feed) next(ctx context.Context) (told, error) {
+// next implements updates.
+func (f *subscription) next(ctx context.Context) (told, error) {
 	for {
 		p, err := f.first()
 		if p.job == nil || err != nil {
@@ -177,11 +177,11 @@ func (f *feed) next(ctx context.Context) (told, error) {
 	}
 }
 
-// stale implements source.
-func (f *feed) stale() bool { return false }
+// stale implements updates.
+func (f *subscription) stale() bool { return false }
 
 // first takes what waits longest.
-func (f *feed) first() (pending, error) {
+func (f *subscription) first() (pending, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err != nil || len(f.pending) == 0 {
@@ -214,7 +214,7 @@ func (j *followed) show(ctx context.Context, s *job.State) (*jobapi.Document, er
 		another = j.said != jobapi.Version(s) && s.Status != job.Expired
 	case jobapi.Shows(s) && j.later(s):
 		// Else the client asks for the result itself.
-		if at, b, err := job.Get(ctx, j.feed.s.cfg.Conn, j.id, j.maxAge, time.Now()); err == nil && at.Version() == s.Version() {
+		if at, b, err := job.Get(ctx, j.sub.s.cfg.Conn, j.id, j.maxAge, time.Now()); err == nil && at.Version() == s.Version() {
 			s, body = at, b
 		}
 	}
@@ -231,7 +231,7 @@ func (j *followed) show(ctx context.Context, s *job.State) (*jobapi.Document, er
 // believed only after several looks.
 func (j *followed) look(ctx context.Context) (*job.State, []byte, error) {
 	for looks := 1; ; looks++ {
-		s, body, err := job.Get(ctx, j.feed.s.cfg.Conn, j.id, j.maxAge, time.Now())
+		s, body, err := job.Get(ctx, j.sub.s.cfg.Conn, j.id, j.maxAge, time.Now())
 		if err != nil || !j.sent || s.Version() >= j.version || s.Status == job.Expired || looks == stream.MaxLooks {
 			return s, body, err
 		}

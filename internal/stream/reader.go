@@ -25,16 +25,16 @@ const fetchBlocks = 16
 // and catch none of the blocks that are the next owner's.
 const pullExpiry = 5 * time.Second
 
-// Sources is the reading side of queues, for who owns their leases.
-type Sources interface {
-	OpenSource(ctx context.Context, k catalog.Key) (*Source, error)
+// Readers is the reading side of queues, for who owns their leases.
+type Readers interface {
+	OpenReader(ctx context.Context, k catalog.Key) (*Reader, error)
 	PurgeSettled(ctx context.Context, k catalog.Key) error
 	Oldest(ctx context.Context, k catalog.Key) (age time.Duration, newest uint64, ok bool, err error)
 }
 
-// Source delivers the blocks of one queue: the fresh ones and those whose retry is due. There is one
-// open source per queue; the owner of the queue's lease has it. It pulls only as its owner gives it room.
-type Source struct {
+// Reader delivers the blocks of one queue: the fresh ones and those whose retry is due. There is one
+// open reader per queue; the owner of the queue's lease has it. It pulls only as its owner gives it room.
+type Reader struct {
 	conn  *Conn
 	queue catalog.Key
 	out   chan *Delivery
@@ -63,15 +63,15 @@ type Delivery struct {
 }
 
 // Ack settles the block. The acknowledgement is not itself confirmed: one that is lost with the
-// connection means that the block is delivered again by the next source.
+// connection means that the block is delivered again by the next reader.
 func (d *Delivery) Ack() error { return d.msg.Ack() }
 
 // InProgress tells the server that the block is still being worked on.
 func (d *Delivery) InProgress() error { return d.msg.InProgress() }
 
-// OpenSource starts delivering queue k from the first block that is not settled: blocks that were in
+// OpenReader starts delivering queue k from the first block that is not settled: blocks that were in
 // the hands of an earlier owner come again at once. It lives as long as the present connected period.
-func (c *Conn) OpenSource(ctx context.Context, k catalog.Key) (*Source, error) {
+func (c *Conn) OpenReader(ctx context.Context, k catalog.Key) (*Reader, error) {
 	live := c.Live()
 	if err := live.Err(); err != nil {
 		return nil, ErrUnavailable
@@ -81,9 +81,9 @@ func (c *Conn) OpenSource(ctx context.Context, k catalog.Key) (*Source, error) {
 	if err := c.ensureConsumers(actx, k); err != nil {
 		return nil, err
 	}
-	s := &Source{conn: c, queue: k, out: make(chan *Delivery), room: make(chan struct{}), idle: make(chan struct{}), live: live}
-	s.ctx, s.cancel = context.WithCancelCause(live)
-	s.pulls, s.stop = context.WithCancel(s.ctx)
+	r := &Reader{conn: c, queue: k, out: make(chan *Delivery), room: make(chan struct{}), idle: make(chan struct{}), live: live}
+	r.ctx, r.cancel = context.WithCancelCause(live)
+	r.pulls, r.stop = context.WithCancel(r.ctx)
 	var consumers [2]jetstream.Consumer
 	for i, name := range []string{queueStream(k), retryStream(k)} {
 		// Without the reset, blocks of an owner that died would wait for ackWait.
@@ -94,76 +94,76 @@ func (c *Conn) OpenSource(ctx context.Context, k catalog.Key) (*Source, error) {
 			}
 		}
 		if err != nil {
-			s.stop()
-			s.cancel(ErrClosed)
+			r.stop()
+			r.cancel(ErrClosed)
 			return nil, fmt.Errorf("queue %s: consumer of %s: %w", k, name, err)
 		}
 	}
 	for i, consumer := range consumers {
-		s.wg.Go(func() { s.pull(consumer, i == 1) })
+		r.wg.Go(func() { r.pull(consumer, i == 1) })
 	}
 	go func() {
-		s.wg.Wait()
-		close(s.idle)
+		r.wg.Wait()
+		close(r.idle)
 	}()
-	return s, nil
+	return r, nil
 }
 
 // Room takes a value for each pull that the owner has room for: fetchBlocks blocks at most.
-func (s *Source) Room() chan<- struct{} { return s.room }
+func (r *Reader) Room() chan<- struct{} { return r.room }
 
 // Deliveries is where blocks come. It is never closed; Idle says when nothing more comes.
-func (s *Source) Deliveries() <-chan *Delivery { return s.out }
+func (r *Reader) Deliveries() <-chan *Delivery { return r.out }
 
-// Done is closed when the source ended: by Close, by loss of the connection, or by an error.
-func (s *Source) Done() <-chan struct{} { return s.ctx.Done() }
+// Done is closed when the reader ended: by Close, by loss of the connection, or by an error.
+func (r *Reader) Done() <-chan struct{} { return r.ctx.Done() }
 
-// Err says why the source ended; nil while it has not.
-func (s *Source) Err() error { return context.Cause(s.ctx) }
+// Err says why the reader ended; nil while it has not.
+func (r *Reader) Err() error { return context.Cause(r.ctx) }
 
 // Live reports whether deliveries can still be acknowledged.
-func (s *Source) Live() bool { return s.live.Err() == nil }
+func (r *Reader) Live() bool { return r.live.Err() == nil }
 
 // Stop ends pulling. What has been pulled is still delivered; then Idle is closed.
-func (s *Source) Stop() { s.stop() }
+func (r *Reader) Stop() { r.stop() }
 
 // Idle is closed when nothing more comes.
-func (s *Source) Idle() <-chan struct{} { return s.idle }
+func (r *Reader) Idle() <-chan struct{} { return r.idle }
 
-// Close ends the source and waits for its goroutines. Unsettled blocks may still be acknowledged.
-func (s *Source) Close() {
-	s.cancel(ErrClosed)
-	s.stop()
-	<-s.idle
+// Close ends the reader and waits for its goroutines. Unsettled blocks may still be acknowledged.
+func (r *Reader) Close() {
+	r.cancel(ErrClosed)
+	r.stop()
+	<-r.idle
 }
 
-func (s *Source) pull(consumer jetstream.Consumer, retry bool) {
+func (r *Reader) pull(consumer jetstream.Consumer, retry bool) {
 	for {
 		select {
-		case <-s.room:
-		case <-s.pulls.Done():
+		case <-r.room:
+		case <-r.pulls.Done():
 			return
 		}
-		if err := s.fetch(consumer, retry); err != nil {
-			s.cancel(fmt.Errorf("queue %s: pull: %w", s.queue, err))
+		if err := r.fetch(consumer, retry); err != nil {
+			r.cancel(fmt.Errorf("queue %s: pull: %w", r.queue, err))
 			return
 		}
 	}
 }
 
 // fetch pulls once. Blocks are delivered as they come, not when the pull is complete.
-func (s *Source) fetch(consumer jetstream.Consumer, retry bool) error {
-	ctx, cancel := context.WithTimeout(s.pulls, pullExpiry)
+func (r *Reader) fetch(consumer jetstream.Consumer, retry bool) error {
+	ctx, cancel := context.WithTimeout(r.pulls, pullExpiry)
 	defer cancel()
 	blocks, err := consumer.Fetch(fetchBlocks, jetstream.FetchContext(ctx))
 	if err != nil {
-		if s.pulls.Err() != nil {
+		if r.pulls.Err() != nil {
 			return nil
 		}
 		return err
 	}
 	for msg := range blocks.Messages() {
-		d, err := s.delivery(msg, retry)
+		d, err := r.delivery(msg, retry)
 		if err != nil {
 			return err
 		}
@@ -171,8 +171,8 @@ func (s *Source) fetch(consumer jetstream.Consumer, retry bool) error {
 			continue
 		}
 		select {
-		case s.out <- d:
-		case <-s.ctx.Done():
+		case r.out <- d:
+		case <-r.ctx.Done():
 			return nil
 		}
 	}
@@ -187,24 +187,24 @@ const holdDelay = 10 * time.Second
 
 // delivery decodes a message. One that no version can decode is moved to the dead-letter queue as it is; one that a later
 // version can is left in the queue. nil is returned for both.
-func (s *Source) delivery(msg jetstream.Msg, retry bool) (*Delivery, error) {
+func (r *Reader) delivery(msg jetstream.Msg, retry bool) (*Delivery, error) {
 	meta, err := msg.Metadata()
 	if err != nil {
-		return nil, fmt.Errorf("queue %s: message without metadata: %w", s.queue, err)
+		return nil, fmt.Errorf("queue %s: message without metadata: %w", r.queue, err)
 	}
 	rs, err := record.Decode(msg.Data())
 	if err == nil {
-		s.conn.clock.notBefore(meta.Timestamp)
+		r.conn.clock.notBefore(meta.Timestamp)
 		return &Delivery{Records: rs, Retry: retry, Seq: meta.Sequence.Stream, Since: waitsSince(msg.Headers(), meta.Timestamp), msg: msg}, nil
 	}
 	if errors.Is(err, record.ErrUnsupported) {
-		s.complain(meta, err)
-		return nil, s.hold(msg, meta, retry)
+		r.complain(meta, err)
+		return nil, r.hold(msg, meta, retry)
 	}
-	s.conn.log.Error("a block can't be read; it goes to the dead-letter queue as it is",
-		"queue", s.queue.String(), "stream", meta.Stream, "sequence", meta.Sequence.Stream, "error", err)
-	dead := &nats.Msg{Subject: deadSubject(s.queue), Data: msg.Data()}
-	if err := s.conn.publishUntil(s.ctx, dead, uuid.NewString()); err != nil {
+	r.conn.log.Error("a block can't be read; it goes to the dead-letter queue as it is",
+		"queue", r.queue.String(), "stream", meta.Stream, "sequence", meta.Sequence.Stream, "error", err)
+	dead := &nats.Msg{Subject: deadSubject(r.queue), Data: msg.Data()}
+	if err := r.conn.publishUntil(r.ctx, dead, uuid.NewString()); err != nil {
 		return nil, err
 	}
 	if err := msg.Ack(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
@@ -214,22 +214,22 @@ func (s *Source) delivery(msg jetstream.Msg, retry bool) (*Delivery, error) {
 }
 
 // complain says that blocks are held, once in holdDelay: there may be many.
-func (s *Source) complain(meta *jetstream.MsgMetadata, err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.held++
-	if time.Since(s.complained) < holdDelay {
+func (r *Reader) complain(meta *jetstream.MsgMetadata, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.held++
+	if time.Since(r.complained) < holdDelay {
 		return
 	}
-	s.conn.log.Error("blocks are held: a later version of Weir has written them; update this dispatcher",
-		"queue", s.queue.String(), "blocks", s.held, "stream", meta.Stream, "sequence", meta.Sequence.Stream, "again", holdDelay, "error", err)
-	s.held, s.complained = 0, time.Now()
+	r.conn.log.Error("blocks are held: a later version of Weir has written them; update this dispatcher",
+		"queue", r.queue.String(), "blocks", r.held, "stream", meta.Stream, "sequence", meta.Sequence.Stream, "again", holdDelay, "error", err)
+	r.held, r.complained = 0, time.Now()
 }
 
 // hold leaves a block in the queue as it is, for a version that can read it. It waits among the retries: in the queue's
 // own stream it would keep the acknowledgement floor down, and what was settled behind it would come again to each
 // owner.
-func (s *Source) hold(msg jetstream.Msg, meta *jetstream.MsgMetadata, retry bool) error {
+func (r *Reader) hold(msg jetstream.Msg, meta *jetstream.MsgMetadata, retry bool) error {
 	if retry {
 		if err := msg.NakWithDelay(holdDelay); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
 			return err
@@ -237,7 +237,7 @@ func (s *Source) hold(msg jetstream.Msg, meta *jetstream.MsgMetadata, retry bool
 		return nil
 	}
 	id := uuid.NewString()
-	if err := s.conn.publishUntil(s.ctx, scheduled(s.queue, id, s.conn.Now().Add(holdDelay), meta.Timestamp, msg.Data()), id); err != nil {
+	if err := r.conn.publishUntil(r.ctx, scheduled(r.queue, id, r.conn.Now().Add(holdDelay), meta.Timestamp, msg.Data()), id); err != nil {
 		return err
 	}
 	if err := msg.Ack(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {

@@ -12,15 +12,15 @@ import (
 	"github.com/weir-dev/weir/internal/sign"
 )
 
-// The ways in which a text is no token of use.
+// The ways in which a text is no permit of use.
 var (
-	// ErrNoToken means that a text is no token that was ever given.
-	ErrNoToken = errors.New("blob: no such token")
-	// ErrExpired means that the token's time is over.
+	// ErrNoPermit means that a text is no permit that was ever given.
+	ErrNoPermit = errors.New("blob: no such permit")
+	// ErrExpired means that the permit's time is over.
 	ErrExpired = errors.New("blob: the URL has expired")
 )
 
-// Permit is what a token permits, until Expires.
+// Permit is what the holder of its text may do, until Expires.
 type Permit struct {
 	Method      string // GET or PUT
 	Queue       catalog.Key
@@ -30,7 +30,7 @@ type Permit struct {
 	Expires     time.Time
 }
 
-// The body of a token (sign.Sealed):
+// The body of its text (sign.Sealed):
 //
 //	method   1 byte: 1 GET, 2 PUT
 //	expires  8 bytes: Unix seconds
@@ -39,16 +39,16 @@ type Permit struct {
 //
 // So what it permits is in it, and is read without looking anything up.
 const (
-	purposeToken = "object"
-	fixedBytes   = 1 + 8 + 8
-	maxText      = 255
-	maxToken     = fixedBytes + 4*(1+maxText)
+	purposePermit = "object"
+	fixedBytes    = 1 + 8 + 8
+	maxText       = 255
+	maxPermit     = fixedBytes + 4*(1+maxText)
 
 	methodGet = 1
 	methodPut = 2
 )
 
-func presignToken(ring sign.Ring, now time.Time, p Permit, expiry time.Duration) (Presigned, error) {
+func presign(ring sign.Ring, now time.Time, p Permit, expiry time.Duration) (Presigned, error) {
 	if err := errors.Join(check(p.Key, p.ContentType), checkExpiry(expiry)); err != nil {
 		return Presigned{}, err
 	}
@@ -56,11 +56,11 @@ func presignToken(ring sign.Ring, now time.Time, p Permit, expiry time.Duration)
 		return Presigned{}, errors.New("blob: an object has no negative size")
 	}
 	p.Expires = now.Add(expiry).Truncate(time.Second).UTC()
-	token, err := p.token(ring, now)
+	text, err := p.text(ring, now)
 	if err != nil {
 		return Presigned{}, err
 	}
-	return Presigned{Method: p.Method, URL: ownpath.Objects + token, Headers: p.headers(), Expires: p.Expires}, nil
+	return Presigned{Method: p.Method, URL: ownpath.Objects + text, Headers: p.headers(), Expires: p.Expires}, nil
 }
 
 // headers are what the client must send.
@@ -75,12 +75,12 @@ func (p Permit) headers() http.Header {
 	return h
 }
 
-func (p Permit) token(ring sign.Ring, now time.Time) (string, error) {
+func (p Permit) text(ring sign.Ring, now time.Time) (string, error) {
 	method := byte(methodGet)
 	if p.Method == http.MethodPut {
 		method = methodPut
 	}
-	body := append(make([]byte, 0, maxToken), method)
+	body := append(make([]byte, 0, maxPermit), method)
 	body = binary.BigEndian.AppendUint64(body, uint64(p.Expires.Unix()))
 	body = binary.BigEndian.AppendUint64(body, uint64(p.Size))
 	for _, text := range []string{p.Queue.Namespace, p.Queue.Name, p.Key, p.ContentType} {
@@ -89,19 +89,19 @@ func (p Permit) token(ring sign.Ring, now time.Time) (string, error) {
 		}
 		body = append(append(body, byte(len(text))), text...)
 	}
-	text, ok := ring.Seal(now, purposeToken, body)
+	text, ok := ring.Seal(now, purposePermit, body)
 	if !ok {
 		return "", ErrNoKeys
 	}
 	return text, nil
 }
 
-// ParseToken returns what a token permits, ErrNoToken, or ErrExpired for one that was good until some time before now.
+// ParsePermit returns the permit of a text, ErrNoPermit, or ErrExpired for one that was good until some time before now.
 // The code is compared in constant time, and before anything else is read.
-func ParseToken(text string, ring sign.Ring, now time.Time) (Permit, error) {
-	t, ok := sign.Unseal(text, fixedBytes, maxToken)
-	if !ok || !t.Verify(ring, purposeToken) {
-		return Permit{}, ErrNoToken
+func ParsePermit(text string, ring sign.Ring, now time.Time) (Permit, error) {
+	t, ok := sign.Unseal(text, fixedBytes, maxPermit)
+	if !ok || !t.Verify(ring, purposePermit) {
+		return Permit{}, ErrNoPermit
 	}
 	body := t.Body
 	p := Permit{
@@ -115,7 +115,7 @@ func ParseToken(text string, ring sign.Ring, now time.Time) (Permit, error) {
 	rest := body[fixedBytes:]
 	for _, text := range []*string{&p.Queue.Namespace, &p.Queue.Name, &p.Key, &p.ContentType} {
 		if len(rest) == 0 || len(rest) < 1+int(rest[0]) {
-			return Permit{}, ErrNoToken
+			return Permit{}, ErrNoPermit
 		}
 		*text, rest = string(rest[1:1+int(rest[0])]), rest[1+int(rest[0]):]
 	}

@@ -23,10 +23,10 @@ func testRing(t *testing.T, now time.Time) sign.Ring {
 	return ring
 }
 
-func testToken(t *testing.T, ring sign.Ring, now time.Time) (string, Permit) {
+func testPermit(t *testing.T, ring sign.Ring, now time.Time) (string, Permit) {
 	t.Helper()
 	p := Permit{Method: "PUT", Queue: queue, Key: "input", ContentType: "text/plain", Size: 5}
-	signed, err := presignToken(ring, now, p, time.Minute)
+	signed, err := presign(ring, now, p, time.Minute)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,50 +37,50 @@ func testToken(t *testing.T, ring sign.Ring, now time.Time) (string, Permit) {
 func TestToken(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	ring := testRing(t, now)
-	token, want := testToken(t, ring, now)
-	if p, err := ParseToken(token, ring, now); err != nil || p != want {
+	text, want := testPermit(t, ring, now)
+	if p, err := ParsePermit(text, ring, now); err != nil || p != want {
 		t.Fatalf("got %+v, %v; want %+v", p, err, want)
 	}
-	if _, err := ParseToken(token, ring, want.Expires.Add(-time.Nanosecond)); err != nil {
+	if _, err := ParsePermit(text, ring, want.Expires.Add(-time.Nanosecond)); err != nil {
 		t.Errorf("in its last moment: %v", err)
 	}
-	if _, err := ParseToken(token, ring, want.Expires); !errors.Is(err, ErrExpired) {
+	if _, err := ParsePermit(text, ring, want.Expires); !errors.Is(err, ErrExpired) {
 		t.Errorf("past its time: %v", err)
 	}
 
-	b, err := base64.RawURLEncoding.DecodeString(token)
+	b, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range 8 * len(b) {
 		b[i/8] ^= 1 << (i % 8)
-		if p, err := ParseToken(base64.RawURLEncoding.EncodeToString(b), ring, now); !errors.Is(err, ErrNoToken) {
+		if p, err := ParsePermit(base64.RawURLEncoding.EncodeToString(b), ring, now); !errors.Is(err, ErrNoPermit) {
 			t.Fatalf("bit %d flipped: %+v, %v", i, p, err)
 		}
 		b[i/8] ^= 1 << (i % 8)
 	}
-	for i := range token { // bits that are in no byte, too
+	for i := range text { // bits that are in no byte, too
 		for bit := range 8 {
-			changed := []byte(token)
+			changed := []byte(text)
 			changed[i] ^= 1 << bit
-			if _, err := ParseToken(string(changed), ring, now); !errors.Is(err, ErrNoToken) {
+			if _, err := ParsePermit(string(changed), ring, now); !errors.Is(err, ErrNoPermit) {
 				t.Fatalf("character %d bit %d flipped: %v", i, bit, err)
 			}
 		}
 	}
-	for _, bad := range []string{"", "x", token[1:], token[:len(token)-1], token + "A", token + "\n", token[:9] + "\n" + token[9:], strings.Repeat("A", 1<<20)} {
-		if _, err := ParseToken(bad, ring, now); !errors.Is(err, ErrNoToken) {
+	for _, bad := range []string{"", "x", text[1:], text[:len(text)-1], text + "A", text + "\n", text[:9] + "\n" + text[9:], strings.Repeat("A", 1<<20)} {
+		if _, err := ParsePermit(bad, ring, now); !errors.Is(err, ErrNoPermit) {
 			t.Errorf("%.20q: %v", bad, err)
 		}
 	}
-	if _, err := ParseToken(token, sign.Ring{}, now); !errors.Is(err, ErrNoToken) {
+	if _, err := ParsePermit(text, sign.Ring{}, now); !errors.Is(err, ErrNoPermit) {
 		t.Errorf("without keys: %v", err)
 	}
-	if _, err := presignToken(sign.Ring{}, now, want, time.Minute); !errors.Is(err, ErrNoKeys) {
+	if _, err := presign(sign.Ring{}, now, want, time.Minute); !errors.Is(err, ErrNoKeys) {
 		t.Errorf("signed without keys: %v", err)
 	}
 	for _, expiry := range []time.Duration{0, -time.Hour, MaxExpiry + 1} {
-		if _, err := presignToken(ring, now, want, expiry); err == nil {
+		if _, err := presign(ring, now, want, expiry); err == nil {
 			t.Errorf("signed for %s", expiry)
 		}
 	}
@@ -91,19 +91,19 @@ func TestTokenOutlivesRotation(t *testing.T) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	ring := testRing(t, start)
 	now := start.Add(sign.RotateEvery)
-	token, _ := testToken(t, ring, now)
+	text, _ := testPermit(t, ring, now)
 	ring, changed, err := ring.Rotate(now)
 	if err != nil || !changed {
 		t.Fatal(changed, err)
 	}
-	if _, err := ParseToken(token, ring, now); err != nil {
+	if _, err := ParsePermit(text, ring, now); err != nil {
 		t.Errorf("after a rotation: %v", err)
 	}
-	after, _ := testToken(t, ring, now.Add(sign.ActivateAfter))
-	if _, err := ParseToken(after, ring, now.Add(sign.ActivateAfter)); err != nil || after[:5] == token[:5] {
+	after, _ := testPermit(t, ring, now.Add(sign.ActivateAfter))
+	if _, err := ParsePermit(after, ring, now.Add(sign.ActivateAfter)); err != nil || after[:5] == text[:5] {
 		t.Errorf("with the new key: %v", err)
 	}
-	if _, err := ParseToken(token, sign.Ring{Keys: ring.Keys[1:]}, now); !errors.Is(err, ErrNoToken) {
+	if _, err := ParsePermit(text, sign.Ring{Keys: ring.Keys[1:]}, now); !errors.Is(err, ErrNoPermit) {
 		t.Errorf("its key is gone: %v", err)
 	}
 }
@@ -174,7 +174,7 @@ func FuzzParseToken(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		if _, err := ParseToken(text, ring, now); !errors.Is(err, ErrNoToken) {
+		if _, err := ParsePermit(text, ring, now); !errors.Is(err, ErrNoPermit) {
 			t.Error(err)
 		}
 	})
