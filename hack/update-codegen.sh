@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Writes what is generated: the DeepCopy methods of api/, and the chart's custom resource definitions.
+# Writes what is generated: the DeepCopy methods of api/, the chart's custom resource definitions, and of these the
+# tables of docs/resources.md.
 # hack/verify-codegen.sh holds them to the types.
 set -euo pipefail
 
@@ -11,3 +12,4 @@ go -C hack/tools build -o "$root/bin/controller-gen" sigs.k8s.io/controller-tool
 
 bin/controller-gen object paths=./api/...
 bin/controller-gen crd paths=./api/... output:crd:dir=charts/weir/files/crds
+go run ./hack/fields

@@ -23,7 +23,10 @@ for package in api/*/; do
 done
 "$tmp/controller-gen" crd paths=./api/... "output:crd:dir=$tmp/crds"
 diff -urN charts/weir/files/crds "$tmp/crds" || stale=1
+cp docs/resources.md "$tmp/resources.md"
+go run ./hack/fields -page "$tmp/resources.md" -crds "$tmp/crds"
+diff -u docs/resources.md "$tmp/resources.md" || stale=1
 if ((stale)); then
-  echo "api/ or the chart's custom resource definitions are not what the types say. To fix: hack/update-codegen.sh, then commit." >&2
+  echo "api/, the chart's custom resource definitions or docs/resources.md are not what the types say. To fix: hack/update-codegen.sh, then commit." >&2
   exit 1
 fi

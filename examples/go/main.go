@@ -17,10 +17,11 @@ const maxBody = 16 << 20
 
 // event is a CloudEvent: a record of the queue.
 type event struct {
-	ID      string          `json:"id"`         // the same each time the record comes: write by it
-	Subject string          `json:"subject"`    // the request's path
-	Method  string          `json:"weirmethod"` // its method
-	Data    json.RawMessage `json:"data"`       // its body, if that is JSON; else data_base64
+	ID      string          `json:"id"`          // the same each time the record comes: write by it
+	Subject string          `json:"subject"`     // the request's path
+	Method  string          `json:"weirmethod"`  // its method
+	Data    json.RawMessage `json:"data"`        // its body, if that is JSON
+	Binary  []byte          `json:"data_base64"` // any other body; an empty one is in neither
 
 	// What the route names in attributes.
 	Customer string `json:"customer"`
@@ -60,7 +61,7 @@ func store(e event) error {
 	if e.Customer == "" {
 		return errors.New("no customer")
 	}
-	fmt.Printf("%s %s customer=%s tenant=%s lang=%s %s\n", e.Method, e.Subject, e.Customer, e.Tenant, e.Lang, e.Data)
+	fmt.Printf("%s %s customer=%s tenant=%s lang=%s %s%s\n", e.Method, e.Subject, e.Customer, e.Tenant, e.Lang, e.Data, e.Binary)
 	return nil
 }
 

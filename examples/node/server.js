@@ -5,6 +5,12 @@ const http = require('node:http');
 // A call has at most the mapping's batch.maxBytes of bodies, 4 MiB unless it says otherwise.
 const maxBody = 16 * 1024 * 1024;
 
+// bodyOf returns the request's body: JSON is in data, any other body in data_base64, an empty one in neither.
+function bodyOf(e) {
+  if (e.data_base64 !== undefined) return Buffer.from(e.data_base64, 'base64').toString();
+  return e.data === undefined ? '' : JSON.stringify(e.data).replace(/":/g, '": ');
+}
+
 // store prints a customer; write yours to a database by e.id, so that a record that comes again changes nothing.
 function store(e, text) {
   if (!e.customer) throw new Error('no customer');
@@ -33,7 +39,7 @@ const server = http.createServer(async (req, res) => {
     const failed = [];
     for (const e of events) {
       try {
-        store(e, JSON.stringify(e.data).replace(/":/g, '": '));
+        store(e, bodyOf(e));
       } catch (err) {
         failed.push({ itemIdentifier: e.id, reason: err.message }); // it alone comes again
       }
@@ -45,5 +51,5 @@ const server = http.createServer(async (req, res) => {
   }
 });
 
-server.listen(process.env.PORT || 8080); // Knative sets PORT
+server.listen(process.env.PORT || 8080, process.env.HOST); // Knative sets PORT; without HOST it is all interfaces
 process.on('SIGTERM', () => server.close());

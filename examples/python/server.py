@@ -1,5 +1,6 @@
 """Keeps customers that are PUT, with nothing but the standard library."""
 
+import base64
 import json
 import os
 import sys
@@ -9,13 +10,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 MAX_BODY = 16 << 20
 
 
+def body_of(event):
+    """Returns the request's body: JSON is in data, any other body in data_base64, an empty one in neither."""
+    if "data_base64" in event:
+        return base64.b64decode(event["data_base64"]).decode(errors="replace")
+    return json.dumps(event["data"]) if "data" in event else ""
+
+
 def store(event):
     """Prints a customer; write yours to a database by event["id"], so that a record that comes again changes nothing."""
     if not event.get("customer"):
         raise ValueError("no customer")
     print(
         event["weirmethod"], event["subject"], "customer=" + event["customer"], "tenant=" + event["tenant"],
-        "lang=" + event.get("lang", ""), json.dumps(event.get("data")), flush=True,
+        "lang=" + event.get("lang", ""), body_of(event), flush=True,
     )
 
 
@@ -55,6 +63,6 @@ class Handler(BaseHTTPRequestHandler):
 if __name__ == "__main__":
     port = int(os.environ.get("PORT", 8080))  # Knative sets it
     try:
-        ThreadingHTTPServer(("", port), Handler).serve_forever()
+        ThreadingHTTPServer((os.environ.get("HOST", ""), port), Handler).serve_forever()
     except KeyboardInterrupt:
         sys.exit(0)

@@ -120,7 +120,7 @@ func waitForEnv(ctx context.Context, path string, weir *child) (localEnv, error)
 func parseEnv(content string) (localEnv, error) {
 	var env localEnv
 	for line := range strings.Lines(content) {
-		key, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		key, value, _ := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "export "), "=")
 		switch key {
 		case "WEIR_URL":
 			env.url = value

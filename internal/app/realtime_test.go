@@ -273,7 +273,8 @@ func TestFeed(t *testing.T) {
 		"events":    j.do("GET", "/weir/feeds/"+mine.id[1:]+"/events", ""),
 		"socket":    j.do("GET", "/weir/feeds/x/socket", ""),
 	} {
-		if r.status != http.StatusNotFound || r.doc.Type != "https://weir.dev/problems/no-feed" {
+		if r.status != http.StatusNotFound || r.doc.Type != "https://weir.dev/problems/no-feed" ||
+			len(r.header["X-Request-Id"]) != 1 || !strings.Contains(r.body, `"requestId":"`+r.header.Get("X-Request-Id")+`"`) {
 			t.Errorf("%s with an invented feed: %+v", what, r)
 		}
 	}

@@ -36,6 +36,10 @@ func (a *API) realtime(target *url.URL) func(http.ResponseWriter, *http.Request,
 			r.SetURL(target)
 			r.SetXForwarded()
 		},
+		ModifyResponse: func(resp *http.Response) error {
+			resp.Header.Del(problem.HeaderRequestID) // the gateway has set its own, which realtime was told
+			return nil
+		},
 		Transport:     &http.Transport{MaxIdleConnsPerHost: maxRealtimeIdle, ResponseHeaderTimeout: realtimeTimeout, IdleConnTimeout: maxRealtimeIdleTime},
 		FlushInterval: -1,
 		ErrorLog:      slog.NewLogLogger(a.cfg.Log.Handler(), slog.LevelDebug),
@@ -71,7 +75,12 @@ func (a *API) realtime(target *url.URL) func(http.ResponseWriter, *http.Request,
 		if err := rc.SetReadDeadline(time.Time{}); err != nil {
 			a.cfg.Log.Debug("a connection's read deadline stays", "error", err)
 		}
-		proxy.ServeHTTP(&listenerWriter{w, rc}, req.WithContext(ctx))
+		req = req.WithContext(ctx)
+		if id := w.Header().Get(problem.HeaderRequestID); id != "" {
+			req.Header = req.Header.Clone()
+			req.Header.Set(problem.HeaderRequestID, id)
+		}
+		proxy.ServeHTTP(&listenerWriter{w, rc}, req)
 	}
 }
 

@@ -72,7 +72,7 @@ type compiler struct {
 	// refused are what can't be had for another reason than a mistake.
 	refused map[Ref]Verdict
 	// checkSchema says of a schema what its author must change.
-	checkSchema v1alpha1.SchemaCheck
+	checkSchema func([]byte) error
 	// unusable are the queues that have mistakes, or can't be had, and no earlier version.
 	unusable []catalog.Key
 

@@ -340,7 +340,7 @@ func (p *published) newClaim(m *v1alpha1.EventSourceMapping) int {
 }
 
 // check returns a check of schemas that knows what the one before it has found, and remembers what it finds.
-func (m *Memory) check() v1alpha1.SchemaCheck {
+func (m *Memory) check() func([]byte) error {
 	before := m.schemas
 	m.schemas = make(map[[sha256.Size]byte]error, len(before))
 	return func(source []byte) error {

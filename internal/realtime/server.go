@@ -164,7 +164,7 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	err := lifecycle.Server{
 		Listener: s.cfg.Listener, Drain: s.cfg.DrainTimeout,
 		HTTP: &http.Server{
-			Handler: s.mux, ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+			Handler: http.HandlerFunc(s.identified), ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 			ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
 		},
 		Stopping: func(context.Context) { s.stop() },
@@ -173,6 +173,14 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	s.work.Wait()
 	s.hub.Close()
 	return err
+}
+
+// identified answers under the request id that the gateway has given.
+func (s *Server) identified(w http.ResponseWriter, req *http.Request) {
+	if id := req.Header.Get(problem.HeaderRequestID); id != "" {
+		w.Header().Set(problem.HeaderRequestID, id)
+	}
+	s.mux.ServeHTTP(w, req)
 }
 
 // begin counts a connection in, or answers why there can't be another. The caller ends it by done.

@@ -212,7 +212,7 @@ func (w *weir) natsURL() string {
 		w.t.Fatal(err)
 	}
 	for line := range strings.Lines(string(b)) {
-		if url, ok := strings.CutPrefix(strings.TrimSpace(line), "WEIR_NATS_URL="); ok {
+		if url, ok := strings.CutPrefix(strings.TrimSpace(line), "export WEIR_NATS_URL="); ok {
 			return url
 		}
 	}

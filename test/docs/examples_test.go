@@ -35,7 +35,7 @@ func TestExamples(t *testing.T) {
 			write(t, filepath.Join(dir, ".curlrc"), "silent\nshow-error\n")
 			s.ports = strings.NewReplacer("127.0.0.1:8081", fmt.Sprintf("127.0.0.1:%d", ports[0]),
 				"127.0.0.1:9000", fmt.Sprintf("127.0.0.1:%d", ports[1]), "PORT=9000", fmt.Sprintf("PORT=%d", ports[1]), ".weir/example", ".weir/"+name)
-			if ran := s.follow(read(t, "examples/"+name+"/README.md").blocks(), map[string]*background{}); ran != 2 {
+			if ran := s.follow(read(t, "examples/"+name+"/README.md").blocks(), map[string]*background{}); ran != 3 {
 				t.Errorf("%d commands were run", ran)
 			}
 		})

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/weir-dev/weir/function"
@@ -125,7 +126,7 @@ func (x *host) build(ctx context.Context, cfg Config, s manifest.Service) error 
 	var handler http.Handler
 	if url := cfg.Functions[s.Name]; url != "" {
 		x.client = invoke.NewCaller(maxIdle)
-		forward, err := x.client.ForwardHop(url, notReached)
+		forward, err := x.client.ForwardHop(url, notReached(log, url))
 		if err != nil {
 			return fmt.Errorf("--function %s=%s: %w", s.Name, url, err)
 		}
@@ -287,15 +288,25 @@ func withTimeout(next http.Handler, d time.Duration) http.Handler {
 	})
 }
 
+// unreachedEvery is how often the log says that a process of the user's can't be reached.
+const unreachedEvery = 10 * time.Second
+
 // notReached answers for a process of the user's that gives no answer. A process that isn't there is no
 // failure of the records: 503.
-func notReached(w http.ResponseWriter, _ *http.Request, err error) {
-	p := function.Problem{Status: http.StatusBadGateway, Title: "The function broke the connection", Detail: err.Error()}
-	switch {
-	case errors.Is(err, invoke.ErrNotReached):
-		p = function.ProblemOf(function.NotNow(errors.New("the function's process does not answer; is it running?"), time.Second))
-	case errors.Is(err, invoke.ErrTimeout):
-		p = function.Problem{Status: http.StatusGatewayTimeout, Title: "The function did not answer in time", Detail: err.Error()}
+func notReached(log *slog.Logger, url string) func(http.ResponseWriter, *http.Request, error) {
+	var said atomic.Pointer[time.Time]
+	return func(w http.ResponseWriter, _ *http.Request, err error) {
+		p := function.Problem{Status: http.StatusBadGateway, Title: "The function broke the connection", Detail: err.Error()}
+		switch {
+		case errors.Is(err, invoke.ErrNotReached):
+			p = function.ProblemOf(function.NotNow(errors.New("the function's process does not answer; is it running?"), time.Second))
+			now := time.Now()
+			if last := said.Load(); (last == nil || now.Sub(*last) >= unreachedEvery) && said.CompareAndSwap(last, &now) {
+				log.Warn("your process can't be reached; what is for it waits", "url", url, "error", err)
+			}
+		case errors.Is(err, invoke.ErrTimeout):
+			p = function.Problem{Status: http.StatusGatewayTimeout, Title: "The function did not answer in time", Detail: err.Error()}
+		}
+		p.Write(w)
 	}
-	p.Write(w)
 }

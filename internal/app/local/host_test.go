@@ -3,10 +3,12 @@ package local
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -123,7 +125,9 @@ func TestOwnProcessThatIsAwayIsNotNow(t *testing.T) {
 	h := &hosts{log: testkit.Log(t)}
 	defer h.close()
 	k := catalog.Key{Namespace: "default", Name: "mine"}
-	err := h.open(t.Context(), Config{Log: testkit.Log(t), Functions: map[string]string{"mine": url}},
+	var said strings.Builder // read once all has ended
+	log := slog.New(slog.NewTextHandler(&said, nil))
+	err := h.open(t.Context(), Config{Log: log, Functions: map[string]string{"mine": url}},
 		[]manifest.Service{{Key: k, Image: "example.com/mine", Timeout: time.Minute, ContainerConcurrency: 1, MaxScale: 1}})
 	if err != nil {
 		t.Fatal(err)
@@ -158,6 +162,15 @@ func TestOwnProcessThatIsAwayIsNotNow(t *testing.T) {
 	own.Close()
 	// The call that finds the kept connection broken can't know whether it was seen; those after it can.
 	testkit.Eventually(t, "the process is seen to be away", func() bool { status, _ := post(); return status == 503 })
+	post()
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	done <- nil
+	if n := strings.Count(said.String(), "your process can't be reached"); n != 1 || !strings.Contains(said.String(), url) {
+		t.Errorf("the log says it %d times: %s", n, said.String())
+	}
 }
 
 // TestOwnProcessSeesTheClient: who asked, and by which name, is what the gateway says and not the hop on loopback.
@@ -183,5 +196,24 @@ func TestOwnProcessSeesTheClient(t *testing.T) {
 		if got.Get(name) != v {
 			t.Errorf("%s is %q, want %q", name, got.Get(name), v)
 		}
+	}
+}
+
+// TestUndrainedQueuesAreNamed, once each, whatever fills them.
+func TestUndrainedQueuesAreNamed(t *testing.T) {
+	key := func(name string) catalog.Key { return catalog.Key{Namespace: "default", Name: name} }
+	cat := &catalog.Catalog{
+		Queues: []catalog.Queue{{Key: key("a")}, {Key: key("b")}, {Key: key("c")}, {Key: key("unused")}},
+		APIs: []catalog.API{{Key: key("shop"), Routes: []catalog.Route{
+			{Name: "1", Queue: &catalog.QueueTarget{Queue: key("a")}},
+			{Name: "2", Queue: &catalog.QueueTarget{Queue: key("b")}},
+			{Name: "3", Job: &catalog.QueueTarget{Queue: key("b")}},
+			{Name: "4", Job: &catalog.QueueTarget{Queue: key("c")}},
+			{Name: "5"},
+		}}},
+		Mappings: []catalog.Mapping{{Key: key("m"), Queue: key("a")}},
+	}
+	if got, want := undrained(cat), []catalog.Key{key("b"), key("c")}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }

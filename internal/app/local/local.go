@@ -71,10 +71,13 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err := hosts.open(ctx, cfg, bundle.Services); err != nil {
 		return err
 	}
+	for _, k := range undrained(bundle.Catalog) {
+		cfg.Log.Warn("no EventSourceMapping drains this queue: what comes into it waits, and expires", "queue", k.String())
+	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", cfg.Listen)
 	if err != nil {
-		return fmt.Errorf("listen on %s: %w: is another program there? choose another address with --listen", cfg.Listen, err)
+		return fmt.Errorf("listen on %s: %w: choose another address with --listen HOST:PORT", cfg.Listen, err)
 	}
 	defer func() { _ = l.Close() }() // the gateway has closed it on the orderly way
 
@@ -152,7 +155,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		if cfg.EnvFile == "" {
 			return
 		}
-		if werr := writeEnv(cfg.EnvFile, "WEIR_URL="+url+"\nWEIR_ADMIN_URL=http://"+al.Addr().String()+"\nWEIR_NATS_URL="+nats.URL()+"\n"); werr != nil {
+		if werr := writeEnv(cfg.EnvFile, "export WEIR_URL="+url+"\nexport WEIR_ADMIN_URL=http://"+al.Addr().String()+"\nexport WEIR_NATS_URL="+nats.URL()+"\n"); werr != nil {
 			cfg.Log.Error("the file of addresses could not be written", "error", werr)
 		}
 	}
@@ -188,6 +191,24 @@ func provision(ctx context.Context, conn *stream.Conn, cat *catalog.Catalog) err
 		}
 	}
 	return nil
+}
+
+// undrained are the queues that routes fill and no mapping drains.
+func undrained(cat *catalog.Catalog) []catalog.Key {
+	drained, out := map[catalog.Key]bool{}, []catalog.Key{}
+	for _, m := range cat.Mappings {
+		drained[m.Queue] = true
+	}
+	for _, a := range cat.APIs {
+		for _, r := range a.Routes {
+			for _, target := range []*catalog.QueueTarget{r.Queue, r.Job} {
+				if target != nil && !drained[target.Queue] {
+					out, drained[target.Queue] = append(out, target.Queue), true // once
+				}
+			}
+		}
+	}
+	return out
 }
 
 // natsToken keeps the server's token beside its data, so that an address stays good over a restart.
