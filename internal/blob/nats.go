@@ -14,7 +14,7 @@ import (
 )
 
 // NATS keeps objects in JetStream. Whoever makes the queues makes their streams (stream.Conn.EnsureQueue), which
-// bounds their bytes and their age. Its pre-signed URLs are served by the gateway, which asks ParseToken.
+// bounds their bytes and their age. Its pre-signed URLs are served by the gateway, which asks ParsePermit.
 type NATS struct {
 	conn stream.Objects
 	ring func() sign.Ring

@@ -166,7 +166,7 @@ func TestWrite(t *testing.T) {
 	}
 }
 
-func FuzzParseToken(f *testing.F) {
+func FuzzParsePermit(f *testing.F) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	f.Add("AAAA")
 	ring, _, err := sign.Ring{}.Rotate(now)

@@ -194,13 +194,14 @@ type Builder struct {
 	mappings map[string]*Mapping
 	apis     map[string]*API
 	routes   map[string]*Route
+	places   map[string]bool // keys of routes of which no more than their place is known
 }
 
 // NewBuilder returns one without entries.
 func NewBuilder() *Builder {
 	return &Builder{
 		sums: map[string][sha256.Size]byte{}, queues: map[string]*Queue{}, mappings: map[string]*Mapping{},
-		apis: map[string]*API{}, routes: map[string]*Route{},
+		apis: map[string]*API{}, routes: map[string]*Route{}, places: map[string]bool{},
 	}
 }
 
@@ -223,10 +224,11 @@ func (b *Builder) Set(key string, value []byte) error {
 	case kindAPI:
 		err = set(b.apis, key, value)
 	case kindRoute:
-		if err = set(b.routes, key, value); err != nil && b.routes[key] == nil {
-			if r := placeOf(value); r != nil {
-				b.routes[key] = r
-			}
+		known := b.routes[key] != nil && !b.places[key]
+		if err = set(b.routes, key, value); err == nil {
+			delete(b.places, key)
+		} else if r := placeOf(value); r != nil && !known {
+			b.routes[key], b.places[key] = r, true
 		}
 	}
 	return err
@@ -267,6 +269,7 @@ func (b *Builder) Delete(key string) {
 	delete(b.mappings, key)
 	delete(b.apis, key)
 	delete(b.routes, key)
+	delete(b.places, key)
 }
 
 // Keep deletes the entries whose key isn't in keys.

@@ -120,6 +120,13 @@ func TestAnEntryThatCanNotBeReadKeepsItsFormerVersion(t *testing.T) {
 	if r := b.Catalog().APIs[0].Routes[0]; !reflect.DeepEqual(r, catalog.Route{Name: "new", Method: "PUT", Path: "/new"}) {
 		t.Errorf("it is %+v: it can't be told from one that is not there", r)
 	}
+	moved := []byte(`{"format":2,"spec":{"name":"new","method":"PUT","path":"/moved"}}`)
+	if err := b.Set("route.default.shop.new", moved); err == nil || b.Catalog().APIs[0].Routes[0].Path != "/moved" {
+		t.Errorf("when it moves it is %+v, %v", b.Catalog().APIs[0].Routes[0], err)
+	}
+	if err := b.Set("route.default.shop.one", moved); err == nil || b.Catalog().APIs[0].Routes[1].Path != "/1" {
+		t.Errorf("a route that was known is %+v, %v", b.Catalog().APIs[0].Routes[1], err)
+	}
 	if err := b.Set("later.default.x", []byte("anything")); err != nil {
 		t.Error(err)
 	}

@@ -149,7 +149,7 @@ func refuseLarge(refused map[manifest.Ref]manifest.Verdict, large *stream.Entrie
 		}
 		more = true
 		refused[ref] = manifest.Verdict{Reason: reasonTooLarge, Message: fmt.Sprintf(
-			"The change is not in use; what was there before goes on. Its entry %s takes %d bytes, and a message of NATS holds %d here: "+
+			"The change is not in use; what was there before goes on, but for paths that another API has by now. Its entry %s takes %d bytes, and a message of NATS holds %d here: "+
 				"make its schema smaller, or raise NATS' max_payload.", e.Key, e.Bytes, large.Limit)}
 	}
 	return more

@@ -11,6 +11,7 @@ import (
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/job"
 	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/stream"
 )
 
 // disposition is what became of a record in a batch run.
@@ -170,7 +171,7 @@ func (e *batchRun) store(work context.Context) error {
 		wait := backoff(e.m.spec().Retry, attempts)
 		// First the record, then the job's state: from then on job.Begin drops every copy of the former record, so the
 		// next attempt's must be there.
-		if err := e.reschedule(work, now, wait, items); err != nil {
+		if err := e.reschedule(work, wait, items); err != nil {
 			return err
 		}
 		settle(items, retried)
@@ -181,13 +182,15 @@ func (e *batchRun) store(work context.Context) error {
 	return nil
 }
 
-// reschedule stores items for a later attempt, wait after now. A job is by itself.
-func (e *batchRun) reschedule(work context.Context, now time.Time, wait time.Duration, items []*item) error {
-	due := now.Add(wait)
+// reschedule stores items for a later attempt, after wait. A job is by itself.
+func (e *batchRun) reschedule(work context.Context, wait time.Duration, items []*item) error {
+	conn := e.m.cfg.Conn
+	now := conn.Now()
+	w := stream.Wait{Since: now, Due: now.Add(wait)}
 	if items[0].rec.Job {
-		return e.m.cfg.Conn.DelayJob(work, e.m.queue, due, items[0].at(now))
+		return conn.DelayJob(work, e.m.queue, w, items[0].at(now))
 	}
-	return e.m.cfg.Conn.Delay(work, e.m.queue, due, records(items, now))
+	return conn.Delay(work, e.m.queue, w, records(items, now))
 }
 
 // exhausted reports whether it, which has just failed, gets no further attempt, and says why in its record's

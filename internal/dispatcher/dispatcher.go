@@ -7,9 +7,9 @@
 // works for a mapping (the lease), which is how the cap holds in the cluster.
 //
 // The data flows through the files in this order: dispatcher.go (which mappings run), sharing.go with roster.go and
-// share.go (which of them in this process), mapping.go (the lease), session.go (blocks in, batches out, acknowledgements), expiry.go (what waited too long), batchrun.go (calls and
-// outcomes), job.go (the same of
-// one whose answer somebody waits for), objects.go (large inputs and results).
+// share.go (which of them in this process), mapping.go (the lease), session.go (blocks in, batches out,
+// acknowledgements), expiry.go (what waited too long; sweep.go: in queues without a mapping), batchrun.go (calls and
+// outcomes), job.go (the same of one whose answer somebody waits for), objects.go (large inputs and results).
 //
 // May import: record, batch, catalog, sign, stream, invoke, blob, job.
 package dispatcher

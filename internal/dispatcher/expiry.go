@@ -36,7 +36,7 @@ func (it *item) expires() bool {
 }
 
 // born is when it was accepted, by the server's clock.
-func (it *item) born() time.Time { return it.block.delivery.Since.Add(-it.rec.Age) }
+func (it *item) born() time.Time { return it.block.since.Add(-it.rec.Age) }
 
 // expire takes what has grown too old out of what waits, and has it dead-lettered, maxExpired records at a time.
 func (s *session) expire(work context.Context) {
@@ -114,8 +114,9 @@ func (e *batchRun) bury(work context.Context) error {
 	if len(items) == 0 {
 		return nil
 	}
+	now := e.m.cfg.Conn.Now()
 	x := expirer{e.m.cfg.Conn, e.m.log, e.m.queue, e.m.maxAge()}
-	became, err := x.bury(work, records(items, e.m.cfg.Conn.Now()))
+	became, err := x.bury(work, now, records(items, now))
 	if err != nil {
 		return err
 	}
@@ -133,11 +134,11 @@ type expirer struct {
 	maxAge time.Duration
 }
 
-// bury dead-letters records that have expired, and returns what became of each: those of jobs that have ended otherwise are
+// bury dead-letters records that have expired at now, and returns what became of each: those of jobs that have ended otherwise are
 // done, and those of jobs that an attempt is under way at are copies, or all there is of it, which their next delivery
 // decides. First the state of a job is stored, then the record: a job that is said to have expired is buried again
 // if it comes again.
-func (x *expirer) bury(ctx context.Context, rs []record.Record) (became []disposition, err error) {
+func (x *expirer) bury(ctx context.Context, now time.Time, rs []record.Record) (became []disposition, err error) {
 	became = slices.Repeat([]disposition{dead}, len(rs))
 	var running []record.Record
 	deads := make([]record.Record, 0, len(rs))
@@ -167,7 +168,7 @@ func (x *expirer) bury(ctx context.Context, rs []record.Record) (became []dispos
 		deads = append(deads, *r)
 	}
 	if len(running) > 0 {
-		if err := x.conn.Delay(ctx, x.queue, stream.AtOnce(), running); err != nil {
+		if err := x.conn.Delay(ctx, x.queue, stream.AtOnce(now), running); err != nil {
 			return nil, err
 		}
 	}

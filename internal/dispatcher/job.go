@@ -93,7 +93,8 @@ const noRoomDelay = 5 * time.Second
 func (e *batchRun) goOn(work context.Context, it *item, attempt *job.Attempt, err error) {
 	switch {
 	case errors.Is(err, job.ErrWaiting):
-		if err := e.m.cfg.Conn.DelayJob(work, e.m.queue, attempt.Until(), it.at(e.m.cfg.Conn.Now())); err != nil {
+		now := e.m.cfg.Conn.Now()
+		if err := e.m.cfg.Conn.DelayJob(work, e.m.queue, stream.Wait{Since: now, Due: attempt.Until()}, it.at(now)); err != nil {
 			e.conclude(it, err)
 			return
 		}
@@ -117,7 +118,7 @@ func (e *batchRun) goOn(work context.Context, it *item, attempt *job.Attempt, er
 		}
 		// Not DelayJob: nobody has looked whether this is a stale copy, which must not replace the record of a later attempt.
 		now := e.m.cfg.Conn.Now()
-		if err := e.m.cfg.Conn.Delay(work, e.m.queue, now.Add(noRoomDelay), records(e.items, now)); err != nil {
+		if err := e.m.cfg.Conn.Delay(work, e.m.queue, stream.Wait{Since: now, Due: now.Add(noRoomDelay)}, records(e.items, now)); err != nil {
 			e.conclude(it, err)
 			return
 		}

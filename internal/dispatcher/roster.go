@@ -2,6 +2,7 @@ package dispatcher
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"time"
 
@@ -96,6 +97,7 @@ func newRoster(me string, now time.Time) *roster {
 // use makes these queues the ones to share, with those dispatchers that have the same catalog.
 func (r *roster) use(revision string, queues map[catalog.Key]bool) {
 	r.revision, r.queues = revision, queues
+	maps.DeleteFunc(r.leases, func(k catalog.Key, v leaseView) bool { return v.owner == "" && !queues[k] && r.claims[k] == nil })
 }
 
 // reset forgets what was told: it is told anew.

@@ -51,7 +51,8 @@ type blockKey struct {
 
 // block is a delivery whose records are not all settled.
 type block struct {
-	delivery *stream.Delivery
+	delivery *stream.Delivery // the newest, which is acknowledged; the session's alone
+	since    time.Time        // its own, the same for all deliveries
 	key      blockKey
 	items    []*item
 	left     int // records that are not settled
@@ -68,7 +69,7 @@ type item struct {
 // at is the record as it is written again at now, by the server's clock.
 func (it *item) at(now time.Time) record.Record {
 	r := *it.rec
-	r.Age += max(0, now.Sub(it.block.delivery.Since))
+	r.Age += max(0, now.Sub(it.block.since))
 	return r
 }
 
@@ -201,11 +202,11 @@ func (s *session) putBack(ctx context.Context, rest []*item) error {
 	for _, it := range rest {
 		if !it.rec.Job || it.disposition == unsettled || it.disposition == old {
 			others = append(others, it)
-		} else if err := conn.DelayJob(ctx, queue, stream.AtOnce(), it.at(now)); err != nil {
+		} else if err := conn.DelayJob(ctx, queue, stream.AtOnce(now), it.at(now)); err != nil {
 			return err
 		}
 	}
-	return conn.Delay(ctx, queue, stream.AtOnce(), records(others, now))
+	return conn.Delay(ctx, queue, stream.AtOnce(now), records(others, now))
 }
 
 func (s *session) take(d *stream.Delivery) {
@@ -214,7 +215,7 @@ func (s *session) take(d *stream.Delivery) {
 		b.delivery = d // came again while in hand: the newer delivery is the one to acknowledge
 		return
 	}
-	b := &block{delivery: d, key: k, items: make([]*item, 0, len(d.Records)), left: len(d.Records)}
+	b := &block{delivery: d, since: d.Since, key: k, items: make([]*item, 0, len(d.Records)), left: len(d.Records)}
 	now := time.Now()
 	for i := range d.Records {
 		r := &d.Records[i]

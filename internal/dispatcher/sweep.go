@@ -63,7 +63,7 @@ func (m *mapping) over() bool {
 
 // sweepQueue dead-letters what is too old in a queue, from its beginning on. Whoever gets a mapping for it meanwhile waits
 // for the lease.
-func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.Duration) error {
+func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.Duration) (err error) {
 	conn := d.cfg.Conn
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
@@ -98,7 +98,7 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 			if delivery.Retry {
 				continue // it waits for a function
 			}
-			b, now := &block{delivery: delivery}, conn.Now()
+			b, now := &block{delivery: delivery, since: delivery.Since}, conn.Now()
 			rs := make([]record.Record, 0, len(delivery.Records))
 			for i := range delivery.Records {
 				it := &item{rec: &delivery.Records[i], block: b}
@@ -110,7 +110,7 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 			if !lease.Holds() {
 				return stream.ErrLeaseLost
 			}
-			if _, err := x.bury(ctx, rs); err != nil {
+			if _, err := x.bury(ctx, now, rs); err != nil {
 				return err
 			}
 			if err := delivery.Ack(); err != nil || delivery.Seq >= newest {

@@ -86,7 +86,7 @@ func (c *Config) Validate() error {
 	case c.Conn == nil:
 		return errors.New("gateway: Conn is missing")
 	case c.Caller == nil:
-		return errors.New("gateway: Client is missing")
+		return errors.New("gateway: Caller is missing")
 	case c.Objects == nil:
 		return errors.New("gateway: Objects is missing")
 	case c.Log == nil:

@@ -3,7 +3,7 @@
 //
 // The work has two halves. [Parse] reads bytes into objects and knows about files and lines. [Compile]
 // fills defaults, validates, resolves references and checks what depends on more than one object; it
-// knows nothing of files beyond the [Origin] that each object carries for its messages. [Reconcile] does
+// knows nothing of files beyond the [Origin] that each object carries for its messages. [Memory.Reconcile] does
 // the same for a cluster's objects, where one that has mistakes must not hold up the others.
 //
 // Invariants: a folder's mistakes are reported all at once ([Errors]), each with file, line, field and

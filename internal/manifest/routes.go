@@ -84,7 +84,7 @@ func segmentsOf(path string) []segment {
 		case p == "" && last, strings.HasPrefix(p, "{") && strings.HasSuffix(p, "...}"):
 			s.kind = rest
 		case p == "{$}":
-			s.text = "/" // no other literal has one
+			s.text = "/" // as good as no other literal has one: one too many is asked
 		case strings.HasPrefix(p, "{"):
 			s.kind = wildcard
 		default:

@@ -5,7 +5,7 @@ package record
 import "slices"
 
 // With the build tag weirnext this is the version after this one, for the tests of rolling updates
-// (test/chaos, TestRollingUpdate): it writes a field that this version doesn't know into each record, shows it to the
+// (TestRollingUpdate of test/chaos, testRollingUpdate of test/e2e): it writes a field that this version doesn't know into each record, shows it to the
 // function as an attribute, and marks one record in eight with something that must be known.
 const (
 	keyNext     = 100 << 1

@@ -35,7 +35,7 @@ const (
 // Fetch reads a secret from where it is kept. Cache calls it one at a time.
 type Fetch func(ctx context.Context) ([]byte, error)
 
-// File is the Source for a file, such as a key of a mounted Kubernetes Secret. Rotation replaces the
+// File fetches from a file, such as a key of a mounted Kubernetes Secret. Rotation replaces the
 // file (the kubelet swaps a symbolic link), so it is opened anew each time. White space around the
 // secret is dropped: editors and `echo` end files with a newline.
 func File(path string) Fetch {

@@ -108,11 +108,11 @@ func (c *Conn) Catalog(ctx context.Context) (*PublishedCatalog, error) {
 	if err != nil {
 		return nil, fmt.Errorf("catalog bucket: %w", c.apiError(ctx, err))
 	}
-	w, err := kv.WatchAll(ctx)
+	w, stop, err := watchAll(ctx, kv)
 	if err != nil {
 		return nil, fmt.Errorf("read the catalog: %w", c.apiError(ctx, err))
 	}
-	defer stopWatcher(w)
+	defer stop()
 	for {
 		e, err := nextUpdate(ctx, w)
 		switch {
@@ -160,13 +160,8 @@ func (c *Conn) readHead(e jetstream.KeyValueEntry) string {
 func (c *Conn) PublishCatalog(ctx context.Context, cat *catalog.Catalog, replicas int, former *PublishedCatalog) error {
 	ctx, cancel := c.bound(ctx, catalogTimeout)
 	defer cancel()
-	_, err := c.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
-		Bucket: catalogBucket, History: 1, Replicas: replicas, Storage: jetstream.FileStorage, LimitMarkerTTL: markerTTL,
-	})
-	if err != nil {
-		return fmt.Errorf("catalog bucket: %w", c.apiError(ctx, err))
-	}
 	if former == nil {
+		var err error
 		if former, err = c.Catalog(ctx); err != nil {
 			return err
 		}
@@ -180,6 +175,12 @@ func (c *Conn) PublishCatalog(ctx context.Context, cat *catalog.Catalog, replica
 	}
 	if err := c.tooLarge(diff.Changed); err != nil {
 		return err
+	}
+	_, err = c.js.CreateOrUpdateKeyValue(ctx, jetstream.KeyValueConfig{
+		Bucket: catalogBucket, History: 1, Replicas: replicas, Storage: jetstream.FileStorage, LimitMarkerTTL: markerTTL,
+	})
+	if err != nil {
+		return fmt.Errorf("catalog bucket: %w", c.apiError(ctx, err))
 	}
 	value, err := json.Marshal(head{diff.Revision})
 	if err != nil {
@@ -274,9 +275,7 @@ func (w *catalogWatch) follow(ctx context.Context, kw jetstream.KeyWatcher) erro
 			case !ok:
 				return ErrUnavailable
 			case e == nil:
-				if whole != "" { // else it is a bucket that was made anew: what is in use stays until a catalog is published there
-					w.entries.Keep(there)
-				}
+				w.entries.Keep(there) // what is in use stays until a set is whole, also if the bucket was made anew
 				there = nil
 			case w.conn.readEntry(w.entries, e):
 				if there != nil {

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -230,6 +231,41 @@ func TestFormerVersionsOutliveAConnection(t *testing.T) {
 	next := <-got
 	if routes := next.APIs[0].Routes; len(routes) != 2 || routes[0].Name != "r-1" || routes[0].Path != "/0/1" {
 		t.Errorf("routes are %+v", routes)
+	}
+}
+
+// TestABucketMadeAnew: what is in use stays while NATS has lost the catalog, and the next one that is published, smaller
+// than the lost one, is used at once.
+func TestABucketMadeAnew(t *testing.T) {
+	cfg := localnats.Config{Dir: t.TempDir(), Token: "secret"}
+	srv := testkit.NATSIn(t, cfg)
+	cfg.Port = srv.Port()
+	reader := testkit.Conn(t, srv)
+	cat := routes(1, 3, 10)
+	if err := testkit.Conn(t, srv).PublishCatalog(t.Context(), cat, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	got := watch(t, reader)
+	<-got
+	live := reader.Live()
+	srv.Stop()
+	<-live.Done()
+	cfg.Dir = t.TempDir()
+	srv = testkit.NATSIn(t, cfg)
+	js := testkit.JetStream(t, srv)
+	if _, err := js.CreateKeyValue(t.Context(), jetstream.KeyValueConfig{Bucket: "WEIR_CATALOG", History: 1, LimitMarkerTTL: time.Hour}); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "it is watched", func() bool {
+		s, err := js.Stream(t.Context(), "KV_WEIR_CATALOG")
+		return err == nil && s.CachedInfo().State.Consumers == 1
+	})
+	cat.APIs[0].Routes = cat.APIs[0].Routes[:1]
+	if err := testkit.Conn(t, srv).PublishCatalog(t.Context(), cat, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	if next := <-got; next.Revision() != cat.Revision() || len(next.APIs[0].Routes) != 1 {
+		t.Errorf("it is %+v", next)
 	}
 }
 

@@ -43,5 +43,5 @@ func (c *clock) now() time.Time {
 // Clock is the server's.
 type Clock interface{ Now() time.Time }
 
-// Now is the time at the server. Before OpenSource it is this machine's.
+// Now is the time at the server. Before OpenReader it is this machine's.
 func (c *Conn) Now() time.Time { return c.clock.now() }

@@ -282,7 +282,7 @@ func (c *Conn) hasten(ctx context.Context, k catalog.Key, id record.ID) error {
 	if err != nil {
 		return err
 	}
-	err = c.publish(ctx, scheduled(k, id.String(), AtOnce(), waitsSince(m.header, m.stored), m.data), "", jetstream.WithExpectLastSequencePerSubject(m.seq))
+	err = c.publish(ctx, scheduled(k, id.String(), AtOnce(waitsSince(m.header, m.stored)), m.data), "", jetstream.WithExpectLastSequencePerSubject(m.seq))
 	if errors.Is(err, ErrTooLargeForServer) {
 		return nil // stored when the server took larger messages: it becomes due by itself
 	}

@@ -278,7 +278,7 @@ func TestHasten(t *testing.T) {
 	now := time.Now()
 	for attempts := range 2 { // the later replaces the former
 		r.Attempts = attempts
-		if err := c.DelayJob(t.Context(), q.Key, now.Add(time.Hour), *r); err != nil {
+		if err := c.DelayJob(t.Context(), q.Key, stream.Wait{Since: now, Due: now.Add(time.Hour)}, *r); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -15,8 +15,8 @@ import (
 
 // Output is what becomes of records that were delivered and not done: a later attempt, or a dead letter.
 type Output interface {
-	Delay(ctx context.Context, k catalog.Key, due time.Time, rs []record.Record) error
-	DelayJob(ctx context.Context, k catalog.Key, due time.Time, r record.Record) error
+	Delay(ctx context.Context, k catalog.Key, w Wait, rs []record.Record) error
+	DelayJob(ctx context.Context, k catalog.Key, w Wait, r record.Record) error
 	DeadLetter(ctx context.Context, k catalog.Key, rs []record.Record) error
 }
 
@@ -35,32 +35,36 @@ const (
 	publishBackoffMax = 2 * time.Second
 )
 
-// Delay stores rs, whose ages count until now, to be delivered at due by the server's clock (Conn.Now), as late as half a
-// second after it. It returns nil once they are durable; until then it tries again, as long as ctx lasts and the connection is there. The caller
-// acknowledges the records' block only afterwards.
-func (c *Conn) Delay(ctx context.Context, k catalog.Key, due time.Time, rs []record.Record) error {
-	since := c.Now()
-	return c.store(ctx, rs, func(block []byte, id string) *nats.Msg { return scheduled(k, id, due, since, block) })
+// Wait is how long records wait for their next delivery, by the server's clock (Conn.Now).
+type Wait struct {
+	Since time.Time // until then the records' ages count; from then on the server counts
+	Due   time.Time
+}
+
+// AtOnce is a wait that is over, whatever the clocks say.
+func AtOnce(since time.Time) Wait { return Wait{Since: since, Due: time.Unix(1, 0)} }
+
+// Delay stores rs to be delivered when they are due, as late as half a second after it. It returns nil once they are
+// durable; until then it tries again, as long as ctx lasts and the connection is there. The caller acknowledges the
+// records' block only afterwards.
+func (c *Conn) Delay(ctx context.Context, k catalog.Key, w Wait, rs []record.Record) error {
+	return c.store(ctx, rs, func(block []byte, id string) *nats.Msg { return scheduled(k, id, w, block) })
 }
 
 // DelayJob is Delay for one record, which Hasten finds by its id. It replaces a delay of the same record.
-func (c *Conn) DelayJob(ctx context.Context, k catalog.Key, due time.Time, r record.Record) error {
-	since := c.Now()
-	return c.store(ctx, []record.Record{r}, func(block []byte, _ string) *nats.Msg { return scheduled(k, r.ID.String(), due, since, block) })
+func (c *Conn) DelayJob(ctx context.Context, k catalog.Key, w Wait, r record.Record) error {
+	return c.store(ctx, []record.Record{r}, func(block []byte, _ string) *nats.Msg { return scheduled(k, r.ID.String(), w, block) })
 }
 
-// AtOnce is a due time that is over, whatever the clocks say.
-func AtOnce() time.Time { return time.Unix(1, 0) }
-
-// scheduled is a message that NATS stores anew, and so with another time, when it is due: since says how long its records
-// have been waiting, by the server's clock.
-func scheduled(k catalog.Key, id string, due, since time.Time, block []byte) *nats.Msg {
+// scheduled is a message that NATS stores anew, and so with another time, when it is due: a header says since when its
+// records wait.
+func scheduled(k catalog.Key, id string, w Wait, block []byte) *nats.Msg {
 	return &nats.Msg{
 		Subject: atSubject(k, id), Data: block,
 		Header: nats.Header{
-			headerSchedule:       {"@at " + due.UTC().Format(time.RFC3339Nano)},
+			headerSchedule:       {"@at " + w.Due.UTC().Format(time.RFC3339Nano)},
 			headerScheduleTarget: {dueSubject(k)},
-			headerSince:          {since.UTC().Format(time.RFC3339Nano)},
+			headerSince:          {w.Since.UTC().Format(time.RFC3339Nano)},
 		},
 	}
 }

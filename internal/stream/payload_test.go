@@ -64,7 +64,7 @@ func TestBlocksAreCutToMaxPayload(t *testing.T) {
 	for range 5 {
 		rs = append(rs, *dense(t, 120<<10))
 	}
-	if err := c.Delay(t.Context(), q.Key, time.Now(), rs); err != nil {
+	if err := c.Delay(t.Context(), q.Key, stream.AtOnce(time.Now()), rs); err != nil {
 		t.Error(err)
 	}
 	if err := c.DeadLetter(t.Context(), q.Key, rs); err != nil {

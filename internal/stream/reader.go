@@ -237,7 +237,7 @@ func (r *Reader) hold(msg jetstream.Msg, meta *jetstream.MsgMetadata, retry bool
 		return nil
 	}
 	id := uuid.NewString()
-	if err := r.conn.publishUntil(r.ctx, scheduled(r.queue, id, r.conn.Now().Add(holdDelay), meta.Timestamp, msg.Data()), id); err != nil {
+	if err := r.conn.publishUntil(r.ctx, scheduled(r.queue, id, Wait{Since: meta.Timestamp, Due: r.conn.Now().Add(holdDelay)}, msg.Data()), id); err != nil {
 		return err
 	}
 	if err := msg.Ack(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {

@@ -37,19 +37,39 @@ func (c *Conn) watchOnce(ctx context.Context, bucket string, follow func(context
 	if err != nil {
 		return err
 	}
-	w, err := kv.WatchAll(ctx)
+	w, stop, err := watchAll(ctx, kv)
 	if err != nil {
 		return fmt.Errorf("watch: %w", err)
 	}
-	defer stopWatcher(w)
+	defer stop()
 	return follow(ctx, w)
 }
 
-// stopWatcher takes what the watcher still holds: its goroutine would hang on it for ever, Stop or not.
-func stopWatcher(w jetstream.KeyWatcher) {
-	_ = w.Stop() // it may have ended with its connection
-	for range w.Updates() {
+// watchAll watches all keys until stop is called. Not until ctx ends: the client does not close the updates of a watcher
+// whose context ends while it is being made, and stop takes what the watcher still holds, without which its goroutine
+// would hang on it for ever.
+func watchAll(ctx context.Context, kv jetstream.KeyValue) (w jetstream.KeyWatcher, stop func(), err error) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	if w, err = kv.WatchAll(ctx); err != nil {
+		cancel()
+		return nil, nil, err
 	}
+	return w, func() {
+		defer cancel()
+		_ = w.Stop() // it may have ended with its connection
+		timeout := time.NewTimer(apiTimeout)
+		defer timeout.Stop()
+		for {
+			select {
+			case _, more := <-w.Updates():
+				if !more {
+					return
+				}
+			case <-timeout.C: // rather a goroutine too many than one that waits for it
+				return
+			}
+		}
+	}, nil
 }
 
 // nextUpdate waits for what a watcher has to say; nil: those were the values of the beginning.

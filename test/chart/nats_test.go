@@ -325,7 +325,7 @@ func (n *natsSet) work(t *testing.T, secret string) {
 	defer reader.Close()
 	d := next(t, reader)
 	must("dispatcher: extend", d.InProgress())
-	must("dispatcher: delay", dispatcher.Delay(ctx, q.Key, time.Now(), d.Records))
+	must("dispatcher: delay", dispatcher.Delay(ctx, q.Key, stream.AtOnce(time.Now()), d.Records))
 	must("dispatcher: settle", d.Ack())
 	d = next(t, reader)
 	if !d.Retry {
