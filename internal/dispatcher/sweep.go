@@ -61,8 +61,8 @@ func (m *mapping) over() bool {
 	}
 }
 
-// sweepQueue dead-letters what is too old in a queue, from its beginning on. Whoever gets a mapping for it meanwhile waits
-// for the lease.
+// sweepQueue dead-letters what is too old in a queue, from its beginning on. A mapping that is added meanwhile waits for
+// the lease.
 func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.Duration) error {
 	conn := d.cfg.Conn
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
@@ -103,7 +103,7 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 			for i := range delivery.Records {
 				it := &item{rec: &delivery.Records[i], block: b}
 				if !it.expired(now, maxAge) {
-					return nil // nor has what comes after it
+					return nil // nor have those after it
 				}
 				rs = append(rs, it.at(now))
 			}
@@ -121,7 +121,7 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 		case <-lease.Context().Done():
 			return stream.ErrLeaseLost
 		case <-ctx.Done():
-			return nil // the rest the next time
+			return nil // the rest is left to the next sweep
 		}
 	}
 }

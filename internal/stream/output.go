@@ -13,7 +13,7 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 )
 
-// Output is what becomes of records that were delivered and not done: a later attempt, or a dead letter.
+// Output stores records that were delivered and are not done: for a later attempt, or as dead letters.
 type Output interface {
 	Delay(ctx context.Context, k catalog.Key, due time.Time, rs []record.Record) error
 	DelayJob(ctx context.Context, k catalog.Key, due time.Time, r record.Record) error
@@ -26,7 +26,7 @@ const (
 	headerScheduleTarget = "Nats-Schedule-Target"
 )
 
-// headerSince is when the records of a schedule's message began to wait in it, as RFC 3339. NATS keeps it.
+// headerSince is when the records of a scheduled message began to wait in it, as RFC 3339. NATS keeps it.
 const headerSince = "Weir-Since"
 
 // The wait between attempts to publish what must not be lost.
@@ -35,9 +35,9 @@ const (
 	publishBackoffMax = 2 * time.Second
 )
 
-// Delay stores rs, whose ages count until now, to be delivered at due by the server's clock (Conn.Now), as late as half a
-// second after it. It returns nil once they are durable; until then it tries again, as long as ctx lasts and the connection is there. The caller
-// acknowledges the records' block only afterwards.
+// Delay stores rs, whose ages count until now, to be delivered at due by the server's clock (Conn.Now), up to half a
+// second late. It returns nil once they are durable; until then it tries again, as long as ctx lasts and the connection
+// is up. The caller acknowledges the records' block only afterwards.
 func (c *Conn) Delay(ctx context.Context, k catalog.Key, due time.Time, rs []record.Record) error {
 	since := c.Now()
 	return c.store(ctx, rs, func(block []byte, id string) *nats.Msg { return scheduled(k, id, due, since, block) })
@@ -49,11 +49,11 @@ func (c *Conn) DelayJob(ctx context.Context, k catalog.Key, due time.Time, r rec
 	return c.store(ctx, []record.Record{r}, func(block []byte, _ string) *nats.Msg { return scheduled(k, r.ID.String(), due, since, block) })
 }
 
-// AtOnce is a due time that is over, whatever the clocks say.
+// AtOnce is a due time in the past, whatever the clocks say.
 func AtOnce() time.Time { return time.Unix(1, 0) }
 
-// scheduled is a message that NATS stores anew, and so with another time, when it is due: since says how long its records
-// have been waiting, by the server's clock.
+// scheduled is a message that NATS stores again, and so with another time, when it is due: since says since when its
+// records have been waiting, by the server's clock.
 func scheduled(k catalog.Key, id string, due, since time.Time, block []byte) *nats.Msg {
 	return &nats.Msg{
 		Subject: atSubject(k, id), Data: block,
@@ -65,7 +65,7 @@ func scheduled(k catalog.Key, id string, due, since time.Time, block []byte) *na
 	}
 }
 
-// waitsSince is what scheduled was told, or else when the message was stored.
+// waitsSince is scheduled's since, or else when the message was stored.
 func waitsSince(h nats.Header, stored time.Time) time.Time {
 	if since, err := time.Parse(time.RFC3339Nano, h.Get(headerSince)); err == nil {
 		return since
@@ -80,9 +80,9 @@ func (c *Conn) DeadLetter(ctx context.Context, k catalog.Key, rs []record.Record
 	})
 }
 
-// store stores rs as one block or several, which msg makes messages of. A record that is too large for the server, as it
-// was stored here when that took larger messages, holds the call up: tried again for as long as ctx lasts, and
-// complained of. It is neither dropped nor are functions called for it again and again.
+// store stores rs as one block or several, which msg makes messages of. A record that is too large for the server,
+// because it was stored when that took larger messages, holds the call up: it is tried again for as long as ctx lasts,
+// and logged. It is not dropped, nor are functions called for it again and again.
 // TestRecordTooLargeForServerIsHeld guards it.
 func (c *Conn) store(ctx context.Context, rs []record.Record, msg func(block []byte, id string) *nats.Msg) error {
 	return c.eachPiece(rs, record.DefaultCodec, func(p piece) error {
@@ -104,10 +104,10 @@ func (c *Conn) publishUntil(ctx context.Context, m *nats.Msg, id string) error {
 	return c.until(ctx, m.Subject, held(unconfirmed), func() error { return c.publish(ctx, m, id) })
 }
 
-// unanswered reports whether a write may pass in a moment.
+// unanswered reports whether a write may succeed in a moment.
 func unanswered(err error) bool { return errors.Is(err, ErrUnavailable) || errors.Is(err, ErrBusy) }
 
-// unconfirmed reports whether a write may pass at some time.
+// unconfirmed reports whether a write may succeed at some time.
 func unconfirmed(err error) bool {
 	return unanswered(err) || errors.Is(err, ErrQueueFull) || errors.Is(err, ErrNoQueue)
 }
@@ -130,7 +130,7 @@ func (c *Conn) until(ctx context.Context, subject string, again func(error) bool
 		pause := wait
 		if errors.Is(err, ErrTooLargeForServer) {
 			pause = tooLargeRetry
-			c.log.Error("what is stored already fits in no message of NATS any more; it is held until max_payload of the server is raised",
+			c.log.Error("a write is too large for NATS now; it is held until max_payload of the server is raised",
 				"subject", subject, "max_payload", c.MaxPayload(), "in", pause, "error", err)
 		} else {
 			c.log.Warn("publishing again", "subject", subject, "in", wait, "error", err)

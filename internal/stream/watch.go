@@ -8,7 +8,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// watchRetry is the pause before what broke is watched again.
+// watchRetry is the pause before a broken watch is begun again.
 const watchRetry = time.Second
 
 // watchBucket calls follow with a watcher of all keys of a bucket, anew whenever it returns, until ctx ends. A bucket that
@@ -45,14 +45,14 @@ func (c *Conn) watchOnce(ctx context.Context, bucket string, follow func(context
 	return follow(ctx, w)
 }
 
-// stopWatcher takes what the watcher still holds: its goroutine would hang on it for ever, Stop or not.
+// stopWatcher drains the watcher: its goroutine would block on what it still holds for ever, Stop or not.
 func stopWatcher(w jetstream.KeyWatcher) {
 	_ = w.Stop() // it may have ended with its connection
 	for range w.Updates() {
 	}
 }
 
-// nextUpdate waits for what a watcher has to say; nil: those were the values of the beginning.
+// nextUpdate waits for a watcher's next update; nil marks the end of the initial values.
 func nextUpdate(ctx context.Context, w jetstream.KeyWatcher) (jetstream.KeyValueEntry, error) {
 	select {
 	case e, ok := <-w.Updates():
