@@ -17,17 +17,17 @@ import (
 // DefaultMaxBodyBytes bounds the body of a call unless [MaxBodyBytes] says otherwise.
 const DefaultMaxBodyBytes = 16 << 20
 
-// BatchFunc processes the events of one call. It returns the events that failed while the others
-// are done with; or an error if none is. After an error failed counts for nothing.
+// BatchFunc processes the events of one call. It returns the events that failed, if the others are
+// done; or an error if none is. With an error failed is ignored.
 type BatchFunc func(ctx context.Context, events []Event) (failed []Failure, err error)
 
 // Failure names an event of the batch that failed alone: a counted attempt for its record.
 type Failure struct {
 	ID string // the event's
 
-	// Reason says why, to people: it is sent as it stands, and is in the dead-letter queue once the
+	// Reason says why, for people: it is sent as it is, and is in the dead-letter queue once the
 	// attempts are used up. Optional; it is cut to [MaxReasonBytes]. So don't put an error's text
-	// here that may hold what nobody there is to know, such as a connection string.
+	// here that may hold secrets, such as a connection string.
 	Reason string
 }
 
@@ -36,7 +36,7 @@ const (
 	// MaxReasonBytes is where a [Failure]'s reason is cut, at a whole character.
 	MaxReasonBytes = 256
 	// maxReasonsBytes bounds the reasons of one answer together, as JSON; past it failures are named
-	// without. The dispatcher takes 1 MiB, and an answer that is longer fails the whole batch: the
+	// without one. The dispatcher takes 1 MiB, and an answer that is longer fails the whole batch: the
 	// largest batch with every record named must fit (TestReasonsAreBounded).
 	maxReasonsBytes = 256 << 10
 )
@@ -198,8 +198,8 @@ func (h *batchHandler) refuse(w http.ResponseWriter, r *http.Request, err error,
 	p.Write(w)
 }
 
-// checkFailed makes an id that isn't the batch's loud: were it sent, the record that failed would
-// be settled as done.
+// checkFailed makes an id that isn't in the batch an error: if it were sent, the record that failed
+// would be settled as done.
 func checkFailed(failed []Failure, events []Event) error {
 	if len(failed) == 0 {
 		return nil
@@ -224,7 +224,7 @@ func singleFailed(f Failure) error {
 	return WithDetail(err, "The function could not process the event; its log says why.")
 }
 
-// reason is f's as it is sent.
+// reason is f's reason as it is sent.
 func (f *Failure) reason() string {
 	s := strings.ToValidUTF8(f.Reason, "\uFFFD")
 	if len(s) <= MaxReasonBytes {

@@ -28,14 +28,14 @@ const (
 // or has another attempt. Stop working.
 var ErrAttemptOver = errors.New("the job's attempt is over")
 
-// ErrNoCallback is the error of an outcome that has nowhere to go.
+// ErrNoCallback is returned for an outcome when the call has no callback.
 var ErrNoCallback = errors.New("the call has no callback")
 
 // Callback is where the call of a job reports how the work goes (docs/contracts.md, Jobs). It is good
 // for one attempt, and may be used after the call was answered with 202. Whoever knows the address may
 // report, so no error names it.
 type Callback struct {
-	// Client makes the requests; nil: http.DefaultClient. A report that is no result has 10 s.
+	// Client makes the requests; nil means http.DefaultClient. A report that is no result has 10 s.
 	Client *http.Client
 
 	address string
@@ -51,7 +51,7 @@ func CallbackOf(h http.Header) *Callback {
 	return &Callback{address: address}
 }
 
-// Progress is a sign of life that clients see: percent from 0 to 100 and a text of up to 1 KiB.
+// Progress renews the job's heartbeat. Clients see it: percent from 0 to 100 and a text of up to 1 KiB.
 func (c *Callback) Progress(ctx context.Context, percent float64, message string) error {
 	if c == nil {
 		return nil
@@ -66,7 +66,7 @@ func (c *Callback) Progress(ctx context.Context, percent float64, message string
 	return c.shortReport(ctx, "running", "application/json", string(body))
 }
 
-// Succeed ends the job with a result, of a call that was answered with 202. The result may be of any size; ctx bounds how
+// Succeed ends the job with a result, after its call was answered with 202. The result may be of any size; ctx bounds how
 // long it takes.
 func (c *Callback) Succeed(ctx context.Context, contentType string, result io.Reader) error {
 	if c == nil {
@@ -75,7 +75,7 @@ func (c *Callback) Succeed(ctx context.Context, contentType string, result io.Re
 	return c.report(ctx, "succeeded", contentType, result)
 }
 
-// Fail ends the attempt, of a call that was answered with 202. The retry policy decides on the next.
+// Fail ends the attempt, after its call was answered with 202. The retry policy decides on the next.
 func (c *Callback) Fail(ctx context.Context, reason string) error {
 	if c == nil {
 		return ErrNoCallback

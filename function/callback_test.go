@@ -100,7 +100,7 @@ type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
 
-// TestResultsHaveTheirContextsTime: a result of a GiB takes longer than a report, and may.
+// TestResultsHaveTheirContextsTime: only its context bounds a result: a GiB takes longer than a report may.
 func TestResultsHaveTheirContextsTime(t *testing.T) {
 	bounded := map[string]bool{}
 	c := function.CallbackOf(http.Header{function.HeaderCallback: {"http://weir/x"}})

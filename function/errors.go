@@ -24,7 +24,7 @@ func Permanent(err error) error {
 
 // WithDetail wraps err with a text for the caller: it becomes the detail of the problem document,
 // and with it the reason in the dead-letter queue. Without it the answer says nothing of err, whose
-// text may hold what is not the caller's to know, such as a connection string.
+// text may hold secrets, such as a connection string.
 func WithDetail(err error, detail string) error {
 	return &detailError{err: orUnknown(err), detail: detail}
 }
@@ -67,7 +67,7 @@ type Problem struct {
 	Status int    `json:"status"`
 	Detail string `json:"detail,omitempty"` // what to do about it
 
-	RetryAfter time.Duration `json:"-"` // sent as Retry-After in whole seconds, rounded up; 0: not sent
+	RetryAfter time.Duration `json:"-"` // sent as Retry-After in whole seconds, rounded up; zero means not sent
 }
 
 // Types of the problems that this package answers with. What the gateway also answers has the same

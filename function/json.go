@@ -146,9 +146,9 @@ func (s *scanner) skipArray(depth int) error {
 }
 
 // Members walks once over a JSON object and calls visit for each of its members, in their order:
-// the name without quotes and escapes, the value as JSON text. Both are valid only during the call
-// where name is concerned, and as long as object is where value is. An error of visit ends the walk
-// and is returned; so is an error in the JSON, of which all is checked that encoding/json checks.
+// the name without quotes and escapes, the value as JSON text. name is valid only during the call,
+// value as long as object is. An error of visit ends the walk and is returned; so is an error in the
+// JSON, which is checked as fully as by encoding/json.
 //
 // It is for functions that need a few members of large objects: decoding a struct with three fields
 // from a 1 KiB order takes encoding/json five times as long (BenchmarkMembers).

@@ -13,7 +13,7 @@ import "time"
 type Policy struct {
 	MaxItems int
 	MaxBytes int
-	Window   time.Duration // how long the oldest item waits for company; 0: not at all
+	Window   time.Duration // how long the oldest item waits for others; zero means not at all
 }
 
 // Accumulator is a first-in first-out buffer that gives out batches. It is not safe for concurrent use
@@ -91,7 +91,7 @@ func (a *Accumulator[T]) Take(now time.Time) []T {
 	return out
 }
 
-// Remove takes out and returns the items that are unwanted, in the order in which they came; the others keep theirs.
+// Remove takes out and returns the unwanted items, in the order in which they came; the others keep their order.
 func (a *Accumulator[T]) Remove(unwanted func(T) bool) []T {
 	var out []T
 	kept := a.items[:0]

@@ -1,11 +1,11 @@
-// Package blob keeps objects, which are what is too large for a record or a state: results of jobs, and uploaded
-// inputs. It gives out pre-signed URLs, by which a client gets or puts one without any other right.
+// Package blob keeps objects, for what is too large for a record or a state: results of jobs, and uploaded inputs. It
+// issues pre-signed URLs, by which a client gets or puts one without any other right.
 //
 // An object belongs to a queue, which says how long its objects are kept. It is stored in NATS (NATS) or in any S3 (S3).
 //
 // Invariants: no object is ever in memory as a whole; a write that fails leaves no object, and no part of one that could
 // be read; a read of an object that is not whole is an error, never a short object; what a pre-signed URL permits can't
-// be widened by who has it.
+// be widened by its holder.
 //
 // May import: stream, sign, catalog, and the S3 client, which nobody else does.
 package blob
@@ -28,7 +28,7 @@ import (
 var (
 	// ErrNotFound means that there is no such object: it never was, or has expired.
 	ErrNotFound = errors.New("blob: no such object")
-	// ErrGone means that the object was removed, replaced or has expired while it was read: what was read is not all.
+	// ErrGone means that the object was removed, replaced or has expired while it was read: what was read is incomplete.
 	ErrGone = errors.New("blob: the object went while it was read")
 	// ErrTooLarge means that there was more to store than the limit: nothing was stored.
 	ErrTooLarge = errors.New("blob: the object is too large")
@@ -44,7 +44,7 @@ var (
 	ErrNoKeys = errors.New("blob: no signing keys yet")
 )
 
-// MaxExpiry bounds how long a pre-signed URL is good. It is S3's own bound.
+// MaxExpiry bounds how long a pre-signed URL is valid. It is S3's own bound.
 const MaxExpiry = 7 * 24 * time.Hour
 
 // MaxContentType bounds a Content-Type, in bytes.
@@ -55,19 +55,19 @@ const DefaultContentType = "application/octet-stream"
 
 var keyPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,` + strconv.Itoa(stream.MaxObjectKey) + `}$`)
 
-// Store is what NATS and S3 both are. In NATS objects expire by themselves; in S3 somebody has to call S3.Expire.
+// Store is implemented by NATS and S3. In NATS objects expire by themselves; in S3 somebody has to call S3.Expire.
 type Store interface {
-	// Put stores what r brings, at most limit bytes, as object key of the queue, and returns once it is durable. An
-	// object of the same key is replaced in one step, so a repeated Put of the same bytes changes nothing; who must not
-	// replace what another wrote puts what tells them apart, such as the attempt, into the key. Its errors are ErrKey,
-	// ErrTooLarge, ErrFull, ErrUnavailable, r's own, or the end of ctx.
+	// Put stores what r reads, at most limit bytes, as object key of the queue, and returns once it is durable. An
+	// object of the same key is replaced atomically, so a repeated Put of the same bytes is idempotent; writers that must
+	// not replace each other's objects use different keys. Its errors are ErrKey, ErrTooLarge, ErrFull, ErrUnavailable,
+	// r's own, or the end of ctx.
 	Put(ctx context.Context, queue catalog.Key, key, contentType string, r io.Reader, limit int64) (Info, error)
-	// Open opens an object, or returns ErrNotFound. Reading is good until ctx ends, and ErrGone if the object goes
-	// meanwhile.
+	// Open opens an object, or returns ErrNotFound. It can be read until ctx ends; a Read returns ErrGone if the object
+	// vanishes meanwhile.
 	Open(ctx context.Context, queue catalog.Key, key string) (*Object, error)
 	// Stat describes an object, or returns ErrNotFound.
 	Stat(ctx context.Context, queue catalog.Key, key string) (Info, error)
-	// Delete removes an object. That there is none is no error.
+	// Delete removes an object. It is idempotent.
 	Delete(ctx context.Context, queue catalog.Key, key string) error
 	// PresignGet returns a URL by which the object can be read for expiry, at most MaxExpiry.
 	PresignGet(ctx context.Context, queue catalog.Key, key string, expiry time.Duration) (Presigned, error)
@@ -94,7 +94,7 @@ type Object struct {
 	Info
 }
 
-// Presigned is a URL that carries a right.
+// Presigned is a URL that grants access.
 type Presigned struct {
 	Method  string
 	URL     string // absolute, or only a path: then of the gateway
@@ -130,7 +130,7 @@ func checkExpiry(d time.Duration) error {
 }
 
 // limited reads at most left bytes; if there is one more it fails, as the object would be cut. It remembers r's own
-// error, which the S3 client doesn't hand through in every case.
+// error, which the S3 client doesn't pass on in every case.
 type limited struct {
 	r    io.Reader
 	left int64

@@ -36,7 +36,7 @@ type natsStore struct {
 func newNATS(t testing.TB, limits catalog.Objects) natsStore {
 	t.Helper()
 	server := testkit.NATS(t)
-	// A machine that is busy with the bytes may be late with its answer to a ping.
+	// A machine that is busy with the bytes may answer a ping late.
 	conn, err := stream.Connect(stream.Config{URL: server.URL(), Name: t.Name(), PingInterval: 5 * time.Second, Log: testkit.Log(t)})
 	if err != nil {
 		t.Fatal(err)

@@ -17,8 +17,8 @@ var (
 	ErrContentType = errors.New("blob: the Content-Type is not the one that the URL is for")
 )
 
-// Check holds a request against the permit; of a GET, HEAD may be asked too. The body of a request that passes breaks
-// off with an error if it is shorter than it says: net/http sees to that.
+// Check holds a request against the permit; one for GET allows HEAD too. Reading the body of a request that passes fails
+// if it is shorter than its Content-Length: net/http sees to that.
 func (p Permit) Check(r *http.Request) error {
 	switch {
 	case r.Method != p.Method && (r.Method != http.MethodHead || p.Method != http.MethodGet):
@@ -34,8 +34,8 @@ func (p Permit) Check(r *http.Request) error {
 }
 
 // Write answers a request with the object. What clients stored is never shown as a page of the gateway's: it is an
-// attachment, of the type that it has and no other. On an error after the first byte the caller must break the
-// connection off (panic(http.ErrAbortHandler)), so that the client sees that the body is not whole.
+// attachment, of its own type and not sniffed for another. On an error after the first byte the caller must abort the
+// connection (panic(http.ErrAbortHandler)), so that the client sees that the body is not whole.
 func (o *Object) Write(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()
 	contentType := o.ContentType
@@ -45,7 +45,7 @@ func (o *Object) Write(w http.ResponseWriter, r *http.Request) error {
 	h.Set("Content-Type", contentType)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Disposition", "attachment")
-	h.Set("Cache-Control", "private, no-store") // the URL is the right
+	h.Set("Cache-Control", "private, no-store") // the URL alone grants access
 	h.Set("ETag", `"`+o.ETag+`"`)
 	h.Set("Content-Length", strconv.FormatInt(o.Size, 10))
 	w.WriteHeader(http.StatusOK)

@@ -21,7 +21,7 @@ type NATS struct {
 	now  func() time.Time
 }
 
-// NewNATS returns a store on conn. ring returns the present signing keys, now the time.
+// NewNATS returns a store on conn. ring returns the current signing keys, now the time.
 func NewNATS(conn stream.Objects, ring func() sign.Ring, now func() time.Time) *NATS {
 	return &NATS{conn: conn, ring: ring, now: now}
 }
@@ -50,8 +50,8 @@ func (s *NATS) Open(ctx context.Context, queue catalog.Key, key string) (*Object
 	return &Object{natsReader{r}, natsInfo(o)}, nil
 }
 
-// Stat is Store.Stat. Chunks are a little older than what describes them, so in the last moments of its time an object
-// may have a description and can't be opened.
+// Stat is Store.Stat. Chunks are a little older than their description, so just before it expires an object may have a
+// description and can't be opened.
 func (s *NATS) Stat(ctx context.Context, queue catalog.Key, key string) (Info, error) {
 	if err := check(key, ""); err != nil {
 		return Info{}, err

@@ -12,9 +12,9 @@ import (
 	"github.com/weir-dev/weir/internal/sign"
 )
 
-// The ways in which a text is no permit of use.
+// Errors of ParsePermit.
 var (
-	// ErrNoPermit means that a text is no permit that was ever given.
+	// ErrNoPermit means that a text is no permit that was ever issued.
 	ErrNoPermit = errors.New("blob: no such permit")
 	// ErrExpired means that the permit's time is over.
 	ErrExpired = errors.New("blob: the URL has expired")
@@ -37,7 +37,7 @@ type Permit struct {
 //	size     8 bytes
 //	text     namespace, name, key, content type: each its length in 1 byte, and itself
 //
-// So what it permits is in it, and is read without looking anything up.
+// So a permit is self-contained: it is checked without looking anything up.
 const (
 	purposePermit = "object"
 	fixedBytes    = 1 + 8 + 8
@@ -96,8 +96,8 @@ func (p Permit) text(ring sign.Ring, now time.Time) (string, error) {
 	return text, nil
 }
 
-// ParsePermit returns the permit of a text, ErrNoPermit, or ErrExpired for one that was good until some time before now.
-// The code is compared in constant time, and before anything else is read.
+// ParsePermit returns the permit of a text, ErrNoPermit, or ErrExpired for one that was valid until before now. The MAC
+// is compared in constant time, and before anything else is parsed.
 func ParsePermit(text string, ring sign.Ring, now time.Time) (Permit, error) {
 	t, ok := sign.Unseal(text, fixedBytes, maxPermit)
 	if !ok || !t.Verify(ring, purposePermit) {

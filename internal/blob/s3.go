@@ -30,7 +30,7 @@ const (
 	MaxS3Object = partBytes * maxParts
 	// MaxS3Upload is the most that S3 takes in one request, as by a pre-signed URL.
 	MaxS3Upload = 5 << 30
-	// singleBytes is up to where an object is one request instead of three.
+	// singleBytes is up to which size an object is one request instead of three.
 	singleBytes = 256 << 10
 	// credentialsEvery is how often the file of credentials is read again, so that they can be rotated.
 	credentialsEvery = 30 * time.Second
@@ -40,13 +40,13 @@ const (
 // S3Config says where objects are kept.
 type S3Config struct {
 	Endpoint string // https://host[:port]
-	// PublicEndpoint is where clients reach the same S3, for pre-signed URLs. Empty: Endpoint.
+	// PublicEndpoint is where clients reach the same S3, for pre-signed URLs. Empty means Endpoint.
 	PublicEndpoint  string
-	Region          string // empty: us-east-1
-	Bucket          string // exists
+	Region          string // empty means us-east-1
+	Bucket          string // must exist
 	Prefix          string // of all keys; empty, or ends in /
 	CredentialsFile string // as the AWS command line's: aws_access_key_id and aws_secret_access_key below [default]
-	CAFile          string // PEM: only these are trusted; empty: the system's
+	CAFile          string // PEM: the only CAs that are trusted; empty means the system's
 }
 
 // Validate reports what is wrong, with the field and what to do.
@@ -76,8 +76,8 @@ func (c S3Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// S3 keeps objects in a bucket, under Prefix + namespace/name/key. How long they are kept is up to whoever calls
-// Expire; how many bytes they are, to a quota of the bucket's.
+// S3 keeps objects in a bucket, under Prefix + namespace/name/key. How long they are kept is up to the caller of
+// Expire; only a quota of the bucket bounds their bytes.
 type S3 struct {
 	core   minio.Core
 	public *minio.Client // for URLs only
@@ -86,7 +86,7 @@ type S3 struct {
 	now    func() time.Time
 }
 
-// NewS3 returns a store. It doesn't connect: S3 being away is the matter of each call.
+// NewS3 returns a store. It doesn't connect: S3 being away is an error of each call.
 func NewS3(cfg S3Config, now func() time.Time) (*S3, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -126,7 +126,7 @@ func NewS3(cfg S3Config, now func() time.Time) (*S3, error) {
 			Creds: creds, Secure: u.Scheme == "https", Region: cfg.Region, Transport: transport, MaxRetries: s3Retries,
 		})
 	}
-	public, err := client(cfg.PublicEndpoint) // makes no requests, so its connections are none
+	public, err := client(cfg.PublicEndpoint) // makes no requests, so it has no connections to close
 	if err != nil {
 		return nil, fmt.Errorf("blob: S3: %w", err)
 	}
@@ -140,7 +140,7 @@ func NewS3(cfg S3Config, now func() time.Time) (*S3, error) {
 // Close closes the connections that are not in use. It is idempotent.
 func (s *S3) Close() { s.idle() }
 
-// credentialsFile reads the file again now and then.
+// credentialsFile reads the file again every credentialsEvery.
 type credentialsFile struct {
 	credentials.FileAWSCredentials
 	path string
@@ -204,7 +204,7 @@ func (s *S3) Open(ctx context.Context, queue catalog.Key, key string) (*Object, 
 	return &Object{&s3Reader{ctx: ctx, body: body, left: o.Size}, s3Info(&o)}, nil
 }
 
-// s3Reader lets an object end only where it should.
+// s3Reader returns io.EOF only when all bytes have been read.
 type s3Reader struct {
 	ctx  context.Context //nolint:containedctx // says why a Read failed
 	body io.ReadCloser
@@ -249,8 +249,8 @@ func (s *S3) Delete(ctx context.Context, queue catalog.Key, key string) error {
 	return err
 }
 
-// Expire removes the objects of the queue that are older, and what was left of broken uploads. It returns how many, and
-// goes on when one can't be removed.
+// Expire removes the objects of the queue that are older, and incomplete uploads. It returns how many, and goes on when
+// one can't be removed.
 func (s *S3) Expire(ctx context.Context, queue catalog.Key, olderThan time.Duration) (removed int, err error) {
 	ctx, cancel := context.WithCancel(ctx) // ends the listings, which are goroutines of the client's
 	defer cancel()
@@ -267,7 +267,7 @@ func (s *S3) Expire(ctx context.Context, queue catalog.Key, olderThan time.Durat
 				return
 			}
 			if o.LastModified.Before(before) {
-				old <- o // is taken to the end
+				old <- o // it is drained below in any case
 				count++
 			}
 		}
@@ -279,7 +279,7 @@ func (s *S3) Expire(ctx context.Context, queue catalog.Key, olderThan time.Durat
 			first = fmt.Errorf("object %s: %w", e.ObjectName, s3Error(ctx, e.Err))
 		}
 	}
-	for range old { // when it has ended early
+	for range old { // when RemoveObjects has ended early
 		failed++
 	}
 	wg.Wait()
@@ -341,7 +341,7 @@ func s3Info(o *minio.ObjectInfo) Info {
 	return Info{Size: o.Size, ContentType: o.ContentType, ETag: o.ETag, Stored: o.LastModified}
 }
 
-// s3Error names the state that an answer of S3's means.
+// s3Error maps an error of the S3 client to this package's.
 func s3Error(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
@@ -358,7 +358,7 @@ func s3Error(ctx context.Context, err error) error {
 	case answer.StatusCode == http.StatusInsufficientStorage, strings.Contains(answer.Code, "QuotaExceeded"), answer.Code == "XMinioStorageFull":
 		return fmt.Errorf("%w: %w", ErrFull, err)
 	case answer.StatusCode == http.StatusUnauthorized, answer.StatusCode == http.StatusForbidden, answer.Code == minio.NoSuchBucket:
-		// Credentials that are being rotated, a clock, a name: for an operator to mend, and then it is there.
+		// Credentials that are being rotated, a wrong clock or name: an operator fixes it, and then S3 is available.
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	case answer.StatusCode >= 500, answer.StatusCode == http.StatusTooManyRequests:
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)

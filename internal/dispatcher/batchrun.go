@@ -19,23 +19,23 @@ type disposition int
 
 const (
 	unsettled disposition = iota
-	done                  // the function took it
-	failed                // an attempt is counted; what follows is not durable yet
-	refused               // permanently; what follows is not durable yet
+	done                  // the function took it, or nothing is left to do
+	failed                // an attempt is counted; its retry or dead letter is not durable yet
+	refused               // permanently; its dead letter is not durable yet
 	retried               // durable in the retry stream, for a later attempt
 	dead                  // durable in the dead-letter queue
-	old                   // has expired; that is not durable yet
+	old                   // expired; its dead letter is not durable yet
 )
 
 func (f disposition) settled() bool { return f == done || f == retried || f == dead }
 
-// batchRun is the life of one batch: its calls, the bisection of it, and the writing back of what failed.
-// A record that fails has one attempt counted for the whole batch run, however often the batch was halved
-// on the way, so that those beside a poisonous record don't use up their attempts.
+// batchRun is the life of one batch: its calls, its bisection, and the rescheduling or dead-lettering of what failed.
+// A record that fails has one attempt counted for the whole batch run, however often the batch was bisected,
+// so that records beside a poison record don't use up their attempts.
 type batchRun struct {
 	m       *mapping
 	items   []*item
-	attempt *job.Attempt // at the one item, when it is a job that failed
+	attempt *job.Attempt // of the one item, if it is a job that failed
 	expiry  bool         // it calls nothing: its items have expired
 }
 
@@ -57,7 +57,7 @@ func (e *batchRun) run(intake, work context.Context) {
 }
 
 // call runs one call for items and acts on its outcome (docs/contracts.md, the status table). It
-// reports whether the items have been dealt with.
+// reports whether all of them have a disposition.
 func (e *batchRun) call(intake, work context.Context, items []*item) bool {
 	o, ok := e.outcome(intake, work, items)
 	if !ok {
@@ -76,7 +76,7 @@ func (e *batchRun) call(intake, work context.Context, items []*item) bool {
 	return true
 }
 
-// judge gives the items their disposition by what became of their call.
+// judge gives the items their disposition by the outcome of their call.
 func judge(items []*item, o invoke.Outcome) {
 	now := time.Now()
 	for _, it := range items {
@@ -97,8 +97,8 @@ func judge(items []*item, o invoke.Outcome) {
 	}
 }
 
-// outcome calls the function until the answer is other than "not now". That it is, without a call, when an item has
-// expired.
+// outcome calls the function until the answer is other than "not now". It returns true with "not now" only when
+// an item has expired, before a call.
 func (e *batchRun) outcome(intake, work context.Context, items []*item) (invoke.Outcome, bool) {
 	rs := make([]*record.Record, len(items))
 	for i, it := range items {
@@ -116,8 +116,8 @@ func (e *batchRun) outcome(intake, work context.Context, items []*item) (invoke.
 			e.m.limiter.Cancel()
 			return invoke.Outcome{Class: invoke.NotNow}, true
 		}
-		// Each call goes by the present spec: one that waited may go elsewhere than the one before it. A batch that
-		// was formed before maxRecords became 1 is still sent as a batch.
+		// Each call goes by the current spec: the next one may go to another function than the one before it. A batch
+		// that was formed before maxRecords became 1 is still sent as a batch.
 		spec := e.m.spec()
 		o := e.m.cfg.Caller.Call(work, invoke.Batch{
 			URL: spec.Function.URL, Records: rs, Single: spec.Batch.MaxRecords == 1 && len(rs) == 1, Timeout: spec.Timeout, Permanent: spec.Retry.Permanent,
@@ -133,8 +133,7 @@ func (e *batchRun) outcome(intake, work context.Context, items []*item) (invoke.
 	}
 }
 
-// store makes durable what becomes of the failed records: another attempt later, or the dead-letter
-// queue. Only then are they settled.
+// store makes the retries and dead letters of the failed records durable. Only then are they settled.
 func (e *batchRun) store(work context.Context) error {
 	now := e.m.cfg.Conn.Now()
 	var deads []*item
@@ -157,8 +156,8 @@ func (e *batchRun) store(work context.Context) error {
 		if err := conn.DeadLetter(work, queue, records(deads, now)); err != nil {
 			return err
 		}
-		// A job whose end can't be stored comes again, at the price of one more call and maybe a second dead letter of the
-		// same id: settled, it would be running for ever to those who wait for it.
+		// A job whose final state can't be stored is redelivered, at the price of one more call and maybe a duplicate dead
+		// letter: if it were settled, its clients would see it running for ever.
 		if err := e.ended(work, now, true); err != nil {
 			return err
 		}
@@ -170,7 +169,7 @@ func (e *batchRun) store(work context.Context) error {
 	for attempts, items := range later {
 		wait := backoff(e.m.spec().Retry, attempts)
 		// First the record, then the job's state: from then on job.Begin drops every copy of the former record, so the
-		// next attempt's must be there.
+		// next attempt's must be durable.
 		if err := e.reschedule(work, wait, items); err != nil {
 			return err
 		}
@@ -193,8 +192,8 @@ func (e *batchRun) reschedule(work context.Context, wait time.Duration, items []
 	return conn.Delay(work, e.m.queue, w, records(items, now))
 }
 
-// exhausted reports whether it, which has just failed, gets no further attempt, and says why in its record's
-// reason.
+// exhausted reports whether an item that has just failed gets no further attempt, and then writes why into its
+// record's reason.
 func (e *batchRun) exhausted(it *item, now time.Time) bool {
 	r, age := it.rec, it.at(now).Age
 	switch p := e.m.spec().Retry; {

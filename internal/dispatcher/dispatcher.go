@@ -1,10 +1,10 @@
 // Package dispatcher is the event source mapping: it takes blocks from a queue, forms batches, calls the
 // function with at most maxConcurrency calls in flight in the whole cluster, and settles every record:
-// done, to be tried again later, or dead-lettered.
+// done, rescheduled, or dead-lettered.
 //
 // Invariants: a block is acknowledged only after all its records are settled, and a record is settled
-// only after what became of it is durable elsewhere; throttled is never failed; one process at a time
-// works for a mapping (the lease), which is how the cap holds in the cluster.
+// only after its outcome is durable elsewhere; a throttled call is never counted as failed; one process at a time
+// works on a queue (by its lease), which is how maxConcurrency holds in the cluster.
 //
 // The data flows through the files in this order: dispatcher.go (which mappings run), sharing.go with roster.go and
 // share.go (which of them in this process), mapping.go (the lease), session.go (blocks in, batches out,
@@ -49,21 +49,21 @@ type Streams interface {
 type Config struct {
 	Conn   Streams
 	Caller *invoke.Caller
-	// Objects are large results, and inputs, of jobs.
+	// Objects stores the large inputs and results of jobs.
 	Objects blob.Store
 	// Owner names this process among all dispatchers of the cluster. A process that starts under the
-	// name of one that is gone takes its mappings over at once.
+	// name of one that is gone takes over its leases at once.
 	Owner string
-	// CallbackURL is the gateway's, as functions reach it, for those that go on with a job after their answer. Empty:
-	// none can.
+	// CallbackURL is the gateway's URL as functions reach it, for those that go on with a job after their answer.
+	// Empty disables callbacks.
 	CallbackURL string
 	// DrainTimeout bounds how long calls in flight may go on after Run's context was cancelled.
-	// 0: DefaultDrainTimeout.
+	// Zero means DefaultDrainTimeout.
 	DrainTimeout time.Duration
 	Log          *slog.Logger
 }
 
-// DefaultDrainTimeout is below Kubernetes' usual grace period.
+// DefaultDrainTimeout is below Kubernetes' default grace period.
 const DefaultDrainTimeout = 25 * time.Second
 
 // Validate names the first field that is missing.
@@ -83,21 +83,21 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// Dispatcher runs the mappings of the present catalog.
+// Dispatcher runs the mappings of the current catalog.
 type Dispatcher struct {
 	cfg       Config
 	keys      atomic.Pointer[sign.Ring]
 	transfers *transfers
 	sharing   *sharing
-	hub       *job.Hub              // tells of jobs that are cancelled while they run
-	catalog   chan *catalog.Catalog // capacity 1: the newest that Run has not seen
+	hub       *job.Hub              // reports jobs that are cancelled while they run
+	catalog   chan *catalog.Catalog // capacity 1: the newest, if Run has not seen it
 
 	mu       sync.Mutex
-	revision string                        // of the catalog in use; empty: none yet
+	revision string                        // of the catalog in use; empty before the first
 	running  map[catalog.Key]*mapping      // by mapping
-	latest   map[catalog.Key]*mapping      // by queue: the one that works or drains
+	latest   map[catalog.Key]*mapping      // by queue: the newest, running or draining
 	ages     map[catalog.Key]time.Duration // by queue: its maxAge
-	swept    chan struct{}                 // capacity 1: there is a catalog that the sweep has not seen
+	swept    chan struct{}                 // capacity 1: the sweep has not seen the catalog
 }
 
 // New returns a dispatcher. It does nothing before Use and Run.
@@ -117,7 +117,7 @@ func New(cfg Config) (*Dispatcher, error) {
 // UseKeys makes ring the signing keys.
 func (d *Dispatcher) UseKeys(ring sign.Ring) { d.keys.Store(&ring) }
 
-// callback is the address for the function to report by; empty when it can't go on after its answer.
+// callback is the URL for the function's reports; empty if callbacks are disabled.
 func (d *Dispatcher) callback(t job.Callback) string {
 	ring := d.keys.Load()
 	if d.cfg.CallbackURL == "" || ring == nil {
@@ -130,7 +130,7 @@ func (d *Dispatcher) callback(t job.Callback) string {
 	return strings.TrimSuffix(d.cfg.CallbackURL, "/") + ownpath.Callbacks + text
 }
 
-// Use makes cat the catalog to work by. It never blocks; only the newest catalog counts.
+// Use makes cat the current catalog. It never blocks; only the newest counts.
 func (d *Dispatcher) Use(cat *catalog.Catalog) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -142,7 +142,7 @@ func (d *Dispatcher) Use(cat *catalog.Catalog) {
 }
 
 // Run works until ctx is cancelled, then drains: no new calls, the ones in flight may finish. It calls
-// ready when the first catalog is in use.
+// ready after each catalog that it has taken into use.
 func (d *Dispatcher) Run(ctx context.Context, ready func()) error {
 	defer d.hub.Close()
 	var wg sync.WaitGroup
@@ -160,9 +160,9 @@ func (d *Dispatcher) Run(ctx context.Context, ready func()) error {
 	}
 }
 
-// apply starts, changes and stops mappings. One that did not change is left alone, one that did goes on by its new
-// spec; another queue makes it another mapping. A new one starts once the one before it on the same queue has
-// drained, whatever came between.
+// apply starts, changes and stops mappings. A changed spec is taken over live, unless the queue changed: that is a
+// stop and a new mapping. A new mapping starts once the previous one on the same queue has drained, however many
+// catalogs came in between.
 func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog.Catalog) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -207,7 +207,7 @@ func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog
 	}
 }
 
-// Revision is that of the catalog in use; empty before the first.
+// Revision is the revision of the catalog in use; empty before the first.
 func (d *Dispatcher) Revision() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -217,16 +217,16 @@ func (d *Dispatcher) Revision() string {
 // Stats counts the records of one mapping since it started here. At every moment
 // Taken = Done + Retried + Dead + InHand + Returned.
 type Stats struct {
-	Taken    int // came from the queue, first deliveries and retries alike
-	Done     int // the function took them
-	Retried  int // put back for a later attempt
+	Taken    int // delivered, first deliveries and retries alike
+	Done     int // the function took them, or there was nothing to do: duplicates, jobs that had ended
+	Retried  int // rescheduled, or written back at the end of a session
 	Dead     int // dead-lettered
 	InHand   int // not settled yet
-	Returned int // left unsettled at the end of a session: they are delivered again
+	Returned int // left unsettled at the end of a session: they are redelivered
 
 	Calls     int // function calls that ended
-	Throttled int // of them "not now"
-	Failed    int // of them with an attempt counted
+	Throttled int // those with the outcome "not now"
+	Failed    int // those with an attempt counted
 }
 
 // Stats returns the counts of mapping k; ok is false when it doesn't run here.

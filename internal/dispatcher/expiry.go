@@ -14,19 +14,19 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// A record that has waited for its first attempt for its queue's maxAge is dead-lettered: by whoever works for the queue,
-// out of what is in hand, which the rest of the queue follows in order; and where nobody does, because no mapping names the
-// queue, by the sweep, under the same lease. Its age is by the server's clock alone (record.Record.Age). NATS itself
-// removes nothing from a queue. A full dead-letter queue holds this up.
+// A record that has waited for its first attempt for its queue's maxAge is dead-lettered: by the queue's owner, out of
+// the records in hand, as the rest of the queue follows in order; and in a queue without a mapping by the sweep, under
+// the same lease. Its age is by the server's clock alone (record.Record.Age). NATS itself removes nothing from a queue.
+// A full dead-letter queue holds this up.
 const (
-	// expireEvery is how often a session looks for what has grown too old in its hands.
+	// expireEvery is how often a session looks for expired records in hand.
 	expireEvery = time.Second
-	// maxExpired bounds the records that are dead-lettered at a time; what else has expired waits, uncalled.
+	// maxExpired bounds the expired records that are dead-lettered at a time; the others wait, uncalled.
 	maxExpired = 512
 )
 
-// expired reports whether it has waited too long at now. What has failed has a policy of its own (retry.maxAge), and so has
-// a job that was rescheduled because its function goes on with it.
+// expired reports whether the item has waited too long at now. Records that failed have a policy of their own
+// (retry.maxAge). A job that comes from the retries never expires: its function may be going on with it after a 202.
 func (it *item) expired(now time.Time, maxAge time.Duration) bool {
 	return maxAge > 0 && it.expires() && it.at(now).Age >= maxAge
 }
@@ -38,7 +38,7 @@ func (it *item) expires() bool {
 // born is when it was accepted, by the server's clock.
 func (it *item) born() time.Time { return it.block.since.Add(-it.rec.Age) }
 
-// expire takes what has grown too old out of what waits, and has it dead-lettered, maxExpired records at a time.
+// expire takes the expired records out of those that wait and dead-letters them, maxExpired at a time.
 func (s *session) expire(work context.Context) {
 	now, maxAge := s.m.cfg.Conn.Now(), s.m.maxAge()
 	if maxAge > 0 && !s.oldest.IsZero() && now.Sub(s.oldest) >= maxAge {
@@ -68,14 +68,14 @@ func (s *session) expire(work context.Context) {
 	}()
 }
 
-// notice keeps the time of the oldest that waits: before that is too old nothing is.
+// notice keeps the time of the oldest record that waits: until that expires, none does.
 func (s *session) notice(it *item) {
 	if at := it.born(); it.expires() && (s.oldest.IsZero() || at.Before(s.oldest)) {
 		s.oldest = at
 	}
 }
 
-// calls is how many batch runs run that call the function.
+// calls is how many batch runs in progress call the function.
 func (s *session) calls() int {
 	if s.expiring {
 		return s.busy - 1
@@ -83,7 +83,7 @@ func (s *session) calls() int {
 	return s.busy
 }
 
-// anyExpired reports whether one of items has grown too old while they waited for the function.
+// anyExpired reports whether one of items has expired while they waited for the function.
 func (e *batchRun) anyExpired(items []*item) bool {
 	now, maxAge := e.m.cfg.Conn.Now(), e.m.maxAge()
 	return slices.ContainsFunc(items, func(it *item) bool { return it.expired(now, maxAge) })
@@ -126,7 +126,7 @@ func (e *batchRun) bury(work context.Context) error {
 	return nil
 }
 
-// expirer buries what has expired of one queue.
+// expirer buries the expired records of one queue.
 type expirer struct {
 	conn   Streams
 	log    *slog.Logger
@@ -134,10 +134,10 @@ type expirer struct {
 	maxAge time.Duration
 }
 
-// bury dead-letters records that have expired at now, and returns what became of each: those of jobs that have ended otherwise are
-// done, and those of jobs that an attempt is under way at are copies, or all there is of it, which their next delivery
-// decides. First the state of a job is stored, then the record: a job that is said to have expired is buried again
-// if it comes again.
+// bury dead-letters records that have expired at now, and returns their dispositions: the record of a job that has ended
+// otherwise is done; that of a job with an attempt under way is rescheduled, as it is either a copy or the attempt's only
+// record, which its next delivery decides. A job's state is stored before its dead letter: a job whose state says expired
+// is buried again if it is redelivered.
 func (x *expirer) bury(ctx context.Context, now time.Time, rs []record.Record) (became []disposition, err error) {
 	became = slices.Repeat([]disposition{dead}, len(rs))
 	var running []record.Record
@@ -159,7 +159,7 @@ func (x *expirer) bury(ctx context.Context, now time.Time, rs []record.Record) (
 				became[i], running = retried, append(running, *r)
 				continue
 			case errors.Is(err, stream.ErrQueueFull), errors.Is(err, stream.ErrNoQueue):
-				// Who asks is told so anyway, by the job's age, unless an earlier state is stored.
+				// Clients see it as expired anyway, by its age, unless an earlier state is stored.
 				x.log.Info("the end of a job that has expired could not be stored", "record", r.ID.String(), "error", err)
 			case err != nil:
 				return nil, err

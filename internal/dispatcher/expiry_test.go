@@ -16,7 +16,7 @@ import (
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
-// with has d work by the world's queue too, whose records are kept for maxAge.
+// with gives d a catalog with the world's queue, of this maxAge, and the mappings.
 func (w *world) with(d *dispatcher.Dispatcher, maxAge time.Duration, mappings ...catalog.Mapping) {
 	w.queue.MaxAge = maxAge
 	d.Use(&catalog.Catalog{Queues: []catalog.Queue{w.queue}, Mappings: mappings})
@@ -95,7 +95,7 @@ func TestExpiryAfterAGiveBack(t *testing.T) {
 	}
 }
 
-// TestExpiryWaitsForRoom: nothing goes while the dead-letter queue is full.
+// TestExpiryWaitsForRoom: nothing expires while the dead-letter queue is full.
 func TestExpiryWaitsForRoom(t *testing.T) {
 	log := &said{Handler: testkit.Log(t).Handler(), times: map[string]int{}}
 	conn := sayingConn(t, log)
@@ -135,8 +135,8 @@ func (w *world) fillDead() {
 	}
 }
 
-// TestExpiredJobWithoutItsDeadLetter: a job that is said to have expired, and is no dead letter yet when its dispatcher
-// stops, becomes one after all.
+// TestExpiredJobWithoutItsDeadLetter: a job whose state says expired, and whose dead letter isn't stored yet when its
+// dispatcher stops, becomes one after all.
 func TestExpiredJobWithoutItsDeadLetter(t *testing.T) {
 	log := &said{Handler: testkit.Log(t).Handler(), times: map[string]int{}}
 	conn := sayingConn(t, log)
@@ -170,21 +170,21 @@ func TestExpiredJobWithoutItsDeadLetter(t *testing.T) {
 	w.settled()
 }
 
-// TestQueueWithoutMappingExpires: what is too old goes, what is younger stays for the mapping that comes.
+// TestQueueWithoutMappingExpires: what is too old is dead-lettered, what is younger waits for the mapping that comes.
 func TestQueueWithoutMappingExpires(t *testing.T) {
 	conn := testkit.Conn(t, testkit.NATS(t))
 	w := newWorld(t, conn, func(call) answer { return answer{} }, nil)
 	w.put("a", "b")
 	w.put("c")
 	spec := w.spec
-	w.spec.Queue = catalog.Key{Namespace: "default", Name: "another"} // of a mapping that is none of this
+	w.spec.Queue = catalog.Key{Namespace: "default", Name: "another"} // so that the mapping is not of this queue
 	d, _ := w.start("a", time.Second)
 	w.with(d, time.Second)
 	testkit.Eventually(t, "they are dead letters", func() bool {
 		if len(w.dead()) == 3 {
 			return true
 		}
-		w.with(d, time.Second) // which has it look at once
+		w.with(d, time.Second) // a new catalog triggers the sweep at once
 		return false
 	})
 	for _, r := range w.dead() {
@@ -201,7 +201,7 @@ func TestQueueWithoutMappingExpires(t *testing.T) {
 	}
 }
 
-// TestExpiredJob: who asks for a job that has expired is told so, and a redrive has it done.
+// TestExpiredJob: a job that has expired has that status, and is done after a redrive.
 func TestExpiredJob(t *testing.T) {
 	conn := testkit.Conn(t, testkit.NATS(t))
 	var back atomic.Bool
@@ -261,7 +261,7 @@ func TestExpiredJob(t *testing.T) {
 	}
 }
 
-// sayingConn is a connection whose log counts.
+// sayingConn is a connection whose log counts messages.
 func sayingConn(t *testing.T, log *said) *stream.Conn {
 	t.Helper()
 	return connAs(t, testkit.NATS(t).URL(), log)

@@ -12,11 +12,11 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// errCancelled is why a call is cut whose job was cancelled.
+// errCancelled is the cause with which a call is cut when its job is cancelled.
 var errCancelled = errors.New("dispatcher: the job was cancelled")
 
-// job makes one attempt at a job. What clients may ask about is durable before the function is called, and again after
-// it has answered, before the record is settled. Like call, it leaves the record unsettled when intake or work ends.
+// job makes one attempt at a job. Its state is durable before the function is called, and again after the answer,
+// before the record is settled. Like call, it leaves the record unsettled when intake or work ends.
 func (e *batchRun) job(intake, work context.Context, it *item) {
 	watch := e.m.hub.Watch(e.m.queue, it.rec.ID) // before the attempt begins: no cancellation is missed
 	defer watch.Close()
@@ -28,8 +28,7 @@ func (e *batchRun) job(intake, work context.Context, it *item) {
 			e.m.limiter.Cancel()
 			return
 		}
-		// Before the attempt begins: what is waited for is no part of its time, and a job that is cancelled meanwhile is
-		// not called.
+		// Before the attempt begins: the wait is no part of it, and a job that is cancelled meanwhile is not called.
 		free, err := e.m.transfers.input(intake, it.rec)
 		if err != nil {
 			e.m.limiter.Cancel()
@@ -57,7 +56,7 @@ func (e *batchRun) job(intake, work context.Context, it *item) {
 		}
 		switch o = e.m.release(o, 1); {
 		case o.Class == invoke.Done && o.Status == http.StatusAccepted && callback != "":
-			e.m.drop(work, result) // the result is what it reports later
+			e.m.drop(work, result) // the result is what the function reports later
 			err := attempt.Wait(work, e.m.spec().Heartbeat, e.m.cfg.Conn.Now())
 			if err == nil {
 				err = job.ErrWaiting
@@ -84,12 +83,13 @@ func (e *batchRun) job(intake, work context.Context, it *item) {
 	}
 }
 
-// noRoomDelay is after how long a job is looked at again whose attempt can't begin because the states of jobs have no room: waiting for
-// it in the batch run would keep the mapping from working for records that are no jobs.
+// noRoomDelay is for how long a job is rescheduled whose attempt can't begin because the states of jobs have no room:
+// waiting in the batch run would keep the mapping from records that are no jobs.
 const noRoomDelay = 5 * time.Second
 
-// goOn settles the record of an attempt that is not made now: it is rescheduled while the function goes on with it, and has
-// failed when that gave no sign of life in time, or said so. Without room for the job's state it is rescheduled too.
+// goOn settles the record of an attempt for which no call is made now: it is rescheduled while the function goes on
+// after its 202, and has failed when the heartbeat is overdue or the function reported that. Without room for the job's
+// state it is rescheduled too.
 func (e *batchRun) goOn(work context.Context, it *item, attempt *job.Attempt, err error) {
 	switch {
 	case errors.Is(err, job.ErrWaiting):
@@ -99,11 +99,11 @@ func (e *batchRun) goOn(work context.Context, it *item, attempt *job.Attempt, er
 			return
 		}
 		it.disposition = retried
-		// What the function said before that found nothing to hasten.
+		// A report before that found no record to hasten.
 		if over, err := job.Over(work, e.m.cfg.Conn, attempt.Callback()); err == nil && over {
 			err = e.m.cfg.Conn.Hasten(work, e.m.queue, it.rec.ID)
 			if err != nil {
-				e.m.log.Debug("a job's record waits until its time", "record", it.rec.ID.String(), "error", err)
+				e.m.log.Debug("a job's record could not be made due at once", "record", it.rec.ID.String(), "error", err)
 			}
 		}
 	case errors.Is(err, job.ErrLapsed):
@@ -116,7 +116,7 @@ func (e *batchRun) goOn(work context.Context, it *item, attempt *job.Attempt, er
 			e.m.log.Warn("jobs are rescheduled: their states can't be stored; is the queue's results.maxBytes reached?",
 				"queue", e.m.queue.String(), "for", noRoomDelay, "error", err)
 		}
-		// Not DelayJob: nobody has looked whether this is a stale copy, which must not replace the record of a later attempt.
+		// Not DelayJob: this may be a stale copy, which must not replace the record of a later attempt.
 		now := e.m.cfg.Conn.Now()
 		if err := e.m.cfg.Conn.Delay(work, e.m.queue, stream.Wait{Since: now, Due: now.Add(noRoomDelay)}, records(e.items, now)); err != nil {
 			e.conclude(it, err)
@@ -128,7 +128,7 @@ func (e *batchRun) goOn(work context.Context, it *item, attempt *job.Attempt, er
 	}
 }
 
-// ask calls the function for one record's answer, and breaks the call off when the job is cancelled. body is the result
+// ask calls the function for one record's answer, and cuts the call when the job is cancelled. body is the result
 // unless that is an object.
 func (e *batchRun) ask(work context.Context, it *item, watch *job.Watch, callback string) (o invoke.Outcome, result job.Result, body []byte, cancelled bool) {
 	ctx, cancel := context.WithCancelCause(work)
@@ -151,7 +151,7 @@ func (e *batchRun) ask(work context.Context, it *item, watch *job.Watch, callbac
 		URL: spec.Function.URL, Record: it.rec, Timeout: spec.Timeout, Callback: callback, Permanent: spec.Retry.Permanent,
 		Open: func(ctx context.Context) (io.ReadCloser, error) {
 			r, err := e.m.openInput(ctx, it.rec.Input)
-			if ended, eerr := job.Ended(ctx, e.m.cfg.Conn, e.m.queue, it.rec); eerr == nil && ended { // opening took its time
+			if ended, eerr := job.Ended(ctx, e.m.cfg.Conn, e.m.queue, it.rec); eerr == nil && ended { // opening may have taken long
 				cancel(errCancelled)
 			}
 			return r, err
@@ -179,7 +179,7 @@ func (e *batchRun) cancelled(ctx context.Context, it *item, watch *job.Watch) bo
 	return err == nil && ended // else its result is dropped later
 }
 
-// conclude settles the record of a job that has ended, by this attempt or before. With any other error it comes again.
+// conclude settles the record of a job that has ended, by this attempt or before. With any other error it is redelivered.
 func (e *batchRun) conclude(it *item, err error) {
 	if err == nil || errors.Is(err, job.ErrFinal) {
 		it.disposition = done
@@ -188,8 +188,8 @@ func (e *batchRun) conclude(it *item, err error) {
 	e.m.log.Warn("a job's state could not be stored; its record will be delivered again", "record", it.rec.ID.String(), "error", err)
 }
 
-// ended stores what becomes of a job whose attempt failed, once its record is durable elsewhere. So it is stored although
-// work has ended meanwhile, as giveBack does.
+// ended stores the state of a job whose attempt failed, once its record is durable elsewhere. Therefore it also does so
+// after work has ended, as giveBack does.
 func (e *batchRun) ended(work context.Context, now time.Time, forGood bool) error {
 	if e.attempt == nil {
 		return nil

@@ -78,8 +78,8 @@ func TestNextAttemptCanBeHastened(t *testing.T) {
 	}
 }
 
-// TestDrainEndsWhileAJobFails for good: its dead letter is stored and its state finds no room. It must not be left
-// running, or be called and dead-lettered again.
+// TestDrainEndsWhileAJobFails for good: its dead letter is stored and there is no room for its state. It must not be
+// left running, or be called and dead-lettered again.
 func TestDrainEndsWhileAJobFails(t *testing.T) {
 	conn := testkit.Conn(t, testkit.NATS(t))
 	var w *world

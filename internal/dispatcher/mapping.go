@@ -18,12 +18,12 @@ import (
 const (
 	// sessionRetry is the wait after a session could not be opened.
 	sessionRetry = time.Second
-	// complainEvery is how often the log says that the function can't be reached, or that there is no room for states.
+	// complainEvery is how often it is logged that the function can't be reached, or that there is no room for states.
 	complainEvery = 30 * time.Second
 	// purgeEvery is how often settled blocks are removed from the stream.
 	purgeEvery = time.Second
-	// handoffPause is how long no call of a queue begins so that it can be handed over. When those in flight take longer,
-	// the queue is kept: handing it over to spread the load is not worth cutting one, nor letting the others wait.
+	// handoffPause is how long a lease handoff holds back new calls while those in flight end. When they take longer, the
+	// queue is kept: spreading the load is not worth cutting a call, nor letting the others wait.
 	handoffPause = 5 * time.Second
 )
 
@@ -37,32 +37,32 @@ var (
 type mapping struct {
 	cfg       Config
 	hub       *job.Hub
-	callback  func(job.Callback) string // empty: none
+	callback  func(job.Callback) string // returns empty if callbacks are disabled
 	queue     catalog.Key
 	log       *slog.Logger
 	limiter   *invoke.Limiter
 	transfers *transfers
 	sharing   *sharing
 
-	// The spec may change while calls are in flight: they keep the one they began with, all that begins takes
-	// the present one. TestMappingChangesLive guards it.
+	// The spec may change while calls are in flight: they keep the one they began with, new calls take the
+	// current one. TestMappingChangesLive guards it.
 	present atomic.Pointer[catalog.Mapping]
-	changed chan struct{} // capacity 1: the session has not seen the present spec
+	changed chan struct{} // capacity 1: the session has not seen the current spec
 
-	age atomic.Int64 // the queue's maxAge; 0: there is none
+	age atomic.Int64 // the queue's maxAge; zero means none
 
 	life context.Context // ends with stop
 	stop func()
 	done chan struct{} // closed by the owner of the goroutine that runs run
 
-	// Of the time with a lease; set by own before anything looks at them.
+	// While the lease is held; set by own before anything reads them.
 	ctx   context.Context // intake: cancelled means drain. It ends with life too.
 	holds func() bool     // whether the lease holds by the clock
 
 	mu          sync.Mutex
 	count       Stats
-	unreachable time.Time // when the log last said that the function can't be reached
-	noRoom      time.Time // when it last said that there is no room for the states of jobs
+	unreachable time.Time // when it was last logged that the function can't be reached
+	noRoom      time.Time // when it was last logged that there is no room for the states of jobs
 }
 
 func newMapping(ctx context.Context, d *Dispatcher, spec catalog.Mapping) *mapping {
@@ -76,13 +76,13 @@ func newMapping(ctx context.Context, d *Dispatcher, spec catalog.Mapping) *mappi
 	return m
 }
 
-// spec is the present one. Nobody changes what it points to.
+// spec is the current spec. It is immutable.
 func (m *mapping) spec() *catalog.Mapping { return m.present.Load() }
 
 // maxAge is the queue's.
 func (m *mapping) maxAge() time.Duration { return time.Duration(m.age.Load()) }
 
-// change makes spec, of the same queue, the one to work by, without interrupting anything.
+// change makes spec, of the same queue, the current one, without interrupting anything.
 func (m *mapping) change(spec catalog.Mapping) {
 	former := m.spec()
 	if reflect.DeepEqual(*former, spec) {
@@ -95,7 +95,7 @@ func (m *mapping) change(spec catalog.Mapping) {
 	}
 	select {
 	case m.changed <- struct{}{}:
-	default: // the session is still to look at the change before this one
+	default: // the session has yet to see the previous change
 	}
 	m.log.Info("the mapping changed", "maxConcurrency", spec.MaxConcurrency, "function", spec.Function.Name)
 }
@@ -124,7 +124,7 @@ func (m *mapping) own(lease *stream.Lease, c *claim) {
 	// The context of calls in flight ends with the lease, or DrainTimeout after the intake's.
 	work, cancel := context.WithCancelCause(lease.Context())
 	var wg sync.WaitGroup
-	defer m.limiter.Resume() // the next time begins afresh
+	defer m.limiter.Resume() // the next time begins without a handoff's pause
 	defer wg.Wait()
 	defer cancel(nil)
 	wg.Go(func() { m.purge(work) })
@@ -155,8 +155,8 @@ func (m *mapping) own(lease *stream.Lease, c *claim) {
 	}
 }
 
-// handOff ends the intake when another is to have the queue, in a moment without a call in flight. Until there is one,
-// for at most handoffPause, no call begins; so a drain follows that has nothing to wait for.
+// handOff ends the intake for a lease handoff, at a moment without calls in flight: until there is one, for at most
+// handoffPause, it holds back new calls. So the drain that follows has nothing to wait for.
 func (m *mapping) handOff(work context.Context, c *claim, leave context.CancelCauseFunc) {
 	for {
 		select {
@@ -194,8 +194,8 @@ func (m *mapping) session(work context.Context) error {
 	return newSession(m, reader).run(work)
 }
 
-// purge removes settled blocks from the stream now and then. It also does so at its start: what the last
-// owner settled at the end of its drain may be all that keeps a full queue full.
+// purge removes settled blocks from the stream periodically, and once at its start: the blocks that the last
+// owner settled at the end of its drain may be what keeps the queue full.
 func (m *mapping) purge(ctx context.Context) {
 	tick := time.NewTicker(purgeEvery)
 	defer tick.Stop()
@@ -203,7 +203,7 @@ func (m *mapping) purge(ctx context.Context) {
 	for {
 		s := m.stats()
 		settled := s.Done + s.Retried + s.Dead
-		// Once more after the last change: acknowledgements are on their way for a moment.
+		// Once more after the last change: acks are in flight for a moment.
 		if changed := settled != last; (changed || again) && m.cfg.Conn.Ready() == nil {
 			if err := m.cfg.Conn.PurgeSettled(ctx, m.queue); err != nil && ctx.Err() == nil {
 				m.log.Warn("settled blocks could not be removed; trying again", "error", err)
@@ -219,7 +219,7 @@ func (m *mapping) purge(ctx context.Context) {
 	}
 }
 
-// release ends a call of n records at the limiter, which may know better what its outcome means, and counts it.
+// release ends a call of n records at the limiter, which may change its class, and counts it.
 func (m *mapping) release(o invoke.Outcome, n int) invoke.Outcome {
 	o = m.limiter.Release(o)
 	count := Stats{Calls: 1}
@@ -227,7 +227,7 @@ func (m *mapping) release(o invoke.Outcome, n int) invoke.Outcome {
 	case o.Class == invoke.NotNow:
 		count.Throttled = 1
 		if o.Status == 0 {
-			// A function that is away for a moment is none of an operator's business, one whose name is wrong is.
+			// A function that is away for a moment doesn't concern an operator, one whose name is wrong does.
 			if m.complain(&m.unreachable) {
 				m.log.Warn("the function can't be reached", "reason", o.Reason)
 			}
@@ -242,7 +242,7 @@ func (m *mapping) release(o invoke.Outcome, n int) invoke.Outcome {
 	return o
 }
 
-// complain reports whether the log should say again what it last said at last.
+// complain reports whether a message that was last logged at *last is due again, and sets *last to now then.
 func (m *mapping) complain(last *time.Time) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()

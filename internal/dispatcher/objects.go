@@ -13,18 +13,18 @@ import (
 )
 
 // maxTransfers bounds the objects that are read, and those that are written, at a time in this process: each holds some
-// MiB. Jobs that need one more wait for it. The two have bounds of their own, as a function that answers while it reads
-// must not wait for itself.
+// MiB. Jobs that need one more wait for it. The two have bounds of their own: with a common one, functions that answer
+// while they still read could deadlock.
 const maxTransfers = 16
 
-// transfers are what the mappings of a process share.
+// transfers are the slots that the mappings of a process share.
 type transfers struct{ inputs, results chan struct{} }
 
 func newTransfers() *transfers {
 	return &transfers{inputs: make(chan struct{}, maxTransfers), results: make(chan struct{}, maxTransfers)}
 }
 
-// input waits until rec's input may be read, if it has one. The caller calls done after that.
+// input waits until rec's input may be read, if it has one. The caller calls done once it was read.
 func (t *transfers) input(ctx context.Context, rec *record.Record) (done func(), err error) {
 	if rec.Input == nil {
 		return func() {}, nil
@@ -41,7 +41,7 @@ func acquire(ctx context.Context, slots chan struct{}) (done func(), err error) 
 	}
 }
 
-// openInput opens what is sent to the function instead of a body. What fails then is not the function's fault.
+// openInput opens what is sent to the function instead of a body. Its errors are not the function's fault.
 func (m *mapping) openInput(ctx context.Context, in *record.Input) (io.ReadCloser, error) {
 	r, err := job.OpenInput(ctx, m.cfg.Objects, m.queue, in)
 	if err != nil {
@@ -81,18 +81,18 @@ func (m *mapping) drop(ctx context.Context, r job.Result) {
 	}
 }
 
-// trouble says what an error of the store means for a record.
+// trouble gives an error of the store the class that it means for a record.
 func (m *mapping) trouble(err error) error {
 	switch {
 	case errors.Is(err, blob.ErrUnavailable):
 		return &invoke.TroubleError{Class: invoke.NotNow, Err: err}
 	case errors.Is(err, blob.ErrFull):
-		// An attempt is counted: the work is done anew for each, and the room may not come.
+		// An attempt is counted: each one repeats the work, and there may never be room.
 		return &invoke.TroubleError{Class: invoke.Failed, Err: fmt.Errorf("the result has no room: raise objects.maxBytes of the queue: %w", err)}
 	case errors.Is(err, blob.ErrTooLarge):
 		return &invoke.TroubleError{Class: invoke.Refused, Err: fmt.Errorf("the result is larger than half of objects.maxBytes of the queue: %w", err)}
 	case errors.Is(err, blob.ErrNotFound), errors.Is(err, blob.ErrGone):
-		// Maybe a replica doesn't know of it yet; if it has expired, the attempts are soon used up.
+		// A replica may not have it yet; if it has expired, the attempts are soon used up.
 		return &invoke.TroubleError{Class: invoke.Failed, Err: fmt.Errorf("the input that was uploaded is not there: %w", err)}
 	}
 	return err

@@ -15,7 +15,7 @@ import (
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
-// said is a log that knows how often it was told something.
+// said is a log handler that counts messages.
 type said struct {
 	slog.Handler
 	mu    sync.Mutex
@@ -29,7 +29,7 @@ func (s *said) Handle(ctx context.Context, r slog.Record) error {
 	return s.Handler.Handle(ctx, r)
 }
 
-// WithAttrs and WithGroup implement slog.Handler: what is derived counts here too.
+// WithAttrs and WithGroup implement slog.Handler: derived handlers count here too.
 func (s *said) WithAttrs([]slog.Attr) slog.Handler { return s }
 func (s *said) WithGroup(string) slog.Handler      { return s }
 
@@ -67,7 +67,7 @@ func TestRecordTooLargeForServerIsHeld(t *testing.T) {
 	restart(1 << 18)
 	w.start("a", time.Second)
 	testkit.Eventually(t, "the record is held", func() bool {
-		return log.count("what is stored already fits in no message of NATS any more; it is held until max_payload of the server is raised") > 0
+		return log.count("a write is too large for NATS now; it is held until max_payload of the server is raised") > 0
 	})
 	for i := range 20 { // others go on
 		w.put("small " + strconv.Itoa(i))
@@ -96,7 +96,7 @@ func TestRecordTooLargeForServerIsHeld(t *testing.T) {
 	w.settled()
 }
 
-// connAs connects with a log that counts.
+// connAs connects with a log that counts messages.
 func connAs(t *testing.T, url string, log *said) *stream.Conn {
 	t.Helper()
 	conn, err := stream.Connect(stream.Config{URL: url, Name: t.Name(), Log: slog.New(log)})

@@ -182,7 +182,7 @@ func (w *world) play(s script, bodies []string) error {
 		if err := conserved(st); err != nil {
 			return err
 		}
-		// All are accounted for once those done and dead make up what was put in.
+		// All are accounted for once done + dead is what was put in.
 		if st.Done+st.Dead == len(bodies) && st.InHand == 0 {
 			break
 		}

@@ -11,82 +11,82 @@ import (
 )
 
 const (
-	// leaseGrace is how much longer than LeaseTTL a message counts here that is not renewed: the server removes it a
-	// moment later, and says so. Past it we believe that we have missed that.
+	// leaseGrace is how long past LeaseTTL a lease that isn't renewed still counts as held here: the server removes it
+	// a moment late, and its marker says so. After that we assume that we missed the marker.
 	leaseGrace = 2 * time.Second
-	// settleTime is how long this process must have had too many queues before it hands one over: others that join
-	// together with the first are there by then, and what is seen of a handoff in its middle is past.
+	// settleTime is how long this process must have had too many queues before it hands one over: by then others that
+	// join together with the first have announced themselves, and a lease handoff that was seen half-way is complete.
 	settleTime = time.Second
-	// standInAfter is how long a free queue waits for the one who is to have it. Then the others may take it, one after
-	// the other in steps of this.
+	// standInAfter is how long a free queue waits for its planned owner. Then the others may stand in, one after the
+	// other in steps of this.
 	standInAfter = 2 * time.Second
-	// maxHandoffs bounds the queues that are handed over at a time: each makes requests to NATS, and stands still for a
-	// moment.
+	// maxHandoffs bounds the lease handoffs at a time: each makes requests to NATS, and its queue pauses for a moment.
 	maxHandoffs = 8
-	// keepFor is how long a queue is kept whose handoff was given up, or that was taken in another's place; doubled each
-	// time up to keepMax.
+	// keepFor is how long a queue is kept whose handoff was given up, or that was taken as a stand-in; doubled each time
+	// up to keepMax.
 	keepFor = time.Minute
 	keepMax = time.Hour
-	// blindAfter is how long we wait to see the others before we ask for leases without, once in blindEvery for each queue.
+	// blindAfter is how long we wait for the watch of the leases before we request leases without it, once in
+	// blindEvery for each queue.
 	blindAfter = 5 * time.Second
 	blindEvery = stream.LeaseTTL
-	// tryAgain is the wait after a lease could not be asked for.
+	// tryAgain is the wait after a failed lease request.
 	tryAgain = time.Second
 )
 
-// roster is what this process knows of the dispatchers and of the queues' leases, and what follows from it. It does no
-// I/O and has no lock; its times are this process's own.
+// roster is what this process knows of the dispatchers and of the queues' leases, and decides by it. It does no I/O
+// and has no lock; its times are by this process's clock.
 type roster struct {
 	me       string
 	revision string               // of the catalog in use
-	queues   map[catalog.Key]bool // in it
-	known    bool                 // all that is at NATS has been told
+	queues   map[catalog.Key]bool // of that catalog
+	known    bool                 // the watch has delivered the initial state
 	since    time.Time            // when known last changed
 	peers    map[string]*peer
 	leases   map[catalog.Key]leaseView
-	claims   map[catalog.Key]*claim // of the queues that a mapping here wants to work for
-	over     time.Time              // since when we have too many queues; zero: we have not
+	claims   map[catalog.Key]*claim // of the queues that have a mapping here
+	over     time.Time              // since when we have too many queues; zero if we have not
 }
 
 // peer is another dispatcher, or this one as others see it.
 type peer struct {
 	revision string
 	heard    time.Time
-	silent   bool // a lease of its own has expired since
+	silent   bool // one of its leases has expired since
 }
 
-// leaseView is a queue's lease as it was last told.
+// leaseView is a queue's lease as the watch last delivered it.
 type leaseView struct {
-	owner string // empty: it is free
+	owner string // empty if free
 	heard time.Time
-	count uint64 // of changes told
+	count uint64 // of changes delivered
 }
 
-// unknownOwner is of a lease that was refused to us although it seemed free. No owner has this name.
+// unknownOwner stands for the holder of a lease that was refused to us although it seemed free. No owner has this name.
 const unknownOwner = "\x00"
 
-// claimState is where a mapping is with its queue's lease.
+// claimState is how far a mapping has come with its queue's lease.
 type claimState int
 
 const (
 	waiting claimState = iota
-	trying             // it asks for the lease
+	trying             // requesting the lease
 	holding
-	leaving // it hands the queue over
+	leaving // handing the queue over
 )
 
-// claim is a mapping's part in the roster.
+// claim is a mapping's entry in the roster.
 type claim struct {
 	queue    catalog.Key
 	state    claimState
-	since    time.Time // of waiting
-	left     time.Time // when it last gave the lease up, or lost it
-	not      time.Time // before this the lease is not asked for; while holding: not handed over
-	keeps    int       // how often it was kept in a row
-	standsIn bool      // it is asked for in another's place
-	seen     uint64    // leaseView.count when it was asked for
+	since    time.Time // when it began to wait
+	left     time.Time // when it last released or lost the lease
+	not      time.Time // the lease is not requested before this; while holding: not handed over
+	keeps    int       // how often in a row the queue was kept
+	standsIn bool      // the lease is requested in place of the planned owner
+	seen     uint64    // leaseView.count when the lease was requested
 	busy     func() int
-	turn     chan struct{} // capacity 1: ask for the lease
+	turn     chan struct{} // capacity 1: request the lease
 	leave    chan struct{} // capacity 1: hand the queue over
 }
 
@@ -94,13 +94,13 @@ func newRoster(me string, now time.Time) *roster {
 	return &roster{me: me, since: now, peers: map[string]*peer{}, leases: map[catalog.Key]leaseView{}, claims: map[catalog.Key]*claim{}}
 }
 
-// use makes these queues the ones to share, with those dispatchers that have the same catalog.
+// use sets the queues to share, among the dispatchers that have the same catalog.
 func (r *roster) use(revision string, queues map[catalog.Key]bool) {
 	r.revision, r.queues = revision, queues
 	maps.DeleteFunc(r.leases, func(k catalog.Key, v leaseView) bool { return v.owner == "" && !queues[k] && r.claims[k] == nil })
 }
 
-// reset forgets what was told: it is told anew.
+// reset forgets what the watch delivered: the next one begins with the full state.
 func (r *roster) reset(now time.Time) {
 	if r.known {
 		r.known, r.since = false, now
@@ -110,10 +110,10 @@ func (r *roster) reset(now time.Time) {
 	clear(r.leases)
 }
 
-// complete: all that is there has been told.
+// complete: the watch has delivered the initial state.
 func (r *roster) complete(now time.Time) { r.known, r.since = true, now }
 
-// member takes what was told of a dispatcher's announcement. It reports whether anything follows from it.
+// member records a change of a dispatcher's announcement. It reports whether a decision may follow from it.
 func (r *roster) member(owner string, l *stream.LeaseState, now time.Time) (news bool) {
 	p, ok := r.peers[owner]
 	if l.Owner == "" {
@@ -129,12 +129,12 @@ func (r *roster) member(owner string, l *stream.LeaseState, now time.Time) (news
 	return news
 }
 
-// lease takes what was told of a queue's lease. It reports whether anything follows from it.
+// lease records a change of a queue's lease. It reports whether a decision may follow from it.
 func (r *roster) lease(k catalog.Key, l *stream.LeaseState, now time.Time) (news bool) {
 	v := r.leases[k]
 	if l.Expired {
-		// Whoever lets one expire is gone, in all likelihood, with all that it had: its announcement expires later. Until
-		// it is heard again nothing waits for it.
+		// An owner that lets a lease expire is most likely gone, though its announcement expires later. Until it is heard
+		// from again nothing waits for it.
 		if p := r.peers[v.owner]; p != nil {
 			p.silent = true
 		}
@@ -142,7 +142,7 @@ func (r *roster) lease(k catalog.Key, l *stream.LeaseState, now time.Time) (news
 		p.heard = now
 	}
 	news = v.owner != l.Owner || v.count == 0
-	if l.Owner == "" && !r.queues[k] && r.claims[k] == nil { // of a queue that is gone
+	if l.Owner == "" && !r.queues[k] && r.claims[k] == nil { // the queue is gone
 		delete(r.leases, k)
 		return news
 	}
@@ -150,31 +150,31 @@ func (r *roster) lease(k catalog.Key, l *stream.LeaseState, now time.Time) (news
 	return news
 }
 
-// live reports whether a dispatcher is there, by what it last said.
+// live reports whether a dispatcher is alive, by when it was last heard from.
 func (r *roster) live(owner string, now time.Time) bool {
 	p := r.peers[owner]
 	return owner == r.me || p != nil && !p.silent && now.Sub(p.heard) < stream.LeaseTTL+leaseGrace
 }
 
-// shares reports whether a dispatcher divides the queues with this one. One with another catalog does so once it has
-// this one; until then it keeps what it has, and gets nothing that it may not know.
+// shares reports whether a dispatcher is part of the plan. One with another catalog is once it has this one; until then
+// it keeps what it has, and gets no queue, as it may not know it.
 func (r *roster) shares(owner string, now time.Time) bool {
 	return owner == r.me || r.live(owner, now) && r.peers[owner].revision == r.revision
 }
 
-// owner is who holds a queue's lease; empty: nobody.
+// owner is who holds a queue's lease; empty if nobody.
 func (r *roster) owner(k catalog.Key, now time.Time) string {
 	if c := r.claims[k]; c != nil && c.state >= holding {
 		return r.me
 	}
 	v := r.leases[k]
-	if v.owner == r.me || now.Sub(v.heard) >= stream.LeaseTTL+leaseGrace { // our former self's is ours to take
+	if v.owner == r.me || now.Sub(v.heard) >= stream.LeaseTTL+leaseGrace { // our predecessor's is ours to take
 		return ""
 	}
 	return v.owner
 }
 
-// freeSince is since when nobody holds a queue that a mapping waits for, as far as this process could act on it.
+// freeSince is since when a queue that a mapping waits for has had no owner, as far as this process could act on it.
 func (r *roster) freeSince(c *claim) time.Time {
 	at := c.since
 	if v, ok := r.leases[c.queue]; ok {
@@ -193,7 +193,7 @@ func latest(a, b time.Time) time.Time {
 	return b
 }
 
-// decide returns the claims whose turn it is to ask for the lease, and those that are to hand their queue over.
+// decide returns the claims whose turn it is to request the lease, and those that are to hand their queue over.
 func (r *roster) decide(now time.Time) (try, give []*claim) {
 	if !r.known {
 		if now.Sub(r.since) < blindAfter {
@@ -233,8 +233,8 @@ func (r *roster) tries(members []string, p plan, now time.Time) (try []*claim) {
 			continue
 		}
 		next := p.next[k]
-		// Our former self's, or what we took without being told. But not what we have just given up: the message of that
-		// may be on its way.
+		// Our predecessor's, or one whose grant we missed. But not one that we have just released: the watch may not have
+		// delivered that yet.
 		ours := r.leases[k].owner == r.me && now.Sub(c.left) >= settleTime
 		if next == r.me || ours {
 			try = append(try, r.ask(c, false))
@@ -248,7 +248,7 @@ func (r *roster) tries(members []string, p plan, now time.Time) (try []*claim) {
 	return try
 }
 
-// ask makes it the claim's turn.
+// ask gives the claim its turn.
 func (r *roster) ask(c *claim, standsIn bool) *claim {
 	c.state, c.standsIn, c.seen = trying, standsIn, r.leases[c.queue].count
 	return c
@@ -278,7 +278,7 @@ func (r *roster) gives(p plan, now time.Time) (give []*claim) {
 	if now.Sub(r.over) < settleTime {
 		return nil
 	}
-	// Those first that have nothing in flight: they are handed over without a pause.
+	// Those without calls in flight first: they are handed over without a pause.
 	busy := make(map[*claim]int, len(give))
 	for _, c := range give {
 		busy[c] = c.busy()
@@ -291,26 +291,26 @@ func (r *roster) gives(p plan, now time.Time) (give []*claim) {
 	return give
 }
 
-// add gives the mapping of a queue its claim.
+// add registers a mapping's claim.
 func (r *roster) add(c *claim, now time.Time) {
 	c.since = now
 	r.claims[c.queue] = c
 }
 
-// remove takes it away.
+// remove undoes add.
 func (r *roster) remove(c *claim) { delete(r.claims, c.queue) }
 
-// took: the lease was given.
+// took: the lease was granted.
 func (r *roster) took(c *claim, now time.Time) {
 	c.state, c.not = holding, time.Time{}
-	if c.standsIn { // who was to have it may not come soon
+	if c.standsIn { // the planned owner may not come soon
 		r.keep(c, now)
 	} else {
 		c.keeps = 0
 	}
 }
 
-// refused: another has the lease. If nothing was told of it meanwhile, what was told before was wrong.
+// refused: another owner holds the lease. If the watch delivered no change of it meanwhile, our view was wrong.
 func (r *roster) refused(c *claim, now time.Time) {
 	c.state = waiting
 	if !r.known {
@@ -320,7 +320,7 @@ func (r *roster) refused(c *claim, now time.Time) {
 	}
 }
 
-// failed: the lease could not be asked for.
+// failed: the lease request failed.
 func (r *roster) failed(c *claim, now time.Time) {
 	c.state, c.not = waiting, now.Add(tryAgain)
 	if !r.known {
@@ -334,7 +334,7 @@ func (r *roster) keep(c *claim, now time.Time) {
 	c.keeps++
 }
 
-// left: the lease was given up, or lost.
+// left: the lease was released or lost.
 func (r *roster) left(c *claim, now time.Time) {
 	c.state, c.since, c.left, c.not = waiting, now, now, time.Time{}
 	if v := r.leases[c.queue]; v.owner == r.me {

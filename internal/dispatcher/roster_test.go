@@ -22,7 +22,7 @@ func keys(n int) []catalog.Key {
 	return out
 }
 
-// TestShare holds that a plan is fair, moves as little as can be, and is the same whatever the order in which it is asked.
+// TestShare holds that a plan is fair, moves as little as possible, and doesn't depend on the order of its inputs.
 func TestShare(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		queues := keys(rapid.IntRange(0, 40).Draw(t, "queues"))
@@ -98,13 +98,13 @@ func (s *simServer) advance(d time.Duration) {
 	}
 }
 
-// simDispatcher is one dispatcher: the roster, and what it does by it.
+// simDispatcher is one dispatcher: the roster, and its actions.
 type simDispatcher struct {
 	name   string
 	skew   time.Duration // its clock shows another time
 	roster *roster
 	next   int                       // of the server's log
-	leaves map[catalog.Key]time.Time // when what it hands over is given up
+	leaves map[catalog.Key]time.Time // when a queue that it hands over is released
 	claims map[catalog.Key]*claim
 	tries  int
 }
@@ -141,7 +141,7 @@ func simKey(lease string) catalog.Key {
 	return catalog.Key{Namespace: ns, Name: name}
 }
 
-// step hears at most n messages and does what follows.
+// step hears at most n messages and acts on the decisions.
 func (d *simDispatcher) step(s *simServer, n int, slowness time.Duration) {
 	for ; n > 0 && d.next < len(s.log); n-- {
 		d.hear(&s.log[d.next], s)
@@ -179,7 +179,7 @@ func (d *simDispatcher) renew(s *simServer) {
 	}
 }
 
-// end ends it: in order, or with all that it has left to expire.
+// end ends it: orderly, or with its leases left to expire.
 func (d *simDispatcher) end(s *simServer, orderly bool) {
 	if !orderly {
 		return
@@ -243,7 +243,7 @@ func TestRostersAgree(t *testing.T) {
 			return
 		}
 		everything := func() int { return 1 << 20 }
-		run(2*stream.LeaseTTL+keepFor+10*time.Second, everything) // what was taken in another's place is kept for keepFor
+		run(2*stream.LeaseTTL+keepFor+10*time.Second, everything) // a queue that was taken as a stand-in is kept for keepFor
 		owners := func() map[string]string {
 			out := map[string]string{}
 			for name, l := range s.leases {
@@ -289,8 +289,8 @@ func held(queues int) (*roster, []catalog.Key, time.Time) {
 	return r, ks, now
 }
 
-// TestRosterHandsOverWhatIsTooMuch: after a while, only so many at a time, and none that it keeps for now; and only to one
-// that has the same catalog.
+// TestRosterHandsOverWhatIsTooMuch: after settleTime, only maxHandoffs at a time, and none that it keeps for now; and
+// only to a dispatcher that has the same catalog.
 func TestRosterHandsOverWhatIsTooMuch(t *testing.T) {
 	r, ks, now := held(40)
 	start := now
@@ -351,7 +351,7 @@ func TestRosterHandsOverWhatIsTooMuch(t *testing.T) {
 	}
 }
 
-// TestRosterTakesNothingBack: the messages by which it held what it has given up come late.
+// TestRosterTakesNothingBack: messages from when it held a queue that it has released since come late.
 func TestRosterTakesNothingBack(t *testing.T) {
 	r, ks, now := held(2)
 	r.member("other", &stream.LeaseState{Owner: "other", Note: "1"}, now)
@@ -374,7 +374,7 @@ func TestRosterTakesNothingBack(t *testing.T) {
 	if try, _ := r.decide(now); len(try) != 0 {
 		t.Fatal("it asks for what it has given up")
 	}
-	// Who is to have it doesn't come.
+	// The planned owner doesn't come.
 	now = now.Add(standInAfter - 1)
 	if try, _ := r.decide(now); len(try) != 0 {
 		t.Fatal("it doesn't wait for who is to have it")
@@ -388,7 +388,7 @@ func TestRosterTakesNothingBack(t *testing.T) {
 	if other.queue == k {
 		other = r.claims[ks[1]]
 	}
-	r.keep(other, now.Add(time.Hour)) // so that it is about k
+	r.keep(other, now.Add(time.Hour)) // so that only k may be handed over
 	for i, d := range []time.Duration{settleTime, keepFor - settleTime - 1, keepFor} {
 		r.member("other", &stream.LeaseState{Owner: "other", Note: "1"}, now.Add(d))
 		_, soon := r.decide(now.Add(d))
@@ -425,7 +425,7 @@ func TestRosterAsksBlindly(t *testing.T) {
 	}
 }
 
-// TestRosterBelievesARefusal: what is told to be free and is not, it asks for again only when it must have expired.
+// TestRosterBelievesARefusal: a lease that seems free and was refused is requested again only when it must have expired.
 func TestRosterBelievesARefusal(t *testing.T) {
 	r, ks, now := held(1)
 	s := r.claims[ks[0]]
@@ -437,7 +437,7 @@ func TestRosterBelievesARefusal(t *testing.T) {
 	if try, _ := r.decide(now.Add(stream.LeaseTTL + leaseGrace)); len(try) != 1 {
 		t.Fatal("it does not ask again")
 	}
-	// But what was told while it asked is later than the refusal.
+	// But a change delivered during the request is later than the refusal.
 	r.lease(ks[0], new(stream.LeaseState), now)
 	r.refused(s, now)
 	if try, _ := r.decide(now.Add(1)); len(try) != 1 {

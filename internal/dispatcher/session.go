@@ -18,30 +18,30 @@ import (
 const (
 	maxHeldBytes  = 48 << 20
 	maxHeldBlocks = 12288 // below the consumer's maxAckPending
-	// extendEvery keeps blocks in hand from being delivered again: a third of the stream's ackWait.
+	// extendEvery keeps blocks in hand from being redelivered: a third of the consumer's ackWait.
 	extendEvery = 20 * time.Second
-	// giveBackTimeout bounds what is written at the end of a session.
+	// giveBackTimeout bounds the writes at the end of a session.
 	giveBackTimeout = 5 * time.Second
 )
 
-// session is the time between opening a reader and its end. One goroutine, run, owns all its state;
-// each batch has a goroutine of its own, a batch run, that reports back.
+// session is the life of one reader. One goroutine, run, owns all its state; each batch run has a goroutine
+// of its own that reports back.
 type session struct {
 	m      *mapping
 	reader *stream.Reader
 	acc    *batch.Accumulator[*item]
 	jobs   *batch.Accumulator[*item] // each is a batch of its own
-	ids    map[record.ID]int         // of the jobs in hand
-	turn   bool                      // whose turn it is to be taken from: jobs'
+	ids    map[record.ID]int         // of the jobs in hand: their records
+	turn   bool                      // the next batch is taken from jobs first
 	held   map[blockKey]*block
 	size   int // bytes in held
-	busy   int // batch runs that run
+	busy   int // batch runs in progress
 	ends   chan *batchRun
 
-	// Of what expires (expiry.go).
-	oldest   time.Time // the first of those that wait was accepted then, or later; zero: none waits
-	old      []*item   // have expired, and wait to be dead-lettered
-	expiring bool      // some are being
+	// Expiry (expiry.go).
+	oldest   time.Time // no record that waits and can expire was accepted before this; zero if none waits
+	old      []*item   // expired, waiting to be dead-lettered
+	expiring bool      // some are being dead-lettered
 }
 
 type blockKey struct {
@@ -55,7 +55,7 @@ type block struct {
 	since    time.Time        // its own, the same for all deliveries
 	key      blockKey
 	items    []*item
-	left     int // records that are not settled
+	left     int // unsettled records
 	size     int
 }
 
@@ -66,7 +66,7 @@ type item struct {
 	disposition disposition
 }
 
-// at is the record as it is written again at now, by the server's clock.
+// at is the record as it is stored again at now, by the server's clock: with its present age.
 func (it *item) at(now time.Time) record.Record {
 	r := *it.rec
 	r.Age += max(0, now.Sub(it.block.since))
@@ -91,7 +91,7 @@ var (
 )
 
 // run works until the reader ends, the intake is stopped or work is over, and returns after the last
-// batch run has. What is not settled then is delivered again to the next session.
+// batch run has. What is not settled then is redelivered to the next session.
 func (s *session) run(work context.Context) error {
 	// Batch runs wait for the limiter only while there is intake: on a drain they give their records back.
 	intake, stop := context.WithCancelCause(s.m.ctx)
@@ -106,26 +106,26 @@ func (s *session) run(work context.Context) error {
 	intakeEnded, readerEnded, workEnded, idle := intake.Done(), s.reader.Done(), work.Done(), s.reader.Idle()
 	for intakeEnded != nil || s.busy > 0 || idle != nil {
 		if intake.Err() == nil {
-			s.expire(work) // first: what has expired is not called
+			s.expire(work) // first: no call for expired records
 			s.startBatchRuns(intake, work, window)
 		}
 		select {
 		case s.room(intake) <- struct{}{}:
-		case d := <-s.reader.Deliveries(): // on a drain too: what was pulled is to be given back in order
+		case d := <-s.reader.Deliveries(): // on a drain too: what was pulled is given back in order
 			s.take(d)
 		case e := <-s.ends:
 			s.busy--
 			s.expiring = s.expiring && !e.expiry
 			if !s.settle(e) {
-				stop(errIncomplete) // the next session gets them again
+				stop(errIncomplete) // they are redelivered to the next session
 			}
-		case <-s.m.changed: // back at the top, what is due now is due by the new spec, and the limit is the new one
+		case <-s.m.changed: // the top of the loop then goes by the new policy and limit
 			s.acc.SetPolicy(policy(s.m.spec()))
 		case <-window.C:
 		case <-expiry.C:
 		case <-extend.C:
 			for _, b := range s.held {
-				_ = b.delivery.InProgress() // at worst the block comes twice
+				_ = b.delivery.InProgress() // at worst the block is redelivered
 			}
 		case <-readerEnded:
 			readerEnded = nil
@@ -144,8 +144,8 @@ func (s *session) run(work context.Context) error {
 	return context.Cause(intake)
 }
 
-// room is nil, which blocks for ever, when nothing more may be pulled. The clock is asked as well: a process
-// that hung and goes on must not catch blocks of the next owner, which would wait for ackWait then.
+// room is nil, which blocks for ever, when nothing more may be pulled. The lease is checked against the clock as
+// well: a process that hung and goes on must not take blocks from the next owner, which would wait for ackWait then.
 func (s *session) room(intake context.Context) chan<- struct{} {
 	if intake.Err() != nil || s.size >= maxHeldBytes || len(s.held) >= maxHeldBlocks || !s.m.holds() {
 		return nil
@@ -153,10 +153,10 @@ func (s *session) room(intake context.Context) chan<- struct{} {
 	return s.reader.Room()
 }
 
-// giveBack ends the hold on what is left. It is written back as blocks of its own, so that everything that
-// was delivered is acknowledged and an orderly stop delivers nothing twice: the next reader begins at the
-// first block that isn't. When that can't be done, because the connection or the lease is gone, what is left
-// comes again, and with it what was settled behind it.
+// giveBack gives up the unsettled records. They are written back as blocks of their own, so that everything that
+// was delivered is acknowledged and an orderly stop causes no duplicates: the next reader begins at the ack floor.
+// When that can't be done, because the connection or the lease is gone, they are redelivered, and with them the
+// blocks above the ack floor that were settled.
 func (s *session) giveBack() {
 	var rest []*item
 	for _, b := range s.held {
@@ -171,17 +171,17 @@ func (s *session) giveBack() {
 	}
 	d := Stats{InHand: -len(rest)}
 	err := errNotOurs
-	// A job that is said to have expired and is no dead letter yet must come again as it is: as a retry it would count as
-	// one that has ended.
+	// A job whose state says expired and whose dead letter isn't stored yet must be redelivered as it is: as a retry it
+	// would be taken for one that has ended.
 	expired := slices.ContainsFunc(rest, func(it *item) bool { return it.rec.Job && it.disposition == old })
 	if s.m.holds() && s.reader.Live() && !expired {
-		// Not work's context: that calls were cut is the usual reason to be here.
+		// Not work's context: it has usually ended, which cut the calls and left these records.
 		ctx, cancel := context.WithTimeout(context.Background(), giveBackTimeout)
 		err = s.putBack(ctx, rest)
 		cancel()
 	}
 	if err != nil {
-		s.m.log.Warn("what is left will be delivered again", "records", len(rest), "error", err)
+		s.m.log.Warn("unsettled records will be delivered again", "records", len(rest), "error", err)
 		d.Returned = len(rest)
 	} else {
 		d.Retried = len(rest)
@@ -192,9 +192,9 @@ func (s *session) giveBack() {
 	s.m.add(d)
 }
 
-// putBack stores records to be delivered at once. Of a job whose attempt has failed here the record of the next one may
-// be durable although that was not confirmed: it is replaced, so no two copies wait. The other jobs' must replace
-// nothing: they may be stale copies, and what waits the record of a later attempt.
+// putBack reschedules records to be due at once. When a job's attempt has failed here, the record of the next attempt
+// may be durable although that was not confirmed: it is replaced, so that no two copies wait. Records of other jobs
+// must replace nothing: they may be stale copies, and the one that waits the record of a later attempt.
 func (s *session) putBack(ctx context.Context, rest []*item) error {
 	conn, queue := s.m.cfg.Conn, s.m.queue
 	now := conn.Now()
@@ -212,7 +212,7 @@ func (s *session) putBack(ctx context.Context, rest []*item) error {
 func (s *session) take(d *stream.Delivery) {
 	k := blockKey{d.Retry, d.Seq}
 	if b, ok := s.held[k]; ok {
-		b.delivery = d // came again while in hand: the newer delivery is the one to acknowledge
+		b.delivery = d // redelivered while in hand: the newer delivery is the one to acknowledge
 		return
 	}
 	b := &block{delivery: d, since: d.Since, key: k, items: make([]*item, 0, len(d.Records)), left: len(d.Records)}
@@ -227,8 +227,8 @@ func (s *session) take(d *stream.Delivery) {
 		case !r.Job:
 			s.acc.Add(it, len(r.Body), now)
 		case s.ids[r.ID] > 0 && !d.Retry:
-			// Of a client that repeated its request: the one in hand stands for both. What comes from the retries is no
-			// repetition: the one in hand was rescheduled and is only not settled yet. TestJobsAndKills guards it.
+			// A duplicate, of a client that repeated its request: the one in hand stands for both. A retry is no
+			// duplicate: the one in hand was rescheduled and just isn't settled yet. TestJobsAndKills guards it.
 			it.disposition = done
 			b.left--
 		default:
@@ -238,15 +238,14 @@ func (s *session) take(d *stream.Delivery) {
 	}
 	s.m.add(Stats{Taken: len(d.Records), Done: len(d.Records) - b.left, InHand: b.left})
 	if b.left == 0 {
-		_ = d.Ack() // at worst it comes again
+		_ = d.Ack() // at worst it is redelivered
 		return
 	}
 	s.held[k] = b
 	s.size += b.size
 }
 
-// startBatchRuns starts one for each batch that is due, as far as the function takes calls, and sets the
-// timer for the next.
+// startBatchRuns starts one for each batch that is due, up to the limiter's limit, and sets the timer for the next.
 func (s *session) startBatchRuns(intake, work context.Context, window *time.Timer) {
 	for {
 		if limit, _, _ := s.m.limiter.State(); s.calls() >= limit {
@@ -268,7 +267,7 @@ func (s *session) startBatchRuns(intake, work context.Context, window *time.Time
 	}
 }
 
-// next takes jobs and batches of other records by turns.
+// next alternates between jobs and batches of other records.
 func (s *session) next(now time.Time) []*item {
 	first, second := s.acc, s.jobs
 	if s.turn {
@@ -315,7 +314,7 @@ func (s *session) settle(e *batchRun) bool {
 
 func (s *session) ack(b *block) {
 	if err := b.delivery.Ack(); err != nil {
-		s.m.log.Debug("an acknowledgement was not sent; the block comes again", "error", err)
+		s.m.log.Debug("an acknowledgement was not sent; the block will be delivered again", "error", err)
 	}
 	delete(s.held, b.key)
 	s.size -= b.size

@@ -9,15 +9,15 @@ import (
 	"github.com/weir-dev/weir/internal/catalog"
 )
 
-// plan is who is to work for which queues.
+// plan is who is to own which queues.
 type plan struct {
 	quota map[string]int         // how many queues each member is to have
-	next  map[catalog.Key]string // of the queues that no member holds: who is to take it
+	next  map[catalog.Key]string // of each free queue: who is to take it
 }
 
 // share divides queues among members so that nobody has more than one more than another. Members keep what they hold
-// up to their quota, and who holds most has the larger quota: so one that joins or leaves moves no more than it must, and
-// nothing moves twice. All who see the same members and holders come to the same plan, without asking each other.
+// up to their quota, and those that hold most have the larger quota: so a member that joins or leaves moves as few queues
+// as possible, and none twice. Members that see the same members and holders come to the same plan independently.
 func share(members []string, queues []catalog.Key, holder func(catalog.Key) string) plan {
 	p := plan{quota: make(map[string]int, len(members)), next: map[catalog.Key]string{}}
 	if len(members) == 0 {
@@ -45,7 +45,7 @@ func share(members []string, queues []catalog.Key, holder func(catalog.Key) stri
 	}
 	slices.SortFunc(free, compareKeys)
 	for _, k := range free {
-		// There is one with room: the quotas add up to all queues.
+		// One has room: the quotas add up to all queues.
 		for _, m := range byWeight(members, k) {
 			if held[m] < p.quota[m] {
 				held[m]++
@@ -61,14 +61,14 @@ func compareKeys(a, b catalog.Key) int {
 	return cmp.Or(strings.Compare(a.Namespace, b.Namespace), strings.Compare(a.Name, b.Name))
 }
 
-// byWeight returns the members in the order in which they come into question for a queue: another for each queue, and
-// the same for the others when one joins or leaves (rendezvous hashing).
+// byWeight returns the members in a queue's order of preference (rendezvous hashing): it differs from queue to queue, and
+// that of the others stays the same when one joins or leaves.
 func byWeight(members []string, k catalog.Key) []string {
 	weight := make(map[string]uint64, len(members))
 	for _, m := range members {
 		h := fnv.New64a()
 		_, _ = h.Write([]byte(m + "\x00" + k.Namespace + "\x00" + k.Name))
-		x := h.Sum64() // of similar texts the high bits are similar: mixed as by MurmurHash3's finalizer
+		x := h.Sum64() // FNV's high bits are similar for similar texts: mixed by MurmurHash3's finalizer
 		x = (x ^ x>>33) * 0xff51afd7ed558ccd
 		x = (x ^ x>>33) * 0xc4ceb9fe1a85ec53
 		weight[m] = x ^ x>>33

@@ -14,20 +14,21 @@ import (
 )
 
 const (
-	// lookEvery is how often the roster is looked at although nothing was told: for what follows from time alone.
+	// lookEvery is how often the roster decides without a change: for what follows from time alone.
 	lookEvery = 250 * time.Millisecond
-	// followAgain is the wait before the leases are followed anew, or the announcement is made anew, when that failed.
+	// followAgain is the wait before a failed watch of the leases, or a failed announcement, is tried again.
 	followAgain = time.Second
 
-	// Names of leases. Of members the rest is the owner in URL-safe base64, as it may hold what a subject must not.
+	// Prefixes of lease names. A member's goes on with its owner in URL-safe base64: owners may hold characters that
+	// subjects must not.
 	queueLease  = "queue."
 	memberLease = "member."
 )
 
 // sharing divides the queues among the dispatchers of the cluster. Each announces itself by a lease of its own and
-// follows all leases; so it knows the others and what they hold, comes to the same plan as they do (share), takes what it
-// is to have when that is free, and hands over what it has too much of. That nobody works on a queue without its lease,
-// however wrong the plan, is the lease's part.
+// watches all leases; so it knows the others and what they hold, comes to the same plan as they do (share), takes the
+// free queues that are planned for it, and hands over its surplus. The leases alone guarantee that a queue has one
+// owner, however wrong the plan.
 type sharing struct {
 	conn interface {
 		stream.Link
@@ -37,8 +38,8 @@ type sharing struct {
 	log   *slog.Logger
 
 	used    chan struct{} // closed by the first use
-	revised chan struct{} // capacity 1: there is another revision to announce
-	wake    chan struct{} // capacity 1: something follows from what was told
+	revised chan struct{} // capacity 1: there is a new revision to announce
+	wake    chan struct{} // capacity 1: the roster has changed
 
 	mu     sync.Mutex
 	roster *roster
@@ -51,7 +52,7 @@ func newSharing(cfg Config) *sharing {
 	}
 }
 
-// use makes these queues the ones to share.
+// use sets the queues to share.
 func (s *sharing) use(revision string, queues map[catalog.Key]bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -66,15 +67,15 @@ func (s *sharing) use(revision string, queues map[catalog.Key]bool) {
 func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
-	default: // it is there already
+	default: // signalled already
 	}
 }
 
-// run works until ctx ends. Then the others are told that this process takes no queue any more: they take over what it
-// has as soon as it is given up.
+// run works until ctx ends. Then it releases the announcement, so that the others plan without this process and take
+// over each of its queues as soon as the lease is released.
 func (s *sharing) run(ctx context.Context) {
 	select {
-	case <-s.used: // who has no catalog yet can work for no queue
+	case <-s.used: // without a catalog there is no queue to work on
 	case <-ctx.Done():
 		return
 	}
@@ -84,7 +85,7 @@ func (s *sharing) run(ctx context.Context) {
 	wg.Go(func() { s.announce(ctx, sync.OnceFunc(func() { close(announced) })) })
 	wg.Go(func() {
 		select {
-		case <-announced: // of two that start together one knows of the other before it takes a queue
+		case <-announced: // of two that start together, one sees the other before it takes a queue
 		case <-ctx.Done():
 		}
 		s.follow(ctx)
@@ -102,7 +103,7 @@ func (s *sharing) run(ctx context.Context) {
 	}
 }
 
-// look does what follows from the roster.
+// look signals the roster's decisions to the mappings.
 func (s *sharing) look() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -115,7 +116,7 @@ func (s *sharing) look() {
 	}
 }
 
-// announce holds the lease that says that this process is there. It calls tried once it has tried to.
+// announce holds the lease that announces this process. It calls tried after the first try.
 func (s *sharing) announce(ctx context.Context, tried func()) {
 	defer tried()
 	name := memberLease + base64.RawURLEncoding.EncodeToString([]byte(s.owner))
@@ -127,7 +128,7 @@ func (s *sharing) announce(ctx context.Context, tried func()) {
 			continue
 		}
 		if s.worth(ctx) {
-			s.log.Warn("the lease can't be asked for", "lease", name, "error", err)
+			s.log.Warn("a lease request failed", "lease", name, "error", err)
 		}
 		tried()
 		pause(ctx, followAgain)
@@ -155,7 +156,7 @@ func (s *sharing) revision() string {
 	return s.roster.revision
 }
 
-// follow tells the roster of all leases until ctx ends.
+// follow keeps the roster up to date with all leases until ctx ends.
 func (s *sharing) follow(ctx context.Context) {
 	for s.conn.WaitUp(ctx) == nil {
 		s.mu.Lock()
@@ -166,13 +167,13 @@ func (s *sharing) follow(ctx context.Context) {
 		s.roster.reset(time.Now())
 		s.mu.Unlock()
 		if s.worth(ctx) {
-			s.log.Warn("the other dispatchers can't be seen; leases are asked for without", "error", err)
+			s.log.Warn("the leases can't be watched; they are requested without a plan", "error", err)
 			pause(ctx, followAgain)
 		}
 	}
 }
 
-// told takes what WatchLeases tells.
+// told takes a change from WatchLeases.
 func (s *sharing) told(l *stream.LeaseState) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -194,8 +195,8 @@ func (s *sharing) told(l *stream.LeaseState) {
 	}
 }
 
-// worth reports whether a failure is worth a line of the log: it is due neither to NATS being away, which is said
-// elsewhere, nor to our own end.
+// worth reports whether a failure is worth logging: it is due neither to NATS being away, which is logged elsewhere,
+// nor to our own shutdown.
 func (s *sharing) worth(ctx context.Context) bool { return s.conn.Ready() == nil && ctx.Err() == nil }
 
 func pause(ctx context.Context, d time.Duration) {
@@ -205,14 +206,14 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// add makes a mapping one that wants to work for its queue. busy tells how many of its calls are in flight.
+// add registers a mapping that wants to own its queue. busy returns how many of its calls are in flight.
 func (s *sharing) add(k catalog.Key, busy func() int) *claim {
 	c := &claim{queue: k, busy: busy, turn: make(chan struct{}, 1), leave: make(chan struct{}, 1)}
 	s.change(func(r *roster, now time.Time) { r.add(c, now) })
 	return c
 }
 
-// remove ends that.
+// remove undoes add.
 func (s *sharing) remove(c *claim) { s.change(func(r *roster, _ time.Time) { r.remove(c) }) }
 
 // leaseOf names a queue's lease.
@@ -227,8 +228,8 @@ func (s *sharing) acquire(ctx context.Context, c *claim) (*stream.Lease, error) 
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
-		// A request that is broken off may have been granted: nobody would give that lease back. It ends by itself, soon.
-		// TestAnEndAmidATakeOverLeavesNoLease guards it.
+		// Not ctx: a request that is cancelled may have been granted, and nobody would release that lease. It has a bound
+		// of its own. TestAnEndAmidATakeOverLeavesNoLease guards it.
 		lease, err := s.conn.TryLease(context.WithoutCancel(ctx), name, s.owner)
 		switch {
 		case err == nil:
@@ -238,21 +239,21 @@ func (s *sharing) acquire(ctx context.Context, c *claim) (*stream.Lease, error) 
 			s.change(func(r *roster, now time.Time) { r.refused(c, now) })
 		default:
 			if s.worth(ctx) {
-				s.log.Warn("the lease can't be asked for", "lease", name, "error", err)
+				s.log.Warn("a lease request failed", "lease", name, "error", err)
 			}
 			s.change(func(r *roster, now time.Time) { r.failed(c, now) })
 		}
 	}
 }
 
-// keep says that the queue is not handed over after all.
+// keep gives up the queue's handoff for now.
 func (s *sharing) keep(c *claim) { s.change(func(r *roster, now time.Time) { r.keep(c, now) }) }
 
-// left says that the queue's lease was released or lost.
+// left records that the queue's lease was released or lost.
 func (s *sharing) left(c *claim) {
 	s.change(func(r *roster, now time.Time) { r.left(c, now) })
 	select {
-	case <-c.leave: // too late to be of use
+	case <-c.leave: // obsolete
 	default:
 	}
 }

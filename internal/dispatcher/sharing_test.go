@@ -179,8 +179,8 @@ func (c *cluster) verify(n, limit int, once bool) {
 	}
 }
 
-// TestDispatchersShareTheQueues: one that joins gets its share, and no more moves than that; what one has that leaves goes
-// on at once, and what one had that was killed when its leases are over.
+// TestDispatchersShareTheQueues: one that joins gets its share, and no more moves than that. The queues of one that
+// leaves go on at once, those of one that was killed when its leases have expired.
 func TestDispatchersShareTheQueues(t *testing.T) {
 	t.Parallel() // it waits for leases to end
 	c := newCluster(t, 8, func(call) answer { return answer{} }, nil)
@@ -308,7 +308,7 @@ func long(release <-chan struct{}) func(call) answer {
 	}
 }
 
-// TestAHandoffPrefersIdleQueues: who has too many hands over those without a call in flight.
+// TestAHandoffPrefersIdleQueues: a dispatcher with too many hands over those without a call in flight.
 func TestAHandoffPrefersIdleQueues(t *testing.T) {
 	release := make(chan struct{})
 	c := newCluster(t, 4, long(release), func(m *catalog.Mapping) { m.MaxConcurrency, m.Batch.MaxRecords = 2, 1 })
@@ -348,7 +348,7 @@ func TestAHandoffCutsNoCall(t *testing.T) {
 	c.start("b", time.Second)
 	began := time.Now()
 	n := 0
-	// Both are tried in turn, and each is paused meanwhile; so of one of them a call begins later than it could.
+	// Both are tried in turn, and each is paused meanwhile; so a call of one of them begins later than it could.
 	for paused := false; !paused; n++ {
 		for _, w := range c.worlds {
 			w.put(strconv.Itoa(n))
@@ -481,7 +481,7 @@ func TestAnEndAmidATakeOverLeavesNoLease(t *testing.T) {
 	for i := range 12 {
 		next := c.start(fmt.Sprint("next-", i), time.Second)
 		testkit.Eventually(t, "it has announced itself", func() bool { return len(c.spread()) == 2 })
-		before.stop() // next asks for what this one gives up
+		before.stop() // next requests the leases that this one releases
 		next.stop()
 		before = c.start(fmt.Sprint("after-", i), time.Second)
 		began := time.Now()

@@ -103,7 +103,7 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 			for i := range delivery.Records {
 				it := &item{rec: &delivery.Records[i], block: b}
 				if !it.expired(now, maxAge) {
-					return nil // nor has what comes after it
+					return nil // nor have those after it
 				}
 				rs = append(rs, it.at(now))
 			}
@@ -121,7 +121,7 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 		case <-lease.Context().Done():
 			return stream.ErrLeaseLost
 		case <-ctx.Done():
-			return nil // the rest the next time
+			return nil // the rest is left to the next sweep
 		}
 	}
 }

@@ -61,8 +61,8 @@ func setBinaryHeaders(h http.Header, r *record.Record) {
 	}
 }
 
-// encodeHeader percent-encodes what a header value must not hold, and what is the sign of it: all but printable ASCII, and
-// space, double quote and percent (CloudEvents HTTP binding 1.0.2, section 3.1.3.2).
+// encodeHeader percent-encodes all but printable ASCII, and space, double quote and percent (CloudEvents HTTP binding
+// 1.0.2, section 3.1.3.2).
 func encodeHeader(s string) string {
 	n := 0
 	for i := range len(s) {
@@ -158,8 +158,8 @@ func appendEvent(p []byte, r *record.Record) []byte {
 	return append(p, '"', '}')
 }
 
-// isJSON reports whether the body may stand as a JSON value: the gateway has seen that it is, or its
-// media type says so and it is.
+// isJSON reports whether the body can be embedded as a JSON value: the gateway has checked that it is one, or
+// its media type says so and it is.
 func isJSON(r *record.Record) bool {
 	if r.JSON {
 		return true

@@ -32,7 +32,7 @@ func (c *Caller) Forward(base string, failed func(http.ResponseWriter, *http.Req
 }
 
 // ForwardHop is Forward for a proxy that is not the first one: X-Forwarded-For, -Host, -Proto and Forwarded stay as the
-// one before it has set them, as those of Knative leave them.
+// proxy before it has set them, as with Knative's proxies.
 func (c *Caller) ForwardHop(base string, failed func(http.ResponseWriter, *http.Request, error)) (http.Handler, error) {
 	return c.forward(base, func(r *httputil.ProxyRequest) {
 		for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded"} {

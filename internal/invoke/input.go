@@ -7,15 +7,15 @@ import (
 	"sync"
 )
 
-// input is the body of a call that is read from elsewhere. The transport may ask for it anew, reads it in a goroutine of
-// its own, and closes it when it likes: whatever it does, close leaves none open.
+// input is the body of a call that is read from elsewhere. The transport may ask for it again, reads it in a goroutine
+// of its own, and closes it at any time: whatever it does, close leaves none open.
 type input struct {
 	ctx  context.Context //nolint:containedctx // of the call
 	open func(context.Context) (io.ReadCloser, error)
 
 	mu   sync.Mutex
 	last *inputBody
-	err  error // the first of a Read
+	err  error // of the first Read that failed
 }
 
 // next opens it from the beginning.
@@ -46,7 +46,7 @@ func (in *input) close() {
 	}
 }
 
-// failure is why reading it failed; nil: it didn't.
+// failure is why reading it failed; nil if it didn't.
 func (in *input) failure() error {
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -36,7 +36,7 @@ type Class int
 
 // The classes.
 const (
-	// Done: the records are settled, but for those that Failed names.
+	// Done: the records are settled, except for those in FailedIDs.
 	Done Class = iota
 	// NotNow: the function can't take the call now; no attempt is counted.
 	NotNow
@@ -54,9 +54,9 @@ func (c Class) String() string {
 type Outcome struct {
 	Class      Class
 	FailedIDs  map[record.ID]string // Done: the records that the function named as failed, and why
-	Status     int                  // HTTP status; 0 when there was no answer
+	Status     int                  // HTTP status; zero if there was no answer
 	Reason     string               // for people
-	RetryAfter time.Duration        // NotNow: when the function said when; else 0
+	RetryAfter time.Duration        // NotNow: the function's Retry-After; zero if none
 	GatewayErr bool                 // 502 or 504: Failed, unless no instance is ready (see Limiter)
 }
 
@@ -96,13 +96,13 @@ func transport(maxIdle int) *http.Transport {
 // Close drops idle connections.
 func (c *Caller) Close() { c.http.CloseIdleConnections() }
 
-// Answer is what a function said to one record.
+// Answer is a function's answer to one record.
 type Answer struct {
 	ContentType string
 	Body        []byte
 }
 
-// Batch is a call for the sake of what becomes of its records.
+// Batch is a call that needs only the outcome of its records.
 type Batch struct {
 	URL     string
 	Records []*record.Record
@@ -122,26 +122,26 @@ func (c *Caller) Call(ctx context.Context, b Batch) Outcome {
 	return named(o.Status, a, b.Records)
 }
 
-// HeaderCallback is where a function that goes on after its answer says how the work goes.
+// HeaderCallback holds the URL to which a function that goes on after its answer reports how the work goes.
 const HeaderCallback = "Weir-Callback"
 
-// Question is a call for the sake of its answer.
+// Question is a call whose answer is kept.
 type Question struct {
 	URL      string
 	Record   *record.Record
 	Timeout  time.Duration
-	Callback string // HeaderCallback; empty: none
+	Callback string // HeaderCallback; empty if none
 	// Permanent is as in Batch.
 	Permanent []int
 	// Open opens what is sent instead of the record's body, when that has an Input. It may be called more than once.
 	Open func(context.Context) (io.ReadCloser, error)
-	// Limit is how many bytes of the answer are returned. Keep takes a longer one, from its beginning on.
+	// Limit is how many bytes of the answer are returned. A longer one goes to Keep, from its beginning on.
 	Limit int
 	Keep  func(ctx context.Context, contentType string, body io.Reader) error
 }
 
-// TroubleError is an error of Open's or Keep's: it is not the function's, so it says itself what it means for the record.
-// Any other is Failed.
+// TroubleError is an error of Open or Keep that is not the function's fault: it carries the class that it means for the
+// record. Any other is Failed.
 type TroubleError struct {
 	Class Class
 	Err   error
@@ -174,10 +174,10 @@ type call struct {
 	limit     int
 	callback  string
 	open      func(context.Context) (io.ReadCloser, error)
-	keep      func(context.Context, string, io.Reader) error // nil: one byte more than limit is returned
+	keep      func(context.Context, string, io.Reader) error // nil if none: then up to limit+1 bytes are returned
 }
 
-// exchange returns the answer of a call that succeeded, limit bytes of its body or one more, else nil.
+// exchange returns the answer of a call that succeeded, at most limit+1 bytes of its body, else nil.
 func (c *Caller) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 	cctx, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
@@ -217,7 +217,7 @@ func (c *Caller) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 		body = nil
 	}
 	if err != nil {
-		// A failure of the input may be why the function broke the answer off.
+		// A failure of the input may be why the function cut its answer.
 		if o := troubled(ctx, input.failure(), err); o != nil {
 			return *o, nil
 		}
@@ -231,7 +231,7 @@ func (c *Caller) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 	return classify(resp, body, k.permanent), nil
 }
 
-// troubled is the outcome of the first of errs that is a TroubleError, unless the call was cut; nil: none is.
+// troubled is the outcome of the first of errs that is a TroubleError, unless the call was cut; nil if none is.
 func troubled(ctx context.Context, errs ...error) *Outcome {
 	for _, err := range errs {
 		var t *TroubleError
@@ -286,9 +286,9 @@ func refusedConnection(err error) bool {
 	return errors.As(err, &cert) || errors.Is(err, syscall.ECONNREFUSED) || errors.As(err, &dns) || errors.As(err, &op) && op.Op == "dial"
 }
 
-// permanent reports whether a status means that the same call will always be refused, unless the mapping says which do.
-// Of 4xx those don't that tell what is not there, or not possible, just now: a pod that gets ready, a route that is being
-// changed (as in Knative's data plane, knative.dev/eventing/pkg/kncloudevents).
+// permanent reports whether a status means that the same call will always be refused, unless the mapping says which do:
+// 4xx, except those that may be transient, such as while a pod gets ready or a route is being changed (as in Knative's
+// data plane, knative.dev/eventing/pkg/kncloudevents).
 func permanent(status int) bool {
 	switch status {
 	case http.StatusNotFound, http.StatusRequestTimeout, http.StatusConflict, http.StatusMisdirectedRequest, http.StatusLocked, http.StatusTooEarly:
@@ -297,7 +297,7 @@ func permanent(status int) bool {
 	return status >= 400 && status < 500
 }
 
-// classify is for a response without success.
+// classify classifies a response that is not 2xx.
 func classify(resp *http.Response, body []byte, refused []int) Outcome {
 	o := Outcome{Status: resp.StatusCode}
 	switch s := resp.StatusCode; {
@@ -378,7 +378,7 @@ func reason(status int, body []byte) string {
 	return strconv.Itoa(status) + " " + http.StatusText(status) + ": " + text
 }
 
-// retryAfter reads the Retry-After header (RFC 9110, section 10.2.3): seconds or a date; 0 when there
+// retryAfter reads the Retry-After header (RFC 9110, section 10.2.3): seconds or a date; zero if there
 // is none, at most maxRetryAfter.
 func retryAfter(h string, now time.Time) time.Duration {
 	if h == "" {

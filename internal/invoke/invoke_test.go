@@ -340,7 +340,7 @@ func TestLimiterTakesANewCap(t *testing.T) {
 		l.Release(Outcome{Class: Done, Status: 200})
 		in(2) // one has ended, one has begun
 		l.SetMax(8)
-		in(7) // all twelve but the five that have ended
+		in(7) // twelve, less the five that have ended
 
 		// What "not now" has lowered rises by what gets through, not by a higher cap.
 		l.Release(Outcome{Class: NotNow, Status: 429})

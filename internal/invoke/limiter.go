@@ -22,7 +22,7 @@ type Limiter struct {
 	credit   int       // calls that got through since the last step up
 	resume   time.Time // no call starts before
 	strikes  int       // "not now" in a row
-	unready  time.Time // when the function was last seen to be away; zero: an instance has answered since
+	unready  time.Time // when the function was last seen to be away; zero if an instance has answered since
 	changed  chan struct{}
 }
 
@@ -54,7 +54,7 @@ func (l *Limiter) SetMax(n int) {
 	l.wake()
 }
 
-// Forget drops what is known of the function, because the calls go to another one from now on: the limit is the
+// Forget drops what was learned about the function, because the calls go to another one from now on: the limit is the
 // cap again, and no pause is left.
 func (l *Limiter) Forget() {
 	l.mu.Lock()
@@ -95,7 +95,7 @@ func (l *Limiter) Acquire(ctx context.Context) error {
 	}
 }
 
-// Quiesce lets no call start until Resume, and waits until none is in flight. When ctx ends before that, it returns why.
+// Quiesce holds back new calls until Resume, and waits until none is in flight. If ctx ends first, it returns why.
 func (l *Limiter) Quiesce(ctx context.Context) error {
 	for {
 		l.mu.Lock()
@@ -173,7 +173,7 @@ func (l *Limiter) throttled(o Outcome, now time.Time) {
 	}
 	l.strikes++
 	l.resume = now.Add(pause/2 + rand.N(pause/2+1))
-	if o.RetryAfter > 0 { // the function's own word is kept, jitter comes on top
+	if o.RetryAfter > 0 { // Retry-After is respected, jitter comes on top
 		l.resume = now.Add(pause + rand.N(pause/10+1))
 	}
 }

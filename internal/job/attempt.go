@@ -17,21 +17,21 @@ type Attempt struct {
 	queue catalog.Key
 	rec   *record.Record
 	state State     // as it is stored
-	until time.Time // ErrWaiting
+	until time.Time // with ErrWaiting
 }
 
-// The ways in which an attempt is not made because the one before it is not over, or was over just now.
+// Why no new attempt begins: the one before it goes on after its answer, or has just failed.
 var (
-	// ErrWaiting means that the function goes on with the attempt that it was called for: see Until.
+	// ErrWaiting means that the function goes on with the attempt after its answer: see Until.
 	ErrWaiting = errors.New("job: the attempt goes on")
 	// ErrLapsed means that this attempt has failed: see Cause.
 	ErrLapsed = errors.New("job: the attempt has lapsed")
 )
 
-// Until is when the attempt that is waited for has failed unless there was a sign of life, by the server's clock.
+// Until is when the attempt has failed unless its heartbeat is renewed, by the server's clock.
 func (a *Attempt) Until() time.Time { return a.until }
 
-// Cause is why an attempt that has lapsed did.
+// Cause is why the attempt has lapsed.
 func (a *Attempt) Cause() Error {
 	if a.state.Broken && a.state.Error != nil {
 		return *a.state.Error
@@ -39,18 +39,18 @@ func (a *Attempt) Cause() Error {
 	return Error{Detail: "no sign of life for " + a.state.Heartbeat.String()}
 }
 
-// Callback names the attempt, for the function to report by.
+// Callback identifies the attempt in the function's reports.
 func (a *Attempt) Callback() Callback {
 	return Callback{a.queue, a.rec.ID, a.rec.Client, a.state.Started}
 }
 
-// Begin makes the job running. It returns ErrFinal when there is nothing to do for this record: the job has ended, by
-// cancellation too, or the record is a copy that a later attempt has left behind. A job that had failed or expired begins again
-// when its record was redriven since. With ErrWaiting and ErrLapsed it returns the attempt that was made before. It
-// doesn't wait for room: stream.ErrQueueFull and stream.ErrNoQueue are returned at once. now is by the server's clock.
+// Begin stores that the job is running. It returns ErrFinal when there is nothing to do for this record: the job has
+// ended or was cancelled, or the record is a stale copy. A job that had failed or expired begins again when its record
+// was redriven since. With ErrWaiting and ErrLapsed it returns the previous attempt. It doesn't wait for room:
+// stream.ErrQueueFull and stream.ErrNoQueue are returned at once. now is by the server's clock.
 func Begin(ctx context.Context, conn stream.Jobs, queue catalog.Key, rec *record.Record, now time.Time) (*Attempt, error) {
 	a := &Attempt{conn: conn, queue: queue, rec: rec}
-	look := rec.Attempts > 0 || rec.Redrives > 0 // most others have no state yet: that is not asked for first
+	look := rec.Attempts > 0 || rec.Redrives > 0 // most others have no state yet: not worth a read
 	for ; ; look = true {
 		former := &State{}
 		if look {
@@ -93,7 +93,7 @@ func (a *Attempt) begin(ctx context.Context, former *State, now time.Time) error
 			return ErrWaiting
 		}
 		if !former.Broken {
-			// A sign of life may come just now: only one of the two is stored.
+			// A heartbeat may come just now: only one of the two is stored.
 			cause := a.Cause()
 			a.state.Broken, a.state.Error = true, &cause
 			if err := a.put(ctx, a.state, nil, true); err != nil {
@@ -112,15 +112,15 @@ func (a *Attempt) begin(ctx context.Context, former *State, now time.Time) error
 	return a.put(ctx, a.state, nil, true)
 }
 
-// passed reports whether rec is a repeated or stale copy: a later attempt than the one that it is for was made or is
-// due. That one has a record of its own, because the failure of an attempt is stored as a state only after the record
-// of the next one is durable.
+// passed reports whether rec is a duplicate or stale copy: a later attempt than its own was made or is due. That one has
+// a record of its own, because the failure of an attempt is stored as a state only after the record of the next one is
+// durable.
 func (s *State) passed(rec *record.Record) bool {
 	return s.Redrives > rec.Redrives || s.Status == Queued && s.Attempts > rec.Attempts || s.Status == Running && s.Attempts > rec.Attempts+1
 }
 
-// stored is the job's state; nil: none. One that can't be read counts as queued: it must not bring the record back for
-// ever.
+// stored is the job's state; nil if none. One that can't be read counts as queued: otherwise the record would be
+// redelivered for ever.
 func (a *Attempt) stored(ctx context.Context) (*State, error) {
 	s, _, err := load(ctx, a.conn, a.queue, stream.KeyOf(a.rec))
 	if errors.Is(err, errState) {
@@ -143,9 +143,9 @@ func (a *Attempt) put(ctx context.Context, s State, body []byte, impatient bool)
 	return err
 }
 
-// end is put, but a state that came between the attempt's is looked at: ErrFinal when it is final. What is not, is
-// replaced: this process owns the queue, so it is the mark of nobody who is still at work. Unless nil, merge may take
-// over what it says, or end it.
+// end is put, but if the state was changed since the attempt's, it reads that: ErrFinal if it is final, otherwise it is
+// replaced, as this process owns the queue: no other attempt is at work. Unless nil, merge may take over what that state
+// says, or return an error.
 func (a *Attempt) end(ctx context.Context, s *State, body []byte, merge func(there *State) error) error {
 	for {
 		err := a.put(ctx, *s, body, false)
@@ -162,7 +162,7 @@ func (a *Attempt) end(ctx context.Context, s *State, body []byte, merge func(the
 		if there == nil { // it aged out while the attempt ran
 			there = &State{}
 		} else if there.Status.Final() {
-			// The key is nobody else's, so it is this one, whose acknowledgement was lost: its object must stay.
+			// The key is unique, so it is our own state, whose ack was lost: its object must stay.
 			if s.Result != nil && s.Result.Object != "" && there.Result != nil && there.Result.Object == s.Result.Object {
 				a.state = *there
 				return nil
@@ -188,9 +188,9 @@ func (a *Attempt) Succeed(ctx context.Context, r Result, body []byte, now time.T
 	return a.end(ctx, &s, body, nil)
 }
 
-// Wait stores that the function goes on with the attempt after its answer, and within what time there must be a sign of
-// life. now is by the server's clock.
-// ErrFinal means that the job has ended meanwhile, ErrLapsed that the function has said that the attempt failed.
+// Wait stores that the function goes on with the attempt after its answer, and the heartbeat within which it must
+// report. now is by the server's clock. ErrFinal means that the job has ended meanwhile, ErrLapsed that the function has
+// reported that the attempt failed.
 func (a *Attempt) Wait(ctx context.Context, heartbeat time.Duration, now time.Time) error {
 	s := a.state
 	s.Heartbeat, a.until = heartbeat, now.Add(heartbeat)
@@ -212,9 +212,9 @@ func (a *Attempt) Fail(ctx context.Context, e Error, now time.Time) error {
 	return a.end(ctx, &s, nil, nil)
 }
 
-// Requeue stores that the job waits for its next attempt; e is nil when the function took none, and the same record goes
-// on. With e the record of the next attempt is to be durable before: from then on Begin drops this one's copies.
-// ErrFinal means that the job has ended or that attempt has begun.
+// Requeue stores that the job waits for its next attempt. e is nil if none is counted ("not now"), and the same record
+// goes on. With e the record of the next attempt must be durable already: from then on Begin drops this one's copies.
+// ErrFinal means that the job has ended or the next attempt has begun.
 func (a *Attempt) Requeue(ctx context.Context, e *Error, now time.Time) error {
 	s := a.state
 	s.Status, s.Changed, s.Progress = Queued, now, nil
@@ -226,7 +226,7 @@ func (a *Attempt) Requeue(ctx context.Context, e *Error, now time.Time) error {
 	}
 	return a.end(ctx, &s, nil, func(there *State) error {
 		if e != nil && (there.Redrives > s.Redrives || there.Attempts > s.Attempts) {
-			return ErrFinal // the record of the next attempt is durable before, so that may have begun
+			return ErrFinal // the record of the next attempt is durable already, so that may have begun
 		}
 		return nil
 	})

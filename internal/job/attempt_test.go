@@ -24,8 +24,8 @@ func begin(t *testing.T, conn *stream.Conn, queue catalog.Key, rec *record.Recor
 	return a
 }
 
-// TestCopiesLeftBehind: copies of a record whose job has a later attempt are dropped; those that may be its only ones
-// are not.
+// TestCopiesLeftBehind: stale copies of a record, whose job has a later attempt, are dropped; a copy that may be the
+// only one is not.
 func TestCopiesLeftBehind(t *testing.T) {
 	conn, queue := newQueue(t)
 	rec, _ := newJob(t, queue)
@@ -82,7 +82,7 @@ func TestFailureThatIsCounted(t *testing.T) {
 	begin(t, conn, queue, rec, rec.Time)
 }
 
-// TestLapseAgainstSignOfLife: one of the two wins.
+// TestLapseAgainstSignOfLife: of a lapse and a heartbeat at once, one wins.
 func TestLapseAgainstSignOfLife(t *testing.T) {
 	conn, queue := newQueue(t)
 	alive, lapsed := 0, 0
@@ -92,7 +92,7 @@ func TestLapseAgainstSignOfLife(t *testing.T) {
 		if err := a.Wait(t.Context(), time.Minute, rec.Time); err != nil {
 			t.Fatal(err)
 		}
-		late := time.Now().Add(time.Minute) // too late for what is stored, not for what is going to be
+		late := time.Now().Add(time.Minute) // past the stored heartbeat, not past the one that Alive is about to store
 		var wg sync.WaitGroup
 		var sign error
 		wg.Go(func() { sign = job.Alive(t.Context(), conn, a.Callback(), nil) })
@@ -146,7 +146,7 @@ func TestReportsAgain(t *testing.T) {
 	}
 }
 
-// TestTextsWithoutEnd must not keep a state from being stored: the record would come again for ever.
+// TestTextsWithoutEnd must not keep a state from being stored: the record would be redelivered for ever.
 func TestTextsWithoutEnd(t *testing.T) {
 	conn, queue := newQueue(t)
 	rec, id := newJob(t, queue)

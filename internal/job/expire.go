@@ -10,11 +10,11 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// Expire stores that the job whose work is rec was not done within its queue's maxAge, as rec's Failure says, by the owner
-// of the queue. It returns ErrFinal when the job has ended otherwise, or rec is a copy that a later attempt has left
-// behind: there is nothing to be done for it any more; and ErrWaiting when an attempt is under way, or was when its owner
-// died. That it has expired already, before its record was dead-lettered, is no error. It doesn't wait for room:
-// stream.ErrQueueFull and stream.ErrNoQueue are returned at once.
+// Expire stores, for the queue's owner, that the job of rec was not called within its queue's maxAge, as rec's Failure
+// says. It returns ErrFinal when the job has ended otherwise, or rec is a stale copy: there is nothing to be done for it;
+// and ErrWaiting when an attempt is under way, or was when its owner died. That the job has expired already, before its
+// record was dead-lettered, is no error. It doesn't wait for room: stream.ErrQueueFull and stream.ErrNoQueue are returned
+// at once.
 func Expire(ctx context.Context, conn stream.Jobs, queue catalog.Key, rec *record.Record) error {
 	now := rec.Failure.Time.UTC()
 	a := &Attempt{conn: conn, queue: queue, rec: rec}
@@ -35,7 +35,7 @@ func Expire(ctx context.Context, conn stream.Jobs, queue catalog.Key, rec *recor
 			case s.Status.Final() && (!redriven || !s.Status.redrivable()):
 				return ErrFinal
 			case s.Status == Running && !redriven:
-				return ErrWaiting // Begin decides: of this attempt the record may be a copy
+				return ErrWaiting // Begin decides: rec may be a copy of this attempt's record
 			}
 		}
 		a.state.seq = s.seq

@@ -17,8 +17,8 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// Feed is what a client shows to submit jobs as its own, and to be told of all of them. Nothing of it is stored: whoever
-// knows its text is the client.
+// Feed is the secret with which a client submits jobs as its own, and follows all of them. Nothing of it is stored:
+// whoever knows its text is the client.
 type Feed struct{ secret [feedBytes]byte }
 
 const (
@@ -26,7 +26,7 @@ const (
 	purposeFeed = "feed"
 )
 
-// ErrNoFeed means that a text is no feed that was ever given.
+// ErrNoFeed means that a text is no feed that was ever issued.
 var ErrNoFeed = errors.New("job: no such feed")
 
 // NewFeed returns one that nobody can guess.
@@ -35,7 +35,7 @@ func NewFeed() (f Feed) {
 	return f
 }
 
-// Text signs it, or returns ErrNoKeys. It is good as long as the key of now is kept.
+// Text signs it, or returns ErrNoKeys. It is valid as long as the key of now is kept.
 func (f Feed) Text(ring sign.Ring, now time.Time) (string, error) {
 	text, ok := ring.Seal(now, purposeFeed, f.secret[:])
 	if !ok {
@@ -54,17 +54,17 @@ func ParseFeed(text string, ring sign.Ring) (f Feed, err error) {
 	return f, nil
 }
 
-// Client is whose the jobs are. It is part of their ids, and says nothing of the feed's text.
+// Client is the owner of the jobs. It is part of their ids, and reveals nothing of the feed's text.
 func (f Feed) Client() (c record.Client) {
 	sum := sha256.Sum256(f.secret[:])
 	copy(c[:], sum[:])
 	return c
 }
 
-// Position is how far somebody has been told of each queue's states.
+// Position is a cursor in the states of each queue.
 type Position map[catalog.Key]stream.Place
 
-// String is a short text of it.
+// String encodes it as a short text.
 func (p Position) String() string {
 	var parts []string
 	for k, at := range p {
@@ -74,7 +74,8 @@ func (p Position) String() string {
 	return strings.Join(parts, ",")
 }
 
-// ParsePosition reads what String wrote. What it can't read, is of other queues or names no epoch counts as not told.
+// ParsePosition reads what String wrote. It leaves out parts that it can't read, of other queues or without an epoch: a
+// queue that is left out begins at the beginning.
 func ParsePosition(text string, queues []catalog.Key) Position {
 	places := map[string]stream.Place{}
 	for part := range strings.SplitSeq(text, ",") {
@@ -93,14 +94,14 @@ func ParsePosition(text string, queues []catalog.Key) Position {
 	return p
 }
 
-// FollowClient calls f with the present state of each of the client's jobs in the queues, and then with every later one,
-// until ctx ends, f fails or NATS is away; from after on. With each it says how far its queue has been told then. A job
-// has no state before its first attempt.
+// FollowClient calls f with the current state of each of the client's jobs in the queues, from after on, and then with
+// every later one, until ctx ends, f fails or NATS is away. Each comes with its place in its queue. A job has no state
+// before its first attempt.
 func FollowClient(ctx context.Context, conn stream.JobEvents, client record.Client, queues []catalog.Key, after Position, f func(ID, *State, stream.Place) error) error {
 	return conn.FollowClient(ctx, client, queues, after, func(k catalog.Key, j stream.JobKey, s stream.JobState, at stream.Place) error {
 		state, err := decode(s.Header, s.Seq)
 		if err != nil {
-			return nil //nolint:nilerr // a job of which nothing can be said; the hub logs it
+			return nil //nolint:nilerr // it can't be read; the hub logs it
 		}
 		return f(ID{Queue: k, Record: j.ID, Client: j.Client, Created: state.Created}, state, at)
 	})

@@ -12,8 +12,8 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// Hub tells those who wait for a job that its state has changed. One hub reads the states of a queue's jobs once,
-// however many wait.
+// Hub notifies those who wait for a job of its changes of state. It reads the states of a queue's jobs once and fans
+// them out, however many wait.
 type Hub struct {
 	conn stream.JobEvents
 	log  *slog.Logger
@@ -24,21 +24,21 @@ type Hub struct {
 	wg     sync.WaitGroup
 }
 
-// queueWatch is the states of one queue's jobs.
+// queueWatch follows the states of one queue's jobs.
 type queueWatch struct {
 	hub   *Hub
-	stop  context.CancelFunc // nil: nobody follows it
+	stop  context.CancelFunc // nil if the queue isn't watched
 	waits map[record.ID]map[Follower]struct{}
 }
 
-// LookAgain is when whoever has been told nothing looks at the state once more: a replica of NATS may have answered the
-// first look that did not know yet of a change that had been published before it.
+// LookAgain is after how long a follower that has received nothing reads the state once more: the first read may have
+// been answered by a replica of NATS that lagged behind a change that had been published before it.
 const LookAgain = 250 * time.Millisecond
 
-// Follower is told of the states of a job that it follows. It must not block, nor ask the hub for anything.
+// Follower receives the states of a job that it follows. It must not block, nor call the hub.
 type Follower interface {
-	// Changed is a state that was stored, without its result; of one job they come in order but for a change of the
-	// stream's leader. nil says that some may have been missed: the present one is to be looked up.
+	// Changed is called for a state that was stored, without its result. Those of one job come in order, except across a
+	// change of the stream's leader. nil means that some may have been missed: the current one is to be looked up.
 	Changed(s *State)
 }
 
@@ -74,7 +74,7 @@ func (h *Hub) Use(queues []catalog.Key) {
 	}
 }
 
-// watchOf returns that of queue k. The caller holds mu.
+// watchOf returns the watch of queue k. The caller holds mu.
 func (h *Hub) watchOf(k catalog.Key) *queueWatch {
 	f, ok := h.queues[k]
 	if !ok {
@@ -103,8 +103,8 @@ func (h *Hub) Close() {
 	h.wg.Wait()
 }
 
-// Follow begins to tell f of the job's states. Whoever looks its state up after Follow has returned misses nothing: f
-// is told of every later one. Leave ends it.
+// Follow subscribes f to the job's states. One who looks the state up after Follow has returned misses nothing: f gets
+// every later one. Leave ends it.
 func (h *Hub) Follow(queue catalog.Key, id record.ID, f Follower) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -115,7 +115,7 @@ func (h *Hub) Follow(queue catalog.Key, id record.ID, f Follower) {
 	waits[id][f] = struct{}{}
 }
 
-// Leave ends what Follow began: f is told of nothing once it has returned. It is idempotent.
+// Leave ends what Follow began: f is not called once it has returned. It is idempotent.
 func (h *Hub) Leave(queue catalog.Key, id record.ID, f Follower) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -129,7 +129,7 @@ func (h *Hub) Leave(queue catalog.Key, id record.ID, f Follower) {
 	there.retire(queue)
 }
 
-// Watch waits for one job to change, and cares for the latest state alone.
+// Watch waits for one job to change, and keeps only the latest state.
 type Watch struct {
 	hub    *Hub
 	queue  catalog.Key
@@ -145,8 +145,8 @@ func (h *Hub) Watch(queue catalog.Key, id record.ID) *Watch {
 	return w
 }
 
-// Changed gets a value when the state may be another than the one that was looked up before. Signals that nobody has
-// taken are one.
+// Changed gets a value when the state may have changed since it was last looked up. Signals that nobody has taken
+// coalesce.
 func (w *Watch) Changed() <-chan struct{} { return w.signal }
 
 // Latest is the state that was signalled last, without its result; nil when it has to be looked up.
@@ -166,7 +166,7 @@ func (w *watcher) Changed(s *State) {
 	w.latest.Store(s)
 	select {
 	case w.signal <- struct{}{}:
-	default: // it has not looked yet
+	default: // signalled already
 	}
 }
 
@@ -190,7 +190,7 @@ func (f *queueWatch) Changed(id stream.JobKey, s stream.JobState) {
 	state, err := decode(s.Header, s.Seq)
 	if err != nil {
 		f.hub.log.Error("a job's state can't be read", "job", id.ID.String(), "error", err)
-		state = nil // whoever follows looks
+		state = nil // followers look it up
 	}
 	tell(followers, state)
 }

@@ -19,7 +19,7 @@ type ID struct {
 	Created time.Time // milliseconds
 }
 
-// Callback names one attempt at a job: a function that goes on after its answer says by it how the work goes.
+// Callback names one attempt at a job: with it a function that goes on after its answer reports how the work goes.
 type Callback struct {
 	Queue   catalog.Key
 	Record  record.ID
@@ -35,9 +35,9 @@ const (
 	purposeCallback = "callback"
 )
 
-// The ways in which a text is nothing that was given.
+// Errors of texts that were never issued.
 var (
-	// ErrNoID means that a text is no id that was ever given for a job of the queues at hand.
+	// ErrNoID means that a text is no id that was ever issued for a job in one of the queues.
 	ErrNoID = errors.New("job: no such job")
 	// ErrNoCallback means the same of a callback.
 	ErrNoCallback = errors.New("job: no such callback")
@@ -86,7 +86,7 @@ func ParseCallback(text string, ring sign.Ring, queues []catalog.Key) (Callback,
 	return Callback{s.queue, s.record, client, time.Unix(0, int64(binary.BigEndian.Uint64(s.more))).UTC()}, nil
 }
 
-// withClient appends the client, if there is one: what is nobody's in particular has a shorter text.
+// withClient appends the client, if there is one: without one the text is shorter.
 func withClient(more []byte, c record.Client) []byte {
 	if c == (record.Client{}) {
 		return more
@@ -94,7 +94,7 @@ func withClient(more []byte, c record.Client) []byte {
 	return append(more, c[:]...)
 }
 
-// unsealOfClient reads a text with so many bytes more, and maybe a client behind them, of one of the queues.
+// unsealOfClient reads a text of one of the queues, with so many further bytes (more) and maybe a client behind them.
 func unsealOfClient(text string, ring sign.Ring, purpose string, more int, queues []catalog.Key) (s sealed, c record.Client, ok bool) {
 	if s, ok = unseal(text, ring, purpose, more, queues); ok {
 		return s, c, true

@@ -61,7 +61,7 @@ func TestIDs(t *testing.T) {
 		t.Errorf("without keys: %v", err)
 	}
 
-	// Whatever is changed: it was never given.
+	// Whatever is changed: it was never issued.
 	raw, err := base64.RawURLEncoding.DecodeString(text)
 	if err != nil {
 		t.Fatal(err)

@@ -111,7 +111,7 @@ func TestStates(t *testing.T) {
 	}
 }
 
-// TestContentTypeWithoutEnd must not keep the outcome from being stored: the record would come again for ever.
+// TestContentTypeWithoutEnd must not keep the outcome from being stored: the record would be redelivered for ever.
 func TestContentTypeWithoutEnd(t *testing.T) {
 	conn, queue := newQueue(t)
 	rec, id := newJob(t, queue)
@@ -245,7 +245,7 @@ func TestSubmitOnce(t *testing.T) {
 	}
 }
 
-// TestWatchMissesNothing: work that takes no time, and somebody who begins to wait before, while and after it is done.
+// TestWatchMissesNothing: work that takes no time, and a watch that begins before, while and after it is done.
 func TestWatchMissesNothing(t *testing.T) {
 	conn, queue := newQueue(t)
 	hub := job.NewHub(conn, testkit.Log(t))

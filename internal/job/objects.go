@@ -14,7 +14,7 @@ import (
 
 const dropTimeout = 10 * time.Second
 
-// with is r with its size, if it is body and no object.
+// with is r with its size, if it is body and no object, and with a plain Content-Type.
 func (r Result) with(body []byte) (Result, error) {
 	if len(body) > MaxInlineBytes {
 		return r, fmt.Errorf("a result of %d bytes; at most %d with the state", len(body), MaxInlineBytes)
@@ -26,7 +26,7 @@ func (r Result) with(body []byte) (Result, error) {
 	return r, nil
 }
 
-// plain is a Content-Type that can be kept. Whoever asks for what came with another is told that it is bytes.
+// plain is a Content-Type that can be kept. One that can't becomes empty: the result is served as plain bytes.
 func plain(contentType string) string {
 	if blob.CheckContentType(contentType) != nil {
 		return ""
@@ -34,9 +34,9 @@ func plain(contentType string) string {
 	return contentType
 }
 
-// StoreResult stores what body brings, at most limit bytes, as the result of an attempt at the job. It is nobody's until
-// SucceedBy or Attempt.Succeed has it; who can't give it to them deletes it by Drop. Each has a key of its own: what one
-// of two attempts stores doesn't replace what the other's job has.
+// StoreResult stores what body reads, at most limit bytes, as an object for the result of an attempt at the job. It is
+// no job's until SucceedBy or Attempt.Succeed has stored it; if that fails the caller deletes it by Drop. Each has a key
+// of its own: what one attempt stores doesn't replace the result of another.
 func StoreResult(ctx context.Context, store blob.Store, queue catalog.Key, id record.ID, contentType string, body io.Reader, limit int64) (Result, error) {
 	key := "r-" + id.String() + "-" + rand.Text()
 	contentType = plain(contentType)

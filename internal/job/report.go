@@ -9,11 +9,11 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// ErrOver means that the attempt is not the job's present one: the job has ended, was cancelled, or another attempt
-// was made after this one had failed. Whoever works at it can stop.
+// ErrOver means that the attempt is not the job's current one: the job has ended, was cancelled, or another attempt
+// was made after this one had failed. Its function can stop.
 var ErrOver = errors.New("job: the attempt is over")
 
-// Alive is a sign of life: the attempt may go on as long as the heartbeat says. p is nil for the progress there was.
+// Alive renews the attempt's heartbeat. If p is nil, the progress stays as it was.
 func Alive(ctx context.Context, conn stream.Jobs, t Callback, p *Progress) error {
 	_, _, err := report(ctx, conn, t, nil, func(s *State) {
 		if p != nil {
@@ -23,8 +23,8 @@ func Alive(ctx context.Context, conn stream.Jobs, t Callback, p *Progress) error
 	return err
 }
 
-// SucceedBy gives the job its result: body, or r's object. The same result again, because the answer was lost, is no
-// error; it returns the one that is stored then, whose object is another.
+// SucceedBy gives the job its result: body, or r's object. It is idempotent, as the answer may be lost: for the same
+// result again it returns the one that is stored, whose object is another.
 func SucceedBy(ctx context.Context, conn stream.Jobs, t Callback, r Result, body []byte, now time.Time) (Result, error) {
 	r, err := r.with(body)
 	if err != nil {
@@ -38,8 +38,8 @@ func SucceedBy(ctx context.Context, conn stream.Jobs, t Callback, r Result, body
 	return r, err
 }
 
-// FailBy says that the attempt has failed. Whether there is another one its queue's owner decides, at once. It may be
-// said again, because the answer was lost.
+// FailBy reports that the attempt has failed. The queue's owner decides at once whether there is another one. It is
+// idempotent, as the answer may be lost.
 func FailBy(ctx context.Context, conn stream.Jobs, t Callback, e Error) error {
 	s, _, err := report(ctx, conn, t, nil, func(s *State) { s.Error, s.Broken = &e, true })
 	again := errors.Is(err, ErrOver) && s.of(t) && s.Status == Running && s.Broken
@@ -55,9 +55,9 @@ func (s *State) succeed(r Result, now time.Time) {
 	s.Result = &r
 }
 
-// report changes the state of a job whose present attempt is t's. With ErrOver it returns the state, nil for none, and
-// the result that are there instead: a replica of NATS may not know yet of an attempt that began a moment ago, so that
-// comes only after several looks.
+// report changes the state of a job whose current attempt is t's. With ErrOver it returns the stored state, nil if none,
+// and result instead. It does so only after several looks: a replica of NATS may lag behind an attempt that began a
+// moment ago.
 func report(ctx context.Context, conn stream.Jobs, t Callback, body []byte, change func(*State)) (*State, []byte, error) {
 	for looks := 1; ; looks++ {
 		s, there, err := load(ctx, conn, t.Queue, t.key())
@@ -83,8 +83,8 @@ func report(ctx context.Context, conn stream.Jobs, t Callback, body []byte, chan
 	}
 }
 
-// Over reports whether the attempt is not the job's present one any more, or has failed. That it goes on is said after
-// several looks: a replica of NATS may not know yet.
+// Over reports whether the attempt is not the job's current one any more, or has failed. It returns false only after
+// several looks: a replica of NATS may lag.
 func Over(ctx context.Context, conn stream.Jobs, t Callback) (bool, error) {
 	for looks := 1; ; looks++ {
 		s, _, err := load(ctx, conn, t.Queue, t.key())
@@ -100,7 +100,7 @@ func Over(ctx context.Context, conn stream.Jobs, t Callback) (bool, error) {
 // waiting reports whether the function goes on with the attempt after its answer.
 func (s *State) waiting() bool { return s.Heartbeat > 0 }
 
-// leave forgets what only an attempt that goes on after its call has.
+// leave clears what only an attempt that goes on after its answer has.
 func (s *State) leave() { s.Heartbeat, s.Broken = 0, false }
 
 // of reports whether t's attempt is the job's latest. s is nil when there is no state.

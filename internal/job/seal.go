@@ -15,10 +15,10 @@ import (
 //
 //	queue    4 bytes: of the SHA-256 of namespace/name, to find the queue by
 //	record  16 bytes
-//	more     its own
+//	more     depends on the purpose
 //
-// The queue's whole name is signed with it. So whoever knows the keys tells what was given from what was made up, without
-// looking anything up, and nobody else can guess it.
+// The queue's whole name is signed with it. So whoever has the keys can verify it without looking anything up, and nobody
+// else can forge it.
 type sealed struct {
 	queue  catalog.Key
 	record record.ID
@@ -43,7 +43,7 @@ func (s sealed) text(ring sign.Ring, purpose string, at time.Time) (string, erro
 	return text, nil
 }
 
-// unseal reads a text with so many bytes more, of one of the queues.
+// unseal reads a text of one of the queues, with so many further bytes (more).
 func unseal(text string, ring sign.Ring, purpose string, more int, queues []catalog.Key) (sealed, bool) {
 	t, ok := sign.Unseal(text, sealedBase+more, sealedBase+more)
 	if !ok {

@@ -15,15 +15,14 @@ import (
 // Status is where a job stands.
 type Status string
 
-// The statuses. The first two and Expired are also what a job is of which no state is stored: every id that was given
-// has a status.
+// The statuses. A job without a stored state is Queued or, by its age, Expired: every id that was issued has a status.
 const (
 	Queued    Status = "queued"  // waits for its first or next attempt
 	Running   Status = "running" // an attempt has begun
 	Succeeded Status = "succeeded"
 	Failed    Status = "failed"
 	Cancelled Status = "cancelled"
-	Expired   Status = "expired" // not done within its queue's maxAge, or older than anything is kept of it
+	Expired   Status = "expired" // not called within its queue's maxAge, or so old that nothing is kept of it
 )
 
 // Final reports whether nothing more happens to the job, unless an operator redrives it.
@@ -43,30 +42,31 @@ type State struct {
 	Progress *Progress `json:"progress,omitempty"` // of the latest attempt, as the function reports it
 	Error    *Error    `json:"error,omitempty"`    // of the latest attempt that failed
 	Result   *Result   `json:"result,omitempty"`   // Succeeded
-	// Print is the fingerprint of the request, by which another one under the same idempotency key is noticed.
+	// Print is the request's Fingerprint, by which another request under the same idempotency key is noticed.
 	Print string `json:"print,omitempty"`
 
-	// Redrives is how often the record that the latest attempt was at had been redriven.
+	// Redrives is how often the record of the latest attempt had been redriven.
 	Redrives int `json:"redrives,omitempty"`
 
 	// Running, once the function has answered that it goes on: the attempt has failed when the state is older than
-	// Heartbeat, or when Broken, which the function said. A sign of life is a state that is stored anew.
+	// Heartbeat, or when Broken: the function reported that, or Begin found the heartbeat overdue. Storing the state
+	// anew renews the heartbeat.
 	Heartbeat time.Duration `json:"heartbeat,omitempty"`
 	Broken    bool          `json:"broken,omitempty"`
 
-	seq    uint64    // of the stream; 0: nothing is stored
-	sum    uint32    // of the text that is stored
+	seq    uint64    // of the stream; zero if nothing is stored
+	sum    uint32    // checksum of the stored text
 	stored time.Time // by the server's clock; zero unless it was read to decide on the next attempt
 }
 
-// Version is higher for a later state of the job; 0: nothing is stored. That holds as long as the queue's streams do: what
-// clients bring back is compared with Sum as well.
+// Version is higher for a later state of the job; zero if nothing is stored. That holds only as long as the queue's
+// streams exist: what clients send back is compared with Sum as well.
 func (s *State) Version() uint64 { return s.seq }
 
 // Sum is a checksum of the state as it is stored, without its result.
 func (s *State) Sum() uint32 { return s.sum }
 
-// keptAs says as what text s is stored, and where.
+// keptAs records the text and the sequence under which s is stored.
 func (s *State) keptAs(header string, seq uint64) {
 	s.seq, s.sum = seq, crc32.ChecksumIEEE([]byte(header))
 }
@@ -79,7 +79,7 @@ type Progress struct {
 
 // Error says why an attempt failed.
 type Error struct {
-	Status int    `json:"status,omitempty"` // the function's HTTP status; 0: there was no answer
+	Status int    `json:"status,omitempty"` // the function's HTTP status; zero if there was no answer
 	Detail string `json:"detail"`
 }
 
@@ -87,8 +87,8 @@ type Error struct {
 type Result struct {
 	ContentType string `json:"contentType,omitempty"`
 	Size        int64  `json:"size"` // bytes
-	// Object is the key of the object that holds it, among those of the queue, and ETag tells its bytes from others.
-	// Empty: it is stored with the state.
+	// Object is the key of the queue's object that holds it, and ETag identifies its bytes. Empty if it is stored with
+	// the state.
 	Object string `json:"object,omitempty"`
 	ETag   string `json:"etag,omitempty"`
 }
@@ -96,7 +96,7 @@ type Result struct {
 // MaxInlineBytes bounds a result that is stored with the state. A larger one is an object.
 const MaxInlineBytes = 256 << 10
 
-// Fingerprint tells requests apart that come under one idempotency key.
+// Fingerprint distinguishes requests under one idempotency key.
 func Fingerprint(r *record.Record) string {
 	h := sha256.New()
 	_, _ = fmt.Fprintf(h, "%d:%s", len(r.ContentType), r.ContentType)
@@ -113,8 +113,8 @@ func Fingerprint(r *record.Record) string {
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:16])
 }
 
-// encode cuts texts: a state that fits in no message would bring its record back for ever. The header of one holds
-// 64 KiB.
+// encode cuts texts: with a state that fits in no message its record would be redelivered for ever. The header of one
+// holds 64 KiB.
 func (s *State) encode() (string, error) {
 	for _, t := range []*time.Time{&s.Created, &s.Started, &s.Changed, &s.Finished} {
 		*t = t.UTC() // clients see them
@@ -132,10 +132,10 @@ func (s *State) encode() (string, error) {
 	return string(b), nil
 }
 
-// errState means that what is stored is no state.
+// errState means that the stored state can't be read.
 var errState = errors.New("job: the stored state can't be read")
 
-// decode returns with errState a state that says nothing but its sequence.
+// decode returns, with errState, a state that has only its sequence.
 func decode(header string, seq uint64) (*State, error) {
 	s := &State{}
 	if err := json.Unmarshal([]byte(header), s); err != nil {

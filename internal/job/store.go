@@ -1,11 +1,11 @@
-// Package job is asynchronous requests: their ids, their states, and who is told of a change.
+// Package job is asynchronous requests: their ids, their states, and the notification of changes.
 //
 // A job is a record in a queue whose outcome somebody waits for. Its submission writes the record and nothing else;
 // the first state is stored when its first attempt begins.
 //
-// Invariants: of the states of one job each replaces the one before it, compared and set at the stream's leader, so a
-// final state stays and what comes after it is dropped; an attempt begins only after its running state is durable, so
-// a job that was cancelled before is not called; a record is settled only after the job's state, or the record of its next
+// Invariants: each state of a job replaces the one before it by compare-and-set at the stream's leader, so a final
+// state stays and what comes after it is dropped; an attempt begins only after its running state is durable, so a job
+// that was cancelled before is not called; a record is settled only after the job's state, or the record of its next
 // attempt, is durable.
 //
 // May import: record, catalog, sign, stream, blob.
@@ -31,7 +31,7 @@ func Get(ctx context.Context, conn stream.Jobs, id ID, maxAge time.Duration, now
 		return s, body, err
 	}
 	s = &State{Status: Queued, Created: id.Created}
-	if now.Sub(id.Created) > maxAge { // a state outlives it: so there is nothing any more
+	if now.Sub(id.Created) > maxAge { // states are kept longer: so there is none
 		s.Status = Expired
 	}
 	return s, nil, nil
@@ -51,16 +51,16 @@ func load(ctx context.Context, conn stream.Jobs, queue catalog.Key, id stream.Jo
 	return s, st.Body, err
 }
 
-// Submit stores r, a job, once: if a record of its id is or was there already, it returns the id of that job and its
-// fingerprint, which is r's own only if it is the same request; fresh is false then. r's id comes from an idempotency
-// key.
+// Submit stores r, a job whose id comes from an idempotency key, once: if a record of this id is or was there already,
+// it returns the id of that job and its fingerprint, which is r's own only if it is the same request; fresh is false
+// then.
 func Submit(ctx context.Context, conn stream.Jobs, queue catalog.Key, r *record.Record) (id ID, fingerprint string, fresh bool, err error) {
 	there, err := conn.AppendOnce(ctx, queue, r)
 	if err != nil {
 		return ID{}, "", false, err
 	}
-	// A state speaks before a record: the job's own may have been settled and purged, and then what is there, or was
-	// just stored, is of a repetition, to be dropped by whoever is to begin it.
+	// A state takes precedence over a record: the job's own may have been settled and purged, and then the one that is
+	// there, or was just stored, is a duplicate, which Begin drops.
 	s, _, err := load(ctx, conn, queue, stream.KeyOf(r))
 	switch {
 	case err != nil:
@@ -75,7 +75,7 @@ func Submit(ctx context.Context, conn stream.Jobs, queue catalog.Key, r *record.
 	return NewID(queue, r, r.Time), Fingerprint(r), true, nil
 }
 
-// Cancel gives the job its final state, or returns ErrFinal with the one that it has. When it returns nil, no attempt
+// Cancel makes the job cancelled, or returns ErrFinal with the final state that it has. When it returns nil, no attempt
 // begins any more.
 func Cancel(ctx context.Context, conn stream.Jobs, id ID, maxAge time.Duration, now time.Time) (*State, error) {
 	for {
@@ -83,7 +83,7 @@ func Cancel(ctx context.Context, conn stream.Jobs, id ID, maxAge time.Duration, 
 		if err != nil {
 			return nil, err
 		}
-		if s.Status.Final() && s.seq != 0 { // else it is only its age by this clock that says so
+		if s.Status.Final() && s.seq != 0 { // else it is final only by its age by this clock
 			return s, ErrFinal
 		}
 		next := *s

@@ -29,10 +29,10 @@ const startTimeout = 2 * time.Minute
 // Config says where the server stores and listens.
 type Config struct {
 	Dir  string // of JetStream's files
-	Port int    // on 127.0.0.1; 0: a free one
-	// Token is what clients on the port authenticate with; empty: a new one.
+	Port int    // on 127.0.0.1; zero means a free one
+	// Token is what clients on the port authenticate with; empty means a new one.
 	Token string
-	// MaxPayload is what a message may hold; 0: NATS' default, 1 MiB.
+	// MaxPayload bounds a message, in bytes; zero means NATS' default, 1 MiB.
 	MaxPayload int32
 }
 
@@ -141,7 +141,7 @@ func gaveUp(srv *server.Server) bool {
 	return !srv.JetStreamEnabled() || slices.ContainsFunc(h.Errors, func(e server.HealthzError) bool { return strings.Contains(e.Error, "write error") })
 }
 
-// room reports whether a file of the size of a block can be written.
+// room reports whether a file of roomBytes can be written.
 func room(dir string) bool {
 	f, err := os.CreateTemp(dir, ".room-*")
 	if err != nil {
@@ -162,7 +162,7 @@ func (s *Server) server() *server.Server {
 	return s.srv
 }
 
-// The disk is bounded by each queue's maxBytes; this is only so high that it never is the limit first.
+// The disk is bounded by each queue's maxBytes; this is so high that it is never the limit.
 const (
 	maxStore  = 1 << 50
 	maxMemory = 64 << 20

@@ -76,7 +76,7 @@ var (
 	// ErrCorrupt means that no version can read it.
 	ErrCorrupt = errors.New("record: corrupt block")
 	// ErrUnsupported means that a later version has written it, and has marked something in it that a reader must know.
-	// It is sound: who gets it leaves it to that version.
+	// The block is sound: a reader leaves it to that version.
 	ErrUnsupported = errors.New("record: the block needs a later version of Weir")
 )
 
@@ -308,7 +308,7 @@ func (d *decoder) bytes() []byte {
 
 func (d *decoder) string() string { return string(d.bytes()) }
 
-// count reads what is a small number unless the block is nonsense.
+// count reads what is a small number unless the block is garbage.
 func (d *decoder) count() int { return int(min(d.uvarint(), 1<<30)) }
 
 // shared reads a string into last, which keeps its memory if it is the same.

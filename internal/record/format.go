@@ -19,9 +19,10 @@ import (
 //	extensions         each key, length, bytes; keys rise
 //	body               length, bytes
 //
-// A key is twice the extension's number, plus 1 if the record must not be handled by who doesn't know it. Who doesn't
-// know one of the others keeps it, and writes it with the record again. So a version can add what a record has without
-// the version before it losing anything in a rolling update; TestFormatsGrow guards it. Numbers are never used again.
+// A key is twice the extension's number, plus 1 if it is required: a reader that doesn't know it must not handle the
+// record. An unknown extension that isn't required is kept, and written again with the record. So a version can add to
+// records without the version before it losing anything in a rolling update; TestFormatsGrow guards it. Numbers are
+// never used again.
 //
 //	1 trace           traceparent, tracestate, each length, bytes
 //	2 failure         time (8 bytes), status, reason
@@ -48,7 +49,7 @@ const (
 	flagsKnown = flagJSON | flagJob
 )
 
-// Bounds of what a record takes beside its texts, and of what a reader believes.
+// Bounds of what a record takes beside its texts, and of what a reader accepts.
 const (
 	recordOverhead    = 1 + 16 + 8 + 8 + 3 + 2 + 2 + 2 + 2 + 4 + 2*extensionOverhead + 6
 	extensionOverhead = 1 + 3
@@ -90,8 +91,7 @@ func appendRecord(p []byte, r *Record) []byte {
 	return append(p, r.Body...)
 }
 
-// appendExtensions writes them in the order of their keys. A length stands before what it is the length of, so each
-// is reckoned first.
+// appendExtensions writes them in the order of their keys. A length comes before its data, so each is computed first.
 func appendExtensions(p []byte, r *Record) []byte {
 	later := r.writeLater()
 	count := len(later)

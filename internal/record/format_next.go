@@ -31,7 +31,7 @@ func (r *Record) writeLater() []extension {
 		}
 	}
 	if r.Attempts > 0 {
-		return r.unknown // by the version before
+		return r.unknown // the version before wrote it first
 	}
 	later := append(slices.Clone(r.unknown), extension{keyNext, []byte("yes")})
 	if r.ID[15]%8 == 0 {

@@ -2,7 +2,7 @@
 
 package record
 
-// What a later version has: nothing, in this one. See format_next.go.
+// What a later version adds: nothing, in this one. See format_next.go.
 
 func knownLater(uint64) bool { return false }
 

@@ -45,8 +45,8 @@ func TestFormatMatrix(t *testing.T) {
 		if back, err := record.Decode(again[0]); err != nil || !reflect.DeepEqual(back, want) {
 			t.Errorf("%s: written again it reads %+v (%v)", codec, back, err)
 		}
-		// The version before has no notion of what is beyond it. It misreads nothing, and takes it for corrupt: no release
-		// has it, so none of its dispatchers is there during an update.
+		// The version before doesn't know of later versions. It misreads nothing, and takes it for corrupt: it was never
+		// released, so none of its dispatchers is there during an update.
 		if rs, err := block1.Decode(again[0]); !errors.Is(err, block1.ErrCorrupt) {
 			t.Errorf("%s: the version before reads this one's block as %+v (%v)", codec, rs, err)
 		}

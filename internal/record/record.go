@@ -54,21 +54,21 @@ type Record struct {
 	Request     Request
 	Attributes  []Attribute // what the route names of the request, in the order of the route; no name twice
 	ContentType string      // of Body, as the client sent it
-	TraceParent string      // W3C trace context, empty if none
+	TraceParent string      // W3C trace context; empty if none
 	TraceState  string
 	Attempts    int  // counted failures so far
 	JSON        bool // Body is known to be one valid JSON text
 	Job         bool // somebody waits for the function's answer: it is called with this record alone
 	Body        []byte
-	Input       *Input   // instead of Body, of a job; nil: Body it is
-	Client      Client   // whose job it is
+	Input       *Input   // of a job, instead of Body; nil if it is in Body
+	Client      Client   // whose job it is; zero if it has no client
 	Failure     *Failure // the last counted failure; nil before the first
 	// Redrives is how often it has left the dead-letter queue. A redrive resets Attempts, Failure and Age.
 	Redrives int
-	// Age is how long it had been on its way when its block was stored: a sum of durations, each measured by one clock.
+	// Age is the time from its acceptance until its block was stored: a sum of durations, each measured by one clock.
 	Age time.Duration
 
-	unknown []extension // of a later version, in the order of their numbers
+	unknown []extension // extensions of a later version, in the order of their numbers
 }
 
 // Request is what the client asked for. It is empty in records of format 1.
@@ -81,20 +81,20 @@ type Request struct {
 // Attribute is a CloudEvents extension attribute.
 type Attribute struct{ Name, Value string }
 
-// Client tells whose a job is: a client that has a feed. The zero value: nobody's in particular.
+// Client identifies the owner of a job: a client that has a feed. The zero value means none.
 type Client [12]byte
 
-// Input is where a body is that is too large for a record.
+// Input locates a body that is too large for a record.
 type Input struct {
 	Object string // key, among the objects of the queue
 	Size   int64  // bytes
-	ETag   string // of the bytes that were submitted: others are not them
+	ETag   string // of the bytes that were submitted, to notice others in their place
 }
 
 // Failure says why a record was put back or dead-lettered.
 type Failure struct {
-	Time   time.Time // by the clock of whoever saw it; shown, never compared
-	Status int       // the function's HTTP status; 0 when there was no answer
+	Time   time.Time // by the clock of the process that saw it; shown, never compared
+	Status int       // the function's HTTP status; zero if there was no answer
 	Reason string    // for people, at most MaxReasonBytes
 }
 

@@ -28,7 +28,7 @@ const (
 )
 
 // interestOf reads what a schema can see. It knows the keywords of simple schemas; at any other it gives
-// up and sees everything, so that a keyword it has never heard of costs speed and not truth.
+// up and sees everything, so that an unknown keyword costs speed, not correctness.
 func interestOf(schema any) *interest {
 	doc, ok := schema.(map[string]any)
 	if !ok {
@@ -70,7 +70,7 @@ func interestOf(schema any) *interest {
 		for _, r := range required {
 			if name, ok := r.(string); ok {
 				if _, known := in.props[name]; !known {
-					in.props[name] = nil // that it is there matters, what it is doesn't
+					in.props[name] = nil // its presence matters, its value doesn't
 				}
 			}
 		}

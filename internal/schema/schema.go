@@ -1,13 +1,13 @@
 // Package schema checks JSON texts against a JSON Schema (draft 2020-12 unless the schema says
 // otherwise), as the gateway does with every body of a route that has one.
 //
-// The checking itself is santhosh-tekuri/jsonschema's. What is ours are two short cuts, because every body
-// goes this way: what certainly matches a simple schema is let through without building a value
-// (rule.go), and of the rest only those parts become Go values which the schema can see (interest.go).
+// The checking itself is santhosh-tekuri/jsonschema's. Ours are two short cuts, because every body takes this
+// path: what certainly matches a simple schema passes without building a value (rule.go), and of the rest
+// only the parts that the schema can see become Go values (interest.go).
 //
 // Invariants: a text is valid here if and only if the library finds it so when it is decoded whole
 // (TestShortCutsChangeNoVerdict); a text in which a member that the schema looks at is there twice, or
-// with invalid UTF-8, is refused, because readers differ in what they make of it (RFC 7493); nothing is
+// with invalid UTF-8, is refused, because readers differ in how they read it (RFC 7493); nothing is
 // ever fetched.
 //
 // May import: the schema and JSON libraries, and package function for its scanner.
@@ -35,7 +35,7 @@ const (
 // Schema is a compiled JSON Schema. It is safe for concurrent use.
 type Schema struct {
 	compiled *jsonschema.Schema
-	rule     *rule // nil: the schema is not simple
+	rule     *rule // nil if the schema is not simple
 	interest *interest
 	printer  *message.Printer
 }
@@ -59,7 +59,7 @@ type SyntaxError struct{ Err error }
 func (e *SyntaxError) Error() string { return fmt.Sprintf("not valid JSON: %v", e.Err) }
 func (e *SyntaxError) Unwrap() error { return e.Err }
 
-// Where a schema seems to come from: hierarchical, so that a relative $ref is another place and not this
+// The made-up URL of a schema: hierarchical, so that a relative $ref resolves to another place and not this
 // one.
 const base, id = "weir:///", "weir:///schema"
 
@@ -80,7 +80,7 @@ func Compile(source []byte) (*Schema, error) {
 		compiled, err = c.Compile(id)
 	}
 	if err != nil {
-		// Without the made-up place, which would say nothing to the schema's author.
+		// Without the made-up URL, which would mean nothing to the schema's author.
 		msg := strings.ReplaceAll(strings.ReplaceAll(err.Error(), id, ""), base, "")
 		return nil, errors.New("must be a valid JSON Schema: " + strings.Join(strings.Fields(msg), " "))
 	}
@@ -117,7 +117,7 @@ func (s *Schema) Validate(text []byte) error {
 		return &InvalidError{Findings: []Finding{{Detail: err.Error()}}}
 	}
 	fs := s.collect(nil, ve)
-	// The library walks maps: without an order the same body would give other findings each time.
+	// The library walks maps: unsorted, the findings of the same body would differ each time.
 	slices.SortFunc(fs, func(a, b Finding) int {
 		return cmp.Or(strings.Compare(a.Pointer, b.Pointer), strings.Compare(a.Detail, b.Detail))
 	})

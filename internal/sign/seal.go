@@ -6,12 +6,12 @@ import (
 	"time"
 )
 
-// Sealed is a text that was read, and is not known yet to have been given. All ids and addresses that Weir gives
-// are such texts. Before base64url without padding:
+// Sealed is a text that was parsed, and is not verified yet. All ids and addresses that Weir issues are such texts.
+// Before base64url without padding:
 //
 //	key    4 bytes: the id of the signing key
 //	body   what it says
-//	code  15 bytes: of the context and body, for one purpose
+//	code  15 bytes: the MAC of the context and body, for one purpose
 //
 // The context is what both sides know, such as the name of a queue: it is signed and not in the text.
 type Sealed struct {
@@ -33,7 +33,7 @@ func (r Ring) Seal(at time.Time, purpose string, body []byte, context ...[]byte)
 	return base64.RawURLEncoding.EncodeToString(append(p, mac[:]...)), true
 }
 
-// Unseal reads a text whose body has least to most bytes. ok is false when Seal has never written it: one body has one
+// Unseal reads a text whose body has least to most bytes. ok is false when Seal can't have written it: one body has one
 // text, so line breaks, which decoding would skip, and stray bits are refused.
 func Unseal(text string, least, most int) (s Sealed, ok bool) {
 	const frame = KeyIDBytes + MACBytes

@@ -1,5 +1,5 @@
-// Package sign holds the keys that Weir signs with: ids of jobs, callbacks, URLs. What is signed can be told from
-// what somebody made up without asking anybody.
+// Package sign holds the keys that Weir signs with: ids of jobs, callbacks, URLs. What is signed can be verified
+// without a lookup.
 //
 // Invariants: what was signed at a time verifies as long as the ring keeps the key of that time, which Rotate
 // does for KeepKeys; a key is signed with only after every process had ActivateAfter to learn of it.
@@ -20,8 +20,8 @@ import (
 const (
 	RotateEvery   = 30 * 24 * time.Hour
 	ActivateAfter = 10 * time.Minute
-	// KeepKeys is longer than anything that is signed is good for: a job may wait a year in its queue, and its
-	// result may be kept for another.
+	// KeepKeys is longer than the validity of anything that is signed: a job may wait a year in its queue, and
+	// its result may be kept for another.
 	KeepKeys = 25 * 30 * 24 * time.Hour
 )
 
@@ -67,7 +67,7 @@ func (r Ring) Rotate(now time.Time) (rotated Ring, changed bool, err error) {
 	return Ring{Keys: append(kept, k)}, true, nil
 }
 
-// at is the key to sign with at a time: the newest that everybody knows, or the first there was.
+// at is the key to sign with at a time: the newest that every process knows by then, or else the oldest.
 func (r Ring) at(t time.Time) *Key {
 	for i := range slices.Backward(r.Keys) {
 		if k := &r.Keys[i]; !k.Created.Add(ActivateAfter).After(t) {
@@ -80,8 +80,8 @@ func (r Ring) at(t time.Time) *Key {
 	return nil
 }
 
-// Sign returns the id of the key of time t and the message's code under it. The same ring, time and message give the
-// same code. purpose keeps codes for one thing from being good for another. ok is false when the ring has no keys.
+// Sign returns the id of the key of time t and the message's MAC under it. The same ring, time and message give the
+// same MAC. purpose keeps a MAC for one thing from being valid for another. ok is false when the ring has no keys.
 func (r Ring) Sign(t time.Time, purpose string, message ...[]byte) (key uint32, mac [MACBytes]byte, ok bool) {
 	k := r.at(t)
 	if k == nil {

@@ -15,27 +15,29 @@ import (
 	"github.com/weir-dev/weir/internal/catalog"
 )
 
-// The published catalog is a bucket of entries (package catalog), and one more that says which set of them is whole:
+// The published catalog is a bucket of entries (package catalog), and one more, the head: the revision of the complete
+// set of entries.
 //
-//  1. whoever publishes compares and sets the head to the revision that is to be, so that of two that publish in place of
-//     the same catalog one is told before it has written anything;
-//  2. it writes the entries that differ, and deletes those that went;
-//  3. a reader uses the entries once they are those that the head names.
+//  1. a publisher sets the head to the new revision by compare-and-set, so that of two that replace the same catalog
+//     one fails before it has written anything;
+//  2. it writes the entries that differ, and deletes those that are gone;
+//  3. a reader uses the entries once their revision is that of the head.
 //
-// One that dies in between has changed nothing that is in use; the next one completes it. docs/decisions/0018 says why.
+// A publisher that dies in between has changed nothing that is in use; the next one completes it.
+// docs/decisions/0018 says why.
 const (
 	catalogBucket = "WEIR_CATALOG"
 	catalogHead   = "head"
 	catalogPrefix = "$KV." + catalogBucket + "."
 
-	// maxCatalogWrites bounds the entries that are being written at a time.
+	// maxCatalogWrites bounds the entry writes in flight.
 	maxCatalogWrites = 256
 	// catalogTimeout bounds a publication: the first one of ten thousand routes is as many synced writes.
 	catalogTimeout = time.Minute
-	// catalogPatience is how long a reader waits for the rest of a set. Then it uses what is there: whoever published it
-	// has died half-way, and what there is may be better than nothing.
+	// catalogPatience is how long a reader waits for the rest of a set. Then it uses what is there: the publisher has
+	// died half-way, and a part of the change may be better than nothing.
 	catalogPatience = 5 * time.Second
-	// markerTTL is how long the marker of a deleted entry stays: those who read have it by then, or read all anew.
+	// markerTTL is how long the tombstone of a deleted entry stays: readers have seen it by then, or read all anew.
 	markerTTL = time.Hour
 )
 
@@ -80,7 +82,7 @@ func (c *Conn) tooLarge(entries map[string][]byte) error {
 	return e
 }
 
-// head is the value of the entry that says which set is whole.
+// head is the value of the head entry.
 type head struct {
 	Revision string `json:"revision"`
 }
@@ -89,11 +91,11 @@ type head struct {
 type PublishedCatalog struct {
 	Catalog *catalog.Catalog // never nil; empty when none was published yet
 	entries *catalog.Builder
-	head    string            // the revision that is said to be whole
+	head    string            // the revision in the head entry
 	at      map[string]uint64 // revisions of the bucket, by key, deleted ones too
 }
 
-// None reports that no catalog was published yet.
+// None reports whether no catalog was published yet.
 func (p *PublishedCatalog) None() bool { return p.at[catalogHead] == 0 }
 
 // Catalog reads the published catalog, as far as it was written.
@@ -131,7 +133,7 @@ func (c *Conn) Catalog(ctx context.Context) (*PublishedCatalog, error) {
 	}
 }
 
-// readEntry puts an entry of the bucket among the others. It reports whether it was one.
+// readEntry applies an entry of the bucket to b. It reports whether it was one, and not the head.
 func (c *Conn) readEntry(b *catalog.Builder, e jetstream.KeyValueEntry) bool {
 	switch {
 	case e.Key() == catalogHead:
@@ -146,7 +148,7 @@ func (c *Conn) readEntry(b *catalog.Builder, e jetstream.KeyValueEntry) bool {
 	return true
 }
 
-// readHead returns the revision that the head says is whole; empty when it can't be read, which the next publication mends.
+// readHead returns the head's revision; empty if it can't be read, which the next publication fixes.
 func (c *Conn) readHead(e jetstream.KeyValueEntry) string {
 	var h head
 	if err := json.Unmarshal(e.Value(), &h); err != nil {
@@ -155,8 +157,9 @@ func (c *Conn) readHead(e jetstream.KeyValueEntry) string {
 	return h.Revision
 }
 
-// PublishCatalog makes cat the one that the data plane works by, in place of former; nil: of whatever is there. It writes
-// what differs. It returns ErrCatalogChanged when former is not the published one any more, and EntriesTooLargeError.
+// PublishCatalog makes cat the one that the data plane works by, in place of former; nil means whatever is there. It
+// writes what differs. It returns ErrCatalogChanged when former is not the published one any more, and
+// EntriesTooLargeError.
 func (c *Conn) PublishCatalog(ctx context.Context, cat *catalog.Catalog, replicas int, former *PublishedCatalog) error {
 	ctx, cancel := c.bound(ctx, catalogTimeout)
 	defer cancel()
@@ -246,7 +249,7 @@ func (c *Conn) writeEntries(ctx context.Context, diff catalog.Diff, former *Publ
 
 // WatchCatalog calls use with the published catalog and with every later one until ctx ends. A bucket
 // that is not there yet, or NATS being away, only delays it. Changes that come together are one. An entry that can't be
-// read stays what it was, also when NATS was away meanwhile.
+// read keeps its former version, also across an outage of NATS.
 func (c *Conn) WatchCatalog(ctx context.Context, use func(*catalog.Catalog)) error {
 	w := &catalogWatch{conn: c, use: use, entries: catalog.NewBuilder()}
 	c.watchBucket(ctx, catalogBucket, w.follow)
@@ -257,14 +260,14 @@ func (c *Conn) WatchCatalog(ctx context.Context, use func(*catalog.Catalog)) err
 type catalogWatch struct {
 	conn    *Conn
 	use     func(*catalog.Catalog)
-	entries *catalog.Builder // over all connected periods
+	entries *catalog.Builder // kept across connections
 	used    string           // revision
 }
 
-// follow uses the entries whenever they are those that the head names.
+// follow uses the entries whenever their revision is that of the head.
 func (w *catalogWatch) follow(ctx context.Context, kw jetstream.KeyWatcher) error {
-	whole := ""                // the revision of the head; empty: none was published yet
-	there := map[string]bool{} // keys, until the watch has told all that there is
+	whole := ""                // the revision of the head; empty if none was published yet
+	there := map[string]bool{} // keys, until the watch has delivered the initial state; nil after that
 	patience := time.NewTimer(catalogPatience)
 	patience.Stop()
 	defer patience.Stop()
@@ -293,7 +296,7 @@ func (w *catalogWatch) follow(ctx context.Context, kw jetstream.KeyWatcher) erro
 				patience.Reset(catalogPatience)
 			}
 		case <-patience.C:
-			w.conn.log.Warn("a change of the catalog is not complete; what there is of it is used", "revision", whole, "present", w.entries.Revision())
+			w.conn.log.Warn("a change of the catalog is incomplete; the part that is there is used", "revision", whole, "present", w.entries.Revision())
 			w.flush()
 		case <-ctx.Done():
 			return context.Cause(ctx)
@@ -302,7 +305,7 @@ func (w *catalogWatch) follow(ctx context.Context, kw jetstream.KeyWatcher) erro
 }
 
 func (w *catalogWatch) flush() {
-	if revision := w.entries.Revision(); revision != w.used { // of a new connection it is the same, as a rule
+	if revision := w.entries.Revision(); revision != w.used { // usually the same after a reconnect
 		w.used = revision
 		w.use(w.entries.Catalog())
 	}

@@ -37,7 +37,7 @@ func routes(apis, n, schema int) *catalog.Catalog {
 	return c
 }
 
-// bucket is the bucket of the catalog, as somebody else sees it.
+// bucket is the bucket of the catalog, as another client sees it.
 func bucket(t *testing.T, s *localnats.Server) jetstream.KeyValue {
 	t.Helper()
 	kv, err := testkit.JetStream(t, s).KeyValue(t.Context(), "WEIR_CATALOG")
@@ -145,7 +145,7 @@ func TestHalfACatalogIsNotUsed(t *testing.T) {
 	}
 }
 
-// TestWhatCanNotBeReadFailsAlone: entries of a later version, and what is no entry, leave the others working.
+// TestWhatCanNotBeReadFailsAlone: entries of a later version, and garbage, leave the others working.
 func TestWhatCanNotBeReadFailsAlone(t *testing.T) {
 	srv := testkit.NATS(t)
 	c := testkit.Conn(t, srv)
@@ -181,8 +181,8 @@ func TestWhatCanNotBeReadFailsAlone(t *testing.T) {
 	}
 }
 
-// TestFormerVersionsOutliveAConnection: what was in use of an entry that can't be read stays so when NATS was away, and what
-// went meanwhile is gone.
+// TestFormerVersionsOutliveAConnection: the former version of an entry that can't be read stays in use across an outage of
+// NATS, and an entry that was deleted meanwhile is gone.
 func TestFormerVersionsOutliveAConnection(t *testing.T) {
 	cfg := localnats.Config{Dir: t.TempDir(), Token: "secret"}
 	srv := testkit.NATSIn(t, cfg)
@@ -296,7 +296,7 @@ func TestEntriesTooLarge(t *testing.T) {
 	if n := messages(t, kv); n != before {
 		t.Errorf("%d messages were written", n-before)
 	}
-	// A schema's text takes the room that its author sees, whatever is in it.
+	// A schema's text takes as many bytes as its author sees, whatever is in it.
 	cat.APIs[0].Routes[0].Schema = json.RawMessage(`{"title":"` + strings.Repeat("<&>", 300<<10) + `"}`)
 	if err := c.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
 		t.Errorf("a schema of 900 KiB: %v", err)

@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// clock is what time it is at the server, as far as its answers tell. Whatever is reckoned with times that the server
-// has written, such as when a message was stored or is due, is reckoned by this clock: that of this machine may show
-// another time. Between two answers it goes on by this machine's monotonic clock.
+// clock is the server's time, as far as its answers tell. Whatever is computed with times that the server has written,
+// such as when a message was stored or is due, is computed with this clock: that of this machine may show another time.
+// Between two answers it goes on by this machine's monotonic clock.
 type clock struct {
 	mu     sync.Mutex
-	server time.Time // when the server said so; zero before its first answer
+	server time.Time // the server's time at local; zero before its first answer
 	local  time.Time
 }
 

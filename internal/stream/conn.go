@@ -3,7 +3,7 @@
 //
 // Invariants: a write is reported done only after the stream's leader acknowledged it, which with
 // sync_interval "always" means that it was synced to disk; whatever the connection does, nothing here
-// waits longer than its documented bound; what is held for an answer is bounded.
+// waits longer than its documented bound; the memory of writes in flight is bounded.
 //
 // May import: record, catalog, sign, secret.
 package stream
@@ -41,18 +41,18 @@ type Config struct {
 	URL          string // nats://… or tls://…, several separated by commas; may hold credentials
 	User         string // with PasswordFile: instead of credentials in URL
 	PasswordFile string
-	CAFile       string                                         // PEM: turns TLS on, and only these are trusted
-	InProcess    interface{ InProcessConn() (net.Conn, error) } // the server in this process; of URL only the credentials count
+	CAFile       string                                         // PEM: turns TLS on; the only CAs that are trusted
+	InProcess    interface{ InProcessConn() (net.Conn, error) } // nil unless the server is in this process: then of URL only the credentials count
 	Name         string                                         // of this client, seen in the server's monitoring
-	PingInterval time.Duration                                  // 0: DefaultPingInterval
+	PingInterval time.Duration                                  // zero means DefaultPingInterval
 	Log          *slog.Logger
 }
 
-// plainUser are the names that are one token of a subject.
+// plainUser matches the user names that are a single subject token.
 var plainUser = regexp.MustCompile(`^[a-zA-Z0-9_-]+$`)
 
-// Conn is one connection to NATS. It reconnects by itself, for ever, until Close. What it does beside that is cut into
-// one interface for each concern, in the concern's file, so that a package takes those that it needs.
+// Conn is one connection to NATS. It reconnects by itself, for ever, until Close. Its methods are grouped into one
+// interface for each concern, in the concern's file, so that a package takes those that it needs.
 type Conn struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
@@ -62,11 +62,11 @@ type Conn struct {
 	end     context.CancelFunc
 	wg      sync.WaitGroup
 
-	creating chan struct{} // holds one for each consumer that is asked for (jobevents.go)
+	creating chan struct{} // a slot for each consumer that is being created (jobevents.go)
 
-	isUp       atomic.Bool // asked on every write
+	isUp       atomic.Bool // read on every write
 	epochs     epochs
-	maxPayload atomic.Int64 // of the latest connection's server (payload.go); 0: there was none
+	maxPayload atomic.Int64 // of the latest connection's server (payload.go); zero before the first
 	clock      clock
 
 	mu     sync.Mutex
@@ -102,7 +102,7 @@ var _ interface {
 } = (*Conn)(nil)
 
 // Connect opens a connection. NATS being away is no error, nor is one that refuses the password or has a
-// certificate of another CA: the connection is made as soon as it can be, and the log says what is in its way.
+// certificate of another CA: the connection is made as soon as possible, and the log says what prevents it.
 func Connect(cfg Config) (*Conn, error) {
 	if cfg.PingInterval == 0 {
 		cfg.PingInterval = DefaultPingInterval
@@ -128,7 +128,7 @@ func Connect(cfg Config) (*Conn, error) {
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { c.disconnected(err) }),
 		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { c.trouble.Warn("NATS can't be reached", err) }),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
-			if !errors.Is(err, nats.ErrSlowConsumer) { // whoever follows states notices what is missing
+			if !errors.Is(err, nats.ErrSlowConsumer) { // watchers notice by themselves what they missed
 				c.trouble.Warn("NATS reported an error", err)
 			}
 		}),
@@ -139,8 +139,8 @@ func Connect(cfg Config) (*Conn, error) {
 	}
 	opts = append(opts, credentials...)
 	if plainUser.MatchString(cfg.User) {
-		// Answers, and what a consumer delivers, come under a prefix of the user's own, so that NATS' permissions can
-		// keep users from reading each other's. The chart's do.
+		// Replies, and what a push consumer delivers, come under an inbox prefix of the user's own, so that NATS'
+		// permissions can keep users from reading each other's. The chart's do.
 		opts = append(opts, nats.CustomInboxPrefix("_INBOX_"+cfg.User))
 	}
 	if cfg.InProcess != nil {
@@ -160,7 +160,7 @@ func Connect(cfg Config) (*Conn, error) {
 	return c, nil
 }
 
-// watch reports why a connection was refused after the socket was there: a certificate that is not trusted, a
+// watch reports why a connection was refused after the socket was open: a certificate that is not trusted, a
 // wrong password. The client has no callback for it, only this change of its status.
 func (c *Conn) watch(attempts <-chan nats.Status) {
 	for {
@@ -208,7 +208,7 @@ func (c *Conn) WaitUp(ctx context.Context) error {
 	}
 }
 
-// WaitUpFor is WaitUp for at most d; then it returns ErrUnavailable, with what is known of the reason.
+// WaitUpFor is WaitUp for at most d; then it returns ErrUnavailable, with the last known reason.
 func (c *Conn) WaitUpFor(ctx context.Context, d time.Duration) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, d, ErrUnavailable)
 	defer cancel()
@@ -283,7 +283,7 @@ func (c *Conn) publish(ctx context.Context, m *nats.Msg, id string, opts ...jets
 	}
 	if _, err := c.js.PublishMsg(ctx, m, opts...); err != nil {
 		if errors.Is(err, nats.ErrMaxPayload) {
-			c.learn(c.nc) // a server may change it while it is connected
+			c.learn(c.nc) // the server may have changed it during the connection
 		}
 		return publishError(ctx, err)
 	}

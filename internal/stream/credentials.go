@@ -11,7 +11,7 @@ import (
 	"github.com/weir-dev/weir/internal/secret"
 )
 
-// Validate names what can't be right together.
+// Validate reports settings that contradict each other.
 func (c *Config) Validate() error {
 	if (c.User == "") != (c.PasswordFile == "") {
 		return errors.New("stream: a user of NATS needs the file of its password, and the other way round: give both or neither")

@@ -46,8 +46,8 @@ func (c *Conn) DeadLetters(ctx context.Context, k catalog.Key) iter.Seq2[DeadBlo
 	return c.DeadLettersFrom(ctx, k, 0, deadBatch)
 }
 
-// DeadLettersFrom walks it from the block of sequence seq on, or the first one after it. It reads at most so many blocks
-// at a time, and holds no more.
+// DeadLettersFrom walks it from the block of sequence seq on, or the first one after it. It reads at most so many (most)
+// blocks at a time, and holds no more.
 func (c *Conn) DeadLettersFrom(ctx context.Context, k catalog.Key, seq uint64, most int) iter.Seq2[DeadBlock, error] {
 	return func(yield func(DeadBlock, error) bool) {
 		st, err := c.deadLetterStream(ctx, k)
@@ -91,7 +91,7 @@ func (c *Conn) batch(ctx context.Context, stream string, seq uint64, n, bytes in
 	if err != nil {
 		return nil, err
 	}
-	answers := make(chan *nats.Msg, n+1) // all of them: none is dropped
+	answers := make(chan *nats.Msg, n+1) // room for all of them: none is dropped
 	inbox := c.nc.NewInbox()
 	sub, err := c.nc.ChanSubscribe(inbox, answers)
 	if err != nil {
@@ -141,8 +141,8 @@ func (c *Conn) deadLetterStream(ctx context.Context, k catalog.Key) (jetstream.S
 	return st, nil
 }
 
-// PurgeDead removes what the dead-letter queue of k holds now, but not what dies meanwhile. It returns how many messages
-// those were, as the server has counted them: each holds one dead letter or several, which only reading them would tell.
+// PurgeDead removes what the dead-letter queue of k holds now, but not what is added meanwhile. It returns how many
+// messages those were, by the server's count: each holds one dead letter or several, which only reading them would tell.
 func (c *Conn) PurgeDead(ctx context.Context, k catalog.Key) (uint64, error) {
 	st, err := c.deadLetterStream(ctx, k)
 	if err != nil {
@@ -174,16 +174,16 @@ func (c *Conn) PurgeDead(ctx context.Context, k catalog.Key) (uint64, error) {
 	return answer.Purged, nil
 }
 
-// redriveStep is how much of a second's worth of records a redrive writes at once.
+// redriveStep is the interval whose share of the rate a redrive writes at once.
 const redriveStep = 100 * time.Millisecond
 
 // Redrive moves the dead letters that are there now back into queue k, oldest first, as new records
-// with no failures behind them, at most rate records a second (0: as fast as it goes). It calls
-// progress with the number of records moved so far. One redrive of a queue runs at a time: another gets
+// with no failures behind them, at most rate records a second (zero means no limit). It calls progress
+// with the number of records moved so far. One redrive of a queue runs at a time: another gets
 // ErrLeaseHeld.
 //
 // A block is removed after all its records are durable in the queue. Cancelling ctx puts what is left
-// of the present block back; after a crash that block is redriven again, which the records' ids make
+// of the current block back; after a crash that block is redriven again, which the records' ids make
 // harmless. So a redrive resumes by running it again.
 func (c *Conn) Redrive(ctx context.Context, k catalog.Key, rate int, progress func(moved int)) error {
 	lease, err := c.TryLease(ctx, "redrive."+k.Namespace+"."+k.Name, uuid.NewString())
@@ -195,7 +195,7 @@ func (c *Conn) Redrive(ctx context.Context, k catalog.Key, rate int, progress fu
 	if err != nil {
 		return err
 	}
-	last := st.CachedInfo().State.LastSeq // what dies again meanwhile is for the next redrive
+	last := st.CachedInfo().State.LastSeq // what is dead-lettered meanwhile is left to the next redrive
 	moved, start := 0, time.Now()
 	for b, err := range c.DeadLettersFrom(ctx, k, 0, 1) { // one at a time: what is purged meanwhile is not moved
 		if err != nil {
@@ -223,7 +223,7 @@ func (c *Conn) Redrive(ctx context.Context, k catalog.Key, rate int, progress fu
 				n = min(n, max(1, int(float64(rate)*redriveStep.Seconds())))
 				at := start.Add(time.Duration(float64(moved) / float64(rate) * float64(time.Second)))
 				if late := time.Since(at); late > redriveStep {
-					start, at = start.Add(late), at.Add(late) // after a stall the pace goes on, it doesn't catch up
+					start, at = start.Add(late), at.Add(late) // after a stall it doesn't catch up
 				}
 				select {
 				case <-time.After(time.Until(at)):
@@ -246,8 +246,8 @@ func (c *Conn) Redrive(ctx context.Context, k catalog.Key, rate int, progress fu
 			return context.Cause(ctx)
 		}
 		if len(left) > 0 {
-			// Bounded: the dead-letter queue may be full, and of all things of the block that is to be split.
-			// Then the whole block stays, and a part of it comes twice.
+			// Bounded: the dead-letter queue may be full, just because of the block that is to be split.
+			// Then the whole block stays, and what was moved of it becomes a duplicate.
 			pctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), apiTimeout)
 			err := c.DeadLetter(pctx, k, left)
 			cancel()

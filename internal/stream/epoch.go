@@ -13,29 +13,28 @@ import (
 	"github.com/weir-dev/weir/internal/catalog"
 )
 
-// The epoch of a queue's stream of states names the stream itself: one that was deleted and made again under the same
+// The epoch of a queue's stream of states identifies the stream: one that was deleted and created again under the same
 // name has another, and its sequences begin anew. It is a message among the states, on a subject that no job has, so
-// whoever may look at states may read it, and it goes with the stream.
+// permission to read states covers it, and it is deleted with the stream.
 const (
 	epochToken = "epoch.0"
-	// epochNever keeps it although it is older than states get.
+	// epochNever exempts it from the stream's MaxAge.
 	epochNever = "never"
 )
 
-// Place is how far somebody has been told of a queue's states: a sequence of the stream with this epoch. The zero value
-// is the beginning.
+// Place is a cursor in a queue's states: a sequence of the stream with this epoch. The zero value is the beginning.
 type Place struct {
 	Epoch string
 	Seq   uint64
 }
 
-// epochs are those that were read last.
+// epochs caches those that were read last.
 type epochs struct {
 	mu    sync.Mutex
 	known map[catalog.Key]string
 }
 
-// maxEpochs bounds what is remembered of queues that may be gone; past it all is forgotten.
+// maxEpochs bounds the cache, as queues may be gone; past it all is dropped.
 const maxEpochs = 10_000
 
 func (e *epochs) get(k catalog.Key) string {
@@ -61,7 +60,7 @@ func (c *Conn) ensureEpoch(ctx context.Context, k catalog.Key) error {
 	case err == nil, wrongSequence(err):
 		return nil
 	case errors.Is(err, ErrQueueFull): // feeds begin anew each time until there is room
-		c.log.Warn("the states of jobs have no room for their epoch; it is made the next time", "queue", k.String(), "error", err)
+		c.log.Warn("no room for the epoch of the states of jobs; it is created the next time", "queue", k.String(), "error", err)
 		return nil
 	}
 	return fmt.Errorf("queue %s: epoch: %w", k, err)
@@ -80,9 +79,9 @@ func (c *Conn) epoch(ctx context.Context, k catalog.Key) (string, error) {
 	return string(m.data), nil
 }
 
-// inEpoch calls begin, which begins to follow the states from where the place that it is given says, and returns once it
-// is certain that this was the stream of that epoch: the epoch was read before and after it, and names no other stream
-// ever. What was read at any time before will do. TestFollowClientOfQueueMadeAnew guards it.
+// inEpoch calls begin, which begins to follow the states at the place, and returns once it is certain that this was in
+// the stream of the place's epoch: the epoch was read before and after it, and is never another stream's. A cached one
+// will do as the one before. TestFollowClientOfQueueMadeAnew guards it.
 func (c *Conn) inEpoch(ctx context.Context, k catalog.Key, at *Place, begin func() error) error {
 	before := c.epochs.get(k)
 	for range MaxLooks {

@@ -26,7 +26,7 @@ var (
 	ErrNoJob = errors.New("stream: no state of the job")
 	// ErrJobChanged means that the job has another state than the one that was to be replaced.
 	ErrJobChanged = errors.New("stream: the job's state has changed")
-	// ErrClosed means that the writer was told to stop.
+	// ErrClosed means that the writer was stopped, the reader closed or the lease released.
 	ErrClosed = errors.New("stream: closed")
 )
 

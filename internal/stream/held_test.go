@@ -45,7 +45,7 @@ func TestBlockOfALaterVersionIsHeld(t *testing.T) {
 		st, err := c.Status(t.Context(), q.Key)
 		return err == nil && st.Dead == 1 && st.Pending == 0 && st.InFlight == 0 && st.Retrying == 1
 	})
-	// What is held keeps nothing of the rest from being purged.
+	// A held block doesn't keep the rest from being purged.
 	testkit.Eventually(t, "the queue's stream is empty", func() bool {
 		st, err := c.Status(t.Context(), q.Key)
 		return err == nil && c.PurgeSettled(t.Context(), q.Key) == nil && st.QueueBytes == 0

@@ -18,23 +18,23 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 )
 
-// JobEvents tells of the states of jobs as they are stored.
+// JobEvents delivers the states of jobs as they are stored.
 type JobEvents interface {
 	WatchJobs(ctx context.Context, k catalog.Key, w JobWatcher)
 	FollowClient(ctx context.Context, client record.Client, queues []catalog.Key, after map[catalog.Key]Place, f func(catalog.Key, JobKey, JobState, Place) error) error
 }
 
-// JobWatcher is told what WatchJobs sees.
+// JobWatcher receives what WatchJobs sees.
 type JobWatcher interface {
-	// Started says that states which were stored before may have been missed, and later ones are seen. It comes again
+	// Started says that states stored before may have been missed, and later ones will be seen. It is called again
 	// whenever some were missed.
 	Started()
-	// Changed is a state that was stored; of one job they come in order but for a change of the stream's leader. It
-	// has no body.
+	// Changed is called for each state that was stored, without its body. Those of one job come in order, except across
+	// a change of the stream's leader.
 	Changed(id JobKey, s JobState)
 }
 
-// WatchJobs follows the states of queue k's jobs, which NATS publishes anew once they are stored, until ctx ends. NATS
+// WatchJobs follows the states of queue k's jobs, which NATS republishes once they are stored, until ctx ends. NATS
 // being away only interrupts it.
 func (c *Conn) WatchJobs(ctx context.Context, k catalog.Key, w JobWatcher) {
 	for ctx.Err() == nil {
@@ -75,7 +75,7 @@ func (c *Conn) watchJobs(ctx context.Context, k catalog.Key, w JobWatcher) error
 			id, err := parseJobKey(strings.TrimPrefix(m.Subject, prefix))
 			seq, serr := strconv.ParseUint(m.Header.Get(jetstream.SequenceHeader), 10, 64)
 			if err != nil || serr != nil {
-				c.log.Warn("a message among the states of jobs is none", "subject", m.Subject)
+				c.log.Warn("an unknown message among the states of jobs", "subject", m.Subject)
 				continue
 			}
 			w.Changed(id, JobState{Header: m.Header.Get(headerJobState), Seq: seq})
@@ -92,32 +92,32 @@ func (c *Conn) watchJobs(ctx context.Context, k catalog.Key, w JobWatcher) error
 }
 
 const (
-	// maxJobEvents is how many states may wait for a watcher. When there are more, it is told that it missed some.
+	// maxJobEvents is how many states may wait for a watcher. When there are more, Started is called again.
 	maxJobEvents = 4096
-	// clientHeartbeat is how often the server says how far it has come, so that a lost message is noticed although none
-	// follows. After two that are missing the consumer is made anew.
+	// clientHeartbeat is the consumer's idle heartbeat, by which a lost message is noticed although none follows. After
+	// two missing ones the consumer is created anew.
 	clientHeartbeat = 5 * time.Second
-	// clientGone is how long a consumer outlives who it is for.
+	// clientGone is how long a consumer outlives its subscription.
 	clientGone = 15 * time.Second
-	// maxClientStates bounds the states that wait in memory. What is dropped past it comes again, all of it; so that this
-	// happens to few, the server sends no more than clientRate, some thousand states a second.
+	// maxClientStates bounds the states that wait in memory. What is dropped past it is delivered again, all of it; to
+	// make that rare, the server sends no more than clientRate, some thousand states a second.
 	maxClientStates = 2048
 	clientRate      = 8 << 20 // bits a second
-	// maxCreating bounds the consumers of clients that are asked for at a time, when all come back at once.
+	// maxCreating bounds the consumers that are being created at a time, when all clients come back at once.
 	maxCreating = 32
 )
 
-// FollowClient calls f with the present state of each of the client's jobs in the queues, and then with every later one,
-// until ctx ends, f fails or NATS is away. Of each queue they come in the order of their sequences, from the one after
-// that in after on; states that were replaced meanwhile are left out. They have no body. A place in a stream that is not
-// the queue's present one, or whose states end before it, counts as the beginning; f is told where each state is.
+// FollowClient calls f with the current state of each of the client's jobs in the queues, and then with every later one,
+// until ctx ends, f fails or NATS is away. Those of a queue come in the order of their sequences, from the first one past
+// its place in after; states that were replaced meanwhile are left out. They have no body. A place of another epoch, or
+// past the stream's last state, counts as the beginning; f gets the place of each state.
 //
-// It is a consumer for each queue, as the client's own ordered one: in the memory of one server, made anew from where it
-// was when messages are missing. Unlike that one it takes no right but that to make consumers of the states of jobs:
-// pulling, or deleting, would be a right over any consumer of any queue. It vanishes by itself.
+// It is a consumer for each queue, like nats.go's ordered consumer: in the memory of one server, created anew at its
+// position when messages are missing. Unlike that one it needs no permission but to create consumers of the states of
+// jobs: that to pull, or to delete, would be one over any consumer of any queue. It expires by itself.
 func (c *Conn) FollowClient(ctx context.Context, client record.Client, queues []catalog.Key, after map[catalog.Key]Place, f func(catalog.Key, JobKey, JobState, Place) error) error {
 	if client == (record.Client{}) {
-		return errors.New("stream: the jobs of nobody in particular can't be followed")
+		return errors.New("stream: the client to follow is missing")
 	}
 	if err := c.Ready(); err != nil {
 		return err
@@ -130,7 +130,7 @@ func (c *Conn) FollowClient(ctx context.Context, client record.Client, queues []
 	}
 	defer w.close()
 	for looked := (time.Time{}); ; {
-		if time.Since(looked) >= clientHeartbeat && len(w.messages) == 0 { // else silence may be ours
+		if time.Since(looked) >= clientHeartbeat && len(w.messages) == 0 { // else the silence may be our own backlog
 			looked = time.Now()
 			if err := w.consumeSilent(ctx); err != nil {
 				return err
@@ -154,24 +154,24 @@ type clientWatch struct {
 	messages chan *nats.Msg
 }
 
-// clientQueue is how far one queue's states have come.
+// clientQueue is the position in one queue's states.
 type clientQueue struct {
 	key   catalog.Key
 	at    Place
-	sub   *nats.Subscription // of the present consumer; nil: there was none yet
+	sub   *nats.Subscription // of the current consumer; nil before the first
 	count uint64             // of its messages that have come
-	heard time.Time          // from it; zero: there is none
+	heard time.Time          // when it was last heard from; zero if there is none
 }
 
 func (w *clientWatch) close() {
 	for _, q := range w.queues {
 		if q.sub != nil {
-			_ = q.sub.Unsubscribe() // with whom it is for, the consumer goes
+			_ = q.sub.Unsubscribe() // without it the consumer expires
 		}
 	}
 }
 
-// consumeSilent makes the consumers that are not there, or have sent nothing for too long.
+// consumeSilent creates the consumers that don't exist, or have sent nothing for too long.
 func (w *clientWatch) consumeSilent(ctx context.Context) error {
 	for i := range w.queues {
 		if q := &w.queues[i]; time.Since(q.heard) > 2*clientHeartbeat+clientHeartbeat/2 {
@@ -183,7 +183,7 @@ func (w *clientWatch) consumeSilent(ctx context.Context) error {
 	return nil
 }
 
-// renew makes the consumer of a queue, from where it is.
+// renew creates the consumer of a queue anew, at its position.
 func (w *clientWatch) renew(ctx context.Context, q *clientQueue) error {
 	if err := w.conn.inEpoch(ctx, q.key, &q.at, func() error { return w.consume(ctx, q) }); err != nil {
 		return fmt.Errorf("queue %s: follow a client's jobs: %w", q.key, err)
@@ -196,7 +196,7 @@ func (w *clientWatch) consume(ctx context.Context, q *clientQueue) error {
 	if q.sub != nil {
 		_ = q.sub.Unsubscribe()
 	}
-	// A subject for each consumer: the server takes only the very subject for somebody who listens.
+	// A subject for each consumer: the server counts only a subscription to exactly this subject as interest.
 	sub, err := w.conn.nc.ChanSubscribe(w.conn.nc.NewInbox(), w.messages)
 	if err != nil {
 		return w.conn.apiError(ctx, err)
@@ -252,13 +252,13 @@ func (w *clientWatch) consume(ctx context.Context, q *clientQueue) error {
 	return nil
 }
 
-// rewind starts over in a stream that ends before the place, as it does when an older copy of it was restored: the server
-// would wait for what comes after it. A replica may not know the end yet.
+// rewind starts over in a stream that ends before the place, as one does that was restored from a backup: the server
+// would deliver nothing until it has grown past the place. A replica may not know the end yet.
 func (w *clientWatch) rewind(ctx context.Context, q *clientQueue) error {
 	for looks := 1; q.at.Seq > 0; looks++ {
 		newest, err := w.conn.last(ctx, jobStream(q.key), jobSubject(q.key, "*.*"))
 		switch {
-		case errors.Is(err, errNoMessage): // all have aged out, or there were none yet: there is nothing to be told again
+		case errors.Is(err, errNoMessage): // all have aged out, or there were none yet: nothing would come twice
 			q.at.Seq = 0
 		case err != nil:
 			return err
@@ -275,7 +275,7 @@ func (w *clientWatch) rewind(ctx context.Context, q *clientQueue) error {
 	return nil
 }
 
-// next waits for a message; nil after some time without any.
+// next waits for a message; nil after clientHeartbeat without any.
 func (w *clientWatch) next(ctx context.Context) (*nats.Msg, error) {
 	timer := time.NewTimer(clientHeartbeat)
 	defer timer.Stop()
@@ -289,7 +289,7 @@ func (w *clientWatch) next(ctx context.Context) (*nats.Msg, error) {
 	}
 }
 
-// receive takes a state, or a sign of life, of one of the present consumers.
+// receive takes a state, or a heartbeat, of one of the current consumers.
 func (w *clientWatch) receive(ctx context.Context, m *nats.Msg, f func(catalog.Key, JobKey, JobState, Place) error) error {
 	i := slices.IndexFunc(w.queues, func(q clientQueue) bool { return q.sub == m.Sub })
 	if i < 0 {
@@ -325,7 +325,7 @@ func (w *clientWatch) receive(ctx context.Context, m *nats.Msg, f func(catalog.K
 	q.count, q.at.Seq = expected, seq
 	id, err := parseJobKey(strings.TrimPrefix(m.Subject, jobSubject(q.key, "")))
 	if err != nil {
-		w.conn.log.Warn("a message among the states of jobs is none", "subject", m.Subject)
+		w.conn.log.Warn("an unknown message among the states of jobs", "subject", m.Subject)
 		return nil //nolint:nilerr // the others go on
 	}
 	return f(q.key, id, JobState{Header: m.Header.Get(headerJobState), Seq: seq}, q.at)

@@ -18,15 +18,15 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 )
 
-// The state of a job is one message, the last on the subject of its id. What those who watch need is in a header:
-// NATS publishes the headers of each message anew once it is stored, however large the results are.
+// The state of a job is one message, the last on the subject of its id. What watchers need is in a header: NATS
+// republishes only the headers of each stored message, however large the results are.
 const (
 	headerJobState = "Weir-Job"
 	// MaxJobBytes bounds a state with its body: a message holds 1 MiB.
 	MaxJobBytes = 768 << 10
 )
 
-// Jobs keeps the states of jobs. JobEvents tells of them.
+// Jobs keeps the states of jobs. JobEvents delivers them.
 type Jobs interface {
 	AppendOnce(ctx context.Context, k catalog.Key, r *record.Record) (*record.Record, error)
 	Job(ctx context.Context, k catalog.Key, id JobKey) (*JobState, error)
@@ -41,10 +41,10 @@ type JobKey struct {
 	ID     record.ID
 }
 
-// KeyOf is that of the job whose work is r.
+// KeyOf is the key of the job whose record is r.
 func KeyOf(r *record.Record) JobKey { return JobKey{r.Client, r.ID} }
 
-// String is the end of a subject: the client, "-" for nobody in particular, and the id.
+// String is the end of a subject: the client, "-" if there is none, and the id.
 func (j JobKey) String() string { return clientToken(j.Client) + "." + j.ID.String() }
 
 func clientToken(c record.Client) string {
@@ -80,7 +80,7 @@ func jobEventSubject(k catalog.Key, end string) string {
 type JobState struct {
 	Header string // what watchers see: printable, without line breaks
 	Body   []byte
-	Seq    uint64    // of the stream: higher is later; 0: not stored
+	Seq    uint64    // of the stream: higher is later; zero if not stored
 	Stored time.Time // when, by the server's clock (Conn.Now); zero unless it was read by Job
 }
 
@@ -122,7 +122,7 @@ func (c *Conn) AppendOnce(ctx context.Context, k catalog.Key, r *record.Record) 
 	}
 }
 
-// Job returns the state of job id, or ErrNoJob. With several replicas it may be one that was replaced a moment ago.
+// Job returns the state of job id, or ErrNoJob. With several replicas it may be stale by a moment.
 func (c *Conn) Job(ctx context.Context, k catalog.Key, id JobKey) (*JobState, error) {
 	if err := c.Ready(); err != nil {
 		return nil, err
@@ -148,8 +148,8 @@ type stored struct {
 // errNoMessage means that a subject holds none.
 var errNoMessage = errors.New("stream: no message")
 
-// last reads the newest message of a subject. It asks by subject, which NATS' permissions can narrow, as they can't
-// narrow the stream. With several replicas any of them may answer, and not know of what was stored a moment ago.
+// last reads the newest message of a subject. The request names the subject, so that NATS' permissions can narrow it
+// below the stream. With several replicas any of them may answer, and may be stale by a moment.
 func (c *Conn) last(ctx context.Context, stream, subject string) (*stored, error) {
 	ctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
@@ -175,8 +175,8 @@ func (c *Conn) last(ctx context.Context, stream, subject string) (*stored, error
 	return &stored{m.Header, m.Data, seq, at}, nil
 }
 
-// PutJob replaces the state of sequence last, 0 for none, by s, and returns the new one's sequence once it is durable,
-// or ErrJobChanged. On ErrUnavailable, and when ctx ends, it is unknown whether it did.
+// PutJob replaces the state of sequence last, zero if none, by s, and returns the new one's sequence once it is durable,
+// or ErrJobChanged. On ErrUnavailable, and when ctx ends, it is unknown whether it was stored.
 func (c *Conn) PutJob(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64) (uint64, error) {
 	if n := len(s.Header) + len(s.Body); n > MaxJobBytes {
 		return 0, fmt.Errorf("job %s: a state of %d bytes; at most %d", id, n, MaxJobBytes)
@@ -206,9 +206,9 @@ func (c *Conn) putJob(ctx context.Context, k catalog.Key, id JobKey, s JobState,
 	return 0, publishError(ctx, err)
 }
 
-// PutJobUntil is PutJob again and again, until s is durable, the state is another one, ctx ends or the connection is
-// lost; with impatient also until it gets ErrQueueFull or ErrNoQueue. A state that was stored and whose acknowledgement
-// was lost is found to be there.
+// PutJobUntil repeats PutJob until s is durable, the state has changed, ctx ends or the connection is lost; if impatient,
+// also until it gets ErrQueueFull or ErrNoQueue. A state that was stored and whose ack was lost counts as durable, not
+// as changed.
 func (c *Conn) PutJobUntil(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64, impatient bool) (uint64, error) {
 	var seq uint64
 	tried := false
@@ -229,14 +229,14 @@ func (c *Conn) PutJobUntil(ctx context.Context, k catalog.Key, id JobKey, s JobS
 	return seq, err
 }
 
-// wrongSequence reports whether a comparison was lost: nothing was stored.
+// wrongSequence reports whether a compare-and-set failed: nothing was stored.
 func wrongSequence(err error) bool {
 	api, ok := errors.AsType[*jetstream.APIError](err)
 	return ok && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequence || beingWritten(err)
 }
 
-// beingWritten reports whether a comparison was refused because with several replicas another write to the subject,
-// maybe an earlier one of our own, is not decided yet.
+// beingWritten reports whether a compare-and-set was refused because, with several replicas, another write to the
+// subject, maybe an earlier one of our own, is in flight.
 func beingWritten(err error) bool {
 	api, ok := errors.AsType[*jetstream.APIError](err)
 	return ok && api.ErrorCode == jetstream.JSErrCodeStreamWrongLastSequenceConstant
@@ -246,18 +246,18 @@ func beingWritten(err error) bool {
 // know yet what was stored a moment ago.
 const MaxLooks = 3
 
-// Pause waits, for at most 50 ms, before another look at what somebody else is changing: whoever looks again at once
-// after a lost comparison would do nothing but ask.
+// Pause waits, for at most 50 ms, before another look at what somebody else is changing: a retry at once after a failed
+// compare-and-set would be a busy loop.
 func Pause(ctx context.Context) error {
 	select {
-	case <-time.After(40*time.Millisecond + rand.N(10*time.Millisecond)): // two rivals don't meet again
+	case <-time.After(40*time.Millisecond + rand.N(10*time.Millisecond)): // jitter, so that two rivals don't collide again
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
 }
 
-// Hasten makes a record that DelayJob has rescheduled due at once. That it isn't rescheduled is no error.
+// Hasten makes a record that DelayJob has rescheduled due at once. It is no error if there is none.
 func (c *Conn) Hasten(ctx context.Context, k catalog.Key, id record.ID) error {
 	for looks := 1; ; looks++ {
 		err := c.hasten(ctx, k, id)
@@ -287,7 +287,7 @@ func (c *Conn) hasten(ctx context.Context, k catalog.Key, id record.ID) error {
 		return nil // stored when the server took larger messages: it becomes due by itself
 	}
 	if wrongSequence(err) {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err) // when it stays so: ask again
+		return fmt.Errorf("%w: %w", ErrUnavailable, err) // if it stays so, the caller may retry
 	}
 	return err
 }

@@ -157,7 +157,7 @@ func (o *observer) count() (started, seen int) {
 	return o.started, len(o.seen)
 }
 
-// TestWatchJobs over a restart of NATS: whoever looks again at each start, after it, misses nothing.
+// TestWatchJobs over a restart of NATS: a watcher that reads the state again after each Started misses nothing.
 func TestWatchJobs(t *testing.T) {
 	cfg := localnats.Config{Dir: t.TempDir(), Token: "t"}
 	s := testkit.NATSIn(t, cfg)
@@ -226,8 +226,8 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// TestWriteThatIsNotDecided: a cluster refuses a comparison with error 10164 while another write to the subject is under
-// way. A server by itself never does, so here somebody else answers in the streams' place.
+// TestWriteThatIsNotDecided: a cluster refuses a compare-and-set with error 10164 while another write to the subject is in
+// flight. A single server never does, so here the test answers in the streams' place.
 func TestWriteThatIsNotDecided(t *testing.T) {
 	s := testkit.NATS(t)
 	c := testkit.Conn(t, s)
@@ -392,7 +392,7 @@ func put(t *testing.T, c *stream.Conn, q catalog.Key, k stream.JobKey, last uint
 	return seq
 }
 
-// tell follows the client's jobs from a place on until n states have come, and returns their sequences and the last place.
+// tell follows the client's jobs from a place on until n states have come, and returns their sequences and last place.
 func tell(t *testing.T, c *stream.Conn, q catalog.Key, client record.Client, from stream.Place, n int) (seqs []uint64, at stream.Place) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
@@ -438,7 +438,7 @@ func TestFollowClientOfQueueMadeAnew(t *testing.T) {
 	if at.Epoch == "" {
 		t.Fatal("the stream has no epoch")
 	}
-	ensure(t, c, q) // as at every start of who makes queues
+	ensure(t, c, q) // as at every start of the process that makes queues
 	last := putAll(t, c, q.Key, client, 1)
 	if seqs, now := tell(t, c, q.Key, client, at, 1); !slices.Equal(seqs, []uint64{last}) || now.Epoch != at.Epoch {
 		t.Errorf("of the same queue: %v at %+v, want %d", seqs, now, last)
@@ -482,7 +482,7 @@ func TestFollowWhileTheQueueIsMadeAnew(t *testing.T) {
 	}
 }
 
-// TestFollowAnOlderStream: a client that was told more than a restored queue has seen is told of it from the beginning.
+// TestFollowAnOlderStream: a client whose place is past the end of a restored queue gets it from the beginning.
 func TestFollowAnOlderStream(t *testing.T) {
 	c := testkit.Conn(t, testkit.NATS(t))
 	q := jobQueue()

@@ -23,8 +23,8 @@ type Keys interface {
 	WatchKeys(ctx context.Context, use func(sign.Ring)) error
 }
 
-// EnsureKeys makes the bucket of signing keys, and a new key when the newest is old. Whoever makes the queues calls it
-// now and then.
+// EnsureKeys creates the bucket of signing keys, and a new key when the newest is old. Whatever makes the queues calls it
+// periodically.
 func (c *Conn) EnsureKeys(ctx context.Context, replicas int, now time.Time) error {
 	ctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
@@ -54,7 +54,7 @@ func (c *Conn) EnsureKeys(ctx context.Context, replicas int, now time.Time) erro
 	if err != nil {
 		return fmt.Errorf("write the signing keys: %w", err)
 	}
-	// Another that did it first did it well enough.
+	// If another process did it first, its key will do.
 	if _, err := kv.Update(ctx, keysKey, data, revision); err != nil && !wrongSequence(err) {
 		return fmt.Errorf("write the signing keys: %w", c.apiError(ctx, err))
 	}

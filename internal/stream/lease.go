@@ -18,9 +18,9 @@ import (
 // sent the last renewal that succeeded: so there are never two owners, as long as clocks run at the same
 // speed. TestLeaseHasOneOwner guards it.
 //
-// A message without a body in its place says that the lease is free: the owner's last, or the server's, which writes one
-// when it removes a lease. Without it those who follow the leases would not see the end of one. It is removed after
-// leaseMarker.
+// A marker, a message without a body in its place, says that the lease is free: the owner writes it on a release, the
+// server when it removes an expired lease. Without it those who watch the leases would not see the end of one. It is
+// removed after leaseMarker.
 const (
 	LeaseTTL      = 15 * time.Second
 	leaseRenew    = 4 * time.Second
@@ -31,7 +31,7 @@ const (
 	leaseStream   = "WEIR_LEASES"
 	leaseSubjects = "weir.lease."
 
-	// headerLeaseNote holds what the owner says beside its name.
+	// headerLeaseNote holds the owner's note.
 	headerLeaseNote = "Weir-Lease-Note"
 	// What the server has in a marker, and what makes it take ours for one: it writes none when ours is removed.
 	headerMarkerReason = "Nats-Marker-Reason"
@@ -42,7 +42,7 @@ const (
 // ErrLeaseLost is the cause with which a lease's context ends when it could not be renewed.
 var ErrLeaseLost = errors.New("stream: the lease was lost")
 
-// Leases says who owns what.
+// Leases is the ownership of names in the cluster.
 type Leases interface {
 	EnsureLeases(ctx context.Context, replicas int) error
 	TryLease(ctx context.Context, name, owner string) (*Lease, error)
@@ -58,7 +58,7 @@ type Lease struct {
 	seq     uint64                    // of the message that is the lease
 	note    atomic.Pointer[string]    // never nil
 	noted   chan struct{}             // capacity 1: the note changed
-	until   atomic.Pointer[time.Time] // as this process counts it
+	until   atomic.Pointer[time.Time] // by this process's clock
 	ctx     context.Context
 	cancel  context.CancelCauseFunc
 	done    chan struct{}
@@ -86,7 +86,7 @@ func (c *Conn) TryLease(ctx context.Context, name, owner string) (*Lease, error)
 	return c.TryLeaseNoted(ctx, name, owner, "")
 }
 
-// TryLeaseNoted is TryLease with a note, which those see who follow the leases.
+// TryLeaseNoted is TryLease with a note, which WatchLeases delivers.
 func (c *Conn) TryLeaseNoted(ctx context.Context, name, owner, note string) (*Lease, error) {
 	l := &Lease{conn: c, subject: leaseSubjects + name, owner: owner, noted: make(chan struct{}, 1), done: make(chan struct{})}
 	l.note.Store(&note)
@@ -111,8 +111,8 @@ func (c *Conn) TryLeaseNoted(ctx context.Context, name, owner, note string) (*Le
 // Context ends when the lease does: with ErrLeaseLost, or ErrClosed after Release.
 func (l *Lease) Context() context.Context { return l.ctx }
 
-// Holds asks the clock. A process that was stopped for a while and goes on may find its time over before
-// Context has ended: so it asks before it does what only the owner may. TestCapsOverHang guards it.
+// Holds checks the clock. In a process that hung and goes on, the lease may be over before Context has ended:
+// so it is asked before anything that only the owner may do. TestCapsOverHang guards it.
 func (l *Lease) Holds() bool { return time.Now().Before(*l.until.Load()) }
 
 // Note changes the note. It doesn't wait until that is written.
@@ -120,7 +120,7 @@ func (l *Lease) Note(note string) {
 	l.note.Store(&note)
 	select {
 	case l.noted <- struct{}{}:
-	default: // the renewal to come has the present note
+	default: // the pending renewal takes the latest note
 	}
 }
 
@@ -149,7 +149,7 @@ func (l *Lease) keep() {
 		case err == nil:
 			next = leaseRenew
 		case errors.Is(err, errWrongSequence):
-			// Either another has it or our own renewal was written and its answer lost.
+			// Either another owner has it, or our own renewal was written and its answer lost.
 			seq, ferr := l.find(l.ctx)
 			if errors.Is(ferr, ErrLeaseHeld) {
 				l.cancel(ErrLeaseLost)
@@ -170,7 +170,7 @@ func (l *Lease) keep() {
 
 var errWrongSequence = errors.New("stream: wrong last sequence")
 
-// renew writes the lease's message after the one that is known.
+// renew replaces the lease's last known message.
 func (l *Lease) renew(ctx context.Context) error {
 	before := time.Now()
 	m := &nats.Msg{Subject: l.subject, Data: []byte(l.owner)}
@@ -185,13 +185,14 @@ func (l *Lease) renew(ctx context.Context) error {
 	return nil
 }
 
-// write puts m in the place of the message that is known.
+// write replaces the last known message by m.
 func (l *Lease) write(ctx context.Context, m *nats.Msg, ttl time.Duration) error {
 	ctx, cancel := l.conn.bound(ctx, apiTimeout)
 	defer cancel()
 	ack, err := l.conn.js.PublishMsg(ctx, m, jetstream.WithExpectLastSequencePerSubject(l.seq), jetstream.WithMsgTTL(ttl))
 	if beingWritten(err) {
-		// By another, or by our own last renewal, whose answer was late: who has the lease shows when that is decided.
+		// A write of another owner, or our own last renewal, whose answer was late, is in flight: who has the lease is known
+		// once it is decided.
 		return fmt.Errorf("%w: %w", ErrBusy, err)
 	}
 	if wrongSequence(err) {
@@ -207,8 +208,8 @@ func (l *Lease) write(ctx context.Context, m *nats.Msg, ttl time.Duration) error
 	return nil
 }
 
-// find returns the sequence of the lease's message, or of the one that says that it is free: 0 when there is none,
-// ErrLeaseHeld when it is another's.
+// find returns the sequence of the lease's message, or of its marker: zero if there is none, ErrLeaseHeld if another
+// owner holds it.
 func (l *Lease) find(ctx context.Context) (uint64, error) {
 	ctx, cancel := l.conn.bound(ctx, apiTimeout)
 	defer cancel()
@@ -237,7 +238,7 @@ func (l *Lease) drop() {
 		var seq uint64
 		seq, err = l.find(context.Background())
 		if errors.Is(err, ErrLeaseHeld) || err == nil && seq == 0 {
-			return // it is over
+			return // it is no longer ours
 		}
 		if err == nil {
 			l.seq = seq

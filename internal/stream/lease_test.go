@@ -64,7 +64,7 @@ func TestALeaseThatCanNotBeRenewedEndsInTime(t *testing.T) {
 	}
 }
 
-// seenLeases is what a watch has told.
+// seenLeases is what a watch has delivered.
 type seenLeases struct {
 	mu     sync.Mutex
 	states []stream.LeaseState // since the last complete list
@@ -112,8 +112,8 @@ func (s *seenLeases) count(cond func(stream.LeaseState) bool) int {
 	return n
 }
 
-// TestLeasesAreWatched: who watches sees every lease that is taken, noted, released, or left to expire by a process that
-// is gone; and may have it in that moment.
+// TestLeasesAreWatched: a watch sees every lease that is taken, noted, released, or left to expire by a process that
+// is gone; and the watcher can take it at that moment.
 func TestLeasesAreWatched(t *testing.T) {
 	t.Parallel() // it waits for a lease to end
 	s := testkit.NATS(t)
@@ -175,7 +175,7 @@ func TestLeasesAreWatched(t *testing.T) {
 	}
 }
 
-// TestAWatchOfLeasesEndsWithTheConnection, and the next has all that is there.
+// TestAWatchOfLeasesEndsWithTheConnection, and the next one begins with the full state.
 func TestAWatchOfLeasesEndsWithTheConnection(t *testing.T) {
 	cfg := localnats.Config{Dir: t.TempDir(), Token: "t"}
 	s := testkit.NATSIn(t, cfg)

@@ -14,44 +14,43 @@ import (
 )
 
 const (
-	// leaseHeartbeat is how often the server says how far it has come, so that a lost message is noticed although none
-	// follows. After two that are missing the watch ends.
+	// leaseHeartbeat is the consumer's idle heartbeat, by which a lost message is noticed although none follows. After
+	// two missing ones the watch ends.
 	leaseHeartbeat = 2 * time.Second
-	// leaseWatchGone is how long the consumer outlives who it is for.
+	// leaseWatchGone is how long the consumer outlives its subscription.
 	leaseWatchGone = 15 * time.Second
-	// What waits in memory. Past it messages are missing, and the watch ends.
+	// Bounds of what waits in memory. Past them messages are dropped, and the watch ends.
 	maxLeaseMessages = 65536
 	maxLeaseBytes    = 16 << 20
 )
 
-// errLeasesMissed means that the server has sent what did not come.
+// errLeasesMissed means that messages of the server were lost.
 var errLeasesMissed = errors.New("stream: changes of leases were missed")
 
 // LeaseState is what a lease's last message says.
 type LeaseState struct {
 	Name  string
-	Owner string // empty: it is free
+	Owner string // empty if free
 	Note  string
-	// Expired: the server has removed it, because its owner has not renewed it. It may have done so to a name that
-	// nobody held.
+	// Expired means that the server removed the lease's message, as it was not renewed. The lease may have been free.
 	Expired bool
 }
 
 // WatchLeases calls f with all leases, then with nil, and then with each change, renewals too, until ctx ends, the
-// connection is lost or changes were missed. What a lease was before is for the caller to know: one that ended between
-// two watches is not in the second.
+// connection is lost or changes were missed. It doesn't know what a lease was before: one that ended between two
+// watches is not in the second.
 //
-// It is a consumer in the memory of one server, as FollowClient's, and like that takes no right but that to make it.
+// It is a consumer in the memory of one server, as FollowClient's, and like that needs no permission but to create it.
 func (c *Conn) WatchLeases(ctx context.Context, f func(*LeaseState)) error {
 	if err := c.Ready(); err != nil {
 		return err
 	}
 	ctx, cancel := c.whileUp(ctx)
 	defer cancel()
-	// A subject for each consumer: the server takes only the very subject for somebody who listens.
+	// A subject for each consumer: the server counts only a subscription to exactly this subject as interest.
 	sub, err := c.nc.SubscribeSync(c.nc.NewInbox())
 	if err == nil {
-		defer func() { _ = sub.Unsubscribe() }() // with whom it is for, the consumer goes
+		defer func() { _ = sub.Unsubscribe() }() // without it the consumer expires
 		err = sub.SetPendingLimits(maxLeaseMessages, maxLeaseBytes)
 	}
 	if err != nil {
@@ -83,10 +82,10 @@ type leaseWatch struct {
 	sub   *nats.Subscription
 	f     func(*LeaseState)
 	count uint64 // of the consumer's messages that have come
-	all   bool   // f knows all that was there
+	all   bool   // f has the initial state
 }
 
-// complete tells f, once, that it knows all that was there.
+// complete tells f, once, that it has the initial state.
 func (w *leaseWatch) complete() {
 	if !w.all {
 		w.all = true
@@ -94,7 +93,7 @@ func (w *leaseWatch) complete() {
 	}
 }
 
-// next waits for a message and tells f of it.
+// next waits for a message and passes it to f.
 func (w *leaseWatch) next(ctx context.Context) error {
 	hctx, cancel := context.WithTimeoutCause(ctx, 2*leaseHeartbeat+leaseHeartbeat/2, errLeasesMissed)
 	defer cancel()
@@ -102,10 +101,10 @@ func (w *leaseWatch) next(ctx context.Context) error {
 	switch {
 	case hctx.Err() != nil:
 		return context.Cause(hctx)
-	case err != nil: // such as a subscription that was too slow
+	case err != nil: // such as a slow consumer
 		return err
 	}
-	if m.Subject == w.sub.Subject { // a sign of life, sent when nothing else is to be sent
+	if m.Subject == w.sub.Subject { // an idle heartbeat
 		if last, err := strconv.ParseUint(m.Header.Get("Nats-Last-Consumer"), 10, 64); err == nil && last != w.count {
 			return errLeasesMissed
 		}

@@ -25,27 +25,27 @@ import (
 // The objects of a queue are a stream of their own:
 //
 //	WEIR_O_ns_name  weir.o.ns.name.m.KEY    the description of the object KEY: its size, its digest and the ID of its
-//	                                        chunks. It is written last, and replaced in one step.
+//	                                        chunks. It is written last, and replaced atomically.
 //	                weir.o.ns.name.c.ID.N   chunk N. An ID is never used again.
 //
-// This is not the layout of the client's own object store, which keeps all chunks on one subject. A chunk of a subject
-// of its own is read by a request for just that subject: the reader decides how much is under way, a missing chunk is
-// seen as missing, no consumer is made, and NATS' permissions can narrow reading and removing to objects. Removing is
-// writing an empty message over a chunk, which takes the chunk's place even in a full stream and vanishes by itself.
+// This is not the layout of nats.go's own object store, which keeps all chunks on one subject. A chunk on a subject
+// of its own is read by a request for just that subject: the reader decides how much is in flight, a missing chunk is
+// seen as missing, no consumer is needed, and NATS' permissions can narrow reading and removing to objects. A chunk is
+// removed by a tombstone, an empty message that takes its place even in a full stream and expires by itself.
 const (
 	objectChunkBytes = 512 << 10
-	// objectWindow is how many chunks of one object are under way, and so in memory.
+	// objectWindow is how many chunks of one object are in flight, and so in memory.
 	objectWindow = 4
 	// MaxObjectKey bounds the name of an object.
 	MaxObjectKey = 200
-	// maxContentType bounds what a description must hold.
+	// maxContentType bounds the content type in a description, in bytes.
 	maxContentType = 255
 	// removeTimeout bounds how long removing an object's chunks may take. The rest ages out.
 	removeTimeout = 30 * time.Second
-	// removedTTL is how long the empty message stays. A second is the least that NATS takes.
+	// removedTTL is how long a tombstone stays. A second is the least that NATS takes.
 	removedTTL = time.Second
-	// A replica may answer that does not have yet what its leader acknowledged: what should be there is looked for so
-	// often, so far apart.
+	// A replica may answer that lags behind its leader: what should be there is read up to objectLooks times,
+	// objectLookWait apart.
 	objectLooks    = 10
 	objectLookWait = 100 * time.Millisecond
 )
@@ -54,7 +54,7 @@ const (
 var (
 	// ErrNoObject means that no object of the key is stored.
 	ErrNoObject = errors.New("stream: no such object")
-	// ErrObjectGone means that an object went while it was read: it has expired, or was replaced or deleted.
+	// ErrObjectGone means that an object vanished while it was read: it has expired, or was replaced or deleted.
 	ErrObjectGone = errors.New("stream: the object is not whole any more")
 	// ErrObjectKey means that a text can't be the key of an object.
 	ErrObjectKey = fmt.Errorf("stream: the key of an object is 1 to %d letters, digits, - and _", MaxObjectKey)
@@ -108,10 +108,9 @@ type Objects interface {
 	DeleteObject(ctx context.Context, k catalog.Key, key string) error
 }
 
-// PutObject stores what r brings as object key of queue k and returns once it is durable. An object of this key is
-// replaced in one step: until then it is read as it was. If r fails, or ctx ends, nothing stays; only when NATS goes
-// away may chunks stay, which nobody reads, until they are as old as objects get. ErrQueueFull: the queue's objects
-// have no room for it.
+// PutObject stores what r reads as object key of queue k and returns once it is durable. An object of this key is
+// replaced atomically. If r fails, or ctx ends, nothing is left behind; only when NATS goes away may orphaned chunks
+// stay until they age out. ErrQueueFull means that the queue's objects have no room for it.
 func (c *Conn) PutObject(ctx context.Context, k catalog.Key, key, contentType string, r io.Reader) (*ObjectInfo, error) {
 	if !objectKey.MatchString(key) {
 		return nil, ErrObjectKey
@@ -128,7 +127,7 @@ func (c *Conn) PutObject(ctx context.Context, k catalog.Key, key, contentType st
 		return nil, fmt.Errorf("object %s of queue %s: %w", key, k, err)
 	}
 	if err := c.describe(ctx, k, key, d); err != nil {
-		// An answer that was lost leaves it open whether the object is there; then its chunks stay.
+		// If the answer was lost the object may be there: its chunks stay.
 		if !errors.Is(err, ErrUnavailable) && ctx.Err() == nil {
 			c.removeChunks(ctx, k, d.ID, d.Chunks)
 		}
@@ -137,11 +136,11 @@ func (c *Conn) PutObject(ctx context.Context, k catalog.Key, key, contentType st
 	return &d.ObjectInfo, nil
 }
 
-// putChunks stores what r brings, objectWindow chunks at a time, and fills d in: with what was begun, if it fails.
+// putChunks stores what r reads, objectWindow chunks at a time, and fills d in: if it fails, with the chunks begun.
 func (c *Conn) putChunks(ctx context.Context, k catalog.Key, d *description, r io.Reader) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
-	defer wg.Wait() // before what was written is removed
+	defer wg.Wait() // before the caller removes what was written
 	defer cancel(nil)
 	digest := sha256.New()
 	free := make(chan []byte, objectWindow)
@@ -159,7 +158,7 @@ func (c *Conn) putChunks(ctx context.Context, k catalog.Key, d *description, r i
 			buf = make([]byte, d.ChunkBytes)
 		}
 		n, err := io.ReadFull(r, buf)
-		end = err == io.EOF || err == io.ErrUnexpectedEOF // ReadFull's own, and none of r's that wraps one
+		end = err == io.EOF || err == io.ErrUnexpectedEOF // ReadFull's own, not an error of r that wraps one
 		if err != nil && !end {
 			return err
 		}
@@ -182,7 +181,7 @@ func (c *Conn) putChunks(ctx context.Context, k catalog.Key, d *description, r i
 	return context.Cause(ctx)
 }
 
-// describe writes d, by which the object is there, and removes the chunks of the one that it replaces.
+// describe writes d, which makes the object visible, and removes the chunks of the one that it replaces.
 func (c *Conn) describe(ctx context.Context, k catalog.Key, key string, d *description) error {
 	data, err := json.Marshal(d)
 	if err != nil {
@@ -193,10 +192,10 @@ func (c *Conn) describe(ctx context.Context, k catalog.Key, key string, d *descr
 		if err != nil {
 			return err
 		}
-		// Compared at the leader, so that each of two that write the same key knows whose chunks it has to remove.
+		// Compare-and-set at the leader, so that each of two writers of one key knows whose chunks it has to remove.
 		err = c.publish(ctx, &nats.Msg{Subject: objectSubject(k, key), Data: data}, "", jetstream.WithExpectLastSequencePerSubject(before.seq))
 		if wrongSequence(err) {
-			if err := sleep(ctx, objectLookWait); err != nil { // a replica's answer may have been old
+			if err := sleep(ctx, objectLookWait); err != nil { // a replica's answer may have been stale
 				return err
 			}
 			continue
@@ -210,10 +209,10 @@ func (c *Conn) describe(ctx context.Context, k catalog.Key, key string, d *descr
 	}
 }
 
-// removeChunks puts nothing in the place of an object's chunks. What can't be removed now ages out: when NATS goes away,
-// and when a stream of several replicas is full to its last hundred bytes.
+// removeChunks writes tombstones over an object's chunks. What can't be removed now ages out: when NATS goes away, and
+// when a stream of several replicas is full to its last hundred bytes.
 func (c *Conn) removeChunks(ctx context.Context, k catalog.Key, id string, chunks int) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout) // its end is what makes most of the work
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), removeTimeout) // that ctx has ended is a common reason to be here
 	defer cancel()
 	var wg sync.WaitGroup
 	var left atomic.Int64
@@ -229,7 +228,7 @@ func (c *Conn) removeChunks(ctx context.Context, k catalog.Key, id string, chunk
 	}
 	wg.Wait()
 	if n := left.Load(); n > 0 {
-		c.log.Warn("chunks of an object that is not there are left to age out", "queue", k.String(), "chunks", n)
+		c.log.Warn("orphaned chunks of an object are left to age out", "queue", k.String(), "chunks", n)
 	}
 }
 
@@ -255,7 +254,7 @@ func (c *Conn) StatObject(ctx context.Context, k catalog.Key, key string) (*Obje
 	return o, nil
 }
 
-// lastObject reads a description; one without an id is of an object that isn't there.
+// lastObject reads a description; one without an id means that there is no object.
 func (c *Conn) lastObject(ctx context.Context, k catalog.Key, key string, looks int) (*ObjectInfo, error) {
 	m, err := c.look(ctx, k, objectSubject(k, key), looks)
 	if errors.Is(err, errNoMessage) {
@@ -281,7 +280,7 @@ func (c *Conn) lastObject(ctx context.Context, k catalog.Key, key string, looks 
 	return &d.ObjectInfo, nil
 }
 
-// look reads the last message of a subject; one that is not there is looked for so often.
+// look reads the last message of a subject, up to looks times if there is none.
 func (c *Conn) look(ctx context.Context, k catalog.Key, subject string, looks int) (*stored, error) {
 	for n := 1; ; n++ {
 		m, err := c.last(ctx, objectStream(k), subject)
@@ -303,7 +302,7 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// DeleteObject removes object key of queue k. That there is none is no error.
+// DeleteObject removes object key of queue k. It is idempotent.
 func (c *Conn) DeleteObject(ctx context.Context, k catalog.Key, key string) error {
 	for emptied := false; ; {
 		o, err := c.StatObject(ctx, k, key)
@@ -321,7 +320,7 @@ func (c *Conn) DeleteObject(ctx context.Context, k catalog.Key, key string) erro
 			continue // it was replaced in between
 		}
 		if errors.Is(err, ErrQueueFull) && !emptied {
-			// What compares sequences must find room; what only shrinks a message needn't.
+			// A compare-and-set needs room in the stream; a tombstone over a chunk, without one, doesn't.
 			emptied = true
 			c.removeChunks(ctx, k, o.id, o.chunks)
 			continue
@@ -334,7 +333,7 @@ func (c *Conn) DeleteObject(ctx context.Context, k catalog.Key, key string) erro
 	}
 }
 
-// ObjectReader reads an object. Its chunks come ahead of the reader, objectWindow at most.
+// ObjectReader reads an object. It prefetches at most objectWindow chunks.
 type ObjectReader struct {
 	c      *Conn
 	ctx    context.Context //nolint:containedctx // of all Reads, which have none
@@ -342,7 +341,7 @@ type ObjectReader struct {
 	wg     sync.WaitGroup
 	k      catalog.Key
 	info   *ObjectInfo
-	ahead  []chan chunk // in their order
+	ahead  []chan chunk // in order
 	asked  int
 	read   int64
 	digest hash.Hash
@@ -355,9 +354,9 @@ type chunk struct {
 	err  error
 }
 
-// OpenObject opens object key of queue k, or returns ErrNoObject. It has the first chunk by then. The reader is good
-// until ctx ends, and must be closed. A Read returns io.EOF only after all bytes were read and were those that
-// PutObject stored.
+// OpenObject opens object key of queue k, or returns ErrNoObject. It has read the first chunk then. The reader is
+// usable until ctx ends, and must be closed. A Read returns io.EOF only after all bytes were read and are those that
+// PutObject stored, by size and digest.
 func (c *Conn) OpenObject(ctx context.Context, k catalog.Key, key string) (*ObjectReader, *ObjectInfo, error) {
 	o, err := c.StatObject(ctx, k, key)
 	if err != nil {
@@ -412,7 +411,7 @@ func (r *ObjectReader) fill() {
 		r.err = io.EOF
 		return
 	}
-	next := <-r.ahead[0] // comes, as every request has its bound
+	next := <-r.ahead[0] // comes, as every request is bounded
 	r.ahead = r.ahead[1:]
 	if next.err != nil {
 		r.err = next.err
@@ -427,7 +426,7 @@ func (r *ObjectReader) fill() {
 	r.rest = next.data
 }
 
-// Close ends the reading and waits for the chunks that are under way. It is idempotent.
+// Close ends the reading and waits for the chunks in flight. It is idempotent.
 func (r *ObjectReader) Close() error {
 	r.cancel()
 	r.wg.Wait()

@@ -13,7 +13,7 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 )
 
-// Output is what becomes of records that were delivered and not done: a later attempt, or a dead letter.
+// Output stores records that were delivered and are not done: for a later attempt, or as dead letters.
 type Output interface {
 	Delay(ctx context.Context, k catalog.Key, w Wait, rs []record.Record) error
 	DelayJob(ctx context.Context, k catalog.Key, w Wait, r record.Record) error
@@ -26,7 +26,7 @@ const (
 	headerScheduleTarget = "Nats-Schedule-Target"
 )
 
-// headerSince is when the records of a schedule's message began to wait in it, as RFC 3339. NATS keeps it.
+// headerSince is when the records of a scheduled message began to wait in it, as RFC 3339. NATS keeps it.
 const headerSince = "Weir-Since"
 
 // The wait between attempts to publish what must not be lost.
@@ -69,7 +69,7 @@ func scheduled(k catalog.Key, id string, w Wait, block []byte) *nats.Msg {
 	}
 }
 
-// waitsSince is what scheduled was told, or else when the message was stored.
+// waitsSince is scheduled's since, or else when the message was stored.
 func waitsSince(h nats.Header, stored time.Time) time.Time {
 	if since, err := time.Parse(time.RFC3339Nano, h.Get(headerSince)); err == nil {
 		return since
@@ -84,9 +84,9 @@ func (c *Conn) DeadLetter(ctx context.Context, k catalog.Key, rs []record.Record
 	})
 }
 
-// store stores rs as one block or several, which msg makes messages of. A record that is too large for the server, as it
-// was stored here when that took larger messages, holds the call up: tried again for as long as ctx lasts, and
-// complained of. It is neither dropped nor are functions called for it again and again.
+// store stores rs as one block or several, which msg makes messages of. A record that is too large for the server,
+// because it was stored when that took larger messages, holds the call up: it is tried again for as long as ctx lasts,
+// and logged. It is not dropped, nor are functions called for it again and again.
 // TestRecordTooLargeForServerIsHeld guards it.
 func (c *Conn) store(ctx context.Context, rs []record.Record, msg func(block []byte, id string) *nats.Msg) error {
 	return c.eachPiece(rs, record.DefaultCodec, func(p piece) error {
@@ -108,10 +108,10 @@ func (c *Conn) publishUntil(ctx context.Context, m *nats.Msg, id string) error {
 	return c.until(ctx, m.Subject, held(unconfirmed), func() error { return c.publish(ctx, m, id) })
 }
 
-// unanswered reports whether a write may pass in a moment.
+// unanswered reports whether a write may succeed in a moment.
 func unanswered(err error) bool { return errors.Is(err, ErrUnavailable) || errors.Is(err, ErrBusy) }
 
-// unconfirmed reports whether a write may pass at some time.
+// unconfirmed reports whether a write may succeed at some time.
 func unconfirmed(err error) bool {
 	return unanswered(err) || errors.Is(err, ErrQueueFull) || errors.Is(err, ErrNoQueue)
 }
@@ -134,7 +134,7 @@ func (c *Conn) until(ctx context.Context, subject string, again func(error) bool
 		pause := wait
 		if errors.Is(err, ErrTooLargeForServer) {
 			pause = tooLargeRetry
-			c.log.Error("what is stored already fits in no message of NATS any more; it is held until max_payload of the server is raised",
+			c.log.Error("a write is too large for NATS now; it is held until max_payload of the server is raised",
 				"subject", subject, "max_payload", c.MaxPayload(), "in", pause, "error", err)
 		} else {
 			c.log.Warn("publishing again", "subject", subject, "in", wait, "error", err)

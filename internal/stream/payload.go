@@ -10,18 +10,18 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 )
 
-// What a message may hold is the server's max_payload: headers and data together, as they are sent, so after
-// compression. The server says it at each connect, and its client refuses what is larger before it sends it. Blocks are
-// cut to what is in force. What fits in no message alone is refused for good (ErrTooLargeForServer), or, when it is
-// stored here already and has to be stored elsewhere, held and tried again every tooLargeRetry.
+// The server's max_payload bounds a message: headers and data together, as they are sent, so after compression. The
+// server announces it at each connect, and nats.go refuses larger messages before it sends them. Blocks are cut to the
+// limit in force. A record that fits in no message alone is refused for good (ErrTooLargeForServer), or, when it is
+// stored already and has to be stored in another stream, held and tried again every tooLargeRetry.
 const (
 	// DefaultMaxPayload is NATS' own default. All bounds of Weir keep below it; with less, requests that its routes allow
 	// may be refused.
 	DefaultMaxPayload = 1 << 20
 	// payloadMargin is room for the headers of a message and of a block. The largest is the state of a job.
 	payloadMargin = 8 << 10
-	// tooLargeRetry is how long what is held waits for a larger max_payload. A changed setting reaches a client with its
-	// next connect, which comes with a session of its own; this is for what NATS takes over without one.
+	// tooLargeRetry is how often a held record is tried again. A changed setting reaches a client with its next connect,
+	// which begins a new session anyway; this is for settings that NATS takes over without one.
 	tooLargeRetry = 30 * time.Second
 )
 
@@ -29,14 +29,13 @@ const (
 // again changes nothing until that setting is raised.
 var ErrTooLargeForServer = errors.New("stream: larger than a message of NATS may be: raise max_payload of the NATS server")
 
-// Limits is what the server takes.
+// Limits is how large messages may be.
 type Limits interface {
 	MaxPayload() int64
 	Room(want int) int
 }
 
-// MaxPayload is the bytes that a message may hold at the server of the latest connection; DefaultMaxPayload before
-// the first.
+// MaxPayload is the limit of the latest connection's server, in bytes; DefaultMaxPayload before the first.
 func (c *Conn) MaxPayload() int64 {
 	if n := c.maxPayload.Load(); n > 0 {
 		return n
@@ -44,12 +43,12 @@ func (c *Conn) MaxPayload() int64 {
 	return DefaultMaxPayload
 }
 
-// Room is what of at most want bytes a message takes besides its headers.
+// Room is want, or as many bytes as a message takes besides its headers if that is less.
 func (c *Conn) Room(want int) int {
 	return int(min(int64(want), max(c.MaxPayload()-payloadMargin, 1)))
 }
 
-// learn takes over what the server of a new connection says. It is kept here because the client's own lock may be held
+// learn takes over the limit that the server has announced. It is kept here because the client's own lock may be held
 // by a write that blocks.
 func (c *Conn) learn(nc *nats.Conn) {
 	n := nc.MaxPayload()
@@ -59,14 +58,14 @@ func (c *Conn) learn(nc *nats.Conn) {
 	}
 }
 
-// fits reports whether r goes into a block beside those that are in b: past the limit in force only a record alone may
-// be, because it may shrink when it is compressed. So only a block of one record can be too large, unless the limit
-// falls between here and the write.
+// fits reports whether r goes into a block with those in b: only a record alone may be past the limit in force, because
+// it may shrink when it is compressed. So only a block of one record can be too large, unless the limit falls between
+// here and the write.
 func (c *Conn) fits(b *record.Builder, r *record.Record) bool {
 	return b.Len() == 0 || b.Fits(r) && b.Bytes()+r.Size() <= c.Room(record.TargetBlockBytes)
 }
 
-// piece is some of the records that are to be stored together, as one block.
+// piece is a run of the records to be stored, as one block.
 type piece struct {
 	from, n int
 	block   []byte
@@ -94,9 +93,9 @@ func (c *Conn) pieces(rs []record.Record, codec record.Codec) ([]piece, error) {
 	return out, nil
 }
 
-// eachPiece calls put with blocks of rs, until it fails. One of several records that put finds to be too large for the
-// server, whose limit has fallen meanwhile, is halved. Records that are too large alone come last, so that they hold
-// nothing else up.
+// eachPiece calls put with blocks of rs, until it fails. A block of several records that turns out to be too large,
+// because the server's limit has fallen meanwhile, is halved. Records that are too large alone come last, so that they
+// hold nothing else up.
 func (c *Conn) eachPiece(rs []record.Record, codec record.Codec, put func(piece) error) error {
 	pieces, err := c.pieces(rs, codec)
 	if err != nil {

@@ -15,17 +15,17 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 )
 
-// fetchBlocks is how many blocks one pull asks for. Nothing is pulled ahead of that: a block that was
-// delivered but lay in a buffer of the client, unknown to its owner, would not be extended and would come
-// twice after ackWait.
+// fetchBlocks is how many blocks one pull asks for. Nothing is prefetched beyond that: a block that was
+// delivered but lay in a buffer of the client, unknown to its owner, would not be extended and would be
+// redelivered after ackWait.
 const fetchBlocks = 16
 
 // pullExpiry is how long a pull request stays at the server. It is shorter than a lease: when an owner
 // hangs without closing its connection, its requests are gone before the next owner resets the consumer,
-// and catch none of the blocks that are the next owner's.
+// and take none of the next owner's blocks.
 const pullExpiry = 5 * time.Second
 
-// Readers is the reading side of queues, for who owns their leases.
+// Readers is the reading side of queues, for the owners of their leases.
 type Readers interface {
 	OpenReader(ctx context.Context, k catalog.Key) (*Reader, error)
 	PurgeSettled(ctx context.Context, k catalog.Key) error
@@ -49,28 +49,28 @@ type Reader struct {
 	wg     sync.WaitGroup
 
 	mu         sync.Mutex // the two pulls share what follows
-	held       int        // blocks since complained
-	complained time.Time  // when the log last said that blocks are held
+	held       int        // blocks held since complained
+	complained time.Time  // when it was last logged that blocks are held
 }
 
 // Delivery is one block. It is settled by Ack, exactly once, after all its records are.
 type Delivery struct {
 	Records []record.Record
-	Retry   bool // of the retry stream
+	Retry   bool // from the retry stream
 	Seq     uint64
 	Since   time.Time // when the block began to wait here, by the server's clock (Conn.Now): the records' ages count until then
 	msg     jetstream.Msg
 }
 
-// Ack settles the block. The acknowledgement is not itself confirmed: one that is lost with the
-// connection means that the block is delivered again by the next reader.
+// Ack settles the block. The ack is not itself confirmed: if it is lost with the connection, the block is
+// redelivered to the next reader.
 func (d *Delivery) Ack() error { return d.msg.Ack() }
 
 // InProgress tells the server that the block is still being worked on.
 func (d *Delivery) InProgress() error { return d.msg.InProgress() }
 
 // OpenReader starts delivering queue k from the first block that is not settled: blocks that were in
-// the hands of an earlier owner come again at once. It lives as long as the present connected period.
+// the hands of an earlier owner are redelivered at once. It lives as long as the present connected period.
 func (c *Conn) OpenReader(ctx context.Context, k catalog.Key) (*Reader, error) {
 	live := c.Live()
 	if err := live.Err(); err != nil {
@@ -182,11 +182,11 @@ func (r *Reader) fetch(consumer jetstream.Consumer, retry bool) error {
 	return nil
 }
 
-// holdDelay is after how long a block that only a later version can read is looked at again.
+// holdDelay is after how long a block that only a later version can read is tried again.
 const holdDelay = 10 * time.Second
 
 // delivery decodes a message. One that no version can decode is moved to the dead-letter queue as it is; one that a later
-// version can is left in the queue. nil is returned for both.
+// version can is held. nil is returned for both.
 func (r *Reader) delivery(msg jetstream.Msg, retry bool) (*Delivery, error) {
 	meta, err := msg.Metadata()
 	if err != nil {
@@ -213,7 +213,7 @@ func (r *Reader) delivery(msg jetstream.Msg, retry bool) (*Delivery, error) {
 	return nil, nil //nolint:nilnil // documented: nothing to deliver
 }
 
-// complain says that blocks are held, once in holdDelay: there may be many.
+// complain logs that blocks are held, once in holdDelay: there may be many.
 func (r *Reader) complain(meta *jetstream.MsgMetadata, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -226,9 +226,8 @@ func (r *Reader) complain(meta *jetstream.MsgMetadata, err error) {
 	r.held, r.complained = 0, time.Now()
 }
 
-// hold leaves a block in the queue as it is, for a version that can read it. It waits among the retries: in the queue's
-// own stream it would keep the acknowledgement floor down, and what was settled behind it would come again to each
-// owner.
+// hold keeps a block as it is, for a version that can read it. It waits among the retries: in the queue's own stream it
+// would hold down the ack floor, and what was settled behind it would be redelivered to each new owner.
 func (r *Reader) hold(msg jetstream.Msg, meta *jetstream.MsgMetadata, retry bool) error {
 	if retry {
 		if err := msg.NakWithDelay(holdDelay); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
@@ -246,8 +245,8 @@ func (r *Reader) hold(msg jetstream.Msg, meta *jetstream.MsgMetadata, retry bool
 	return nil
 }
 
-// PurgeSettled removes what is below the acknowledgement floor. It costs one operation however many
-// messages there are. The floor is the last settled message before the first unsettled one.
+// PurgeSettled removes the messages up to the ack floor, the last settled one before the first unsettled
+// one. It costs one operation however many messages there are.
 func (c *Conn) PurgeSettled(ctx context.Context, k catalog.Key) error {
 	ctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
@@ -269,7 +268,7 @@ func (c *Conn) PurgeSettled(ctx context.Context, k catalog.Key) error {
 	return nil
 }
 
-// Oldest says since when the oldest block of queue k that was not purged is there, by the server's clock alone, and the
+// Oldest returns the age of the oldest block of queue k that was not purged, by the server's clock alone, and the
 // sequence of the newest. ok is false when the queue holds none, or has no stream.
 func (c *Conn) Oldest(ctx context.Context, k catalog.Key) (age time.Duration, newest uint64, ok bool, err error) {
 	ctx, cancel := c.bound(ctx, apiTimeout)

@@ -379,7 +379,7 @@ func TestCatalogReachesWatchers(t *testing.T) {
 }
 
 // TestRedriveAgainAtAnotherRate: a redrive that died in the middle of a block, after some of its records
-// were stored, is run again with other steps. Nothing may be taken for what was stored before.
+// were stored, is run again with other steps. Nothing may be dropped as a duplicate of what was stored before.
 func TestRedriveAgainAtAnotherRate(t *testing.T) {
 	s := testkit.NATS(t)
 	c := testkit.Conn(t, s)
@@ -444,7 +444,7 @@ func TestPublishCatalogSwaps(t *testing.T) {
 	}
 }
 
-// TestCloseQueue: a closed queue refuses every record and gives away those that it has; it can be opened again.
+// TestCloseQueue: a closed queue refuses every record and delivers those that it has; it can be opened again.
 func TestCloseQueue(t *testing.T) {
 	c := testkit.Conn(t, testkit.NATS(t))
 	q := orders()
@@ -515,15 +515,15 @@ func smallNATS(t *testing.T) *stream.Conn {
 	}
 	t.Cleanup(c.Close)
 	testkit.Eventually(t, "the connection is up", func() bool { return c.Ready() == nil })
-	// As wherever Weir runs: with its last stream an account loses its directory a moment later, under the feet of
-	// whoever makes a stream right then.
+	// As wherever Weir runs: an account that loses its last stream loses its directory a moment later, which breaks
+	// a stream that is being created just then.
 	if err := c.PublishCatalog(t.Context(), &catalog.Catalog{}, 1, nil); err != nil {
 		t.Fatal(err)
 	}
 	return c
 }
 
-// TestQueueThatNATSHasNoRoomFor leaves nothing behind that others would want the room of; and it can be deleted.
+// TestQueueThatNATSHasNoRoomFor leaves nothing behind that takes up room; and it can be deleted.
 func TestQueueThatNATSHasNoRoomFor(t *testing.T) {
 	c := smallNATS(t)
 	q := orders()
@@ -586,7 +586,7 @@ func TestStatusOfAHalfQueue(t *testing.T) {
 	}
 }
 
-// TestUnavailableIsNoRefusal: what NATS doesn't answer is to be tried again, and not the user's to mend.
+// TestUnavailableIsNoRefusal: what NATS doesn't answer is to be tried again, and is nothing for the user to fix.
 func TestUnavailableIsNoRefusal(t *testing.T) {
 	s := testkit.NATS(t)
 	c := testkit.Conn(t, s)

@@ -18,15 +18,15 @@ import (
 //
 //	WEIR_Q_ns_name  weir.q.ns.name          blocks as the gateway wrote them. Limits retention (removing
 //	                weir.q.ns.name.ID       messages one by one costs a sync each), discard new when full,
-//	                                        purged below the acknowledgement floor. Those with an ID hold one
-//	                                        record, which was to be the only one of this id.
-//	WEIR_R_ns_name  weir.r.ns.name.at.ID    blocks to be tried again at a later time (message schedules),
-//	                weir.r.ns.name.due      which the server moves here when their time has come. A stream
-//	                                        with schedules can't discard new, hence a stream of its own.
+//	                                        purged below the ack floor. Those with an ID hold one record,
+//	                                        stored as the only one of this id (AppendOnce).
+//	WEIR_R_ns_name  weir.r.ns.name.at.ID    blocks to be retried at a later time (message schedules),
+//	                weir.r.ns.name.due      which the server moves here when they are due. A stream with
+//	                                        schedules can't discard new, hence a stream of its own.
 //	WEIR_D_ns_name  weir.d.ns.name          dead letters.
-//	WEIR_J_ns_name  weir.j.ns.name.C.ID     the last state of each job, of queues that job routes write to; published
-//	                weir.e.ns.name.C.ID     here, to whoever listens, once it is stored. C is the client, or "-". One more
-//	                                        message is the stream's epoch, see epoch.go.
+//	WEIR_J_ns_name  weir.j.ns.name.C.ID     the last state of each job, of queues with job routes; republished here
+//	                weir.e.ns.name.C.ID     once it is stored. C is the client, or "-". One more message is the
+//	                                        stream's epoch, see epoch.go.
 //	WEIR_O_ns_name  objects of those queues, see objects.go.
 //
 // Names of resources are DNS labels: they hold no dot and no underscore, so these names are unambiguous.
@@ -35,8 +35,8 @@ const (
 	duplicateWindow = 2 * time.Minute
 	apiTimeout      = 5 * time.Second
 
-	// ackWait is how long a delivered block may stay silent; a dispatcher that works on it says so
-	// every ackWait/3. A new owner does not wait for it: it resets the consumer.
+	// ackWait is how long a delivered block may go without an ack; a dispatcher that works on it extends
+	// that every ackWait/3. A new owner does not wait for it: it resets the consumer.
 	ackWait = time.Minute
 	// maxFollowers bounds the clients with feeds that follow a queue's jobs at a time. The server's own default is 1,000.
 	maxFollowers = 50_000
@@ -45,7 +45,7 @@ const (
 )
 
 // ErrNoRoom means that the server or cluster can't take a queue of this size or number of replicas: it reserves
-// maxBytes for the queue and as much for its dead letters. What was changed for it was taken back.
+// maxBytes for the queue and as much for its dead letters. What was changed for it was undone.
 var ErrNoRoom = errors.New("stream: NATS can't take the queue")
 
 // Error codes of the NATS server (server/errors.json) that have no name in nats.go.
@@ -70,7 +70,7 @@ func atSubject(k catalog.Key, id string) string {
 	return "weir.r." + k.Namespace + "." + k.Name + ".at." + id
 }
 
-// Queues is the making and ending of queues.
+// Queues creates, closes and deletes queues.
 type Queues interface {
 	EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) error
 	CloseQueue(ctx context.Context, k catalog.Key) error
@@ -78,8 +78,8 @@ type Queues interface {
 	Status(ctx context.Context, k catalog.Key) (QueueStatus, error)
 }
 
-// EnsureQueue makes or updates the streams and consumers of q. replicas is 1 or 3 or 5. Without Objects.MaxBytes its
-// objects are not kept in NATS.
+// EnsureQueue creates or updates the streams and consumers of q. replicas is 1 or 3 or 5. Objects.MaxBytes is zero if
+// its objects are not kept in NATS.
 func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) error {
 	ctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
@@ -116,8 +116,8 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 		}
 	}
 
-	// Against the flow: what the queue's own stream names has a place to go. A queue that NATS takes only in part would
-	// hold the room of others and could not work, so what was done is undone.
+	// Against the flow, so that records always have a stream to go to next. A queue that NATS takes only in part would
+	// take up room and could not work, so what was done is undone.
 	var undo []func()
 	for _, sc := range streams {
 		if sc.MaxAge > 0 {
@@ -140,7 +140,7 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 	return c.ensureConsumers(ctx, q.Key)
 }
 
-// ensureStream makes or updates one stream and returns what takes that back as far as it can be.
+// ensureStream creates or updates one stream and returns what undoes that as far as possible.
 func (c *Conn) ensureStream(ctx context.Context, sc jetstream.StreamConfig) (undo func(), err error) {
 	again := func(f func(context.Context) error) func() {
 		return func() {
@@ -168,10 +168,10 @@ func (c *Conn) ensureStream(ctx context.Context, sc jetstream.StreamConfig) (und
 	return again(func(ctx context.Context) error { _, err := c.js.UpdateStream(ctx, before); return err }), nil
 }
 
-// ensureConsumers makes the consumers of a queue whose streams exist; one that was deleted by hand is
-// made again when a dispatcher next opens the queue.
+// ensureConsumers creates the consumers of a queue whose streams exist; one that was deleted by hand is
+// created again when a dispatcher next opens the queue.
 func (c *Conn) ensureConsumers(ctx context.Context, k catalog.Key) error {
-	// All of the queue's stream: a filter that matches everything costs.
+	// No filter on the queue's stream: one that matches everything has a cost.
 	for stream, subject := range map[string]string{queueStream(k): "", retryStream(k): dueSubject(k)} {
 		_, err := c.js.CreateOrUpdateConsumer(ctx, stream, jetstream.ConsumerConfig{
 			Durable: consumerName, FilterSubject: subject, AckPolicy: jetstream.AckExplicitPolicy,
@@ -187,8 +187,8 @@ func (c *Conn) ensureConsumers(ctx context.Context, k catalog.Key) error {
 	return nil
 }
 
-// apiError names the states of a refused request: one that the user can mend, and NATS being away, which ctx, of
-// bound, may know.
+// apiError maps the error of a request to this package's: what the user can fix, and NATS being away, which may be the
+// cause of ctx (see bound).
 func (c *Conn) apiError(ctx context.Context, err error) error {
 	api, ok := errors.AsType[*jetstream.APIError](err)
 	if ok {
@@ -208,10 +208,10 @@ func (c *Conn) apiError(ctx context.Context, err error) error {
 	return err
 }
 
-// closedMsgSize is the largest message of a closed queue: no block is as small, so all are refused.
+// closedMsgSize is the MaxMsgSize of a closed queue: every block is larger, so all are refused.
 const closedMsgSize = 1
 
-// CloseQueue lets the queue's stream refuse every further record (ErrQueueClosed), whoever writes it; what it
+// CloseQueue makes the queue's stream refuse every further record (ErrQueueClosed), whoever writes it; what it
 // holds stays and can be delivered and dead-lettered. It is the first step of deleting a queue: what is found
 // empty afterwards stays empty. EnsureQueue opens the queue again. A queue without streams is no error.
 func (c *Conn) CloseQueue(ctx context.Context, k catalog.Key) error {
@@ -261,10 +261,10 @@ type QueueStatus struct {
 // Empty reports whether nothing is left to be delivered.
 func (s QueueStatus) Empty() bool { return s.Pending == 0 && s.InFlight == 0 && s.Retrying == 0 }
 
-// Status asks the leaders of the queue's streams and consumers. It returns ErrNoQueue when there is none of them.
+// Status asks the leaders of the queue's streams and consumers. It returns ErrNoQueue when none of them exists.
 //
 // It asks in the direction in which records go, queue, retries, dead letters, and a record is stored in the next stream
-// before it leaves the one before: so none slips through, and a queue that is closed and found to hold nothing does.
+// before it leaves the one before: so none is missed, and a closed queue that is found empty is empty.
 func (c *Conn) Status(ctx context.Context, k catalog.Key) (QueueStatus, error) {
 	ctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
@@ -276,7 +276,7 @@ func (c *Conn) Status(ctx context.Context, k catalog.Key) (QueueStatus, error) {
 		info = consumer.CachedInfo() // fetched by the call above
 		s.Pending, s.InFlight = info.NumPending, info.NumAckPending
 	case errors.Is(err, jetstream.ErrStreamNotFound), errors.Is(err, jetstream.ErrConsumerNotFound):
-		// Somebody removed it by hand, or the queue was never made whole.
+		// Removed by hand, or the queue was never created completely.
 	default:
 		return s, fmt.Errorf("queue %s: %w", k, c.apiError(ctx, err))
 	}
@@ -288,7 +288,7 @@ func (c *Conn) Status(ctx context.Context, k catalog.Key) (QueueStatus, error) {
 	if info == nil {
 		s.Pending = main.Msgs
 	} else if delivered := info.Delivered.Stream; s.Pending == 0 && main.Msgs > 0 && main.LastSeq > delivered {
-		// A consumer counts what was stored a moment ago a moment later; the stream knows at once.
+		// A consumer's count of pending messages lags a moment behind the stream.
 		s.Pending = min(main.LastSeq-delivered, main.Msgs)
 	}
 	retry, haveRetry, err := c.streamState(ctx, retryStream(k))

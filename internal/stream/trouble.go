@@ -19,7 +19,7 @@ type troubles struct {
 
 	mu     sync.Mutex
 	logged map[string]time.Time
-	latest error // nil: none since the last good connection
+	latest error // nil if none since the last good connection
 }
 
 // Warn logs message and remembers err. It does nothing without an error.
@@ -41,7 +41,7 @@ func (t *troubles) Warn(message string, err error) {
 	t.log.Warn(message, "error", err) //nolint:sloglint // the callers' messages are constants (test/docs checks them)
 }
 
-// over forgets: the next trouble of the same kind is news again.
+// over forgets: the next trouble of the same kind is logged at once.
 func (t *troubles) over() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -8,7 +8,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 )
 
-// watchRetry is the pause before what broke is watched again.
+// watchRetry is the pause before a broken watch is begun again.
 const watchRetry = time.Second
 
 // watchBucket calls follow with a watcher of all keys of a bucket, anew whenever it returns, until ctx ends. A bucket that
@@ -72,7 +72,7 @@ func watchAll(ctx context.Context, kv jetstream.KeyValue) (w jetstream.KeyWatche
 	}, nil
 }
 
-// nextUpdate waits for what a watcher has to say; nil: those were the values of the beginning.
+// nextUpdate waits for a watcher's next update; nil marks the end of the initial values.
 func nextUpdate(ctx context.Context, w jetstream.KeyWatcher) (jetstream.KeyValueEntry, error) {
 	select {
 	case e, ok := <-w.Updates():

@@ -51,7 +51,7 @@ type group struct {
 	errs []error         // of each, when the group had to be written as several messages
 }
 
-// result is what became of the group's record number i. It may be asked for once done is closed.
+// result is the outcome of the group's record number i. It is set once done is closed.
 func (g *group) result(i int) error {
 	if g.errs != nil {
 		return g.errs[i]
@@ -87,8 +87,8 @@ type Pending struct {
 	i int
 }
 
-// Add puts a copy of r where it is written with others: r and its body may be used again. On an error nothing is
-// stored: ErrBusy, ErrClosed, ErrUnavailable or record.ErrTooLarge.
+// Add adds a copy of r to the open group: r and its body may be reused. On an error nothing is stored: ErrBusy,
+// ErrClosed, ErrUnavailable or record.ErrTooLarge.
 func (w *Writer) Add(r *record.Record) (Pending, error) {
 	if err := w.conn.Ready(); err != nil {
 		return Pending{}, err
@@ -116,8 +116,8 @@ func (w *Writer) join(r *record.Record) (*group, int, error) {
 		return nil, 0, ErrClosed
 	}
 	if w.silent && (w.busy || w.open.b.Len() > 0 || len(w.sealed) > 0) {
-		// A server that can't store, because its disk is full or it has no leader, answers nothing. One
-		// record at a time goes on asking; whoever comes meanwhile is told at once. TestDiskFull guards it.
+		// A server that can't store, because its disk is full or it has no leader, doesn't answer. One record
+		// at a time goes on trying; all others are refused at once. TestDiskFull guards it.
 		return nil, 0, ErrUnavailable
 	}
 	if w.bytes+r.Size() > maxWaitingBytes {
@@ -157,8 +157,8 @@ func (w *Writer) Run(ctx context.Context) {
 	}
 }
 
-// commitAll writes all that waits. When a write is not confirmed, what waits behind it is refused with it:
-// each would wait as long in vain, and nobody is to wait longer than for one write of another and their own.
+// commitAll writes all that waits. When a write is not confirmed, the groups behind it fail with it: each would
+// wait as long in vain, and no request is to wait for more than one write before its own.
 func (w *Writer) commitAll(block []byte) []byte {
 	for g := w.take(); g != nil; g = w.take() {
 		block = w.commit(g, block)
@@ -207,7 +207,7 @@ func (w *Writer) newGroup() *group {
 	return &group{b: b, done: make(chan struct{})}
 }
 
-// commit writes g and tells those who wait. It returns block's memory for reuse.
+// commit writes g and wakes those who wait. It returns block's memory for reuse.
 func (w *Writer) commit(g *group, block []byte) []byte {
 	n := g.b.Len()
 	block = g.b.AppendBlock(block[:0], w.codec)
@@ -227,8 +227,8 @@ func (w *Writer) commit(g *group, block []byte) []byte {
 	return block
 }
 
-// writeApart writes the n records of a block that is too large as smaller ones. It returns what became of each; err is
-// ErrUnavailable when one of them was not confirmed, which those behind it have not been tried for.
+// writeApart writes the n records of a block that is too large as smaller ones. It returns the outcome of each record;
+// err is ErrUnavailable when one write was not confirmed: those behind it were not tried then.
 func (w *Writer) writeApart(block []byte, n int) (errs []error, err error) {
 	errs = slices.Repeat([]error{ErrUnavailable}, n)
 	rs, err := record.Decode(block)
@@ -236,7 +236,7 @@ func (w *Writer) writeApart(block []byte, n int) (errs []error, err error) {
 		err = w.conn.eachPiece(rs, w.codec, func(p piece) error {
 			err := w.write(p.block)
 			if p.n > 1 && errors.Is(err, ErrTooLargeForServer) {
-				return err // and comes again in halves
+				return err // it is tried again in halves
 			}
 			for i := range p.n {
 				errs[p.from+i] = err

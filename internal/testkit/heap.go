@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// PeakHeap looks at the heap, every 20 ms, until the function that it returns is called, which returns the most bytes
-// that were allocated.
+// PeakHeap samples the heap every 20 ms until the function that it returns is called. That returns the peak of allocated
+// bytes.
 func PeakHeap() func() uint64 {
 	runtime.GC()
 	var peak uint64

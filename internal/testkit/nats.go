@@ -66,7 +66,7 @@ func Eventually(t testing.TB, what string, cond func() bool) {
 	}
 }
 
-// Client returns a connection of NATS' own client, as somebody beside the product has it.
+// Client returns a connection of NATS' own client, as somebody other than Weir has it.
 func Client(t testing.TB, s *localnats.Server) *nats.Conn {
 	t.Helper()
 	nc, err := nats.Connect(s.URL())

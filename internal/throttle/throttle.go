@@ -46,7 +46,7 @@ func (b *Bucket) Take(now time.Time) (ok bool, wait time.Duration) {
 	return false, time.Duration(math.Ceil((1 - b.tokens) / b.rate * float64(time.Second)))
 }
 
-// gain adds what has come in since the last time. The caller holds mu.
+// gain adds the tokens since the last time. The caller holds mu.
 func (b *Bucket) gain(now time.Time) {
 	// A clock that steps back must not drain the bucket.
 	if d := now.Sub(b.last); d > 0 {

@@ -17,8 +17,8 @@ import (
 
 const space = " \t\r\n" // JSON's
 
-// parsePointer splits a JSON Pointer into its tokens, unescaped. An empty one means the whole text, which is no value
-// but of a text that is one string or number.
+// parsePointer splits a JSON Pointer into its tokens, unescaped. An empty one means the whole text, which has a value
+// only if it is a scalar.
 func parsePointer(p string) ([]string, error) {
 	if p == "" {
 		return nil, nil
@@ -86,7 +86,7 @@ func member(text []byte, name string) (found []byte, err error) {
 func element(text []byte, index string) ([]byte, error) {
 	n, err := strconv.Atoi(index)
 	if err != nil || n < 0 || index != strconv.Itoa(n) { // RFC 6901, section 4: no leading zeros
-		return nil, nil //nolint:nilerr // no element is named so
+		return nil, nil //nolint:nilerr // there is no such element
 	}
 	d := jsontext.NewDecoder(bytes.NewBuffer(text)) // a *bytes.Buffer is read in place
 	if _, err := d.ReadToken(); err != nil {
@@ -99,7 +99,7 @@ func element(text []byte, index string) ([]byte, error) {
 			return nil, invalid(err)
 		}
 		if i == n {
-			found = bytes.Clone(v) // it is the decoder's until its next read
+			found = bytes.Clone(v) // valid only until the decoder's next read
 		}
 	}
 	if _, err := d.ReadToken(); err != nil {

@@ -1,15 +1,15 @@
 // Package value is the small language that names a value of a request: the attributes of a route are written in it, and
-// whatever else is to depend on what a request says.
+// whatever else depends on the request's content.
 //
 //	path.NAME            what the wildcard NAME of the route's path has matched, decoded
 //	query.NAME           the first query parameter of this name, decoded
 //	header.NAME          the header; several lines of it are joined with ", " (RFC 9110, section 5.3)
 //	body:/json/pointer   a string, a number as it is written, true or false, at a JSON Pointer (RFC 6901) into a JSON body
 //
-// A value that the request doesn't have is absent: so is null, and an object or an array. An empty text is there.
+// A value that the request doesn't have is absent: so is null, and an object or an array. An empty text is present.
 //
-// Invariants: the value of a request depends on nothing but the request; what a JSON text says twice is an error, because
-// readers differ in what they make of it (RFC 7493).
+// Invariants: the value of a request depends on nothing but the request; a member that is there twice in a JSON text is
+// an error, because readers differ in which one they take (RFC 7493).
 //
 // May import: package function for its scanner, the JSON library, and httpguts.
 package value
