@@ -54,8 +54,8 @@ func CheckSchema(source []byte) error {
 // Validate returns every mistake in a, with its field and the fix. It expects a defaulted API.
 func (a *API) Validate() field.ErrorList { return a.ValidateWith(CheckSchema) }
 
-// ValidateWith is Validate for those who know already which schemas are good, by check, which says what a
-// schema's author must change: to compile one takes a millisecond.
+// ValidateWith is Validate with a check that may know a schema's result already, and returns what its author must change:
+// to compile one takes a millisecond.
 func (a *API) ValidateWith(check func([]byte) error) field.ErrorList {
 	spec := field.NewPath("spec")
 	errs := validateMeta(&a.ObjectMeta)
@@ -109,8 +109,8 @@ const (
 	maxAttributeName = 20 // CloudEvents asks producers to keep to it
 )
 
-// attributesOfEvents are those that a route can't name: CloudEvents' own, and those that every event has. Weir's own begin
-// with attributePrefix.
+// attributesOfEvents are those that a route can't name: CloudEvents' own, and those that every event has. Weir's own
+// begin with attributePrefix.
 func attributesOfEvents() []string {
 	return []string{
 		"id", "source", "specversion", "type", "datacontenttype", "dataschema", "subject", "time", "data", "traceparent", "tracestate",
@@ -256,7 +256,7 @@ func checkPattern(path string) (err error) {
 	}
 	defer func() {
 		if r := recover(); r != nil {
-			// "parsing "GET /a/{": at offset 7: bad wildcard segment": people wrote the path alone.
+			// "parsing "GET /a/{": at offset 7: bad wildcard segment": the user wrote only the path.
 			msg := fmt.Sprint(r)
 			if _, after, ok := strings.Cut(msg, ": at offset "); ok {
 				if _, reason, ok := strings.Cut(after, ": "); ok {

@@ -14,7 +14,7 @@ var (
 
 	// SchemeBuilder collects what AddToScheme adds.
 	SchemeBuilder = runtime.NewSchemeBuilder(addKnownTypes)
-	// AddToScheme makes a scheme (and with it a Kubernetes client) know the types of this package.
+	// AddToScheme registers the types of this package in a scheme, such as a Kubernetes client's.
 	AddToScheme = SchemeBuilder.AddToScheme
 )
 

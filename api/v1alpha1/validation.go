@@ -21,8 +21,8 @@ const (
 	maxRate = 10_000_000
 )
 
-// validateMeta holds names and namespaces to DNS-1123 labels: they become parts of stream names, where
-// a dot would separate two parts.
+// validateMeta checks that names and namespaces are DNS-1123 labels: they become parts of stream names, where a dot
+// would separate two parts.
 func validateMeta(m *metav1.ObjectMeta) field.ErrorList {
 	p := field.NewPath("metadata")
 	errs := validateName(m.Name, p.Child("name"))
@@ -79,7 +79,7 @@ func validateThrottle(t *Throttle, p *field.Path) field.ErrorList {
 	return errs
 }
 
-// validateDuration holds d between lo and hi, both allowed. A nil d is one that Default would fill in.
+// validateDuration checks that d is between lo and hi, both allowed. A nil d is one that Default would fill in.
 func validateDuration(d *metav1.Duration, lo, hi time.Duration, p *field.Path) field.ErrorList {
 	if d == nil || (d.Duration >= lo && d.Duration <= hi) {
 		return nil
@@ -87,7 +87,7 @@ func validateDuration(d *metav1.Duration, lo, hi time.Duration, p *field.Path) f
 	return field.ErrorList{field.Invalid(p, d.Duration.String(), "must be between "+FormatDuration(lo)+" and "+FormatDuration(hi))}
 }
 
-// validateBytes holds q to a whole number of bytes between lo and hi, both allowed.
+// validateBytes checks that q is a whole number of bytes between lo and hi, both allowed.
 func validateBytes(q *resource.Quantity, lo, hi int64, p *field.Path) field.ErrorList {
 	if q == nil {
 		return nil

@@ -30,7 +30,7 @@ import (
 const connectTimeout = 5 * time.Second
 
 type dlq struct {
-	nats      app.NATS // as the flags say; what they leave out is the environment's
+	nats      app.NATS // as the flags say; the environment is the default
 	namespace string
 }
 
@@ -90,7 +90,7 @@ func (d *dlq) with(cmd *cobra.Command, queue string, f func(c *stream.Conn, k ca
 	return err
 }
 
-// cursor is a place in a dead-letter queue: a block and the number of a record in it, from 1. The zero value is the
+// cursor is a position in a dead-letter queue: a block and the number of a record in it, from 1. The zero value is the
 // beginning.
 type cursor struct {
 	seq uint64
@@ -112,7 +112,7 @@ func (c *cursor) Set(text string) error {
 	c.seq, err = strconv.ParseUint(seq, 10, 64)
 	c.n, nerr = strconv.Atoi(n)
 	if err != nil || nerr != nil || c.n < 1 {
-		return errors.New("no cursor that list has printed, such as 17.1")
+		return errors.New("must be a cursor that list has printed, such as 17.1")
 	}
 	return nil
 }
@@ -120,20 +120,20 @@ func (c *cursor) Set(text string) error {
 // Type implements pflag.Value.
 func (c *cursor) Type() string { return "CURSOR" }
 
-// before reports whether c is an earlier place than o.
+// before reports whether c is an earlier position than o.
 func (c *cursor) before(o cursor) bool {
 	return cmp.Or(cmp.Compare(c.seq, o.seq), cmp.Compare(c.n, o.n)) < 0
 }
 
-// found is a dead letter where it was found: a record, or a message that can't be read.
+// found is a dead letter and its position: a record, or a message that can't be read.
 type found struct {
 	at     cursor
 	block  *stream.DeadBlock
-	record *record.Record // nil: the block can't be read
-	more   bool           // something follows
+	record *record.Record // nil if the block can't be read
+	more   bool           // there are later ones
 }
 
-// walk yields the dead letters from a place on. It reads no more than so many blocks at a time.
+// walk yields the dead letters from a cursor on. most bounds the blocks that it reads at a time.
 func walk(ctx context.Context, c stream.DeadLetterQueues, k catalog.Key, from cursor, most int) iter.Seq2[found, error] {
 	return func(yield func(found, error) bool) {
 		for b, err := range c.DeadLettersFrom(ctx, k, from.seq, most) {
@@ -217,7 +217,7 @@ type letter struct {
 	Died        time.Time       `json:"died"`
 	Source      string          `json:"source"`
 	Attempts    int             `json:"attempts"`
-	Status      int             `json:"status"` // the function's last; 0: no answer
+	Status      int             `json:"status"` // the function's last; 0 means no answer
 	Reason      string          `json:"reason"`
 	ContentType string          `json:"contentType,omitempty"`
 	Bytes       int             `json:"bytes"`
@@ -269,7 +269,7 @@ func (p *printer) row(f *found) {
 		p.err = errors.Join(p.err, p.json.Encode(l))
 		return
 	}
-	// The reason is the function's text: nothing of it may steer the terminal.
+	// The reason is the function's text: it must not send control sequences to the terminal.
 	reason := []rune(strings.Map(func(r rune) rune {
 		if unicode.IsPrint(r) {
 			return r
@@ -304,7 +304,7 @@ func (p *printer) flush() error {
 	return p.err
 }
 
-// progressEvery is how often show says how far its search has come.
+// progressEvery is how often show reports how far its search is.
 const progressEvery = 5 * time.Second
 
 func (d *dlq) show() *cobra.Command {

@@ -22,8 +22,8 @@ type mainPackage struct {
 	importPath string
 }
 
-// findMains asks the go command what is behind the paths. What is no main is in missing, with its path; err
-// says that nothing can be built at all.
+// findMains asks the go command for the packages at the paths. A path without a main is in missing; err means that
+// nothing can be built at all.
 func findMains(ctx context.Context, cfg config) (mains []mainPackage, missing, err error) {
 	var errs []error
 	paths := map[string]string{}

@@ -112,7 +112,7 @@ func layerTar(epoch time.Time, program, binary string) ([]byte, error) {
 	return out.Bytes(), w.Close()
 }
 
-// writeArchive writes the image as docker save does and completes f. The file appears when it is whole.
+// writeArchive writes the image as docker save does and completes f. The file appears only when it is complete.
 func writeArchive(ctx context.Context, cfg config, f fact, img v1.Image) (fact, error) {
 	tag, err := name.NewTag(cfg.repo + "/" + f.Name + ":" + cfg.tag)
 	if err != nil {

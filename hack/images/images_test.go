@@ -74,7 +74,7 @@ func TestReproducible(t *testing.T) {
 	if err := os.Chtimes(filepath.Join(cfg.root, "cmd", "hello", "main.go"), old, old); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("GOAMD64", "v3") // the machine's taste doesn't count
+	t.Setenv("GOAMD64", "v3") // the machine's default doesn't count
 	b := build(t, cfg)
 	if len(a) != 1 || len(b) != 1 || a[0].Digest != b[0].Digest || a[0].ID != b[0].ID {
 		t.Errorf("two builds of the same sources differ:\n%+v\n%+v", a, b)
@@ -96,7 +96,7 @@ func TestReproducible(t *testing.T) {
 	}
 }
 
-// TestContents holds what the deployments rely on: the account, the entrypoint, no shell.
+// TestContents checks what the deployments rely on: the account, the entrypoint, no shell.
 func TestContents(t *testing.T) {
 	facts := build(t, hello(t, "--repo", "ko.local/weir", "--tag", "e2e"))
 	f := facts[0]
@@ -220,7 +220,7 @@ func TestPush(t *testing.T) {
 	}
 }
 
-// TestMissingMain: what is there is built, and what is not is said.
+// TestMissingMain: the mains that exist are built, and the missing one is reported.
 func TestMissingMain(t *testing.T) {
 	cfg := hello(t)
 	cfg.packages = append(cfg.packages, "./cmd/nothing", ".")
@@ -276,7 +276,7 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
-// TestServices: what has a main below services/ has an image, in whatever folder; what has none isn't asked for.
+// TestServices: every main below services/ has an image, in whatever folder; a folder without one has none.
 func TestServices(t *testing.T) {
 	root := t.TempDir()
 	if _, err := services(root); err == nil || !strings.Contains(err.Error(), "must be the checkout") {

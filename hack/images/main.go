@@ -70,7 +70,7 @@ func main() {
 	}
 }
 
-// config is what the command line and the environment say.
+// config is the configuration, from the command line and the environment.
 type config struct {
 	root      string // where the mains' paths start
 	out       string // folder of the archives, and of the binaries below OS_ARCH
@@ -153,7 +153,7 @@ func selectServices(root, only string) ([]string, error) {
 	return packages, nil
 }
 
-// fact is what is worth knowing of one image for one platform. test/load/bench reads it.
+// fact is what is printed of one image for one platform. test/load/bench reads it.
 type fact struct {
 	Name      string `json:"name"`
 	Reference string `json:"reference"`

@@ -19,7 +19,7 @@ const outputGrace = 2 * time.Second
 // child is the weir process.
 type child struct {
 	*childproc.Process
-	name string // for people
+	name string // for messages
 }
 
 // startChild starts a command. The terminal's Ctrl-C does not reach it: this
@@ -30,7 +30,7 @@ func startChild(ctx context.Context, dir string, out io.Writer, args []string) (
 	cmd.Stdout, cmd.Stderr = out, out
 	// A grandchild that holds the output open does not hold up the end.
 	cmd.WaitDelay = outputGrace
-	// SIGKILL: the databases go at the same moment, so there is nothing to drain to.
+	// SIGKILL: the databases end at the same moment, so there is nothing to drain to.
 	p, err := childproc.Start(cmd, syscall.SIGKILL)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", args[0], err)

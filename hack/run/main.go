@@ -4,9 +4,8 @@
 //	go run ./hack/run          start, and stop on Ctrl-C
 //	go run ./hack/run -clean   remove .weir, where all of it keeps its data
 //
-// What runs ends in the order in which the data flows: weir is drained first,
-// then PgBouncer goes, then PostgreSQL. If this process is killed, the kernel
-// ends the three of them (on Linux), and the next start cleans up.
+// Shutdown follows the data flow: weir is drained first, then PgBouncer stops, then PostgreSQL. If this process is
+// killed, the kernel ends the three of them (on Linux), and the next start cleans up.
 package main
 
 import (

@@ -70,8 +70,8 @@ func (r *runner) step(format string, args ...any) {
 	r.say("==> "+format, args...)
 }
 
-// run starts everything, in the order of what needs what, and ends it in the
-// reverse order on a signal or when a part ends by itself.
+// run starts everything, in the order of dependencies, and ends it in the reverse order on a signal or when a part
+// ends by itself.
 func (r *runner) run(ctx context.Context) (err error) {
 	begin := time.Now()
 	lock, err := r.lock()
@@ -82,7 +82,7 @@ func (r *runner) run(ctx context.Context) (err error) {
 	if err := r.checkListen(ctx); err != nil {
 		return err
 	}
-	// Of a run that was killed: nobody must take them for this one's.
+	// Left by a run that was killed: nobody must take them for this one's.
 	if err := r.removeEnv(); err != nil {
 		return err
 	}
@@ -178,7 +178,7 @@ func (r *runner) interruptible(ctx context.Context, step func(context.Context) e
 	}
 }
 
-// checkListen says that the port is taken before anything else is started.
+// checkListen reports that the port is taken before anything else is started.
 func (r *runner) checkListen(ctx context.Context) error {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", r.listen)
 	if errors.Is(err, syscall.EADDRINUSE) {
@@ -200,7 +200,7 @@ func (r *runner) buildWeir(ctx context.Context) error {
 	return nil
 }
 
-// explain says what a newcomer does next.
+// explain prints what a newcomer does next.
 func (r *runner) explain(ready localEnv, took time.Duration) {
 	r.say(`
 Weir is ready, after %.1f s: %s

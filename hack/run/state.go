@@ -15,9 +15,8 @@ import (
 
 const lockName = "run.lock"
 
-// lock holds the checkout for one run. The file names the process that holds
-// it, for the message only: the lock itself is the kernel's, so that a run
-// that was killed leaves none.
+// lock locks the checkout for one run. The file names the process that holds it, for the message only: the lock itself
+// is the kernel's, so that a run that was killed leaves none.
 func (r *runner) lock() (*os.File, error) {
 	// 0755: PostgreSQL's user must get through to .weir/db when root runs this.
 	if err := os.MkdirAll(r.path(), 0o755); err != nil {
@@ -54,7 +53,7 @@ func (r *runner) clean() error {
 		return err
 	}
 	defer lock.Close()
-	// Benchmarks' that were killed or kept have theirs too.
+	// The databases of benchmarks that were killed or kept have stand-ins too.
 	databases, err := filepath.Glob(r.path("bench-*"))
 	if err != nil {
 		return err
@@ -87,7 +86,7 @@ func (r *runner) writeSecrets(db *localdb.DB) error {
 	)
 }
 
-// localEnv is what `weir local` says about itself once it is ready.
+// localEnv is the environment that `weir local` writes once it is ready.
 type localEnv struct {
 	url, adminURL, natsURL string
 }
@@ -152,7 +151,7 @@ func (r *runner) writeEnv(ready localEnv, db *localdb.DB) error {
 	return writeFile(r.path("env"), b.String())
 }
 
-// removeEnv removes both env files: they are true only while all of it runs.
+// removeEnv removes both env files: they are valid only while all of it runs.
 func (r *runner) removeEnv() error {
 	var errs []error
 	for _, name := range []string{"env", "local.env"} {
@@ -167,7 +166,7 @@ func shellQuote(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// writeFile writes a file of mode 0600, whole or not at all.
+// writeFile writes a file of mode 0600, atomically.
 func writeFile(path, content string) error {
 	temporary := path + ".new"
 	if err := os.WriteFile(temporary, []byte(content), 0o600); err != nil {

@@ -22,23 +22,23 @@ import (
 	"github.com/weir-dev/weir/internal/telemetry"
 )
 
-// Config is what the environment says to a service. Not every service uses all of it.
+// Config is a service's configuration, from the environment. Not every service uses all of it.
 type Config struct {
 	NATS         NATS
-	NATSSync     string        // WEIR_NATS_SYNC: the sync_interval that NATS was configured with; empty: always
+	NATSSync     string        // WEIR_NATS_SYNC: the sync_interval that NATS was configured with; empty means always
 	Listen       string        // WEIR_LISTEN, default :8080
-	HealthListen string        // WEIR_HEALTH_LISTEN, default :8081; HealthOff: no probes
-	DrainTimeout time.Duration // WEIR_DRAIN_TIMEOUT; 0: the service's own default
+	HealthListen string        // WEIR_HEALTH_LISTEN, default :8081; HealthOff disables the probes
+	DrainTimeout time.Duration // WEIR_DRAIN_TIMEOUT; 0 means the service's own default
 	Instance     string        // WEIR_INSTANCE: the name of this process in the cluster; default: the host's name
-	CallbackURL  string        // WEIR_CALLBACK_URL: the gateway's, as functions reach it; empty: functions can't go on after their answer
-	RealtimeURL  *url.URL      // WEIR_REALTIME_URL: of realtime, as the gateway reaches it; empty: no events, no sockets
-	OwnThrottles string        // WEIR_OWN_THROTTLES: of Weir's own paths, as gateway.ParseOwnThrottles reads them; empty: the defaults
+	CallbackURL  string        // WEIR_CALLBACK_URL: the gateway's, as functions reach it; empty means that functions can't go on after their answer
+	RealtimeURL  *url.URL      // WEIR_REALTIME_URL: realtime's, as the gateway reaches it; empty means no events and no sockets
+	OwnThrottles string        // WEIR_OWN_THROTTLES: of Weir's own paths, as gateway.ParseOwnThrottles reads them; empty means the defaults
 	S3           S3            // WEIR_S3_…: where objects are; without an endpoint they are in NATS
 	Codec        record.Codec  // WEIR_COMPRESSION: s2 (default), zstd or none
 	Log          *slog.Logger  // WEIR_LOG_LEVEL (default info), WEIR_LOG_FORMAT (json or text; default json)
 }
 
-// NATS says how to reach it.
+// NATS is how to reach NATS.
 type NATS struct {
 	URL          string // WEIR_NATS_URL
 	User         string // WEIR_NATS_USER
@@ -46,7 +46,7 @@ type NATS struct {
 	CAFile       string // WEIR_NATS_CA_FILE: turns TLS on
 }
 
-// S3 says how to reach it (blob.S3Config, which says more).
+// S3 is how to reach S3 (blob.S3Config, which says more).
 type S3 struct {
 	Endpoint        string // WEIR_S3_ENDPOINT
 	PublicEndpoint  string // WEIR_S3_PUBLIC_ENDPOINT: as clients reach it, for pre-signed URLs; default: Endpoint
@@ -57,7 +57,7 @@ type S3 struct {
 	CAFile          string // WEIR_S3_CA_FILE
 }
 
-// NATSFromEnv reads NATS. Nothing of it is checked: `weir dlq` has flags that go before the environment.
+// NATSFromEnv reads NATS, unchecked: the flags of `weir dlq` override the environment.
 func NATSFromEnv(getenv func(string) string) NATS {
 	return NATS{
 		URL: getenv("WEIR_NATS_URL"), User: getenv("WEIR_NATS_USER"),
@@ -70,7 +70,7 @@ func (n NATS) Stream(name string, log *slog.Logger) stream.Config {
 	return stream.Config{URL: n.URL, User: n.User, PasswordFile: n.PasswordFile, CAFile: n.CAFile, Name: name, Log: log}
 }
 
-// FromEnv reads Config. getenv is os.Getenv but in tests.
+// FromEnv reads Config. getenv is os.Getenv, except in tests.
 func FromEnv(getenv func(string) string) (Config, error) {
 	or := func(name, fallback string) string {
 		if v := getenv(name); v != "" {
@@ -125,7 +125,7 @@ func FromEnv(getenv func(string) string) (Config, error) {
 	return cfg, nil
 }
 
-// address reads the URL of a service; nil: it is none.
+// address reads the URL of a service, nil if it is invalid.
 func address(text string) *url.URL {
 	u, err := url.Parse(text)
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
@@ -138,7 +138,7 @@ func address(text string) *url.URL {
 // at the default of 100 would spend a tenth of the CPU on a heap of a few MiB. GOGC overrides it.
 const gcPercent = 400
 
-// TuneGC sets the garbage collector as every process of Weir has it.
+// TuneGC configures the garbage collector for a process of Weir.
 func TuneGC() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)

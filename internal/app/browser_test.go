@@ -67,7 +67,7 @@ const listen = `(async () => {
 		if (e.lastEventId !== d.version) reject(new Error("id " + e.lastEventId + " of version " + d.version));
 		each(told.events, d, resolve);
 	})));
-	// The end of the stream is an error to an EventSource. It comes back by itself, gets 204, and is closed then.
+	// The end of the stream is an error to an EventSource. It reconnects by itself, gets 204, and is closed then.
 	all.push(new Promise(resolve => source.onerror = () => { if (source.readyState === EventSource.CLOSED) resolve(); }));
 
 	const open = (query, list) => {

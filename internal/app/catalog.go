@@ -17,8 +17,8 @@ func WatchCatalog(conn stream.Catalogs, use func(*catalog.Catalog)) lifecycle.Pa
 	}}
 }
 
-// WatchKeys returns the part that hands the signing keys, and whenever they change, to use. It does not wait for the
-// first: what needs none works without.
+// WatchKeys returns the part that passes the signing keys to use, now and whenever they change. It is ready before
+// there are any: what needs none works without.
 func WatchKeys(conn stream.Keys, use func(sign.Ring)) lifecycle.Part {
 	return lifecycle.Part{Name: "keys", Run: func(ctx context.Context, ready func()) error {
 		ready()

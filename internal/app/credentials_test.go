@@ -37,14 +37,15 @@ func TestAWrongCAIsSaidAndMended(t *testing.T) {
 	if err := conn.WaitUpFor(t.Context(), time.Millisecond); err == nil || !strings.Contains(err.Error(), "unknown authority") {
 		t.Errorf("%v, want the reason", err)
 	}
-	// The right one is put in its place: the connection comes up without a restart.
+	// The right password is written: the connection comes up without a restart.
 	s.certify("other.pem", "cert.pem", "key.pem")
 	if err := s.srv.Reload(); err != nil {
 		t.Fatal(err)
 	}
 	testkit.Eventually(t, "it is connected", func() bool { return conn.Ready() == nil })
 
-	// And back again while it is connected: what is lost then doesn't come back before it is mended.
+	// And back while it is connected: a connection that is lost then doesn't come back before the password is right
+	// again.
 	live := conn.Live()
 	s.certify("other.pem", "other-cert.pem", "other-key.pem")
 	s.rotate("gateway", "another")

@@ -13,21 +13,21 @@ import (
 	"github.com/weir-dev/weir/internal/problem"
 )
 
-// HealthOff as the address of Health means that there are no probes.
+// HealthOff as the address of Health disables the probes.
 const HealthOff = "off"
 
 // Bounds of the server of probes.
 const (
-	healthTimeout     = 5 * time.Second // of a request, and of the answers that are under way at the end
+	healthTimeout     = 5 * time.Second // of a request, and of the answers in flight at the end
 	healthHeaderBytes = 8 << 10
 )
 
-// Health returns the part that serves /healthz and /readyz on listen. ready says what the process works by, which
-// /readyz shows besides its status, or why it can't work; that has to be fit for strangers' eyes.
+// Health returns the part that serves /healthz and /readyz on listen. ready returns what /readyz shows besides its
+// status, or why the process can't serve. Anybody may read both, so neither may hold anything confidential.
 //
 // /healthz is 200 as long as the process serves: a part that ends by itself ends the process (package lifecycle).
-// /readyz is 503 from the moment process ends, although the part answers until the ones after it have drained:
-// so it goes before them.
+// /readyz is 503 as soon as process ends, although this part serves until the ones after it have drained: so it has to
+// come before them.
 func Health(process context.Context, listen string, ready func() (map[string]string, error)) lifecycle.Part {
 	return lifecycle.Part{Name: "health", Run: func(ctx context.Context, started func()) error {
 		if listen == HealthOff {
@@ -55,7 +55,7 @@ func HealthOn(process context.Context, l net.Listener, ready func() (map[string]
 			},
 		}.Run(ctx, started)
 		if ctx.Err() != nil {
-			return nil //nolint:nilerr // a probe that hangs holds nothing up
+			return nil //nolint:nilerr // a probe that hangs must not block the drain
 		}
 		return err
 	}}
@@ -91,5 +91,5 @@ func writeStatus(w http.ResponseWriter, status map[string]string) {
 		panic(fmt.Sprintf("app: a map of strings always marshals: %v", err))
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_, _ = w.Write(append(body, '\n')) // the prober is gone: nobody is left to tell
+	_, _ = w.Write(append(body, '\n')) // an error means that the prober is gone
 }

@@ -53,7 +53,7 @@ func startJobs(t *testing.T, fn http.HandlerFunc, change ...func(*catalog.Mappin
 	})
 }
 
-// startJobsOf takes the store of objects; nil: it is in NATS.
+// startJobsOf takes the object store, nil if it is in NATS.
 func startJobsOf(t *testing.T, fn http.HandlerFunc, store *objects.Store, change func(*catalog.Catalog)) *jobs {
 	t.Helper()
 	server := testkit.NATS(t)
@@ -274,7 +274,7 @@ func TestJob(t *testing.T) {
 		t.Errorf("cancelled too late: %+v", r)
 	}
 
-	// What nobody was given.
+	// Ids that were never given.
 	for _, bad := range []string{"/weir/jobs/x", "/weir/jobs/x/result", path[:len(path)-1] + "_", path + "x"} {
 		if r := j.do("GET", bad, ""); r.status != http.StatusNotFound || r.doc.Type != "https://weir.dev/problems/no-job" {
 			t.Errorf("%s: %+v", bad, r)
@@ -334,7 +334,7 @@ func TestJobCancel(t *testing.T) {
 		answer(w, http.StatusOK, "late")
 	})
 	queued := j.submit("queued")
-	for range 2 { // again is the same
+	for range 2 { // it is idempotent
 		if r := j.do("DELETE", queued, ""); r.status != http.StatusOK || r.doc.Status != "cancelled" {
 			t.Errorf("cancelled while queued: %+v", r)
 		}
@@ -345,7 +345,7 @@ func TestJobCancel(t *testing.T) {
 	if r := j.do("DELETE", running, ""); r.status != http.StatusOK || r.doc.Status != "cancelled" {
 		t.Errorf("cancelled while it runs: %+v", r)
 	}
-	<-broken // the function is told
+	<-broken // the function sees its connection broken
 	for _, path := range []string{queued, running} {
 		if r := j.do("GET", path+"/result", ""); r.status != http.StatusConflict || r.doc.Type != "https://weir.dev/problems/job-cancelled" {
 			t.Errorf("%+v", r)
@@ -393,7 +393,8 @@ func TestJobFailsAndIsRedriven(t *testing.T) {
 			t.Fatal(b, err)
 		}
 		seqs = append(seqs, b.Seq)
-		// The clock of whoever stored the state was ahead by more than the redrive comes later: nothing may depend on it.
+		// The clock of the process that stored the state was ahead by more than the redrive comes later: nothing may
+		// depend on it.
 		key := stream.KeyOf(&b.Records[0])
 		s, err := j.conn.Job(t.Context(), j.queue, key)
 		if err != nil {
@@ -543,7 +544,7 @@ func TestJobGoesOn(t *testing.T) {
 	}
 }
 
-// TestJobIsSilent: without a sign of life the attempt has failed; with one it goes on.
+// TestJobIsSilent: without a heartbeat the attempt has failed; with one it goes on.
 func TestJobIsSilent(t *testing.T) {
 	callbacks := make(chan string, 10)
 	j := startJobs(t, func(w http.ResponseWriter, r *http.Request) {

@@ -203,7 +203,7 @@ func (s *secureNATS) dial(cfg app.Config) *stream.Conn {
 	return conn
 }
 
-// logged is a log that can be read.
+// logged is a log that the test can read.
 type logged struct {
 	mu  sync.Mutex
 	buf bytes.Buffer

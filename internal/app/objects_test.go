@@ -119,7 +119,7 @@ func TestLargeResult(t *testing.T) {
 	}
 }
 
-// TestResultTooLarge: what has no room fails with the reason, and leaves nothing.
+// TestResultTooLarge: a result without room fails the job with the reason, and leaves nothing.
 func TestResultTooLarge(t *testing.T) {
 	j := startJobs(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.Copy(w, noise(1, maxObject+1)) })
 	path := j.submit("")
@@ -143,8 +143,8 @@ func TestBrokenResult(t *testing.T) {
 	}
 }
 
-// TestLargeResultOfCallback: a function that goes on after its answer may report a large result, twice if the answer to
-// it was lost; another one is refused, and the first stays.
+// TestLargeResultOfCallback: a function that goes on after its answer may report a large result, twice if the answer
+// to it was lost; a different one is refused, and the first stays.
 func TestLargeResultOfCallback(t *testing.T) {
 	const size = 1 << 20
 	callbacks := make(chan string, 1)
@@ -157,7 +157,7 @@ func TestLargeResultOfCallback(t *testing.T) {
 	url := <-callbacks + "?status=succeeded"
 	for _, c := range []struct {
 		seed   byte
-		size   int64 // as it is said; -1: it isn't
+		size   int64 // the announced length; -1 if unknown
 		status int
 	}{{1, size, http.StatusNoContent}, {1, -1, http.StatusNoContent}, {2, size, http.StatusConflict}, {2, -1, http.StatusConflict}} {
 		if resp := j.raw("POST", url, noise(c.seed, size), c.size, "Content-Type", "image/png"); resp.StatusCode != c.status {
@@ -167,7 +167,7 @@ func TestLargeResultOfCallback(t *testing.T) {
 	if r := j.do("GET", path+"/result", ""); r.status != http.StatusOK || r.body != all(t, noise(1, size)) || r.header.Get("Content-Type") != "image/png" {
 		t.Errorf("the result: %d, %d bytes, %v", r.status, len(r.body), r.header)
 	}
-	// A small one whose size isn't said is kept with the state.
+	// A small one of unknown size is kept with the state.
 	path = j.submit("")
 	url = <-callbacks + "?status=succeeded"
 	if resp := j.raw("POST", url, strings.NewReader("small"), -1); resp.StatusCode != http.StatusNoContent {
@@ -247,7 +247,7 @@ func TestUpload(t *testing.T) {
 	}
 	j.until(path, "succeeded")
 
-	// What can't be.
+	// Requests that are refused.
 	for what, r := range map[string]jobReply{
 		"a body too":       j.do("POST", "/reports", "x", "Weir-Input", u.ID),
 		"no id":            j.do("POST", "/reports", "", "Weir-Input", "../x y"),

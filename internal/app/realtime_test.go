@@ -64,7 +64,7 @@ func TestFourWays(t *testing.T) {
 	follow("poll", poll(func(string) []string { return nil }))
 	follow("long poll", poll(func(etag string) []string {
 		if etag == "" {
-			return nil // the present state first
+			return nil // the current state first
 		}
 		return []string{"Prefer", "wait=20", "If-None-Match", etag}
 	}))
@@ -147,7 +147,7 @@ func TestFourWays(t *testing.T) {
 	}
 }
 
-// TestGatewayDrainsListeners: a gateway that stops parts from clients that listen, instead of waiting for them.
+// TestGatewayDrainsListeners: a gateway that stops disconnects clients that listen, instead of waiting for them.
 func TestGatewayDrainsListeners(t *testing.T) {
 	j := startJobs(t, func(http.ResponseWriter, *http.Request) {})
 	path := j.submit("{}")
@@ -230,8 +230,8 @@ func (f *clientFeed) until(jobs int) {
 
 func (f *clientFeed) close() { _ = f.body.Close() }
 
-// TestFeed: a client is told of all its jobs over one connection, and of nobody else's, through the gateway's address;
-// under one idempotency key it meets no other client.
+// TestFeed: a client gets the states of all its jobs over one connection, and of nobody else's, through the gateway's
+// address; the same idempotency key of another client is no duplicate.
 func TestFeed(t *testing.T) {
 	j := startJobs(t, func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, "done") })
 	mine, other := j.feed(nil), j.feed(nil)
@@ -258,7 +258,7 @@ func TestFeed(t *testing.T) {
 	if want := map[string]string{id(theirs): "succeeded"}; !maps.Equal(other.ended, want) {
 		t.Errorf("told %v, want %v", other.ended, want)
 	}
-	late := j.feed(mine) // the present states
+	late := j.feed(mine) // the current states
 	late.until(2)
 	for _, f := range []*clientFeed{mine, other, late} {
 		f.close()

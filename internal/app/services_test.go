@@ -254,7 +254,7 @@ func TestServicesNeedNoMoreRights(t *testing.T) {
 	}
 }
 
-// TestTheDispatcherIsNotReadyWithoutNATS, and lives all the same.
+// TestTheDispatcherIsNotReadyWithoutNATS, and stays alive all the same.
 func TestTheDispatcherIsNotReadyWithoutNATS(t *testing.T) {
 	s := newSecureNATS(t)
 	probes := freePort(t)
@@ -275,7 +275,7 @@ func TestTheDispatcherIsNotReadyWithoutNATS(t *testing.T) {
 	}
 }
 
-// TestHealthAnswersWhileOthersDrain: from the first moment of the drain it says so.
+// TestHealthAnswersWhileOthersDrain: it says so from the beginning of the drain.
 func TestHealthAnswersWhileOthersDrain(t *testing.T) {
 	addr := freePort(t)
 	ctx, cancel := context.WithCancel(t.Context())

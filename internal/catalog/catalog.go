@@ -29,13 +29,13 @@ type Catalog struct {
 	Queues   []Queue   `json:"queues,omitempty"`
 	Mappings []Mapping `json:"mappings,omitempty"`
 
-	revision string // of a catalog that a Builder has made; empty: it has to be reckoned
+	revision string // set by a Builder; empty means that it has to be computed
 }
 
 // API is a set of routes with a throttle over all of them.
 type API struct {
 	Key
-	Throttle *Throttle `json:"throttle,omitempty"` // nil: none
+	Throttle *Throttle `json:"throttle,omitempty"` // nil means none
 	Routes   []Route   `json:"routes,omitempty"`
 }
 
@@ -53,14 +53,14 @@ type Route struct {
 	Throttle     *Throttle       `json:"throttle,omitempty"`
 	MaxBodyBytes int64           `json:"maxBodyBytes"`
 	Schema       json.RawMessage `json:"schema,omitempty"`     // JSON Schema 2020-12 of the body
-	Attributes   []Attribute     `json:"attributes,omitempty"` // of Queue and Job, in the order of their names
+	Attributes   []Attribute     `json:"attributes,omitempty"` // of Queue and Job, sorted by name
 	Queue        *QueueTarget    `json:"queue,omitempty"`
 	Job          *QueueTarget    `json:"job,omitempty"`
-	MaxUpload    int64           `json:"maxUpload,omitempty"` // of Job: bytes that a client may upload instead of a body; 0: no uploads
+	MaxUpload    int64           `json:"maxUpload,omitempty"` // of Job: bytes that a client may upload instead of a body; 0 means no uploads
 	Function     *FunctionTarget `json:"function,omitempty"`
 }
 
-// Attribute names a value of a request, for its event.
+// Attribute names a value of a request that goes into its event.
 type Attribute struct {
 	Name     string `json:"name"`
 	From     string `json:"from"` // an expression of package value
@@ -91,7 +91,7 @@ type Queue struct {
 	MaxAge           time.Duration `json:"maxAge"`
 	MaxBytes         int64         `json:"maxBytes"`
 	DeadLetterMaxAge time.Duration `json:"deadLetterMaxAge"`
-	Jobs             bool          `json:"jobs,omitempty"` // a route makes jobs of it
+	Jobs             bool          `json:"jobs,omitempty"` // a route submits jobs to it
 	Results          Results       `json:"results"`
 	Objects          Objects       `json:"objects"`
 	// Closed means that the queue is being deleted: it takes no new records and is drained of the ones it has.
@@ -110,7 +110,7 @@ type Objects struct {
 	MaxBytes int64         `json:"maxBytes"`
 }
 
-// MaxObject is how large one of them may be: one alone must not take the room of all.
+// MaxObject bounds one of them, so that it can't take the room of all.
 func (o Objects) MaxObject() int64 { return o.MaxBytes / 2 }
 
 // Mapping is an event source mapping: it moves records from one queue to one function.
@@ -131,7 +131,7 @@ type Mapping struct {
 type Batch struct {
 	MaxRecords int           `json:"maxRecords"`
 	MaxBytes   int64         `json:"maxBytes"` // sum of the records' bodies
-	Window     time.Duration `json:"window"`   // how long the first record waits for company; 0: not at all
+	Window     time.Duration `json:"window"`   // how long the first record waits for more; 0 means not at all
 }
 
 // Retry is the policy for counted failures; a throttled call never counts.
@@ -140,11 +140,11 @@ type Retry struct {
 	InitialBackoff time.Duration `json:"initialBackoff"`
 	MaxBackoff     time.Duration `json:"maxBackoff"`
 	MaxAge         time.Duration `json:"maxAge"` // a failed record older than this is dead-lettered
-	// Permanent are the statuses after which there is no further attempt; nil for those that invoke has as permanent.
+	// Permanent are the statuses after which there is no further attempt; nil means invoke's defaults.
 	Permanent []int `json:"permanent,omitempty"`
 }
 
-// JobQueues are the queues that routes make jobs of.
+// JobQueues are the queues that routes submit jobs to.
 func (c *Catalog) JobQueues() []Key {
 	var keys []Key
 	for _, q := range c.Queues {

@@ -14,23 +14,25 @@ import (
 	"strings"
 )
 
-// A catalog is published as entries, one for each resource and each route, so that a change is one of some hundred bytes
-// however large the whole is. An entry's key is
+// A catalog is published as entries, one for each resource and each route, so that a change takes some hundred bytes
+// however large the catalog is. An entry's key is
 //
 //	queue.NAMESPACE.NAME
 //	mapping.NAMESPACE.NAME
 //	api.NAMESPACE.NAME           without its routes
 //	route.NAMESPACE.API.NAME
 //
-// (names are DNS labels: they hold no dot), its value the JSON of an envelope with a format. A reader ignores fields and
-// kinds of keys that it doesn't know: a later version may add some. What it can't read at all concerns that entry alone.
+// (names are DNS labels: they hold no dot), its value the JSON of an envelope with a format. A reader ignores fields
+// and kinds of keys that it doesn't know: a later version may add some. An entry that can't be read at all affects no
+// other.
 const (
 	kindQueue   = "queue"
 	kindMapping = "mapping"
 	kindAPI     = "api"
 	kindRoute   = "route"
 
-	// entryFormat is that of the values. One with a higher format is not read: something in it must not be ignored.
+	// entryFormat is the format of the values. An entry with a higher one is not read: something in it must not be
+	// ignored.
 	entryFormat = 1
 )
 
@@ -48,7 +50,7 @@ type item struct {
 
 func keyOf(kind string, parts ...string) string { return kind + "." + strings.Join(parts, ".") }
 
-// Owner is the resource that an entry is of, of a route its API. It is the zero Owner for a key of an unknown kind.
+// Owner is the resource that an entry belongs to; a route belongs to its API. It is zero for a key of an unknown kind.
 type Owner struct {
 	Kind string // "queue", "mapping" or "api"
 	Key
@@ -67,7 +69,7 @@ func OwnerOf(key string) Owner {
 	return o
 }
 
-// items calls f with each, until it returns an error.
+// items calls f with each item, until it returns an error.
 func (c *Catalog) items(f func(item) error) error {
 	for i := range c.Queues {
 		if err := f(item{keyOf(kindQueue, c.Queues[i].Namespace, c.Queues[i].Name), &c.Queues[i]}); err != nil {
@@ -95,7 +97,7 @@ func (c *Catalog) items(f func(item) error) error {
 	return nil
 }
 
-// value leaves a schema's text as it is: escaped for HTML it could be six times as long.
+// value doesn't escape a schema's text for HTML, which could make it six times as long.
 func (i item) value() ([]byte, error) {
 	var out bytes.Buffer
 	fmt.Fprintf(&out, `{"format":%d,"spec":`, entryFormat)
@@ -118,15 +120,15 @@ func (c *Catalog) Entries() (map[string][]byte, error) {
 	})
 }
 
-// Diff is what makes one set of entries another.
+// Diff is the change from one set of entries to another.
 type Diff struct {
-	Revision string            // of the other
+	Revision string            // of the new set
 	Changed  map[string][]byte // new and changed ones
 	Gone     []string
 }
 
-// Diff returns what makes the builder's entries those of c. What is the same is not encoded anew. Entries of kinds that this
-// version doesn't know are a later version's, and stay.
+// Diff returns the change from the builder's entries to those of c. Unchanged ones are not encoded again. Entries of
+// kinds that this version doesn't know are a later version's, and stay.
 func (b *Builder) Diff(c *Catalog) (Diff, error) {
 	d := Diff{Changed: map[string][]byte{}}
 	next := NewBuilder()
@@ -158,7 +160,7 @@ func (b *Builder) Diff(c *Catalog) (Diff, error) {
 	return d, err
 }
 
-// same reports whether the entry of i's key says the same.
+// same reports whether the entry of i's key has the same spec.
 func (b *Builder) same(i item) bool {
 	switch spec := i.spec.(type) {
 	case *Queue:
@@ -175,18 +177,18 @@ func (b *Builder) same(i item) bool {
 
 func equal[T any](a, b *T) bool { return a != nil && reflect.DeepEqual(*a, *b) }
 
-// CompareKeys orders the keys of entries so that what is referred to comes before what refers to it.
+// CompareKeys orders the keys of entries so that an entry comes before those that refer to it.
 func CompareKeys(a, b string) int {
 	return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a, b))
 }
 
 func rank(key string) int {
 	kind, _, _ := strings.Cut(key, ".")
-	return slices.Index([]string{kindQueue, kindMapping, kindAPI, kindRoute}, kind) // of a later version: first
+	return slices.Index([]string{kindQueue, kindMapping, kindAPI, kindRoute}, kind) // -1 for a kind of a later version: first
 }
 
-// Builder makes catalogs of entries as they come and go. What did not change is decoded once. It is not safe for
-// concurrent use.
+// Builder builds catalogs from entries that come and go one by one. An unchanged one is decoded once. It is not safe
+// for concurrent use.
 type Builder struct {
 	sums     map[string][sha256.Size]byte // of every entry, known or not
 	total    uint64                       // of the sums
@@ -197,7 +199,7 @@ type Builder struct {
 	places   map[string]bool // keys of routes of which no more than their place is known
 }
 
-// NewBuilder returns one without entries.
+// NewBuilder returns an empty Builder.
 func NewBuilder() *Builder {
 	return &Builder{
 		sums: map[string][sha256.Size]byte{}, queues: map[string]*Queue{}, mappings: map[string]*Mapping{},
@@ -205,9 +207,8 @@ func NewBuilder() *Builder {
 	}
 }
 
-// Set puts an entry in the place of the one of the same key. With an error, which names the key, what could be read of the
-// former one stays in use; a route that has none is known by its method and path, and has no target. The same value again
-// does nothing.
+// Set adds an entry or replaces the one of the same key. With an error, which names the key, the former one stays in
+// use; a route without a former one has its method and path only, no target. The same value again does nothing.
 func (b *Builder) Set(key string, value []byte) error {
 	sum := sumOf(key, value)
 	if former, ok := b.sums[key]; ok && former == sum {
@@ -234,7 +235,7 @@ func (b *Builder) Set(key string, value []byte) error {
 	return err
 }
 
-// placeOf returns what a route's entry says in every format; nil: this one doesn't.
+// placeOf returns what a route's entry has in every format, nil if this one lacks it.
 func placeOf(value []byte) *Route {
 	var e struct {
 		Spec struct{ Name, Method, Path string } `json:"spec"`
@@ -300,7 +301,7 @@ func (b *Builder) Revision() string {
 	return hex.EncodeToString(p[:6])
 }
 
-// Catalog returns what the entries say now. A route whose API isn't there is left out.
+// Catalog returns the catalog of the current entries. A route whose API isn't there is left out.
 func (b *Builder) Catalog() *Catalog {
 	c := &Catalog{revision: b.Revision()}
 	for _, k := range slices.Sorted(maps.Keys(b.queues)) {

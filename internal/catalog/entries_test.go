@@ -58,7 +58,8 @@ func TestEntriesMakeTheSameCatalog(t *testing.T) {
 	}
 }
 
-// TestDiff: a diff, applied, makes the one set the other, whatever came and went, and says nothing of what is the same.
+// TestDiff: a diff, applied, turns one set into the other, whatever was added and removed, and leaves out what is the
+// same.
 func TestDiff(t *testing.T) {
 	b := build(t, sample())
 	for what, step := range map[string]struct {

@@ -1,6 +1,6 @@
 // Package childproc starts processes that end with the one that started them.
 //
-// What holds:
+// Invariants:
 //
 //   - On Linux the kernel sends the child its death signal when this process is gone, killed or not
 //     (Pdeathsig). The kernel ties that to the thread that forked, so each child has a goroutine that keeps
@@ -25,9 +25,9 @@ type Process struct {
 	err  error // of cmd.Wait; written before done is closed
 }
 
-// Start starts cmd and returns at once. death is what the kernel sends the child when this process is gone.
-// Process group and death signal are set here; the rest of cmd is the caller's, who uses it no more until
-// the end: neither Wait nor ProcessState.
+// Start starts cmd and returns at once. death is what the kernel sends the child when this process is gone. Process
+// group and death signal are set here; the rest of cmd is the caller's, who must not use it until the end: neither
+// Wait nor ProcessState.
 func Start(cmd *exec.Cmd, death syscall.Signal) (*Process, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}

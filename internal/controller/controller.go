@@ -1,16 +1,16 @@
-// Package controller turns a cluster's resources into what the data plane works by: it watches Weir's resources
-// and the Knative Services, makes the queues' streams, publishes the catalog, and says in each resource's status
-// whether it works and, if not, how to mend it.
+// Package controller reconciles a cluster's resources with the data plane: it watches Weir's resources and the Knative
+// Services, creates the queues' streams, publishes the catalog, and reports in each resource's status whether it works
+// and, if not, how to fix it.
 //
-// There is one reconciliation for everything together, because everything ends in one catalog. It is level
-// triggered: whatever changed, it reads all resources (from the client's cache) and brings the streams, the catalog and the statuses
-// in line with them. The published catalog is the only memory: a resource that turns invalid goes on in its last
-// valid version, which is the one that is published.
+// There is one reconciliation for everything together, because everything ends in one catalog. It is level triggered:
+// whatever changed, it reads all resources (from the client's cache) and brings the streams, the catalog and the
+// statuses in line with them. The published catalog is the only memory: a resource that turns invalid stays in use in
+// its last valid version, which is the published one.
 //
-// Invariants: a catalog that names a queue is published after the queue's streams were made, and a queue's streams
-// are removed after a catalog was published in which it is closed; one replica works, the one that holds the
-// leader's lease, and publishing is a compare-and-swap, so that a former leader can't bring an old catalog back;
-// records are never dropped without being told to (finalizer, [v1alpha1.DropRecordsAnnotation]).
+// Invariants: a catalog that names a queue is published after the queue's streams were created, and a queue's streams
+// are removed after a catalog was published in which it is closed; only the replica that holds the leader's lease
+// reconciles, and publishing is a compare-and-swap, so that a former leader can't bring an old catalog back; records
+// are dropped only on request (finalizer, [v1alpha1.DropRecordsAnnotation]).
 //
 // The files: controller.go (watches and process), reconcile.go (one reconciliation), queues.go (streams and
 // deletion), status.go (conditions).
@@ -54,7 +54,7 @@ import (
 
 const (
 	leaseName = "weir-controller"
-	// The wait after a reconciliation that failed, doubled with each one in a row.
+	// The backoff after a failed reconciliation, doubled with each one in a row.
 	retryMin, retryMax = 200 * time.Millisecond, 15 * time.Second
 )
 
@@ -67,23 +67,23 @@ type Streams interface {
 	stream.Catalogs
 }
 
-// Config is what a controller needs. The way to the cluster is that of kubectl: the pod's service account, or
+// Config is what a controller needs. It finds the cluster as kubectl does: by the pod's service account, or
 // KUBECONFIG.
 type Config struct {
 	Conn     Streams
 	Replicas int // of streams: 1, 3 or 5
-	// Objects of jobs are here rather than in NATS, where they expire by themselves. nil: they are in NATS.
+	// Objects expires the objects of jobs; nil if they are in NATS, where they expire by themselves.
 	Objects Expirer
-	// Namespaces to watch; none: all of the cluster.
+	// Namespaces to watch; empty means the whole cluster.
 	Namespaces []string
 	// LeaseNamespace is where the leader's lease is kept.
 	LeaseNamespace string
-	// MetricsListen is an address such as ":8080" for Prometheus; "0": none.
+	// MetricsListen is an address such as ":8080" for Prometheus; "0" means none.
 	MetricsListen string
 	Log           *slog.Logger
 }
 
-// Expirer removes the objects of a queue that are older (blob.S3).
+// Expirer removes the objects of a queue that are older than olderThan (blob.S3).
 type Expirer interface {
 	Expire(ctx context.Context, queue catalog.Key, olderThan time.Duration) (removed int, err error)
 }
@@ -103,8 +103,8 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// Run watches and reconciles until ctx is cancelled. It calls ready when the caches are filled; whether this
-// replica leads is another matter.
+// Run watches and reconciles until ctx is cancelled. It calls ready when the caches are synced, whether or not this
+// replica leads.
 func Run(ctx context.Context, cfg Config, ready func()) error {
 	if err := cfg.Validate(); err != nil {
 		return err
@@ -125,7 +125,7 @@ func Run(ctx context.Context, cfg Config, ready func()) error {
 		LeaderElection:          true,
 		LeaderElectionID:        leaseName,
 		LeaderElectionNamespace: cfg.LeaseNamespace,
-		// The process ends when Run returns, so the next leader need not wait for the lease to run out.
+		// The process ends when Run returns, so the next leader need not wait for the lease to expire.
 		LeaderElectionReleaseOnCancel: true,
 	})
 	if err != nil {
@@ -158,7 +158,7 @@ func cacheOptions(namespaces []string) cache.Options {
 	return opts
 }
 
-// needKinds says at the start what would otherwise be a watch that never comes to anything.
+// needKinds fails at the start if a kind is missing, where a watch would wait for ever.
 func needKinds(mapper meta.RESTMapper) error {
 	weir := v1alpha1.GroupVersion
 	for kind, fix := range map[string]string{
@@ -230,8 +230,7 @@ func watch(mgr manager.Manager, cfg Config) error {
 		Complete(newReconciler(mgr.GetClient(), cfg))
 }
 
-// announce sends an event at the start of each connected period: a NATS server that is back may have lost
-// everything.
+// announce sends an event at the start of each connected period: NATS may have lost everything when it is back.
 func announce(ctx context.Context, conn stream.Link, up chan<- event.GenericEvent) error {
 	for conn.WaitUp(ctx) == nil {
 		live := conn.Live()
@@ -249,16 +248,16 @@ func announce(ctx context.Context, conn stream.Link, up chan<- event.GenericEven
 	return nil
 }
 
-// expireEvery is how often objects in S3 are looked through for those that are too old.
+// expireEvery is how often S3 is searched for expired objects.
 const expireEvery = 10 * time.Minute
 
-// expire removes them until ctx ends.
+// expire removes expired objects until ctx ends.
 func expire(ctx context.Context, cfg Config) error {
 	tick := time.NewTicker(expireEvery)
 	defer tick.Stop()
 	for {
 		if err := expireAll(ctx, cfg); err != nil && ctx.Err() == nil {
-			cfg.Log.Warn("objects that are too old are left until the next time", "in", expireEvery, "error", err)
+			cfg.Log.Warn("expired objects could not be removed; trying again", "in", expireEvery, "error", err)
 		}
 		select {
 		case <-tick.C:
@@ -275,7 +274,7 @@ func expireAll(ctx context.Context, cfg Config) error {
 	}
 	var errs []error
 	for _, q := range published.Catalog.Queues {
-		if q.Objects.MaxAge <= 0 { // as an earlier version has published it
+		if q.Objects.MaxAge <= 0 { // published by an earlier version, without this field
 			continue
 		}
 		n, err := cfg.Objects.Expire(ctx, q.Key, q.Objects.MaxAge)

@@ -16,7 +16,7 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// addFinalizers comes before the streams: a queue that has streams has its finalizer.
+// addFinalizers runs before the streams are created: a queue that has streams has its finalizer.
 func (r *reconciler) addFinalizers(ctx context.Context, res *resources) error {
 	var errs []error
 	for i := range res.queues {
@@ -26,7 +26,7 @@ func (r *reconciler) addFinalizers(ctx context.Context, res *resources) error {
 		}
 		before := q.DeepCopy()
 		controllerutil.AddFinalizer(q, v1alpha1.QueueFinalizer)
-		// With the version: the list of finalizers is replaced as a whole, and another's must not be lost.
+		// With the resource version: the list of finalizers is replaced as a whole, and another's must not be lost.
 		err := r.client.Patch(ctx, q, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 		if client.IgnoreNotFound(err) != nil {
 			errs = append(errs, fmt.Errorf("queue %s/%s: add the finalizer: %w", q.Namespace, q.Name, err))
@@ -35,8 +35,8 @@ func (r *reconciler) addFinalizers(ctx context.Context, res *resources) error {
 	return errors.Join(errs...)
 }
 
-// ensureStreams makes sure of the streams of each queue that changed, or was not looked at for a while, or was
-// last looked at over another connection. It returns those that NATS refuses, which don't hold up the others.
+// ensureStreams creates or updates the streams of each queue that changed, was not checked for resyncEvery, or was
+// last checked over another connection. It returns the queues that NATS refuses, which don't block the others.
 func (r *reconciler) ensureStreams(ctx context.Context, queues []catalog.Queue) (map[manifest.Ref]manifest.Verdict, error) {
 	if live := r.conn.Live(); live != r.live {
 		r.live, r.leases = live, time.Time{}
@@ -56,7 +56,7 @@ func (r *reconciler) ensureStreams(ctx context.Context, queues []catalog.Queue) 
 	named := make(map[catalog.Key]bool, len(queues))
 	for _, q := range queues {
 		if q.Closed {
-			continue // not named: a queue that is made again under this name is to get streams at once
+			continue // not named: a queue that is created again under this name must get its streams at once
 		}
 		named[q.Key] = true
 		if e, ok := r.ensured[q.Key]; ok && e.spec == q && now.Sub(e.at) < resyncEvery {
@@ -96,9 +96,9 @@ func refusal(q catalog.Queue, replicas int, err error) manifest.Verdict {
 	return manifest.Verdict{Reason: reasonStreamRefused, Message: "NATS refused the queue's streams: " + err.Error()}
 }
 
-// deleteQueues goes on with the deletion of queues: the catalog in which they are closed is published, so nobody
-// is to write to them any more; closing the stream makes sure of it. What is empty then stays empty. It reports
-// whether any queue still waits.
+// deleteQueues continues the deletion of queues: the catalog in which they are closed is published, so nothing should
+// write to them any more; closing the stream enforces it, so that an empty queue stays empty. waiting reports whether
+// any queue is still to be deleted.
 func (r *reconciler) deleteQueues(ctx context.Context, res *resources, out *manifest.Outcome) (waiting bool, err error) {
 	var errs []error
 	for i := range res.queues {
@@ -119,7 +119,7 @@ func (r *reconciler) deleteQueues(ctx context.Context, res *resources, out *mani
 	return waiting, errors.Join(errs...)
 }
 
-// deleteQueue returns what keeps the queue from being deleted, or nil when it is gone.
+// deleteQueue returns the status that keeps the queue from being deleted, nil once it is deleted.
 func (r *reconciler) deleteQueue(ctx context.Context, q *v1alpha1.Queue) (*stream.QueueStatus, error) {
 	k := keyOf(q)
 	drop := q.Annotations[v1alpha1.DropRecordsAnnotation] == "true"
@@ -151,7 +151,7 @@ func (r *reconciler) deleteQueue(ctx context.Context, q *v1alpha1.Queue) (*strea
 	if client.IgnoreNotFound(err) != nil {
 		return nil, fmt.Errorf("queue %s: remove the finalizer: %w", k, err)
 	}
-	return nil, nil //nolint:nilnil // documented: it is gone
+	return nil, nil //nolint:nilnil // documented: it is deleted
 }
 
 func deletingMessage(q *v1alpha1.Queue, s *stream.QueueStatus) string {

@@ -17,14 +17,14 @@ import (
 )
 
 const (
-	// resyncEvery is how often everything is looked at again although nothing has changed: streams and consumers
-	// that somebody removed by hand are made again.
+	// resyncEvery is how often everything is checked again although nothing has changed: streams and consumers that
+	// somebody removed by hand are created again.
 	resyncEvery = time.Minute
-	// deletingEvery is how often a queue that is being deleted is asked whether it is empty.
+	// deletingEvery is how often a queue that is being deleted is checked for being empty.
 	deletingEvery = 2 * time.Second
 )
 
-// reconciler does one reconciliation after the other, never two at a time.
+// reconciler runs one reconciliation after the other, never two at a time.
 type reconciler struct {
 	client   client.Client
 	conn     Streams
@@ -32,9 +32,9 @@ type reconciler struct {
 	objects  Expirer
 	log      *slog.Logger
 
-	live    context.Context              //nolint:containedctx // names the connected period that the rest speaks of
-	leases  time.Time                    // when the stream of leases was made sure of
-	ensured map[catalog.Key]ensuredQueue // queues whose streams were made sure of
+	live    context.Context              //nolint:containedctx // the connected period that the following fields are of
+	leases  time.Time                    // when the stream of leases was last ensured
+	ensured map[catalog.Key]ensuredQueue // queues whose streams were ensured
 	memory  manifest.Memory
 }
 
@@ -91,7 +91,7 @@ func (r *reconciler) list(ctx context.Context) (*resources, error) {
 	return &resources{apis.Items, queues.Items, mappings.Items, services.Items}, nil
 }
 
-// objects returns copies that may be defaulted: the resources themselves are what is patched later.
+// objects returns copies that may be defaulted: the resources themselves are patched later.
 func (res *resources) objects() *manifest.Objects {
 	objs := &manifest.Objects{}
 	for i := range res.apis {
@@ -109,7 +109,7 @@ func (res *resources) objects() *manifest.Objects {
 	return objs
 }
 
-// apply makes the streams of all queues and then publishes the catalog that names them.
+// apply creates the streams of all queues and then publishes the catalog that names them.
 func (r *reconciler) apply(ctx context.Context, res *resources) (*manifest.Outcome, error) {
 	if err := r.conn.Ready(); err != nil {
 		return nil, err
@@ -123,7 +123,7 @@ func (r *reconciler) apply(ctx context.Context, res *resources) (*manifest.Outco
 	if err != nil {
 		return nil, err
 	}
-	if len(refusals) > 0 { // without them, or with what they were before
+	if len(refusals) > 0 { // without the refused ones, or with their earlier versions
 		out = r.memory.Reconcile(res.objects(), former.Catalog, refusals)
 	}
 	for {

@@ -18,18 +18,18 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// Reasons of the condition Ready beside manifest's.
+// Reasons of the condition Ready, besides manifest's.
 const (
 	reasonReady           manifest.Reason = "Ready"
 	reasonDeleting        manifest.Reason = "Deleting"        // a queue that still holds records
-	reasonNoRoom          manifest.Reason = "NoRoom"          // NATS has not the storage or the servers
+	reasonNoRoom          manifest.Reason = "NoRoom"          // NATS lacks the storage or the servers
 	reasonStreamRefused   manifest.Reason = "StreamRefused"   // NATS refuses the streams for another reason
 	reasonNATSUnavailable manifest.Reason = "NATSUnavailable" // the change is not in use yet
 	reasonTooLarge        manifest.Reason = "TooLarge"        // the change is not in use: it doesn't fit into a message of NATS
 	reasonNotPublished    manifest.Reason = "NotPublished"    // the change is not in use yet, for another reason
 )
 
-// maxMessage is what a condition may hold (metav1.Condition).
+// maxMessage bounds a condition's message (metav1.Condition).
 const maxMessage = 32768
 
 // withStatus is any of Weir's kinds.
@@ -63,7 +63,7 @@ func (r *reconciler) report(ctx context.Context, res *resources, out *manifest.O
 	return errors.Join(errs...)
 }
 
-// setReady patches o's status if it says something else than before; a zero verdict is Ready.
+// setReady patches o's status if it changed; a zero verdict is Ready.
 func (r *reconciler) setReady(ctx context.Context, o, before withStatus, v manifest.Verdict, good string) error {
 	condition := metav1.Condition{
 		Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, ObservedGeneration: o.GetGeneration(),
@@ -88,7 +88,7 @@ func (r *reconciler) setReady(ctx context.Context, o, before withStatus, v manif
 	return nil
 }
 
-// reportFailure says of the resources whose change is not in use that it isn't, and leaves the others as they are.
+// reportFailure sets the status of the resources whose change is not in use yet, and leaves the others as they are.
 func (r *reconciler) reportFailure(ctx context.Context, res *resources, cause error) error {
 	v := manifest.Verdict{Reason: reasonNotPublished, Message: "The change is not in use yet; it is tried again. The reason: " + cause.Error()}
 	switch {
@@ -111,7 +111,7 @@ func (r *reconciler) reportFailure(ctx context.Context, res *resources, cause er
 	for _, o := range objs {
 		ready := meta.FindStatusCondition(o.GetStatus().Conditions, v1alpha1.ConditionReady)
 		if ready != nil && ready.ObservedGeneration == o.GetGeneration() && ready.Reason != string(v.Reason) {
-			continue // what it says is still so
+			continue // its status still holds
 		}
 		errs = append(errs, r.setReady(ctx, o, o.DeepCopyObject().(withStatus), v, ""))
 	}

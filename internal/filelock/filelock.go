@@ -1,5 +1,5 @@
-// Package filelock gives a folder to one process at a time. The lock is the kernel's: a process that was
-// killed leaves none, and children don't inherit it.
+// Package filelock locks a folder for one process at a time. The lock is the kernel's: a process that was killed
+// leaves none, and children don't inherit it.
 //
 // May import: the standard library only.
 package filelock
@@ -14,9 +14,9 @@ import (
 // ErrHeld means that another process, or another holder in this one, has the lock.
 var ErrHeld = errors.New("filelock: held by another")
 
-// Acquire locks the file at path, which it makes if need be (mode 0600). Closing the file unlocks it; what
-// the file holds is the caller's. On ErrHeld the returned file is open all the same, unlocked, so that the
-// holder's note can be read: the caller closes it.
+// Acquire locks the file at path, which it creates if need be (mode 0600). Closing the file unlocks it; what the file
+// holds is the caller's. On ErrHeld the returned file is open all the same, unlocked, so that the holder's note can be
+// read: the caller closes it.
 func Acquire(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

@@ -12,13 +12,13 @@ import (
 	"github.com/weir-dev/weir/internal/value"
 )
 
-// Bounds of what a record has of its request: functions get it in headers, of which many servers take 16 KiB in all.
+// Bounds of what a record keeps of its request: functions get it in headers, of which many servers take 16 KiB in all.
 const (
 	maxAttributeBytes = 8 << 10 // of the values of all attributes
 	maxTargetBytes    = 4 << 10 // of path and query
 )
 
-// attribute is a value of a request that its record names.
+// attribute is a value of a request that its record carries under a name.
 type attribute struct {
 	name     string
 	value    value.Expression
@@ -37,8 +37,8 @@ func compileAttributes(spec []catalog.Attribute) ([]attribute, error) {
 	return out, nil
 }
 
-// describe puts what the client asked for, and the attributes that the route names, into rec, whose body is there. It
-// returns what is wrong with them, or nil.
+// describe puts the request's method, path and query, and the attributes that the route names, into rec, whose body is
+// set already. It returns nil if they are valid.
 func (r *route) describe(rec *record.Record, req *http.Request) *problem.Problem {
 	rec.Request = record.Request{Method: req.Method, Path: req.URL.EscapedPath(), Query: req.URL.RawQuery}
 	if n := len(rec.Request.Path) + len(rec.Request.Query); n > maxTargetBytes {

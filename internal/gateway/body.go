@@ -14,13 +14,13 @@ import (
 const (
 	// maxBodiesBytes bounds the bodies in memory together; past it requests get 503.
 	maxBodiesBytes = 128 << 20
-	// firstRead is the memory that a body gets before any of it has come. It grows as the body comes, so that nobody
-	// holds much of the budget by announcing.
+	// firstRead is the memory that a body gets before any of it has arrived. It grows as the body arrives, so that a
+	// client can't hold much of the budget by announcing a large body.
 	firstRead = 16 << 10
 	maxPooled = 64 << 10
 )
 
-// The ways in which a body can't be had.
+// Why a body can't be read.
 var (
 	errBodyTooLarge = errors.New("gateway: body too large")
 	errNoMemory     = errors.New("gateway: too many bodies in memory")
@@ -31,8 +31,8 @@ var bodies = sync.Pool{New: func() any { //nolint:gochecknoglobals // a pool of 
 	return &p
 }}
 
-// readBody reads the whole body, unless the target reads it itself. The budget is charged with what has come, not with
-// what was announced: TestBodiesAreChargedAsTheyCome guards it.
+// readBody reads the whole body, unless the target reads it itself. The budget is charged for what has arrived, not
+// for what was announced: TestBodiesAreChargedAsTheyCome guards it.
 func (x *exchange) readBody() *problem.Problem {
 	limit := x.maxBody(x.req)
 	size := x.req.ContentLength
@@ -59,7 +59,7 @@ func (x *exchange) readBody() *problem.Problem {
 	return nil
 }
 
-// readAll reads the body into p, charging the budget as it grows. size is what was announced, -1 for nothing.
+// readAll reads the body into p, charging the budget as it grows. size is the announced length, -1 if unknown.
 func (x *exchange) readAll(p []byte, size, limit int64) ([]byte, error) {
 	want := int64(firstRead)
 	if size >= 0 {
@@ -80,7 +80,7 @@ func (x *exchange) readAll(p []byte, size, limit int64) ([]byte, error) {
 			n, err := x.req.Body.Read(p[len(p):want])
 			p = p[:len(p)+n]
 			switch {
-			case int64(len(p)) > limit: // whether it ends here or not
+			case int64(len(p)) > limit: // even if it ends here
 				return p, errBodyTooLarge
 			case errors.Is(err, io.EOF) && size >= 0 && int64(len(p)) < size:
 				return p, io.ErrUnexpectedEOF
@@ -97,12 +97,12 @@ func (x *exchange) readAll(p []byte, size, limit int64) ([]byte, error) {
 		case size >= 0:
 			want = min(2*want, size)
 		default:
-			want = min(2*want, limit+1) // one more shows that it is too large
+			want = min(2*want, limit+1) // one byte more shows that it is too large
 		}
 	}
 }
 
-// charge makes the exchange's share of the budget n bytes, or reports that there are not so many left.
+// charge sets the exchange's share of the budget to n bytes; false means that the budget has too few left.
 func (x *exchange) charge(n int64) bool {
 	more := n - x.reserved
 	if more > 0 && x.g.bodies.Add(more) > maxBodiesBytes {
@@ -116,8 +116,7 @@ func (x *exchange) charge(n int64) bool {
 	return true
 }
 
-// release gives the body's memory back. It is idempotent. A target calls it before it waits for what doesn't need the
-// body any more.
+// release returns the body's memory. It is idempotent. A target calls it before a wait that no longer needs the body.
 func (x *exchange) release() {
 	x.charge(0)
 	x.body = nil

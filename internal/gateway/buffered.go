@@ -32,11 +32,11 @@ func (x *exchange) buffered() *problem.Problem {
 		h[problem.HeaderRequestID] = []string{id}
 	}
 	x.w.WriteHeader(http.StatusAccepted)
-	_, _ = io.WriteString(x.w, `{"id":"`+id+"\"}\n") // a client that is gone has its record all the same
+	_, _ = io.WriteString(x.w, `{"id":"`+id+"\"}\n") // the record is stored even if the client is gone
 	return nil
 }
 
-// fill makes the request a record, or says why it can't.
+// fill makes a record of the request, or returns why it can't.
 func (x *exchange) fill(rec *record.Record) (keyed bool, p *problem.Problem) {
 	header := x.req.Header
 	rec.Time, rec.Source, rec.ContentType, rec.JSON, rec.Body = x.now, x.source, header.Get("Content-Type"), x.schema != nil, x.body
@@ -55,7 +55,7 @@ func (x *exchange) fill(rec *record.Record) (keyed bool, p *problem.Problem) {
 		}
 	} else if key != "" {
 		scope := x.source
-		if rec.Client != (record.Client{}) { // clients don't meet under one key
+		if rec.Client != (record.Client{}) { // the same key of two clients is no duplicate
 			scope += "#" + string(rec.Client[:])
 		}
 		rec.ID = record.IDFromKey(scope, key)
@@ -72,9 +72,9 @@ func (x *exchange) fill(rec *record.Record) (keyed bool, p *problem.Problem) {
 	return key != "", nil
 }
 
-// append stores rec in the route's queue, in a group with others'. Those who wait for the group don't hold their
-// bodies: the next request reads its own into memory that the CPU still has in its cache. It relies on Add's copy:
-// TestBodyMayBeUsedAgainOnceItsRecordWasAdded guards it.
+// append stores rec in the route's queue, in a group with others. A request that waits for its group no longer holds
+// its body's memory: the next request reads its own into memory that is still in the CPU's cache. It relies on Add's
+// copy: TestBodyMayBeUsedAgainOnceItsRecordWasAdded guards it.
 func (x *exchange) append(rec *record.Record) error {
 	pending, err := x.writer.Add(rec)
 	if errors.Is(err, stream.ErrClosed) {
@@ -88,15 +88,15 @@ func (x *exchange) append(rec *record.Record) error {
 	return pending.Wait(x.ctx())
 }
 
-// appendLate stores a record whose request had been matched when a new catalog took the last route to its queue
-// away, and with it the queue's writer. TestCatalogChangesUnderLoad guards it.
+// appendLate stores a record whose request was matched before a new catalog removed the last route to its queue, and
+// with it the queue's writer. TestCatalogChangesUnderLoad guards it.
 func (g *Gateway) appendLate(ctx context.Context, queue catalog.Key, rec *record.Record) error {
 	g.mu.Lock()
 	if g.ended {
 		g.mu.Unlock()
 		return stream.ErrClosed
 	}
-	w := g.writer(queue) //nolint:contextcheck // it writes for all that are late, not for this request alone
+	w := g.writer(queue) //nolint:contextcheck // it writes for all late requests, not for this one alone
 	w.late++
 	g.mu.Unlock()
 	defer func() {

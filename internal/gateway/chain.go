@@ -8,8 +8,8 @@ import (
 	"github.com/weir-dev/weir/internal/problem"
 )
 
-// exchange is one request on its way through the steps that all requests take, those of an API's routes and those of
-// Weir's own paths alike, in this order. A step is a file; it returns what is wrong, or nil to go on.
+// exchange is one request on its way through the steps that all requests take, to routes of APIs and to Weir's own
+// paths alike, in this order. A step is a file; it returns a problem, or nil to go on.
 //
 //  1. requestid.go  which name has it in logs and answers
 //  2. throttle.go   has its route, and its API, a token left
@@ -23,8 +23,8 @@ type exchange struct {
 	*route
 
 	body     []byte
-	memory   *[]byte // of body, to be used again; nil: none
-	reserved int64   // bytes of the gateway's budget
+	memory   *[]byte // pooled memory of body; nil if none
+	reserved int64   // bytes charged to the gateway's budget
 }
 
 func (x *exchange) ctx() context.Context { return x.req.Context() }
@@ -45,14 +45,14 @@ func (r *route) serve(w http.ResponseWriter, req *http.Request) {
 		p = x.validate()
 	}
 	if p == nil {
-		p = x.deliver() //nolint:contextcheck // each target goes by the request's
+		p = x.deliver() //nolint:contextcheck // each target uses the request's
 	}
 	if p != nil {
 		x.refuse(*p)
 	}
 }
 
-// open refuses what the route can't take at present.
+// open refuses a request that the route can't serve now.
 func (x *exchange) open() *problem.Problem {
 	switch {
 	case x.kind == toNothing:
@@ -67,7 +67,8 @@ func (x *exchange) open() *problem.Problem {
 	return nil
 }
 
-// deliver hands the request to the route's target. What it returns is the answer; else it has answered.
+// deliver hands the request to the route's target. A problem that it returns is the answer; nil means that it has
+// answered.
 func (x *exchange) deliver() *problem.Problem {
 	switch {
 	case x.kind == toOwn:

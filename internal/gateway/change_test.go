@@ -47,8 +47,8 @@ func (f *front) use(cat *catalog.Catalog) {
 	f.g.Use(cat)
 }
 
-// TestCatalogChangesUnderLoad: a catalog replaces another between two requests. None of them sees it, but by going
-// the old or the new way.
+// TestCatalogChangesUnderLoad: a catalog replaces another between two requests. A request goes either the old or the
+// new way, and sees nothing else of the change.
 func TestCatalogChangesUnderLoad(t *testing.T) {
 	f := start(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) }), nil)
 	variants := f.variants()
@@ -127,7 +127,7 @@ func TestALateRequestIsStored(t *testing.T) {
 	}
 }
 
-// TestAClosedQueueTakesNothing: the catalog says so, or, before it has come, the stream.
+// TestAClosedQueueTakesNothing: the catalog says so, or, before that has arrived, the stream.
 func TestAClosedQueueTakesNothing(t *testing.T) {
 	f := start(t, nil, nil)
 	refused := func(by string) {
@@ -150,7 +150,7 @@ func TestAClosedQueueTakesNothing(t *testing.T) {
 	if s, err := f.conn.Status(t.Context(), key("orders")); err != nil || s.QueueBytes != 0 {
 		t.Errorf("something was stored: %+v %v", s, err)
 	}
-	// It is made anew under its name.
+	// It is created again under its name.
 	if err := f.conn.EnsureQueue(t.Context(), open.Queues[0], 1); err != nil {
 		t.Fatal(err)
 	}

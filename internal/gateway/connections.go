@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// connections counts the open ones.
+// connections counts the server's open connections.
 type connections struct {
 	mu   sync.Mutex
 	open int

@@ -4,8 +4,8 @@
 // Invariants: a 202 is given only for what is durable; every error is a problem (RFC 9457); bodies held
 // in memory are bounded together; a new catalog replaces the old one between two requests.
 //
-// The data flows through the files in this order: gateway.go (catalog and server), route.go (which route), then the steps
-// that chain.go lists, own paths' among them (own.go).
+// The data flows through the files in this order: gateway.go (catalog and server), route.go (which route), then the
+// steps that chain.go lists; own.go has Weir's own paths.
 //
 // May import: ownpath, problem, record, throttle, catalog, lifecycle, telemetry, schema, value, stream, invoke, blob, job, jobapi.
 package gateway
@@ -52,13 +52,13 @@ type Config struct {
 	Codec    record.Codec // of blocks
 	// Realtime is the address of the service that pushes the states of jobs; nil if disabled.
 	Realtime *url.URL
-	// OwnThrottles are those of Weir's own paths, by class (ParseOwnThrottles). nil: the defaults.
+	// OwnThrottles are the throttles of Weir's own paths, by class (ParseOwnThrottles); nil means the defaults.
 	OwnThrottles map[string]catalog.Throttle
-	// Sync is the sync_interval that NATS was configured with, as the operator says: it can't be asked for. Anything
-	// but SyncAlways is warned of and shown by /readyz. Empty: SyncAlways.
+	// Sync is the sync_interval of NATS as the operator states it: NATS doesn't report it. Anything but SyncAlways is
+	// logged as a warning and shown by /readyz. Empty means SyncAlways.
 	Sync string
-	// DrainTimeout bounds how long requests in flight may go on after Run's context was cancelled.
-	// 0: DefaultDrainTimeout, which is longer than the default timeout of synchronous routes.
+	// DrainTimeout bounds how long requests in flight may go on after Run's context was cancelled. Zero means
+	// DefaultDrainTimeout, which is longer than the default timeout of synchronous routes.
 	DrainTimeout time.Duration
 	Log          *slog.Logger
 }
@@ -69,8 +69,8 @@ const SyncAlways = "always"
 // Bounds of the HTTP server.
 const (
 	DefaultDrainTimeout = 35 * time.Second
-	// noticeTimeout is how long clients with open connections are told to close them, each by its next answer, before
-	// idle ones are closed under them: a request that is on its way to a connection that closes is lost to its client.
+	// noticeTimeout is how long answers ask clients to close their connections before the server closes the idle ones:
+	// a request in flight on a connection that the server closes is lost to its client.
 	noticeTimeout     = time.Second
 	readHeaderTimeout = 10 * time.Second
 	readTimeout       = 60 * time.Second // of a whole request: a slow client must not hold its body for ever
@@ -95,19 +95,19 @@ func (c *Config) Validate() error {
 	return nil
 }
 
-// Gateway serves the APIs of the present catalog.
+// Gateway serves the APIs of the current catalog.
 type Gateway struct {
 	cfg        Config
 	table      atomic.Pointer[table]
 	jobs       *jobapi.API
-	own        *http.ServeMux  // of what no API can have (package ownpath)
-	drain      context.Context // ends when the gateway begins to stop
+	own        *http.ServeMux  // Weir's own paths (package ownpath)
+	drain      context.Context // cancelled when the drain begins
 	startDrain context.CancelFunc
-	bodies     atomic.Int64 // bytes in memory
+	bodies     atomic.Int64 // bytes charged
 
 	mu      sync.Mutex
 	writers map[catalog.Key]*writer
-	ended   bool           // no writer is started any more
+	ended   bool           // no writer is started once it is set
 	wg      sync.WaitGroup // of the writers
 }
 
@@ -115,7 +115,7 @@ type Gateway struct {
 type writer struct {
 	*stream.Writer
 	stop context.CancelFunc
-	late int // requests of a former catalog that write to it
+	late int // requests in flight, matched by a former catalog, that write to it
 }
 
 // New returns a gateway. It serves nothing before Use and Run.
@@ -144,8 +144,8 @@ func New(cfg Config) (*Gateway, error) {
 // UseKeys makes ring the signing keys.
 func (g *Gateway) UseKeys(ring sign.Ring) { g.jobs.UseKeys(ring) }
 
-// Use makes cat the catalog to serve. Requests that are matched already go by the former one. Throttles that did not
-// change keep their tokens, one that did keeps the fraction. What this process can't serve of it answers 503.
+// Use makes cat the catalog to serve. Requests that are matched already go by the former one. Unchanged throttles keep
+// their tokens, a changed one keeps its fill level. Routes of it that this process can't serve answer 503.
 func (g *Gateway) Use(cat *catalog.Catalog) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -163,8 +163,8 @@ func (g *Gateway) Use(cat *catalog.Catalog) {
 	g.cfg.Log.Info("serving catalog", "revision", t.revision, "routes", len(t.routes))
 }
 
-// retire stops the writers that no route leads to; they write what waits. Requests that were matched before and
-// have not come to writing find their way by appendLate. The caller holds mu.
+// retire stops the writers of queues that no route leads to, after they have written what is pending. Requests that
+// were matched before and have yet to write use appendLate. The caller holds mu.
 func (g *Gateway) retire() {
 	t := g.table.Load()
 	for k, w := range g.writers {
@@ -192,8 +192,8 @@ func (g *Gateway) writer(k catalog.Key) *writer {
 	return w
 }
 
-// Run serves until ctx is cancelled, then drains: readiness turns false, clients are told to close their
-// connections, requests in flight are answered, and what waits to be written is written.
+// Run serves until ctx is cancelled, then drains: readiness turns false, clients are told to close their connections,
+// requests in flight are answered, and pending writes are completed.
 func (g *Gateway) Run(ctx context.Context, ready func()) error {
 	if g.cfg.Sync != SyncAlways {
 		g.cfg.Log.Warn("NATS syncs lazily: a power cut loses writes that were answered with 202, as far back as the interval",
@@ -212,7 +212,7 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 			conns.waitGone(ctx, noticeTimeout)
 		},
 	}.Run(ctx, ready)
-	g.stop() // also when the server has failed: what is passed on to realtime would stay
+	g.stop() // also when the server has failed: connections proxied to realtime would stay open
 	g.mu.Lock()
 	g.ended = true
 	for _, w := range g.writers {
@@ -226,13 +226,13 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 
 // stop begins the drain.
 func (g *Gateway) stop() {
-	g.mu.Lock() // Use looks at it under mu
+	g.mu.Lock() // Use checks drain under mu
 	defer g.mu.Unlock()
 	g.startDrain()
 	g.jobs.Drain()
 }
 
-// Ready says what the gateway works by, or why it can't work.
+// Ready returns what /readyz shows, or why the gateway can't serve.
 func (g *Gateway) Ready() (map[string]string, error) {
 	t := g.table.Load()
 	switch {
@@ -257,7 +257,7 @@ func (g *Gateway) Ready() (map[string]string, error) {
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t := g.table.Load()
 	if g.drain.Err() != nil {
-		w.Header().Set("Connection", "close") // net/http keeps to it: the client's next request goes elsewhere
+		w.Header().Set("Connection", "close") // net/http then closes it: the client's next request goes elsewhere
 	}
 	if t == nil {
 		refuse(w, r, problemStarting())
@@ -267,14 +267,14 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if h, pattern := g.own.Handler(r); pattern == "" {
 			refuse(w, r, noRoute(h, r))
 		} else {
-			g.own.ServeHTTP(w, r) // sets what the pattern's wildcards match
+			g.own.ServeHTTP(w, r) // sets the request's path values
 		}
 		return
 	}
 	switch route, h, pattern := t.match(r); {
 	case route != nil:
 		if route.wildcards {
-			t.matcher.mux.ServeHTTP(w, r) // tells r what they match
+			t.matcher.mux.ServeHTTP(w, r) // sets r's path values
 		}
 		route.serve(w, r)
 	case pattern != "": // a redirect to the clean form of the path

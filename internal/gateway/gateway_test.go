@@ -596,7 +596,7 @@ func (f *front) chunked(path string, body io.Reader) (*http.Response, error) {
 }
 
 // TestBodiesAreChargedAsTheyCome: small bodies of unknown size, on a route that allows large ones, leave room for others
-// while the function is at work; and bodies that come slowly hold no more than what has come.
+// while the function is at work; and bodies that arrive slowly are charged only for what has arrived.
 func TestBodiesAreChargedAsTheyCome(t *testing.T) {
 	const calls = 20 // of 10 MiB allowed each: more than the budget
 	entered, release := make(chan struct{}, calls), make(chan struct{})
@@ -713,8 +713,8 @@ func TestOwnPathsAreThrottled(t *testing.T) {
 	}
 }
 
-// TestARouteFailsAlone: what this version can't serve, whoever's it is, holds up nothing else; not the change that it comes
-// with, and not a gateway that starts with it.
+// TestARouteFailsAlone: a route that this version can't serve, of any tenant, blocks nothing else: not the change that it
+// comes with, and not a gateway that starts with it.
 func TestARouteFailsAlone(t *testing.T) {
 	queue := &catalog.QueueTarget{Queue: key("orders")}
 	later := func(c *catalog.Catalog) {
@@ -741,7 +741,7 @@ func TestARouteFailsAlone(t *testing.T) {
 			t.Error("it is not ready:", err)
 		}
 		for path, why := range map[string]string{
-			"/run": "its target is none that this version knows", "/schema": "schema must be a valid JSON Schema", "/attribute": `attribute a: "claim.sub" must be`,
+			"/run": "this version doesn't know its target", "/schema": "schema must be a valid JSON Schema", "/attribute": `attribute a: "claim.sub" must be`,
 			"/function": "function URL",
 		} {
 			r := f.do("POST", path, "{}")
@@ -762,7 +762,7 @@ func TestARouteFailsAlone(t *testing.T) {
 	check(f)
 	check(start(t, nil, later))
 
-	// Mended, it is served; and what was compiled before is taken over.
+	// Once fixed it is served; and what was compiled before is reused.
 	mended := f.cat
 	mended.APIs = append(slices.Clone(mended.APIs), catalog.API{Key: catalog.Key{Namespace: "other", Name: "wf"}, Routes: []catalog.Route{
 		{Name: "unknown", Method: "POST", Path: "/run", MaxBodyBytes: 100, Queue: queue},

@@ -11,11 +11,11 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 )
 
-// headerFeed names the feed that a job is to be told to.
+// headerFeed names the feed that gets the job's states.
 const headerFeed = "Weir-Feed"
 
 // job stores the request as a job and answers 202 with its address once it is durable. A client that prefers to wait
-// gets the result itself, if it is there in time. input is what was uploaded instead of a body; nil: nothing.
+// gets the result itself, if the job ends in time. input is the upload that stands in for a body; nil if none.
 func (x *exchange) job(input *upload) *problem.Problem {
 	ring := x.g.jobs.Ring()
 	if len(ring.Keys) == 0 {
@@ -39,7 +39,7 @@ func (x *exchange) job(input *upload) *problem.Problem {
 	prefer := jobapi.ReadPreferences(x.req.Header)
 	var watch *job.Watch
 	if prefer.Wait > 0 {
-		watch = x.g.jobs.Watch(x.queue, rec.ID) // before anything can happen
+		watch = x.g.jobs.Watch(x.queue, rec.ID) // before the job can change
 		defer watch.Close()
 	}
 	id := job.NewID(x.queue, &rec, x.now)
@@ -54,7 +54,7 @@ func (x *exchange) job(input *upload) *problem.Problem {
 		return new(problemOf(err))
 	}
 	rec.Body = nil
-	x.release() // nobody waits with its body's memory in hand
+	x.release() // a request that waits holds no memory for its body
 	text, err := id.Text(ring)
 	if err != nil {
 		return new(problemOf(err))
@@ -73,16 +73,16 @@ func (x *exchange) job(input *upload) *problem.Problem {
 			about.WriteResult(x.w, x.req, state, result)
 			return nil
 		}
-		// That the state can't be read takes nothing back: the request is stored.
+		// Not an error of the request: it is stored, only its state can't be read.
 	}
 	about.WriteState(x.w, http.StatusAccepted, state, nil)
 	return nil
 }
 
-// errKeyReused means that the idempotency key is another request's.
+// errKeyReused means that the idempotency key was used for another request.
 var errKeyReused = errors.New("gateway: the idempotency key was used for another request")
 
-// submitOnce is for requests with an idempotency key: the same one gives the same job.
+// submitOnce submits a request with an idempotency key: a duplicate gets the job of the first one.
 func (x *exchange) submitOnce(rec *record.Record) (job.ID, *job.State, error) {
 	conn := x.g.cfg.Conn
 	id, fingerprint, fresh, err := job.Submit(x.ctx(), conn, x.queue, rec)

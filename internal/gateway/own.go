@@ -15,24 +15,24 @@ import (
 
 const (
 	classUploads = "uploads"
-	ownSource    = "/weir" // of own paths, where an API's route has its own
+	ownSource    = "/weir" // the source of Weir's own paths; each route of an API has its own
 )
 
-// defaultOwnThrottles are those of Weir's own paths, by class, for each gateway process: so much that no client that
-// behaves meets them, and so little that one that doesn't leaves room for the APIs.
+// defaultOwnThrottles are the throttles of Weir's own paths, by class, for each gateway process: high enough that a
+// well-behaved client never reaches them, low enough that one that isn't leaves room for the APIs.
 func defaultOwnThrottles() map[string]catalog.Throttle {
 	return map[string]catalog.Throttle{
 		jobapi.ClassJobs:      {Rate: 10_000, Burst: 20_000}, // polls, results, cancellations
-		jobapi.ClassFeeds:     {Rate: 200, Burst: 1_000},     // new ones
-		jobapi.ClassListen:    {Rate: 5_000, Burst: 40_000},  // connections: after an outage all come back at once
+		jobapi.ClassFeeds:     {Rate: 200, Burst: 1_000},     // new feeds
+		jobapi.ClassListen:    {Rate: 5_000, Burst: 40_000},  // connections: after an outage all clients reconnect at once
 		jobapi.ClassObjects:   {Rate: 500, Burst: 1_000},
 		jobapi.ClassCallbacks: {Rate: 5_000, Burst: 10_000},
-		classUploads:          {Rate: 500, Burst: 1_000}, // questions: each is a request of its route too
+		classUploads:          {Rate: 500, Burst: 1_000}, // upload URLs: each also counts as a request of its route
 	}
 }
 
-// ParseOwnThrottles reads the throttles of own paths: "feeds=200/1000,jobs=10000/20000", a rate in requests a second and
-// a burst for each class that is to have others than the defaults.
+// ParseOwnThrottles reads the throttles of Weir's own paths: "feeds=200/1000,jobs=10000/20000", a rate in requests a
+// second and a burst for each class that differs from the defaults.
 func ParseOwnThrottles(text string) (map[string]catalog.Throttle, error) {
 	out := defaultOwnThrottles()
 	if text == "" {
@@ -41,13 +41,13 @@ func ParseOwnThrottles(text string) (map[string]catalog.Throttle, error) {
 	for part := range strings.SplitSeq(text, ",") {
 		class, limits, _ := strings.Cut(strings.TrimSpace(part), "=")
 		if _, known := out[class]; !known {
-			return nil, fmt.Errorf("%q is no class of own paths: there are %s", class, strings.Join(slices.Sorted(maps.Keys(out)), ", "))
+			return nil, fmt.Errorf("%q is not a class of own paths: there are %s", class, strings.Join(slices.Sorted(maps.Keys(out)), ", "))
 		}
 		rate, burst, _ := strings.Cut(limits, "/")
 		r, rerr := strconv.ParseFloat(rate, 64)
 		b, berr := strconv.Atoi(burst)
 		if rerr != nil || berr != nil || !(r > 0) || b < 1 {
-			return nil, fmt.Errorf("%q: say RATE/BURST, requests a second and at once, such as %s=200/1000", part, class)
+			return nil, fmt.Errorf("%q: must be CLASS=RATE/BURST, requests a second and at once, such as %s=200/1000", part, class)
 		}
 		out[class] = catalog.Throttle{Rate: r, Burst: b}
 	}

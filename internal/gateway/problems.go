@@ -34,11 +34,11 @@ func problemNotServed(why string) problem.Problem {
 func problemQueueClosed() problem.Problem {
 	return problem.Problem{
 		Status: http.StatusServiceUnavailable, Type: problem.QueueClosed, Title: "The queue is being deleted", RetryAfter: 5 * time.Second,
-		Detail: "Nothing was stored: the queue takes no more records. Try again if it is to be made anew; else remove the route.",
+		Detail: "Nothing was stored: the queue takes no more records. Try again if it is to be created again; else remove the route.",
 	}
 }
 
-// problemOf says what a failed write to a queue, or a failed submission of a job, means.
+// problemOf maps the error of a failed write to a queue, or of a failed submission of a job, to a problem.
 func problemOf(err error) problem.Problem {
 	if p, ok := jobapi.ProblemOf(err); ok {
 		return p
@@ -73,10 +73,10 @@ func problemOf(err error) problem.Problem {
 	case errors.Is(err, context.Canceled) && !errors.Is(err, stream.ErrUnavailable): // a lost connection to NATS cancels too
 		return unavailable("The client went away", "The request may have been stored.")
 	}
-	return unavailable("Storage is not available", "The request may or may not have been stored. Try again with the same Idempotency-Key: it has effect once.")
+	return unavailable("Storage is not available", "The request may or may not have been stored. Try again with the same Idempotency-Key: it takes effect once.")
 }
 
-// problemOfBody says what a failed read of the body means.
+// problemOfBody maps the error of a failed read of the body to a problem.
 func problemOfBody(err error, limit int64) problem.Problem {
 	switch {
 	case errors.Is(err, errBodyTooLarge):

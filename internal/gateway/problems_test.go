@@ -8,8 +8,8 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// TestALostConnectionIsNoClientThatWentAway: what was under way when NATS went is cancelled, as is the request of a
-// client that hung up; the client who is told is the former's.
+// TestALostConnectionIsNoClientThatWentAway: a lost connection to NATS cancels what was in flight, as a client that
+// hangs up cancels its request; only the former's client is there to be answered.
 func TestALostConnectionIsNoClientThatWentAway(t *testing.T) {
 	for title, err := range map[string]error{
 		"Storage is not available": fmt.Errorf("write: %w: %w", stream.ErrUnavailable, context.Canceled),

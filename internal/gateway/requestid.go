@@ -9,8 +9,8 @@ import (
 
 const maxRequestID = 128
 
-// identify gives the answer the client's X-Request-Id, if that is fit to be logged and repeated. Without one an API's
-// target gives it another: a record has one already.
+// identify sets the answer's X-Request-Id to the client's, if that is safe to log and to echo. Without one, Weir's own
+// paths get an id here; an API's target sets it later, as a record has an id already.
 func (x *exchange) identify() {
 	if lines := x.req.Header[problem.HeaderRequestID]; len(lines) > 0 && validRequestID(lines[0]) {
 		x.w.Header()[problem.HeaderRequestID] = lines[:1:1]
@@ -31,7 +31,7 @@ func validRequestID(id string) bool {
 	return true
 }
 
-// ensureRequestID makes an id for an answer that has none, and returns it.
+// ensureRequestID returns the answer's request id, and makes one if there is none.
 func ensureRequestID(h http.Header) string {
 	if ids := h[problem.HeaderRequestID]; len(ids) > 0 {
 		return ids[0]

@@ -8,7 +8,7 @@ import (
 	"github.com/weir-dev/weir/internal/jobapi"
 )
 
-// kind is what becomes of a route's requests.
+// kind is where a route's requests go.
 type kind int
 
 const (
@@ -22,18 +22,18 @@ const (
 type route struct {
 	g          *Gateway
 	kind       kind
-	spec       catalog.Route // not of own paths
+	spec       catalog.Route // zero for Weir's own paths
 	source     string        // /apis/NAMESPACE/API/ROUTE: scope of idempotency keys and CloudEvents source
 	api        *bucket       // nil if not throttled
 	bucket     *bucket       // the route's own; nil if not throttled
 	maxBody    func(*http.Request) int64
 	schema     lazySchema // nil if there is none
 	attributes []attribute
-	wildcards  bool // attributes need what the path's wildcards match
+	wildcards  bool // attributes need the values of the path's wildcards
 
 	queue  catalog.Key   // toQueue
 	maxAge time.Duration // of queue
-	writer *writer       // of queue; nil: it is closed
+	writer *writer       // of queue; nil if the queue is closed
 
 	forward  http.Handler // toFunction
 	unserved string       // toNothing: why

@@ -13,13 +13,13 @@ import (
 	"github.com/weir-dev/weir/internal/problem"
 )
 
-// synchronous passes the request to the function and its answer back, within the route's timeout.
+// synchronous forwards the request to the function, and its answer to the client, within the route's timeout.
 func (x *exchange) synchronous() {
 	ctx, cancel := context.WithTimeout(x.ctx(), x.spec.Function.Timeout)
 	defer cancel()
 	req := x.req.WithContext(ctx)
 	switch {
-	case x.schema != nil: // it was read for validation
+	case x.schema != nil: // validation has read the body
 		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(x.body)), int64(len(x.body))
 	case req.Body != nil:
 		req.Body = http.MaxBytesReader(x.w, req.Body, x.spec.MaxBodyBytes)

@@ -15,14 +15,14 @@ import (
 type table struct {
 	revision string
 	matcher  *matcher
-	places   []*route                 // by their places in the matcher
+	places   []*route                 // by place in the matcher
 	routes   map[string]*route        // by source
 	buckets  map[string]*bucket       // by scope
 	queues   map[catalog.Key]struct{} // that routes write to
 }
 
-// newTable makes cat ready, keeping what did not change. What this process can't serve, because a later version has
-// published it or because it doesn't compile here, answers 503 and holds up nothing else: TestARouteFailsAlone guards it.
+// newTable compiles cat, reusing what did not change. A route that this process can't serve, because a later version
+// published it or because it doesn't compile here, answers 503 and blocks no other: TestARouteFailsAlone guards it.
 // The caller holds mu.
 func (g *Gateway) newTable(cat *catalog.Catalog, former *table) *table {
 	t := &table{
@@ -53,13 +53,13 @@ func (g *Gateway) newTable(cat *catalog.Catalog, former *table) *table {
 	}
 	if t.matcher = former.matcher; t.matcher == nil || !slices.Equal(t.matcher.patterns, patterns) {
 		t.matcher = newMatcher(patterns, func(at int, err error) {
-			g.cfg.Log.Error("a route can't be served: its path is another's, or none", "route", t.places[at].source, "error", err)
+			g.cfg.Log.Error("a route can't be served: its path conflicts with another's, or is invalid", "route", t.places[at].source, "error", err)
 		})
 	}
 	return t
 }
 
-// newRoute compiles a route, or takes over what was compiled of the same one before.
+// newRoute compiles a route, or reuses what was compiled for the same spec before.
 func (g *Gateway) newRoute(source string, spec *catalog.Route, former *table) *route {
 	f := former.routes[source]
 	if f != nil && reflect.DeepEqual(f.spec, *spec) && f.kind != toNothing {
@@ -71,7 +71,7 @@ func (g *Gateway) newRoute(source string, spec *catalog.Route, former *table) *r
 	r := &route{g: g, spec: *spec, source: source, maxBody: func(*http.Request) int64 { return limit }}
 	if err := r.compile(); err != nil {
 		r.kind, r.unserved = toNothing, err.Error()
-		if f == nil || f.unserved != r.unserved { // else it was said before
+		if f == nil || f.unserved != r.unserved { // else it is logged already
 			g.cfg.Log.Error("a route can't be served", "route", source, "reason", r.unserved)
 		}
 	}
@@ -79,7 +79,7 @@ func (g *Gateway) newRoute(source string, spec *catalog.Route, former *table) *r
 }
 
 func (r *route) compile() (err error) {
-	log, source := r.g.cfg.Log, r.source // not r: what is compiled outlives it
+	log, source := r.g.cfg.Log, r.source // not r: the compiled schema outlives it
 	r.schema = newLazySchema(r.spec.Schema, func(err error) {
 		log.Error("a route can't be served", "route", source, "reason", err.Error())
 	})
@@ -97,12 +97,12 @@ func (r *route) compile() (err error) {
 		r.kind = toFunction
 		r.forward, err = r.g.cfg.Caller.Forward(r.spec.Function.Function.URL, r.g.forwardFailed)
 	default:
-		err = errors.New("its target is none that this version knows: update this gateway")
+		err = errors.New("this version doesn't know its target: update this gateway")
 	}
 	return err
 }
 
-// aim points a route at its queue as it is now. The caller holds the gateway's mu.
+// aim sets a route's queue and writer as they are now. The caller holds the gateway's mu.
 func (r *route) aim(t *table, queues map[catalog.Key]*catalog.Queue) {
 	if r.kind != toQueue {
 		return
@@ -112,7 +112,7 @@ func (r *route) aim(t *table, queues map[catalog.Key]*catalog.Queue) {
 		target = r.spec.Job
 	}
 	r.queue = target.Queue
-	if q, ok := queues[r.queue]; ok { // else NATS says that there is none
+	if q, ok := queues[r.queue]; ok { // else NATS answers that there is no such queue
 		r.maxAge = q.MaxAge
 		if q.Closed {
 			return
@@ -122,20 +122,21 @@ func (r *route) aim(t *table, queues map[catalog.Key]*catalog.Queue) {
 	t.queues[r.queue] = struct{}{}
 }
 
-// matcher finds the place of a request among patterns. It does not know what is there, so that it lasts as long as the
-// patterns do: one of ten thousand takes a tenth of a second to make, or some seconds if all end with "{rest...}".
+// matcher finds the place of the route that a request matches. It doesn't hold the routes themselves, so that it is
+// reused as long as their patterns are the same: building one of ten thousand takes a tenth of a second, or some
+// seconds if all end with "{rest...}".
 type matcher struct {
 	mux      *http.ServeMux
 	patterns []string
 }
 
-// place is that of a route in its table. As a handler it only marks what the mux has found.
+// place is the index of a route in its table. As a handler it only marks what the mux has found.
 type place int
 
-// ServeHTTP does nothing: the mux has set what the pattern's wildcards match.
+// ServeHTTP does nothing: the mux has set the request's path values.
 func (place) ServeHTTP(http.ResponseWriter, *http.Request) {}
 
-// newMatcher leaves out what collides with one before it, or is no pattern, and tells left of it.
+// newMatcher leaves out a pattern that conflicts with one before it, or is invalid, and calls left for it.
 func newMatcher(patterns []string, left func(at int, err error)) *matcher {
 	m := &matcher{mux: http.NewServeMux(), patterns: patterns}
 	for i, pattern := range patterns {
@@ -146,7 +147,7 @@ func newMatcher(patterns []string, left func(at int, err error)) *matcher {
 	return m
 }
 
-// match returns the route of r; nil: it has none, and h answers it, by a redirect if pattern is not empty.
+// match returns the route of r, nil if there is none: then h answers, with a redirect if pattern is not empty.
 func (t *table) match(r *http.Request) (route *route, h http.Handler, pattern string) {
 	h, pattern = t.matcher.mux.Handler(r)
 	if p, ok := h.(place); ok {
@@ -155,7 +156,7 @@ func (t *table) match(r *http.Request) (route *route, h http.Handler, pattern st
 	return nil, h, pattern
 }
 
-// handle registers a pattern. The mux panics on one that collides with another, or is none.
+// handle registers a pattern. The mux panics on one that conflicts with another or is invalid.
 func handle(mux *http.ServeMux, pattern string, h http.Handler) (err error) {
 	defer func() {
 		if p := recover(); p != nil {

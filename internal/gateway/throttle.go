@@ -11,8 +11,7 @@ import (
 	"github.com/weir-dev/weir/internal/throttle"
 )
 
-// bucket is a throttle with what it was made from, so that an unchanged one is kept and a changed one is as full
-// as it was.
+// bucket is a throttle with its spec, so that a new catalog keeps an unchanged one, and a changed one its fill level.
 type bucket struct {
 	*throttle.Bucket
 	spec catalog.Throttle
@@ -23,7 +22,7 @@ func newBucket(name string, spec catalog.Throttle) *bucket {
 	return &bucket{Bucket: throttle.New(spec.Rate, spec.Burst, time.Now()), spec: spec, name: name}
 }
 
-// throttle takes a token of the route's and of the API's bucket, or of neither.
+// throttle takes a token from both the route's and the API's bucket, or from neither.
 func (x *exchange) throttle() *problem.Problem { return x.take(x.w.Header(), x.now) }
 
 func (r *route) take(h http.Header, now time.Time) *problem.Problem {

@@ -15,22 +15,22 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 )
 
-// headerInput names what was uploaded instead of a body.
+// headerInput names the upload that stands in for a body.
 const headerInput = "Weir-Input"
 
 const (
-	// uploadExpiry is how long an upload may begin.
+	// uploadExpiry is how long after signing an upload may begin.
 	uploadExpiry   = time.Hour
-	maxUploadAsked = 8 << 10 // bytes of the question
+	maxUploadAsked = 8 << 10 // bytes of an uploadQuestion
 )
 
-// upload is an input as a record has it.
+// upload is an uploaded input as its record refers to it.
 type upload struct {
 	*record.Input
 	contentType string
 }
 
-// uploadQuestion is what a client that wants to upload says.
+// uploadQuestion is what a client says to get an upload URL.
 type uploadQuestion struct {
 	Method      string `json:"method"` // of the route; default POST
 	Path        string `json:"path"`   // of the route
@@ -38,7 +38,7 @@ type uploadQuestion struct {
 	ContentType string `json:"contentType"`
 }
 
-// uploadAnswer says where to.
+// uploadAnswer is the pre-signed request to upload with.
 type uploadAnswer struct {
 	ID      string            `json:"id"` // for headerInput
 	Method  string            `json:"method"`
@@ -47,8 +47,8 @@ type uploadAnswer struct {
 	Expires time.Time         `json:"expires"`
 }
 
-// upload gives a pre-signed URL for the input of a job that is to be submitted. It stores nothing, and counts as a request
-// of the route.
+// upload answers with a pre-signed URL for the input of a job to be submitted. It stores nothing, and is throttled as
+// a request of the route.
 func (g *Gateway) upload(w http.ResponseWriter, req *http.Request, body []byte) {
 	answer, p := g.presignUpload(w, req, body)
 	if p != nil {
@@ -105,7 +105,7 @@ func (g *Gateway) presignUpload(w http.ResponseWriter, req *http.Request, body [
 	return answer, nil
 }
 
-// find returns the route of a method and a path; nil: none.
+// find returns the route of a method and a path, nil if there is none.
 func (t *table) find(method, path string) *route {
 	probe, err := http.NewRequest(method, path, nil) //nolint:noctx // it is never sent
 	if err != nil || probe.URL.Host != "" {
@@ -126,7 +126,7 @@ func (x *exchange) jobOfUpload() *problem.Problem {
 		return badUpload("This route takes no uploads (job.maxUploadBytes): send a body without " + headerInput + ".")
 	}
 	if n, err := io.ReadFull(x.req.Body, make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
-		return badUpload("A request with " + headerInput + " has no body: what was uploaded is it.")
+		return badUpload("A request with " + headerInput + " must have no body: the upload is its body.")
 	}
 	input, contentType, err := job.Uploaded(x.ctx(), x.g.cfg.Objects, x.queue, x.req.Header.Get(headerInput), x.now)
 	switch {
@@ -137,7 +137,7 @@ func (x *exchange) jobOfUpload() *problem.Problem {
 		}
 	case err != nil:
 		return new(jobapi.ProblemOfObject(err, x.g.cfg.Log, x.source))
-	case input.Size > x.spec.MaxUpload: // the route was another when it was uploaded
+	case input.Size > x.spec.MaxUpload: // the route's limit was higher when it was uploaded
 		return problemOfUploadSize(x.spec.MaxUpload)
 	}
 	return x.job(&upload{input, contentType})

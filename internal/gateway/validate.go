@@ -12,7 +12,7 @@ import (
 	"github.com/weir-dev/weir/internal/schema"
 )
 
-// validate holds the body against the route's schema.
+// validate checks the body against the route's schema.
 func (x *exchange) validate() *problem.Problem {
 	if x.schema == nil || x.uploaded() {
 		return nil
@@ -27,8 +27,8 @@ func (x *exchange) validate() *problem.Problem {
 	return nil
 }
 
-// lazySchema compiles a schema when the first request needs it: that takes some milliseconds, and hundreds of KiB of memory
-// on the way, which ten thousand routes would add up at each start.
+// lazySchema compiles a schema when the first request needs it. That takes some milliseconds and hundreds of KiB of
+// temporary memory, too much at each start for ten thousand routes.
 type lazySchema func() (*schema.Schema, error)
 
 // newLazySchema returns nil for an empty source.

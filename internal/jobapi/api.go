@@ -1,8 +1,8 @@
-// Package jobapi is what clients ask about jobs over HTTP, and what functions report of them: states and results, feeds,
-// objects, callbacks, and the way to realtime. The gateway serves its routes through the steps that all requests go
-// through; the documents and events are realtime's too.
+// Package jobapi is what clients ask about jobs over HTTP, and what functions report of them: states and results,
+// feeds, objects, callbacks, and the reverse proxy to realtime. The gateway serves its routes through the steps that
+// all requests go through; realtime uses its documents and events too.
 //
-// Invariants: every id and address that is taken was signed by Weir; what is answered with 204 is durable; nothing
+// Invariants: every id and address that is accepted was signed by Weir; what is answered with 204 is durable; nothing
 // begins once Close was called.
 //
 // The data flows through the files in this order: api.go (routes, catalog, end), then one of jobs.go, feeds.go,
@@ -45,25 +45,25 @@ type Config struct {
 	Log      *slog.Logger
 }
 
-// API answers about the jobs of the present catalog.
+// API answers about the jobs of the current catalog.
 type API struct {
 	cfg    Config
 	hub    *job.Hub
 	keys   atomic.Pointer[sign.Ring]
 	queues atomic.Pointer[queues]
 
-	drain      context.Context // ends when the process begins to stop
+	drain      context.Context // cancelled when the drain begins
 	startDrain context.CancelFunc
-	work       lifecycle.Work // transfers, and what is passed on to realtime
+	work       lifecycle.Work // transfers, and connections proxied to realtime
 	transfers  atomic.Int64   // of objects, by clients
 	reports    atomic.Int64   // the same, of results that functions report
 }
 
-// queues are those of the present catalog.
+// queues are those of the current catalog.
 type queues struct {
-	keys    []catalog.Key // of all: also of those whose last job route has gone
+	keys    []catalog.Key // of all queues, also of those whose last job route is gone
 	maxAges map[catalog.Key]time.Duration
-	objects map[catalog.Key]int64 // bytes of one at most
+	objects map[catalog.Key]int64 // bytes of one object at most
 }
 
 // New returns an API that knows no queue before Use. Close must be called.
@@ -88,7 +88,7 @@ func (a *API) Use(cat *catalog.Catalog) {
 // UseKeys makes ring the signing keys.
 func (a *API) UseKeys(ring sign.Ring) { a.keys.Store(&ring) }
 
-// Ring returns the signing keys; none before they have come.
+// Ring returns the signing keys, an empty ring before UseKeys.
 func (a *API) Ring() sign.Ring {
 	if ring := a.keys.Load(); ring != nil {
 		return *ring
@@ -96,24 +96,24 @@ func (a *API) Ring() sign.Ring {
 	return sign.Ring{}
 }
 
-// Drain lets nobody wait any more, and parts from those who listen. It doesn't block.
+// Drain ends all waits at once, and the connections to realtime within partSpread. It doesn't block.
 func (a *API) Drain() { a.startDrain() }
 
-// Close drains, and returns once nothing is under way any more.
+// Close drains, and returns once nothing is in flight any more.
 func (a *API) Close() {
 	a.startDrain()
 	a.work.Wait()
 	a.hub.Close()
 }
 
-// Stream as a route's bound means that its handler reads the body itself.
+// Stream as a route's MaxBody means that its handler reads the body itself.
 const Stream = -1
 
 // Route is one of the API's.
 type Route struct {
 	Pattern string // of net/http.ServeMux
-	Class   string // routes of one share a throttle
-	// MaxBody is how large the body may be, that the handler gets whole; 0 for none, or Stream.
+	Class   string // routes of the same class share a throttle
+	// MaxBody bounds the body, which the handler gets whole; zero means none, Stream that the handler reads it.
 	MaxBody func(*http.Request) int64
 	Serve   func(w http.ResponseWriter, req *http.Request, body []byte)
 }
@@ -127,7 +127,7 @@ const (
 	ClassCallbacks = "callbacks"
 )
 
-// Routes are what there is to serve.
+// Routes returns the routes to serve.
 func (a *API) Routes() []Route {
 	none := func(*http.Request) int64 { return 0 }
 	whole := func(*http.Request) int64 { return Stream }
@@ -149,7 +149,8 @@ func (a *API) Routes() []Route {
 	return routes
 }
 
-// ProblemOf says what a failed submission, report or look-up means; ok is false for an error that is not about jobs.
+// ProblemOf maps the error of a failed submission, report or look-up to a problem; ok is false for an error that is
+// not about jobs.
 func ProblemOf(err error) (p problem.Problem, ok bool) {
 	switch {
 	case errors.Is(err, job.ErrNoKeys):
@@ -178,7 +179,7 @@ func ProblemOf(err error) (p problem.Problem, ok bool) {
 	return problem.Problem{}, false
 }
 
-// problemOf is ProblemOf, with detail for what is an outage.
+// problemOf is ProblemOf; any other error is an outage, with detail.
 func problemOf(err error, detail string) problem.Problem {
 	if p, ok := ProblemOf(err); ok {
 		return p
@@ -186,7 +187,7 @@ func problemOf(err error, detail string) problem.Problem {
 	return problem.NotNow("Storage is not available", detail, time.Second)
 }
 
-// BadBody says why a body could not be read.
+// BadBody is the problem of a body that could not be read.
 func BadBody() problem.Problem {
 	return problem.Problem{Status: http.StatusBadRequest, Type: problem.BadRequest, Title: "The body can't be read", Detail: "It ended early, came too slowly, or is malformed."}
 }

@@ -15,10 +15,10 @@ import (
 	"github.com/weir-dev/weir/internal/problem"
 )
 
-// maxReportBytes bounds a report that is no result.
+// maxReportBytes bounds a report other than a result.
 const maxReportBytes = 64 << 10
 
-// maxReport is how large a report may be, that is read whole: a result of another size goes to the store of objects.
+// maxReport bounds a report that is read whole: a larger result, or one of unknown size, goes to the object store.
 func maxReport(req *http.Request) int64 {
 	switch {
 	case statusOf(req) != job.Succeeded:
@@ -31,8 +31,8 @@ func maxReport(req *http.Request) int64 {
 
 func statusOf(req *http.Request) job.Status { return job.Status(req.URL.Query().Get("status")) }
 
-// callback takes what a function says of an attempt that it goes on with: ?status=running, succeeded or failed. What is
-// answered with 204 is durable.
+// callback takes a function's report about an attempt that it goes on with after its answer: ?status=running,
+// succeeded or failed. What is answered with 204 is durable.
 func (a *API) callback(w http.ResponseWriter, req *http.Request, body []byte) {
 	ring, q := a.Ring(), a.queues.Load()
 	attempt, err := job.Callback{}, job.ErrNoKeys
@@ -69,7 +69,7 @@ func (a *API) callback(w http.ResponseWriter, req *http.Request, body []byte) {
 	reported(w, err)
 }
 
-// reported answers a report that was stored, or was not for err.
+// reported answers a report that was stored, or could not be for err.
 func reported(w http.ResponseWriter, err error) {
 	if err != nil {
 		problemOf(err, "The report may or may not have been stored. Send it again.").Write(w)
@@ -78,7 +78,7 @@ func reported(w http.ResponseWriter, err error) {
 	w.WriteHeader(http.StatusNoContent)
 }
 
-// largeResult takes a result that may be too large to be kept with the state, or whose size isn't said.
+// largeResult takes a result that may be too large to be kept with the state, or whose size is unknown.
 func (a *API) largeResult(w http.ResponseWriter, req *http.Request, attempt job.Callback, limit int64) {
 	if req.ContentLength > limit {
 		problemOf(blob.ErrTooLarge, "").Write(w)
@@ -114,7 +114,7 @@ func (a *API) largeResult(w http.ResponseWriter, req *http.Request, attempt job.
 	reported(w, err)
 }
 
-// progress reads {"percent": 40, "message": "…"}; an empty body is a sign of life alone.
+// progress reads {"percent": 40, "message": "…"}; an empty body is a heartbeat alone, with nil progress.
 func progress(body []byte) (*job.Progress, error) {
 	if len(body) == 0 {
 		return nil, nil //nolint:nilnil // documented
@@ -130,7 +130,7 @@ func progress(body []byte) (*job.Progress, error) {
 	return &p, nil
 }
 
-// failure reads a problem (RFC 9457), or takes the body as the text of why.
+// failure reads a problem (RFC 9457), or takes the body as the reason.
 func failure(body []byte) job.Error {
 	var p struct {
 		Status        int

@@ -16,14 +16,14 @@ import (
 	"github.com/weir-dev/weir/internal/problem"
 )
 
-// maxShown bounds a result that is shown in a document, in bytes. A larger one is to be asked for.
+// maxShown bounds a result that is inline in a document, in bytes. A client has to ask for a larger one.
 const maxShown = 64 << 10
 
 // Document is what clients see of a job (docs/contracts.md).
 type Document struct {
 	ID       string           `json:"id"`
 	Status   job.Status       `json:"status"`
-	Version  string           `json:"version"` // another state has another
+	Version  string           `json:"version"` // differs between states
 	Created  time.Time        `json:"created"`
 	Started  time.Time        `json:"started,omitzero"`
 	Finished time.Time        `json:"finished,omitzero"`
@@ -32,19 +32,19 @@ type Document struct {
 	Error    *problem.Problem `json:"error,omitempty"`
 	Result   *Shown           `json:"result,omitempty"`
 	Links    Links            `json:"links"`
-	// Position is of a feed: what its client says when it comes back, to be told what is later.
+	// Position is only in feeds: the cursor that the client gives when it reconnects, to get what is later.
 	Position string `json:"position,omitempty"`
 }
 
-// Shown is a result. A small one is there itself, as CloudEvents' JSON format has it: JSON as it is, text as a string,
-// anything else in base64.
+// Shown is a result. A small one is inline, as in CloudEvents' JSON format: JSON as it is, text as a string, anything
+// else in base64.
 type Shown struct {
 	job.Result
 	Data   json.RawMessage `json:"data,omitempty"`
 	Base64 string          `json:"data_base64,omitempty"`
 }
 
-// Links lead to what else there is of a job.
+// Links lead to the other resources of a job.
 type Links struct {
 	Self   string `json:"self"`
 	Result string `json:"result"`
@@ -52,7 +52,7 @@ type Links struct {
 	Socket string `json:"socket"`
 }
 
-// NewDocument shows s, whose id has the text. body is the result, or nil when it isn't at hand.
+// NewDocument shows the state s of the job whose id is text. body is the result, nil if it isn't loaded.
 func NewDocument(text string, s *job.State, body []byte) Document {
 	self := ownpath.Jobs + text
 	d := Document{
@@ -70,7 +70,7 @@ func NewDocument(text string, s *job.State, body []byte) Document {
 	return d
 }
 
-// Shows reports whether a document of s shows the result itself, once it is at hand.
+// Shows reports whether a document of s has the result inline, once it is loaded.
 func Shows(s *job.State) bool {
 	return s.Result != nil && s.Result.Size > 0 && s.Result.Size <= maxShown
 }
@@ -98,8 +98,8 @@ func show(r job.Result, body []byte) *Shown {
 	return out
 }
 
-// LatestProblem says why the latest attempt failed; s.Error is set. It has the function's own status where that says whose
-// fault it is, else 500.
+// LatestProblem says why the latest attempt failed; s.Error is set. It has the function's own status if that is 4xx,
+// else 500.
 func LatestProblem(s *job.State) problem.Problem {
 	p := problem.Problem{Type: problem.JobFailed, Title: "The job failed", Detail: s.Error.Detail}
 	p.Status = http.StatusInternalServerError
@@ -112,8 +112,8 @@ func LatestProblem(s *job.State) problem.Problem {
 	return p
 }
 
-// Version names the state among those of its job, for clients. It is more than a sequence: the job of a queue that was
-// deleted and made again, which an idempotency key may have brought back, can have another state at the same one.
+// Version identifies a state among those of its job, for clients. It is more than a sequence: in a queue that was
+// deleted and created again, the job of the same idempotency key can have another state at the same sequence.
 func Version(s *job.State) string {
 	switch {
 	case s.Version() != 0:

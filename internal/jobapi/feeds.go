@@ -8,7 +8,7 @@ import (
 	"github.com/weir-dev/weir/internal/ownpath"
 )
 
-// newFeed gives a feed. It stores nothing.
+// newFeed answers with a new feed's id. It stores nothing.
 func (a *API) newFeed(w http.ResponseWriter, _ *http.Request, _ []byte) {
 	text, err := job.NewFeed().Text(a.Ring(), time.Now())
 	if err != nil {

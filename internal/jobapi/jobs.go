@@ -19,10 +19,10 @@ import (
 // pollAfter is what clients are told to wait before they ask again, in seconds.
 const pollAfter = "1"
 
-// job makes a handler of what is to be done about the job that the path names.
+// job makes a handler of f for the job that the path names.
 func (a *API) job(f func(j *Request, w http.ResponseWriter, req *http.Request)) func(http.ResponseWriter, *http.Request, []byte) {
 	return func(w http.ResponseWriter, req *http.Request, _ []byte) {
-		w.Header().Set("Cache-Control", "private, no-cache") // whoever keeps it asks before it uses it
+		w.Header().Set("Cache-Control", "private, no-cache") // a cache must revalidate before it reuses the answer
 		ring, text, q := a.Ring(), req.PathValue("id"), a.queues.Load()
 		id, err := job.ID{}, job.ErrNoKeys
 		if len(ring.Keys) > 0 {
@@ -36,7 +36,7 @@ func (a *API) job(f func(j *Request, w http.ResponseWriter, req *http.Request)) 
 	}
 }
 
-// About is a request about the job of an id, whose text that is.
+// About returns a request about the job of an id; text is the id as clients have it.
 func (a *API) About(id job.ID, text string, maxAge time.Duration) *Request {
 	return &Request{a: a, id: id, text: text, maxAge: maxAge}
 }
@@ -49,8 +49,8 @@ type Request struct {
 	maxAge time.Duration // of its queue
 }
 
-// get answers with the state. With Prefer: wait it waits for another one than the client knows by If-None-Match, or
-// than there is.
+// get answers with the state. With Prefer: wait it waits for another state than the client's (If-None-Match), or
+// without that than the current one.
 func (j *Request) get(w http.ResponseWriter, req *http.Request) {
 	state, result, ok := j.look(w, req, true)
 	if !ok {
@@ -101,11 +101,11 @@ func (j *Request) cancel(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// look reads the state and waits as the client prefers: for any change, or for the end. ok is false when it can't,
-// which is answered then.
+// look reads the state and waits as the client prefers: for any change, or for the end. ok is false when it can't;
+// then it has answered.
 func (j *Request) look(w http.ResponseWriter, req *http.Request, anyChange bool) (*job.State, []byte, bool) {
 	prefer := ReadPreferences(req.Header)
-	prefer.async = false // there is nothing to respond to but at once
+	prefer.async = false // respond-async has no meaning here
 	var watch *job.Watch
 	if prefer.Wait > 0 {
 		prefer.Applied(w.Header())
@@ -126,8 +126,7 @@ func (j *Request) look(w http.ResponseWriter, req *http.Request, anyChange bool)
 	return state, body, true
 }
 
-// Await looks at the state whenever it may have changed, until it is enough or the wait is over; a gateway that drains
-// lets nobody wait.
+// Await reads the state whenever it may have changed, until it is enough, the wait is over or the drain begins.
 func (j *Request) Await(ctx context.Context, watch *job.Watch, state *job.State, wait time.Duration, enough func(*job.State) bool) (*job.State, []byte, error) {
 	timer, again := time.NewTimer(wait), time.NewTimer(job.LookAgain)
 	defer timer.Stop()
@@ -219,5 +218,5 @@ func known(req *http.Request, s *job.State) bool {
 	return false
 }
 
-// Watch begins to wait for a job to change, before it is stored.
+// Watch begins to watch a job for changes, before it is stored.
 func (a *API) Watch(queue catalog.Key, id record.ID) *job.Watch { return a.hub.Watch(queue, id) }

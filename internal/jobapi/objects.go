@@ -12,10 +12,10 @@ import (
 	"github.com/weir-dev/weir/internal/problem"
 )
 
-// resultExpiry is how long a download may begin.
+// resultExpiry is how long after signing a download may begin.
 const resultExpiry = 15 * time.Minute
 
-// redirect leads to a result that is an object.
+// redirect redirects to a result that is an object.
 func (j *Request) redirect(w http.ResponseWriter, req *http.Request, r *job.Result) {
 	p, err := j.a.cfg.Objects.PresignGet(req.Context(), j.id.Queue, r.Object, resultExpiry)
 	if err != nil {
@@ -23,12 +23,12 @@ func (j *Request) redirect(w http.ResponseWriter, req *http.Request, r *job.Resu
 		return
 	}
 	h := w.Header()
-	h.Set("Cache-Control", "no-store") // the address is good for a while only
+	h.Set("Cache-Control", "no-store") // the address expires
 	h.Set("Location", p.URL)
 	w.WriteHeader(http.StatusSeeOther)
 }
 
-// getObject serves what a pre-signed URL of a store in NATS names.
+// getObject serves the object of a pre-signed URL, for a store in NATS.
 func (a *API) getObject(w http.ResponseWriter, req *http.Request, _ []byte) {
 	permit, ok := a.permit(w, req)
 	if !ok {
@@ -51,7 +51,7 @@ func (a *API) getObject(w http.ResponseWriter, req *http.Request, _ []byte) {
 	}
 }
 
-// putObject stores the body as what a pre-signed URL of a store in NATS names.
+// putObject stores the body as the object of a pre-signed URL, for a store in NATS.
 func (a *API) putObject(w http.ResponseWriter, req *http.Request, _ []byte) {
 	permit, ok := a.permit(w, req)
 	if !ok {
@@ -74,7 +74,7 @@ func (a *API) putObject(w http.ResponseWriter, req *http.Request, _ []byte) {
 	}
 }
 
-// permit reads the URL. ok is false when it permits no such request, which is answered then.
+// permit checks the URL. ok is false when it doesn't permit the request; then it has answered.
 func (a *API) permit(w http.ResponseWriter, req *http.Request) (permit blob.Permit, ok bool) {
 	ring := a.Ring()
 	if len(ring.Keys) == 0 {
@@ -96,12 +96,12 @@ func (a *API) permit(w http.ResponseWriter, req *http.Request) (permit blob.Perm
 	return permit, err == nil
 }
 
-// objectProblem answers what an error of the store means.
+// objectProblem answers with the problem of an error of the store.
 func (a *API) objectProblem(w http.ResponseWriter, req *http.Request, err error) {
 	ProblemOfObject(err, a.cfg.Log, req.Pattern).Write(w)
 }
 
-// ProblemOfObject says what an error of the store means. One that isn't known is logged with what it was about.
+// ProblemOfObject maps an error of the store to a problem. An unknown error is logged with about.
 func ProblemOfObject(err error, log *slog.Logger, about string) problem.Problem {
 	switch {
 	case errors.Is(err, blob.ErrLength), errors.Is(err, blob.ErrContentType):
@@ -122,7 +122,7 @@ func ProblemOfObject(err error, log *slog.Logger, about string) problem.Problem 
 	return problem.NotNow("Objects are not available", "Try again; the gateway's log says more.", time.Second)
 }
 
-// BadUpload is said of an upload that can't be.
+// BadUpload is the problem of an upload that is refused.
 func BadUpload(detail string) problem.Problem {
 	return problem.Problem{Status: http.StatusBadRequest, Type: problem.BadRequest, Title: "Bad upload", Detail: detail}
 }

@@ -7,17 +7,17 @@ import (
 	"time"
 )
 
-// maxWait bounds how long a request is held for a job: as long as a synchronous call by default.
+// maxWait bounds how long a request waits for a job: as long as a synchronous call by default.
 const maxWait = 29 * time.Second
 
-// Preferences are what of the Prefer header (RFC 7240) is honoured.
+// Preferences are what is honoured of the Prefer header (RFC 7240).
 type Preferences struct {
 	async bool          // respond-async
-	Wait  time.Duration // wait, at most maxWait; 0: not said
+	Wait  time.Duration // wait, at most maxWait; zero means none
 }
 
-// ReadPreferences ignores what it doesn't know or can't read, as the RFC says; of a preference that is there twice the
-// first counts.
+// ReadPreferences ignores what it doesn't know or can't read, as the RFC says; the first of a duplicate preference
+// counts.
 func ReadPreferences(h http.Header) (p Preferences) {
 	waits := false
 	for _, line := range h["Prefer"] {
@@ -39,7 +39,7 @@ func ReadPreferences(h http.Header) (p Preferences) {
 	return p
 }
 
-// Applied says which Preferences were honoured.
+// Applied sets Preference-Applied.
 func (p Preferences) Applied(h http.Header) {
 	var parts []string
 	if p.async {

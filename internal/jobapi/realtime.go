@@ -16,20 +16,20 @@ import (
 	"github.com/weir-dev/weir/internal/problem"
 )
 
-// What is passed on to realtime, so that one address serves all that clients ask about jobs.
+// Bounds of the reverse proxy to realtime, with which one address serves all that clients ask about jobs.
 const (
 	maxRealtimeIdle     = 64
 	maxRealtimeIdleTime = 2 * time.Minute
-	// realtimeTimeout bounds how long realtime may take until its answer begins.
+	// realtimeTimeout bounds how long realtime may take to begin its answer.
 	realtimeTimeout = 10 * time.Second
-	// passedWriteTimeout is how long a client that listens may take nothing.
+	// passedWriteTimeout is how long a client that listens may read nothing.
 	passedWriteTimeout = 30 * time.Second
-	// partSpread is the time over which a gateway that drains parts from clients that listen. They come back to another
-	// one, and go on where they were.
+	// partSpread is the time over which a draining gateway disconnects clients that listen. They reconnect to another
+	// one, and resume where they were.
 	partSpread = 2 * time.Second
 )
 
-// realtime passes connections on that stay open.
+// realtime is a reverse proxy for long-lived connections.
 func (a *API) realtime(target *url.URL) func(http.ResponseWriter, *http.Request, []byte) {
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(r *httputil.ProxyRequest) {
@@ -52,7 +52,7 @@ func (a *API) realtime(target *url.URL) func(http.ResponseWriter, *http.Request,
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
 		rc := http.NewResponseController(w)
-		done, ok := a.work.Begin() // an upgraded connection is none of the HTTP server's any more
+		done, ok := a.work.Begin() // the HTTP server no longer knows an upgraded connection
 		if !ok {
 			refuseListener(w, req)
 			return
@@ -62,7 +62,7 @@ func (a *API) realtime(target *url.URL) func(http.ResponseWriter, *http.Request,
 			select {
 			case <-time.After(rand.N(partSpread)):
 				cancel()
-				// A client that takes nothing would keep its connection, which is none of the server's any more.
+				// A client that reads nothing would keep its hijacked connection, which the server no longer knows.
 				now := time.Now()
 				if err := errors.Join(rc.SetReadDeadline(now), rc.SetWriteDeadline(now)); err != nil {
 					a.cfg.Log.Debug("a connection's deadlines stay", "error", err)
@@ -71,7 +71,7 @@ func (a *API) realtime(target *url.URL) func(http.ResponseWriter, *http.Request,
 			}
 		})
 		defer stop()
-		// The bound on reading a request would end the answer.
+		// The server's read timeout would end the answer.
 		if err := rc.SetReadDeadline(time.Time{}); err != nil {
 			a.cfg.Log.Debug("a connection's read deadline stays", "error", err)
 		}
@@ -93,7 +93,7 @@ func refuseListener(w http.ResponseWriter, req *http.Request) {
 	problem.NotNow("Events can't be had now", "The service that pushes events gave no answer. Try again, or poll the job.", time.Second).Write(w)
 }
 
-// listenerWriter gives up a client that takes nothing, whatever the connection has become.
+// listenerWriter gives up on a client that reads nothing, whether or not the connection was upgraded.
 type listenerWriter struct {
 	http.ResponseWriter
 	rc *http.ResponseController
@@ -115,7 +115,7 @@ func (l *listenerWriter) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return &listenerConn{conn}, rw, err
 }
 
-// listenerConn is a listenerWriter's connection once it is taken over.
+// listenerConn is a listenerWriter's connection once it is hijacked.
 type listenerConn struct{ net.Conn }
 
 func (l *listenerConn) Write(p []byte) (int, error) {

@@ -11,17 +11,17 @@ import (
 )
 
 const (
-	// maxTransfers bounds the objects that clients send and get through this process at a time, and as many results that
-	// functions report: each holds some MiB.
+	// maxTransfers bounds the concurrent transfers of objects by clients through this process, and separately those of
+	// results that functions report: each holds some MiB.
 	maxTransfers = 32
-	// transferTimeout is how long the other side of a transfer may give or take nothing. Over all, after as long, it must
-	// give or take minTransferRate.
+	// transferTimeout is how long the peer of a transfer may send or read nothing. After as long, its rate over all
+	// must be at least minTransferRate.
 	transferTimeout = 30 * time.Second
 	minTransferRate = 16 << 10 // bytes a second
 )
 
-// transfer counts another one in among those in flight, or answers that there can't be one now. Close waits for it. The
-// caller calls done.
+// transfer counts one more in flight, or answers that there can't be one now. Close waits for it. The caller calls
+// done.
 func (a *API) transfer(w http.ResponseWriter, inFlight *atomic.Int64) (done func(), ok bool) {
 	if inFlight.Add(1) > maxTransfers {
 		inFlight.Add(-1)
@@ -40,8 +40,8 @@ func (a *API) transfer(w http.ResponseWriter, inFlight *atomic.Int64) (done func
 	}, true
 }
 
-// receive prepares to read a large body, as long as it keeps pace. ok is false when it can't be, which is answered then;
-// else the caller calls done.
+// receive prepares to read a large body, as long as the client keeps pace. ok is false when it can't; then it has
+// answered. Otherwise the caller calls done.
 func (a *API) receive(w http.ResponseWriter, req *http.Request, inFlight *atomic.Int64) (body *receiver, done func(), ok bool) {
 	if done, ok = a.transfer(w, inFlight); !ok {
 		return nil, nil, false
@@ -49,13 +49,13 @@ func (a *API) receive(w http.ResponseWriter, req *http.Request, inFlight *atomic
 	return &receiver{r: req.Body, rc: http.NewResponseController(w), pace: pace{start: time.Now()}}, done, true
 }
 
-// pace is how a transfer goes.
+// pace is the progress of a transfer.
 type pace struct {
 	start time.Time
 	bytes int64
 }
 
-// deadline is when the other side has given or taken too little.
+// deadline is when the peer has sent or read too little.
 func (p *pace) deadline() time.Time {
 	now := time.Now()
 	still := now.Add(transferTimeout)
@@ -87,7 +87,7 @@ func (r *receiver) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// failed is why reading failed; nil: it didn't.
+// failed returns why reading failed, nil if it didn't.
 func (r *receiver) failed() error {
 	if errors.Is(r.err, io.EOF) {
 		return nil

@@ -9,18 +9,18 @@ import (
 	"time"
 )
 
-// Server is an HTTP server whose life is that of a part.
+// Server is an HTTP server that runs as a part.
 type Server struct {
 	HTTP     *http.Server
 	Listener net.Listener
 	// Drain bounds how long requests in flight may go on.
 	Drain time.Duration
-	// Stopping, if it is set, is called when the end begins, before the listener is closed, within Drain.
+	// Stopping, if set, is called when the drain begins, before the listener is closed, with what there is of Drain.
 	Stopping func(context.Context)
 }
 
 // Run serves until ctx is cancelled, then takes no more connections and returns once the requests in flight have been
-// answered, or Drain is over: then they are cut. A connection that a handler has taken over is its handler's.
+// answered, or Drain is over: then they are cut. A hijacked connection is its handler's.
 func (s Server) Run(ctx context.Context, ready func()) error {
 	served := make(chan error, 1)
 	go func() { served <- s.HTTP.Serve(s.Listener) }()

@@ -2,15 +2,15 @@ package lifecycle
 
 import "sync"
 
-// Work counts what is under way and must end before its owner does, when some of it may still want to begin while the
-// owner waits: a sync.WaitGroup alone must not be added to then. The zero value is ready.
+// Work counts what is in flight and must end before its owner does, where more may try to begin while the owner waits:
+// a sync.WaitGroup alone must not be added to then. The zero value is ready.
 type Work struct {
 	mu    sync.Mutex
 	ended bool
 	wg    sync.WaitGroup
 }
 
-// Begin counts one in. The caller calls done once. ok is false after Wait was called: then it must not begin.
+// Begin counts one more. The caller calls done once. ok is false after Wait was called: then it must not begin.
 func (w *Work) Begin() (done func(), ok bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -33,7 +33,7 @@ func (w *Work) Go(f func()) bool {
 	return ok
 }
 
-// Wait lets nothing begin any more, and returns when all that has begun is done.
+// Wait lets nothing more begin, and returns once all that has begun is done.
 func (w *Work) Wait() {
 	w.mu.Lock()
 	w.ended = true

@@ -11,7 +11,7 @@ import (
 	"syscall"
 )
 
-// account is whom the servers run as. The zero account is the caller's own.
+// account is the user that the servers run as. The zero account is the caller's own.
 type account struct {
 	credential *syscall.Credential
 }
@@ -48,9 +48,8 @@ func (a account) chown(path string) error {
 	return os.Chown(path, int(a.credential.Uid), int(a.credential.Gid))
 }
 
-// canUse reports whether the account can get to the folder and write in it.
-// It asks the kernel as that account: mode bits alone don't tell, there may be
-// access lists and mounts.
+// canUse reports whether the account can get to the folder and write in it. It asks the kernel as that account: mode
+// bits are not enough, there may be access lists and mounts.
 func (a account) canUse(ctx context.Context, dir string) (bool, error) {
 	if a.credential == nil {
 		return true, nil // the caller made it

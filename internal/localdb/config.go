@@ -25,7 +25,7 @@ const (
 	startTimeout = 60 * time.Second
 	// stopTimeout bounds each step of a stop: asked kindly, asked firmly, killed.
 	stopTimeout = 20 * time.Second
-	// pollInterval is the pause between two looks at a server that is starting.
+	// pollInterval is the pause between two checks of a server that is starting.
 	pollInterval = 20 * time.Millisecond
 	// connectTimeout bounds one attempt to connect while waiting for a start.
 	connectTimeout = 2 * time.Second
@@ -55,22 +55,21 @@ func (e *MissingError) Error() string {
 
 // Config says where and how the two servers run.
 type Config struct {
-	// Dir holds data, logs and passwords. It is created; it must be empty or a
-	// folder that Start made before. Empty: a temporary folder that Stop removes.
+	// Dir holds data, logs and passwords. It is created; it must be empty or a folder that Start made before. Empty
+	// means a temporary folder, which Stop removes.
 	//
 	// When root starts the servers and the user "postgres" cannot get to Dir
 	// (below /root, or in a t.TempDir), the files are in a folder below
 	// /var/lib/weir named after Dir; DB.Home and the log tell. Remove finds both.
 	Dir string
 
-	// Log gets each step of starting and stopping. Nil: nothing is logged.
+	// Log gets each step of starting and stopping; nil if disabled.
 	Log *slog.Logger
 
 	PoolSize      int // PgBouncer's server connections at most; default 10
 	MaxClientConn int // PgBouncer's client connections at most; default 500
 
-	// Ports on 127.0.0.1. 0: the port of the last start in Dir if it is free,
-	// else a free one.
+	// Ports on 127.0.0.1. Zero means the port of the last start in Dir if it is free, else a free one.
 	PostgresPort  int
 	PgBouncerPort int
 

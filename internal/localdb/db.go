@@ -22,7 +22,7 @@ type DB struct {
 	lost     chan error
 
 	mu        sync.Mutex // serialises starts and stops, and guards what follows
-	postgres  *process   // nil when not running on purpose
+	postgres  *process   // nil when stopped on purpose
 	pgbouncer *process
 	stopped   bool
 }

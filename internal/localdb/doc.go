@@ -2,7 +2,7 @@
 // for `make run` and for tests: real servers, in a folder of their own, on
 // loopback ports of their own, never the system's cluster.
 //
-// What holds:
+// Invariants:
 //
 //   - Data in Config.Dir survives restarts. The data folder appears by a
 //     rename after initdb is through, so an initdb that was killed is redone

@@ -34,7 +34,7 @@ const (
 //	postgres.log, pgbouncer.log
 type folder struct {
 	dir       string // Config.Dir: the lock is here, always
-	home      string // the rest
+	home      string // the other files are here
 	account   account
 	lock      *os.File
 	temporary bool
@@ -158,8 +158,7 @@ func (f *folder) dataVersion() (string, error) {
 	return strings.TrimSpace(string(version)), nil
 }
 
-// write puts a file into the home, whole or not at all, for the server
-// account's eyes only.
+// write puts a file into the home atomically, readable only by the server account.
 func (f *folder) write(path, content string) error {
 	temporary := path + ".new"
 	err := os.WriteFile(temporary, []byte(content), 0o600)
@@ -199,8 +198,7 @@ type secrets struct {
 	superuser string
 }
 
-// loadSecrets reads the passwords, and makes those that are missing as long
-// as there is no data that knows the old ones.
+// loadSecrets reads the passwords, and makes missing ones unless there is data already, which has the old ones.
 func (f *folder) loadSecrets() (secrets, error) {
 	version, err := f.dataVersion()
 	if err != nil {
@@ -234,8 +232,7 @@ type ports struct {
 	PgBouncer int `json:"pgbouncer"`
 }
 
-// loadPorts reads the ports of the last start. They are a wish: a file that
-// is missing or broken is no error.
+// loadPorts reads the ports of the last start. They are a preference: a missing or broken file is no error.
 func (f *folder) loadPorts() ports {
 	var p ports
 	content, err := os.ReadFile(f.path("ports.json"))

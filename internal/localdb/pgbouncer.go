@@ -12,8 +12,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// startPgBouncer starts PgBouncer unless it runs, and waits until its console
-// answers; PostgreSQL may be away meanwhile.
+// startPgBouncer starts PgBouncer unless it runs, and waits until its console answers; PostgreSQL may be unavailable
+// meanwhile.
 func (db *DB) startPgBouncer(ctx context.Context, mayMove bool) error {
 	if !db.pgbouncer.ended() {
 		return nil
@@ -37,7 +37,7 @@ func (db *DB) startPgBouncer(ctx context.Context, mayMove bool) error {
 		err := db.tryPgBouncer(ctx, ini)
 		var exit *exitError
 		if errors.As(err, &exit) && mayMove && db.config.PgBouncerPort == 0 && attempt < portAttempts && !portFree(ctx, db.ports.PgBouncer) {
-			continue // somebody was quicker between choosing the port and taking it
+			continue // another process took the port after it was chosen
 		}
 		return err
 	}
@@ -57,7 +57,7 @@ func (db *DB) tryPgBouncer(ctx context.Context, ini string) error {
 	}
 	p, err := db.folder.start(ctx, command{
 		name: "PgBouncer", path: db.programs.pgbouncer, args: []string{ini},
-		death: syscall.SIGKILL, // it keeps nothing
+		death: syscall.SIGKILL, // it has no state
 		lost:  db.reportLoss,
 	}, log)
 	if err != nil {
@@ -93,13 +93,13 @@ func (db *DB) pgbouncerConfig() string {
 		"admin_users = " + User,
 		"pool_mode = transaction",
 		fmt.Sprintf("default_pool_size = %d", db.config.PoolSize),
-		// The pool is the cap, whatever users and databases come to be.
+		// The pool's size is the cap, however many users and databases there are.
 		fmt.Sprintf("max_db_connections = %d", db.config.PoolSize),
 		"reserve_pool_size = 0",
 		fmt.Sprintf("max_client_conn = %d", db.config.MaxClientConn),
 		// Several drivers send it at every start; it changes floats' text only.
 		"ignore_startup_parameters = extra_float_digits",
-		// An outage is to be seen soon, and its end as well.
+		// An outage must be noticed soon, and its end as well.
 		"server_connect_timeout = 3",
 		"server_login_retry = 1",
 		"query_wait_timeout = 10",
@@ -127,7 +127,7 @@ func (db *DB) stopPgBouncer(ctx context.Context) error {
 	return errors.Join(err, os.Remove(db.folder.path("pgbouncer.pid")))
 }
 
-// pingPool asks PostgreSQL through PgBouncer: the passwords and the way fit.
+// pingPool asks PostgreSQL through PgBouncer: passwords and connections work.
 func (db *DB) pingPool(ctx context.Context) error {
 	err := db.pgbouncer.poll(ctx, func(ctx context.Context) error {
 		return query(ctx, db.PoolURL(), pgx.QueryExecModeExec, "select 1")

@@ -13,16 +13,14 @@ import (
 const (
 	loopback = "127.0.0.1"
 
-	// Ports are taken below the range from which systems give ports to
-	// outgoing connections (32768 on Linux, 49152 on macOS): a server that is
-	// stopped for a test finds its port free again.
+	// Ports are chosen below the ephemeral range (from 32768 on Linux, 49152 on macOS): a server that is stopped for a
+	// test finds its port free again.
 	firstPort, lastPort = 20000, 32000
 	portAttempts        = 50
 )
 
-// FreePort returns a port on 127.0.0.1 that was free a moment ago and that the
-// system gives to nobody by itself: it can be taken later, and again after a
-// restart. It is none of others, ports chosen already and not taken yet.
+// FreePort returns a port on 127.0.0.1 that was free a moment ago and is outside the ephemeral range: it can be taken
+// later, and again after a restart. It is none of others, ports chosen already and not taken yet.
 func FreePort(ctx context.Context, others ...int) (int, error) {
 	for range portAttempts {
 		port := firstPort + rand.IntN(lastPort-firstPort)
@@ -48,8 +46,8 @@ func choosePort(ctx context.Context, fixed, last, other int) (int, error) {
 	return FreePort(ctx, other)
 }
 
-// portFree reports whether one can listen on the port now. Somebody else may
-// be quicker; startPostgres and startPgBouncer try again then.
+// portFree reports whether one can listen on the port now. Another process may take it first; startPostgres and
+// startPgBouncer then try again.
 func portFree(ctx context.Context, port int) bool {
 	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(loopback, strconv.Itoa(port)))
 	if err != nil {

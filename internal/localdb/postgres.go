@@ -13,8 +13,8 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// superuser is PostgreSQL's own; the user weir is an ordinary one, as in
-// production, so that nothing comes to need more.
+// superuser is PostgreSQL's own; the user weir is an ordinary one, as in production, so that nothing comes to depend
+// on more rights.
 const superuser = "postgres"
 
 // initialise makes the data folder, once. Everything is done in data.new;
@@ -52,8 +52,8 @@ func (db *DB) initialise(ctx context.Context) error {
 	return nil
 }
 
-// startPostgres starts PostgreSQL unless it runs, and waits until it answers.
-// mayMove: it may take another port when the one it had is taken.
+// startPostgres starts PostgreSQL unless it runs, and waits until it answers. mayMove allows another port when the one
+// it had is taken.
 func (db *DB) startPostgres(ctx context.Context, mayMove bool) error {
 	if !db.postgres.ended() {
 		return nil
@@ -87,7 +87,7 @@ func (db *DB) startPostgres(ctx context.Context, mayMove bool) error {
 				return err
 			}
 		case mayMove && db.config.PostgresPort == 0 && attempt < portAttempts && !portFree(ctx, db.ports.Postgres):
-			// Somebody was quicker between choosing the port and taking it.
+			// Another process took the port after it was chosen.
 		default:
 			return err
 		}
@@ -142,7 +142,7 @@ func (db *DB) postgresConfig() string {
 		fmt.Sprintf("max_connections = %d", db.config.PoolSize+directConnections),
 		"password_encryption = scram-sha-256",
 		"shared_buffers = " + sharedBuffers,
-		// Said although they are the defaults: what Weir promises rests on them.
+		// Explicit although they are the defaults: Weir's guarantees depend on them.
 		"fsync = on",
 		"synchronous_commit = on",
 		"full_page_writes = on",

@@ -32,11 +32,11 @@ type process struct {
 
 // command is what to run.
 type command struct {
-	name  string // for people
+	name  string // for messages
 	path  string
 	args  []string
 	death syscall.Signal // what the process gets when this one is killed
-	lost  func(error)    // told of an end that nobody asked for
+	lost  func(error)    // called when the process ends unasked
 }
 
 // start starts the process with its output in log, which it takes over.
@@ -62,8 +62,8 @@ func (f *folder) start(ctx context.Context, c command, log *os.File) (*process, 
 		defer close(p.done)
 		<-child.Done()
 		_ = log.Close()
-		// Before the loss is told: who hears of it and starts the server again
-		// must not be told that it runs. Guarded by TestPostgresIsKilled.
+		// Before the loss is reported: a caller that then starts the server again must not find it running.
+		// TestPostgresIsKilled guards it.
 		close(p.exited)
 		if p.wanted.Load() {
 			p.lost(fmt.Errorf("localdb: %s ended by itself (%s); its last lines:\n%s", p.name, child.State(), p.tail()))
@@ -72,13 +72,12 @@ func (f *folder) start(ctx context.Context, c command, log *os.File) (*process, 
 	return p, nil
 }
 
-// attributes are those of every child beside what childproc sets.
+// attributes are those of every child, besides those that childproc sets.
 func (a account) attributes() *syscall.SysProcAttr {
 	return &syscall.SysProcAttr{Credential: a.credential}
 }
 
-// serverEnvironment leaves out PGDATA, PGPORT and the like, which would
-// override what the servers are told here.
+// serverEnvironment leaves out PGDATA, PGPORT and the like, which would override the configuration made here.
 func serverEnvironment(home string) []string {
 	return []string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home, "LC_ALL=C", "TZ=UTC"}
 }

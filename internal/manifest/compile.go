@@ -18,7 +18,7 @@ import (
 	"github.com/weir-dev/weir/internal/catalog"
 )
 
-// defaultNamespace is that of an object which names none.
+// defaultNamespace is the namespace of an object that names none.
 const defaultNamespace = "default"
 
 // Compile fills in defaults (in objs themselves), validates, and resolves all references into a
@@ -31,7 +31,7 @@ func Compile(objs *Objects, opts Options) (*Bundle, error) {
 	return bundle, nil
 }
 
-// compile returns Errors rather than an error, so that LoadDir can put those of the files before them.
+// compile returns Errors rather than an error, so that LoadDir can put the parser's before them.
 func compile(objs *Objects, opts Options) (*Bundle, Errors) {
 	c := &compiler{
 		opts:     opts.withDefaults(),
@@ -41,7 +41,7 @@ func compile(objs *Objects, opts Options) (*Bundle, Errors) {
 
 		checkSchema: v1alpha1.CheckSchema,
 	}
-	// What is referred to comes before what refers to it.
+	// Objects come before those that refer to them.
 	c.servicesAndQueues()
 	c.apis()
 	c.mappings()
@@ -65,15 +65,15 @@ type compiler struct {
 	opts Options
 	objs *Objects
 	errs Errors
-	// findings are the same mistakes by object, for those who go on without the objects that have some.
+	// findings are the same mistakes by object, for Reconcile, which goes on without the invalid ones; else nil.
 	findings map[Ref]Errors
-	// admitted says that Knative has accepted the Services already: they are a cluster's.
+	// admitted means that Knative has accepted the Services already: they come from a cluster.
 	admitted bool
-	// refused are what can't be had for another reason than a mistake.
+	// refused are the objects that can't be used for another reason than a mistake.
 	refused map[Ref]Verdict
-	// checkSchema says of a schema what its author must change.
+	// checkSchema returns what the author of a schema must change.
 	checkSchema func([]byte) error
-	// unusable are the queues that have mistakes, or can't be had, and no earlier version.
+	// unusable are the queues that are invalid or refused, and have no earlier version.
 	unusable []catalog.Key
 
 	services map[catalog.Key]*knativeService
@@ -109,7 +109,7 @@ func (c *compiler) invalid(s *subject, errs field.ErrorList) {
 	}
 }
 
-// twice reports an object whose key is taken.
+// twice reports a duplicate: an object whose key is taken.
 func (c *compiler) twice(s *subject, first *Origin) {
 	c.fail(s, "metadata.name", "is the name of another %s too%s: rename one or remove it", s.kind, at(first, "metadata.name"))
 }
@@ -181,7 +181,7 @@ func (c *compiler) apis() {
 		s := &subject{kindAPI, catalog.Key{Namespace: a.Namespace, Name: a.Name}, r.Origin}
 		c.invalid(s, a.ValidateWith(c.checkSchema))
 		if first, ok := seen[s.key]; ok {
-			// Its routes would collide with their own doubles: one message is enough.
+			// Its routes would collide with the duplicate's: one message is enough.
 			c.twice(s, first)
 			continue
 		}
@@ -197,8 +197,8 @@ func (c *compiler) apis() {
 
 func routePath(i int) string { return fmt.Sprintf("spec.routes[%d]", i) }
 
-// collisions claims the paths of a. In a cluster an API with any mistake claims none: it is not going to be served, and
-// must not hold up one that is.
+// collisions claims the paths of a. In a cluster an invalid API claims none: it is not going to be served, and must
+// not block one that is.
 func (c *compiler) collisions(s *subject, a *v1alpha1.API, table *routeTable) {
 	if c.excluded(s) {
 		return
@@ -212,7 +212,7 @@ func (c *compiler) collisions(s *subject, a *v1alpha1.API, table *routeTable) {
 	}
 }
 
-// excluded reports whether the others are to go on as if s were not there.
+// excluded reports whether the other objects are compiled as if s were not there.
 func (c *compiler) excluded(s *subject) bool {
 	return c.findings != nil && c.faulty(s.ref())
 }
@@ -226,10 +226,10 @@ func (c *compiler) faulty(ref Ref) bool {
 func (c *compiler) collision(s *subject, path string, r *v1alpha1.Route, table *routeTable) {
 	m := &r.Match
 	if v1alpha1.Reserved(m.Path) {
-		return // Validate has said so
+		return // Validate has reported it
 	}
 	where := fmt.Sprintf("route %s of %s%s", r.Name, s, at(&s.origin, path))
-	if s.origin.File == "" { // of a cluster, where APIs of all namespaces share one table
+	if s.origin.File == "" { // from a cluster, where APIs of all namespaces share one table
 		where = fmt.Sprintf("route %s of API %s", r.Name, s.key)
 	}
 	if collision := table.add(m.Method, m.Path, where); collision != "" {
@@ -300,7 +300,7 @@ func (c *compiler) mappings() {
 			mine = true
 		}
 		c.out.Mappings = append(c.out.Mappings, c.mapping(s, m, queue))
-		if mine && !c.excluded(s) { // as with paths
+		if mine && !c.excluded(s) { // as in collisions
 			drained[queue] = s
 		}
 	}
@@ -352,7 +352,7 @@ func (c *compiler) maxConcurrency(s *subject, spec *v1alpha1.EventSourceMappingS
 	switch {
 	case spec.Function.URL != "":
 		c.fail(s, path, "is missing: a function given by url has no Service to take the cap from; say how many calls may run at once, such as maxConcurrency: 10")
-	case svc == nil || svc.refused: // that is reported; what the Service would say is not known
+	case svc == nil || svc.refused: // reported already; what the Service would say is unknown
 	case svc.ContainerConcurrency == 0:
 		c.fail(s, path, "is missing, and %s has no containerConcurrency to take it from: set one of them", svc.where("spec.template.spec"))
 	case svc.MaxScale == 0:
@@ -365,10 +365,10 @@ func (c *compiler) maxConcurrency(s *subject, spec *v1alpha1.EventSourceMappingS
 	return int(capacity)
 }
 
-// maxDerivedConcurrency: a cap above it was not meant as one.
+// maxDerivedConcurrency bounds a derived cap: a larger one was not meant as a cap.
 const maxDerivedConcurrency = 100_000
 
-// function resolves a reference; svc is nil for a url and for a Service that there is not.
+// function resolves a reference; svc is nil for a url and for a Service that doesn't exist.
 func (c *compiler) function(s *subject, path string, f *v1alpha1.FunctionReference) (catalog.Function, *knativeService) {
 	if f.URL != "" {
 		fn := catalog.Function{Name: f.URL, URL: f.URL}
@@ -393,8 +393,8 @@ func (c *compiler) needQueue(s *subject, path string, key catalog.Key) {
 	}
 }
 
-// missing reports a reference to nothing, unless it is empty (Validate says so) or the object may be in
-// a document that could not be read.
+// missing reports a dangling reference, unless it is empty (Validate says so) or the object may be in a document that
+// could not be read.
 func (c *compiler) missing(s *subject, path, kind string, key catalog.Key, known []string) {
 	if key.Name == "" || c.objs.unreadable {
 		return
@@ -427,7 +427,7 @@ func (c *compiler) bundle() *Bundle {
 	}
 	for _, k := range sortedByKey(c.queues) {
 		q := c.queues[k]
-		q.Jobs = jobs[k] // not kept of an earlier version
+		q.Jobs = jobs[k] // not taken from an earlier version
 		c.out.Queues = append(c.out.Queues, q)
 	}
 	slices.SortFunc(c.out.APIs, func(a, b catalog.API) int { return compareKeys(a.Key, b.Key) })
@@ -439,7 +439,7 @@ func (c *compiler) bundle() *Bundle {
 	return b
 }
 
-// statuses is nil for none: then the defaults hold.
+// statuses returns nil for an empty list: then the defaults apply.
 func statuses(list []int32) []int {
 	var out []int
 	for _, s := range list {

@@ -16,8 +16,8 @@ import (
 	"github.com/weir-dev/weir/internal/catalog"
 )
 
-// knativeContext is that of Knative's webhook when an object is created, with the configuration of a
-// fresh installation. A cluster's own config-defaults may differ; its webhook has the last word there.
+// knativeContext is the context of Knative's webhook when an object is created, with the configuration of a fresh
+// installation. A cluster's own config-defaults may differ; its webhook has the last word there.
 func knativeContext() context.Context {
 	ctx := context.Background()
 	return apis.WithinCreate(config.ToContext(ctx, config.FromContextOrDefaults(ctx)))
@@ -81,7 +81,7 @@ func describeService(key catalog.Key, svc *servingv1.Service) *knativeService {
 	if cc := spec.ContainerConcurrency; cc != nil {
 		s.ContainerConcurrency = int(*cc)
 	}
-	// Get knows max-scale and the older maxScale. A value that is not a number is Knative's to refuse.
+	// Get knows max-scale and the older maxScale. Knative refuses a value that is not a number.
 	if _, v, ok := autoscaling.MaxScaleAnnotation.Get(svc.Spec.Template.Annotations); ok {
 		if n, err := strconv.ParseInt(v, 10, 32); err == nil && n > 0 {
 			s.MaxScale = int(n)
@@ -152,7 +152,7 @@ func secretMountsOf(c *corev1.Container, volumes []corev1.Volume) []SecretMount 
 	return mounts
 }
 
-// at returns " (file:line)" of the field at path, or "" for an object of a cluster.
+// at returns " (file:line)" of the field at path, or "" for an object from a cluster.
 func at(s *Origin, path string) string {
 	if s.File == "" {
 		return ""

@@ -33,7 +33,7 @@ func (n *node) UnmarshalYAML(unmarshal func(any) error) error {
 	}
 	n.line = line
 
-	// A pointer as the key keeps a key that is given twice from hiding the other one's line.
+	// The key is a pointer, so that a duplicate key doesn't hide the other one's line.
 	var fields map[*keyNode]*node
 	if err := unmarshal(&fields); err == nil {
 		n.fields = make(map[string]fieldNode, len(fields))
@@ -73,8 +73,8 @@ func (k *keyNode) UnmarshalYAML(unmarshal func(any) error) error {
 	return nil
 }
 
-// lineOf asks for a node as something that no node can be, and reads the line in the refusal. An error
-// is one that the whole document fails by (an alias of itself).
+// lineOf decodes a node into a type that no node fits, and reads the line from the type error. An error of its own
+// means that the whole document fails (an alias of itself).
 func lineOf(unmarshal func(any) error) (int, error) {
 	var impossible chan struct{}
 	err := unmarshal(&impossible)
@@ -104,9 +104,9 @@ func cutLine(msg string) (int, string) {
 	return line, rest
 }
 
-// lineAt returns the line of the field at path, or of the nearest thing above it that the document has.
-// Paths are those of Kubernetes and Knative: spec.routes[0].match, metadata.annotations[a/b] and
-// metadata.annotations.a.dev/b. A key may hold dots, so the longest key that fits wins.
+// lineAt returns the line of the field at path, or of its nearest ancestor that the document has. Paths are those of
+// Kubernetes and Knative: spec.routes[0].match, metadata.annotations[a/b] and metadata.annotations.a.dev/b. A key may
+// hold dots, so the longest key that fits wins.
 func (n *node) lineAt(path string) int {
 	if n == nil {
 		return 0

@@ -4,14 +4,14 @@
 // The work has two halves. [Parse] reads bytes into objects and knows about files and lines. [Compile]
 // fills defaults, validates, resolves references and checks what depends on more than one object; it
 // knows nothing of files beyond the [Origin] that each object carries for its messages. [Memory.Reconcile] does
-// the same for a cluster's objects, where one that has mistakes must not hold up the others.
+// the same for a cluster's objects, where an invalid one must not block the others.
 //
-// Invariants: a folder's mistakes are reported all at once ([Errors]), each with file, line, field and
-// the fix; Compile gives a catalog only when there are none; nothing of the user's is read half (unknown
-// fields and wrong types are mistakes); input is bounded and never makes the package panic (FuzzParse).
+// Invariants: a folder's mistakes are reported all at once ([Errors]), each with file, line, field and the fix;
+// Compile returns a catalog only when there are none; no field is silently ignored (unknown fields and wrong types are
+// mistakes); input is bounded and never makes the package panic (FuzzParse).
 //
-// It is the only importer of knative.dev/serving and knative.dev/pkg: what is a valid Service is decided
-// by Knative's own code. It may import api/v1alpha1 and internal/catalog.
+// It is the only importer of knative.dev/serving and knative.dev/pkg: Knative's own code decides what a valid Service
+// is. It may import api/v1alpha1 and internal/catalog.
 package manifest
 
 import (
@@ -53,7 +53,7 @@ func serviceURL(k catalog.Key) string {
 	return fmt.Sprintf("http://%s.%s.svc.cluster.local", k.Name, k.Namespace)
 }
 
-// Bundle is what a set of resources means.
+// Bundle is the result of compiling a set of resources.
 type Bundle struct {
 	Catalog  *catalog.Catalog
 	Services []Service // sorted by key
@@ -67,8 +67,8 @@ type Service struct {
 	// fields mean nothing outside a cluster and are left out.
 	Env                  []EnvVar
 	SecretMounts         []SecretMount
-	ContainerConcurrency int           // calls at once in one instance; 0: unlimited
-	MaxScale             int           // instances; 0: unlimited
+	ContainerConcurrency int           // concurrent calls of one instance; 0 means unlimited
+	MaxScale             int           // instances; 0 means unlimited
 	Timeout              time.Duration // of one call
 }
 
@@ -133,7 +133,7 @@ func yamlFiles(dir string) ([]string, error) {
 	return files, nil
 }
 
-// readFile reads one byte more than the limit, so that Parse can see and say that a file is too large.
+// readFile reads one byte more than the limit, so that Parse can report a file that is too large.
 func readFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -19,7 +19,7 @@ var update = flag.Bool("update", false, "write the golden files")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// good is a file without mistakes; the cases below break it in one place each.
+// good is a file without mistakes; each case below breaks it in one place.
 const good = `apiVersion: weir.dev/v1alpha1
 kind: API
 metadata: {name: shop}
@@ -132,7 +132,7 @@ func golden(t *testing.T, path string, b *Bundle) {
 	}
 }
 
-// TestManyMistakes: a folder's mistakes come all at once, those of the bytes beside those of the meaning.
+// TestManyMistakes: a folder's mistakes are reported all at once, those of the syntax beside those of the meaning.
 func TestManyMistakes(t *testing.T) {
 	_, err := LoadDir("testdata/many-mistakes", Options{})
 	var errs Errors

@@ -35,14 +35,14 @@ type Objects struct {
 	Mappings []Resource[v1alpha1.EventSourceMapping]
 	Services []Resource[servingv1.Service]
 
-	// unreadable says that some document could not be read at all: what is missing may be in there.
+	// unreadable means that some document could not be read at all: what is missing may be in there.
 	unreadable bool
 }
 
 // Resource is an object and where it comes from.
 type Resource[T any] struct {
 	Object *T
-	Origin Origin // zero for an object of a cluster
+	Origin Origin // zero for an object from a cluster
 }
 
 // Origin is where an object was written.
@@ -54,7 +54,7 @@ type Origin struct {
 	broken map[string]bool
 }
 
-// line returns the line of the file at which the field at path, or the nearest thing above it, stands.
+// line returns the line of the file that has the field at path, or its nearest ancestor.
 func (s *Origin) line(path string) int {
 	if s.File == "" {
 		return 0
@@ -62,8 +62,8 @@ func (s *Origin) line(path string) int {
 	return s.offset + max(1, s.root.lineAt(path))
 }
 
-// reported says whether the shape of path, or of something above it, has been found wrong already: what
-// was decoded there is not what the user wrote, and a second message would only confuse.
+// reported reports whether the shape of path, or of an ancestor, is a mistake already: what was decoded there is not
+// what the user wrote, and a second message would only confuse.
 func (s *Origin) reported(path string) bool {
 	if len(s.broken) == 0 {
 		return false
@@ -122,8 +122,8 @@ type document struct {
 	offset int // lines before it
 }
 
-// splitDocuments cuts at YAML's document markers, so that a broken document does not hide the mistakes
-// of those behind it. A line that starts with a marker is one everywhere, even within a block of text.
+// splitDocuments cuts at YAML's document markers, so that a broken document does not hide the mistakes of those after
+// it. A line that starts with a marker is one everywhere, even in a block scalar.
 func splitDocuments(data []byte) []document {
 	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
 	var docs []document
@@ -157,7 +157,7 @@ func isMarker(line []byte, marker string) bool {
 	return ok && (len(rest) == 0 || bytes.ContainsRune([]byte(" \t\r\n"), rune(rest[0])))
 }
 
-// blank says whether a document has nothing but markers, directives and comments.
+// blank reports whether a document has nothing but markers, directives and comments.
 func blank(text []byte) bool {
 	for l := range bytes.Lines(text) {
 		if isMarker(l, "---") {
@@ -189,8 +189,7 @@ func (p *parser) document(d document) {
 	p.object(m, src)
 }
 
-// value reads a document as JSON, in the way of kubectl, and reports what is not YAML and the keys that
-// are given twice.
+// value converts a document to JSON, as kubectl does, and reports invalid YAML and duplicate keys.
 func (p *parser) value(d document) (any, bool) {
 	raw, err := k8syaml.YAMLToJSONStrict(d.text)
 	if te := (*yaml.TypeError)(nil); errors.As(err, &te) {

@@ -20,16 +20,16 @@ import (
 )
 
 type (
-	// KnativeService is Knative's own type, for those who watch it in a cluster.
+	// KnativeService is Knative's own type, for watching it in a cluster.
 	KnativeService = servingv1.Service
 	// KnativeServiceList is a list of them.
 	KnativeServiceList = servingv1.ServiceList
 )
 
-// KnativeGroupVersion is that of KnativeService.
+// KnativeGroupVersion is the group and version of KnativeService.
 func KnativeGroupVersion() schema.GroupVersion { return servingv1.SchemeGroupVersion }
 
-// AddKnativeToScheme makes a scheme know Knative's types.
+// AddKnativeToScheme registers Knative's types in a scheme.
 func AddKnativeToScheme(s *runtime.Scheme) error { return servingv1.AddToScheme(s) }
 
 // Ref names an object of one of Weir's kinds.
@@ -47,7 +47,7 @@ func QueueRef(k catalog.Key) Ref { return Ref{kindQueue, k} }
 // MappingRef names an EventSourceMapping.
 func MappingRef(k catalog.Key) Ref { return Ref{kindMapping, k} }
 
-// RefOf names the object that entries of the catalog are of.
+// RefOf names the object that owns entries of the catalog.
 func RefOf(o catalog.Owner) Ref {
 	return Ref{map[string]string{"api": kindAPI, "queue": kindQueue, "mapping": kindMapping}[o.Kind], o.Key}
 }
@@ -61,35 +61,35 @@ const (
 	Invalid Reason = "Invalid"
 	// QueueDeleting: records for the queue are refused, because it is being deleted.
 	QueueDeleting Reason = "QueueDeleting"
-	// FunctionNotReady: the object is in use, but its Knative Service can't be called at present.
+	// FunctionNotReady: the object is in use, but its Knative Service can't be called now.
 	FunctionNotReady Reason = "FunctionNotReady"
 )
 
-// Verdict is why an object is not ready, in words that say the fix.
+// Verdict is why an object is not ready, with the fix.
 type Verdict struct {
 	Reason  Reason
 	Message string
 }
 
-// Outcome is what a cluster's objects mean, as far as they mean anything.
+// Outcome is the result of a reconciliation.
 type Outcome struct {
 	Catalog  *catalog.Catalog
 	Verdicts map[Ref]Verdict // of the objects that are not ready
 }
 
-// Memory makes a reconciliation cheaper that follows another: a schema that was found good, or not, is not compiled
-// again. The zero value knows nothing. It is for one reconciliation after the other.
+// Memory keeps the results of schema checks from one reconciliation to the next, so that an unchanged schema is not
+// compiled again. The zero value is empty. It is not safe for concurrent use.
 type Memory struct {
-	schemas map[[sha256.Size]byte]error // of the objects last seen
+	schemas map[[sha256.Size]byte]error // by hash, of the objects last seen
 }
 
-// Reconcile compiles a cluster's objects. Unlike [Compile] it always gives a catalog: an object with mistakes does
-// not hold up the others, and where former, the catalog that is published now, has an earlier version of it, that
-// one stays in use, as far as it gets on with the rest. refused are objects that can't be had for another reason than
-// their own text; they are treated likewise.
+// Reconcile compiles a cluster's objects. Unlike [Compile] it always returns a catalog: an invalid object does not
+// block the others, and if former, the published catalog, has an earlier version of it, that one stays in use, as far
+// as it doesn't conflict with the rest. refused are objects that can't be used for another reason than a mistake in
+// them; they are treated likewise.
 //
-// Of two objects that exclude each other the one wins whose claim is published already, whatever is applied later by
-// whom; of two newcomers the older one.
+// Of two conflicting objects the one wins whose claim is published already, whatever is applied later by whom; of two
+// new ones the older.
 //
 // It fills in defaults in objs themselves.
 func (m *Memory) Reconcile(objs *Objects, former *catalog.Catalog, refused map[Ref]Verdict) *Outcome {
@@ -119,7 +119,7 @@ func (m *Memory) Reconcile(objs *Objects, former *catalog.Catalog, refused map[R
 	return &Outcome{Catalog: r.bundle().Catalog, Verdicts: r.verdicts}
 }
 
-// reconciler is a compiler that puts earlier versions in the place of what has mistakes.
+// reconciler is a compiler that replaces invalid objects with their earlier versions.
 type reconciler struct {
 	compiler
 
@@ -128,8 +128,8 @@ type reconciler struct {
 	verdicts map[Ref]Verdict
 }
 
-// mendQueues runs before anything refers to the queues. A queue that was never valid is left out, and what refers
-// to it is told so.
+// mendQueues runs before references to queues are resolved. A queue that was never valid is left out, and objects that
+// refer to it are not ready for that reason.
 func (r *reconciler) mendQueues() {
 	for k, q := range r.queues {
 		if !r.faulty(QueueRef(k)) {
@@ -146,7 +146,7 @@ func (r *reconciler) mendQueues() {
 	}
 }
 
-// mendAPIs keeps of an earlier version the routes that still have their queue and collide with no valid one.
+// mendAPIs keeps of an earlier version the routes whose queue still exists and that collide with no valid one.
 func (r *reconciler) mendAPIs() {
 	var good, bad []catalog.API
 	for _, a := range r.out.APIs {
@@ -185,7 +185,7 @@ func (r *reconciler) mendAPIs() {
 	r.out.APIs = good
 }
 
-// mendMappings keeps an earlier version whose queue is there and drained by no other.
+// mendMappings keeps an earlier version whose queue exists and is drained by no other mapping.
 func (r *reconciler) mendMappings() {
 	var good []catalog.Mapping
 	var bad []catalog.Key
@@ -211,7 +211,7 @@ func (r *reconciler) mendMappings() {
 	r.out.Mappings = good
 }
 
-// judge says of each object that is not ready why.
+// judge sets the verdict of each object that is not ready.
 func (r *reconciler) judge() {
 	maps.Copy(r.verdicts, r.refused)
 	for ref, errs := range r.findings {
@@ -270,7 +270,7 @@ func notReady(svc *servingv1.Service) string {
 	return ""
 }
 
-// address is where svc says that it is reached from within the cluster; "" leaves it to Knative's convention.
+// address is where svc is reached from within the cluster: by its status, or else by Knative's convention.
 func address(svc *servingv1.Service, k catalog.Key) string {
 	if svc != nil && svc.Status.Address != nil && svc.Status.Address.URL != nil {
 		return svc.Status.Address.URL.String()
@@ -288,7 +288,7 @@ func sentences(errs Errors) string {
 	return strings.Join(lines, "\n")
 }
 
-// published is a catalog by its keys.
+// published is a catalog by key.
 type published struct {
 	apis     map[catalog.Key]catalog.API
 	claims   map[catalog.Key]map[string]bool // of each API: the patterns of its routes
@@ -339,7 +339,7 @@ func (p *published) newClaim(m *v1alpha1.EventSourceMapping) int {
 	return 1
 }
 
-// check returns a check of schemas that knows what the one before it has found, and remembers what it finds.
+// check returns a check of schemas that reuses the results of the previous one, and keeps its own.
 func (m *Memory) check() func([]byte) error {
 	before := m.schemas
 	m.schemas = make(map[[sha256.Size]byte]error, len(before))
@@ -356,7 +356,7 @@ func (m *Memory) check() func([]byte) error {
 	}
 }
 
-// sortOnce sorts by rank, which is worked out once for each, then olderFirst.
+// sortOnce sorts by rank, which is computed once for each, then olderFirst.
 func sortOnce[T any, P interface {
 	*T
 	metav1.Object
@@ -370,7 +370,7 @@ func sortOnce[T any, P interface {
 	})
 }
 
-// olderFirst orders objects of one kind by age, then by name: two of one second, or of a test without a clock.
+// olderFirst orders objects of one kind by age, then by name, for those created in the same second or without a clock.
 func olderFirst[T any, P interface {
 	*T
 	metav1.Object

@@ -166,7 +166,7 @@ func TestReconcileTheOlderWins(t *testing.T) {
 	}
 }
 
-// TestReconcileEarlierVersionGivesWay: what an invalid API held once doesn't stand in the way of a valid one.
+// TestReconcileEarlierVersionGivesWay: a path or queue that an invalid object held once is free for a valid one.
 func TestReconcileEarlierVersionGivesWay(t *testing.T) {
 	good := new(Memory).Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterAPI("shop", 60, "/orders")), &catalog.Catalog{}, nil).Catalog
 	out := new(Memory).Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterAPI("shop", 60, "/{"), clusterAPI("other", 0, "/orders")), good, nil)
@@ -250,7 +250,7 @@ func TestReconcileIsStable(t *testing.T) {
 	}
 }
 
-// TestReconcileWhatIsInvalidClaimsNothing: an older object with a mistake doesn't keep a younger one from a path or a
+// TestReconcileWhatIsInvalidClaimsNothing: an older object with a mistake doesn't keep a newer one from a path or a
 // queue.
 func TestReconcileWhatIsInvalidClaimsNothing(t *testing.T) {
 	wrongAPI := strings.Replace(clusterAPI("old", 60, "/orders"), "queue: {name: orders}", "queue: {name: order}", 1)
@@ -283,7 +283,7 @@ func TestReconcileACollisionIsTakenBackWhole(t *testing.T) {
 	}
 }
 
-// TestReconcileWhatIsServedWins: an older API, or mapping, that claims later what another has gets nothing.
+// TestReconcileWhatIsServedWins: an older API, or mapping, that later claims what another already has gets nothing.
 func TestReconcileWhatIsServedWins(t *testing.T) {
 	second := strings.NewReplacer("name: orders, n", "name: a-thief, n").Replace(clusterMapping)
 	good := new(Memory).Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterMapping, clusterAPI("old", 60, "/mine"), clusterAPI("young", 1, "/orders")), &catalog.Catalog{}, nil).Catalog

@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// routeTable finds routes that collide, by the rules that the gateway matches with: ServeMux's own. It asks a mux of
-// only two patterns, for those that an index finds may match the same paths: a mux of all of them names any one that
-// collides, takes nothing back, and compares each pattern that ends with "{rest...}" with each other one.
+// routeTable finds routes that collide, by the gateway's own matching rules: ServeMux's. It asks a mux of only two
+// patterns, for each pair that an index says may match the same paths: a mux of all patterns would name an arbitrary
+// one of those that collide, can't remove any, and compares each pattern that ends with "{rest...}" with every other.
 type routeTable struct {
 	routes    []tableRoute
 	byPattern map[string]int
@@ -21,10 +21,10 @@ type tableRoute struct {
 	pattern  string
 	method   string
 	segments []segment
-	where    string // it was registered, for people
+	where    string // where it was registered, for messages
 }
 
-// segment is one of a path, at its place.
+// segment is one segment of a path, with its position.
 type segment struct {
 	place int
 	kind  segmentKind
@@ -35,7 +35,7 @@ type segmentKind uint8
 
 const (
 	literal  segmentKind = iota
-	wildcard             // one segment, whatever it is
+	wildcard             // any one segment
 	rest                 // all that follow, if any
 )
 
@@ -43,9 +43,9 @@ func newRouteTable() *routeTable {
 	return &routeTable{byPattern: map[string]int{}, index: map[segment][]int{}}
 }
 
-// add registers a route, or says which other route it collides with and why. A method or path that is
-// no pattern at all is not its concern. Of several that it collides with it names the first that came: a status that is
-// written again and again must not change.
+// add registers a route, or says which other route it collides with and why. A method or path that is no valid pattern
+// is not its concern. Of several that it collides with it names the one added first: a status that every
+// reconciliation writes must not change.
 func (t *routeTable) add(method, path, where string) (collision string) {
 	pattern := method + " " + path
 	if first, ok := t.byPattern[pattern]; ok {
@@ -98,8 +98,8 @@ func segmentsOf(path string) []segment {
 	return out
 }
 
-// candidates are the routes, ascending, that may match a path that segments match: by the one of its literals that
-// leaves the fewest.
+// candidates returns the routes, ascending, that may match a path that segments match, by the most selective of its
+// literals.
 func (t *routeTable) candidates(segments []segment) []int {
 	var best [][]int
 	fewest := len(t.routes) + 1
@@ -132,7 +132,7 @@ func (t *routeTable) candidates(segments []segment) []int {
 
 // mayMeet reports whether there may be a request that both match.
 func (r *tableRoute) mayMeet(o *tableRoute) bool {
-	head := func(a, b string) bool { return a == http.MethodGet && b == http.MethodHead } // GET is HEAD too
+	head := func(a, b string) bool { return a == http.MethodGet && b == http.MethodHead } // GET matches HEAD too
 	if r.method != o.method && !head(r.method, o.method) && !head(o.method, r.method) {
 		return false
 	}
@@ -153,7 +153,7 @@ func (r *tableRoute) mayMeet(o *tableRoute) bool {
 	return len(longer) == n || longer[n].kind == rest
 }
 
-// forget takes back what came after the first n routes.
+// forget removes all but the first n routes.
 func (t *routeTable) forget(n int) {
 	for i := len(t.routes) - 1; i >= n; i-- {
 		r := &t.routes[i]
@@ -168,7 +168,7 @@ func (t *routeTable) forget(n int) {
 	t.routes = t.routes[:n]
 }
 
-// register returns what the mux has against pattern.
+// register returns the message with which the mux refuses pattern, empty if it doesn't.
 func register(mux *http.ServeMux, pattern string) (msg string) {
 	defer func() {
 		if r := recover(); r != nil {

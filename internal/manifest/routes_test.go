@@ -15,7 +15,7 @@ import (
 	"github.com/weir-dev/weir/internal/catalog"
 )
 
-// TestTheRouteTableAgreesWithServeMux on which patterns collide, whatever was taken back before.
+// TestTheRouteTableAgreesWithServeMux on which patterns collide, whatever was removed before.
 func TestTheRouteTableAgreesWithServeMux(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	rng := rand.New(rand.NewPCG(seed, 0))
@@ -76,7 +76,7 @@ func TestOneSchemaIsCompiledOnce(t *testing.T) {
 	if len(m.schemas) != 2 {
 		t.Errorf("%d are remembered", len(m.schemas))
 	}
-	for sum := range m.schemas { // whatever is remembered is believed
+	for sum := range m.schemas { // what is remembered is not checked again
 		m.schemas[sum] = nil
 	}
 	check = m.check()
@@ -110,7 +110,7 @@ func tenThousand(shape string) *Objects {
 	return objs
 }
 
-// BenchmarkReconcile is of ten thousand routes, after a first time.
+// BenchmarkReconcile reconciles ten thousand routes, after a first time.
 func BenchmarkReconcile(b *testing.B) {
 	for _, shape := range []string{"/a%d/r%d", "/a%d/r%d/{rest...}", "/{tenant}/a%d/r%d", "/same/r%[2]d"} {
 		b.Run(strings.NewReplacer("/", "_", "%", "").Replace(shape), func(b *testing.B) {

@@ -109,7 +109,7 @@ func (c *checker) mapping(m map[string]any, t reflect.Type, path string) map[str
 	return clean
 }
 
-// list keeps a bad item's place with a null, so that the paths of those behind it still hold.
+// list replaces a bad item by null, so that the indexes of those after it still hold.
 func (c *checker) list(list []any, t reflect.Type, path string) []any {
 	clean := make([]any, len(list))
 	for i, item := range list {
@@ -135,8 +135,8 @@ func (c *checker) unmarshaler(v any, t reflect.Type, path string) bool {
 	return c.decodes(v, t, path, want)
 }
 
-// cheapQuantity keeps numbers from resource.Quantity that nobody means and that cost it very long: it
-// takes a minute for "1e-99999999". TestQuantityBomb guards it.
+// cheapQuantity refuses numbers that nobody means and that resource.Quantity takes very long for: a minute for
+// "1e-99999999". TestQuantityBomb guards it.
 func cheapQuantity(s string) bool {
 	const maxLen, maxExponent = 40, 30
 	if len(s) > maxLen {
@@ -148,7 +148,7 @@ func cheapQuantity(s string) bool {
 	}
 	exp, err := strconv.Atoi(s[i+1:])
 	if err != nil {
-		return !errors.Is(err, strconv.ErrRange) // a suffix, such as 1Ei, or no quantity at all
+		return !errors.Is(err, strconv.ErrRange) // a suffix, such as 1Ei, or not a quantity
 	}
 	return -maxExponent <= exp && exp <= maxExponent
 }

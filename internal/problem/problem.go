@@ -1,4 +1,4 @@
-// Package problem is how Weir says that something went wrong: a document of RFC 9457, with a type that is stable.
+// Package problem is Weir's error answer over HTTP: a document of RFC 9457, with a stable type.
 //
 // Invariants: every error that Weir answers with over HTTP is one; all types are in types.go and in docs/contracts.md.
 //
@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// MediaType is that of the document.
+// MediaType is the media type of the document.
 const MediaType = "application/problem+json"
 
 // HeaderRequestID names the request, in the answer and in logs.
@@ -27,8 +27,8 @@ type Problem struct {
 	RequestID string  `json:"requestId,omitempty"` // Write takes it from the answer's header
 	Errors    []Field `json:"errors,omitempty"`
 
-	RetryAfter time.Duration `json:"-"` // sent in whole seconds, rounded up; 0: no header
-	Allow      string        `json:"-"` // methods; empty: no header
+	RetryAfter time.Duration `json:"-"` // sent in whole seconds, rounded up; zero means no header
+	Allow      string        `json:"-"` // methods; empty means no header
 }
 
 // Field is one finding of a body's validation.

@@ -45,17 +45,17 @@ const (
 	ObjectsFull  = base + "objects-full"
 )
 
-// NotNow is a problem that is over after a while.
+// NotNow is a temporary problem: a 503 with Retry-After.
 func NotNow(title, detail string, retryAfter time.Duration) Problem {
 	return Problem{Status: http.StatusServiceUnavailable, Type: Unavailable, Title: title, Detail: detail, RetryAfter: retryAfter}
 }
 
-// UnknownJob is said of an id that was never given.
+// UnknownJob is the problem of an id that was never given.
 func UnknownJob() Problem {
 	return Problem{Status: http.StatusNotFound, Type: NoJob, Title: "No such job", Detail: "No job was ever given this id, or its queue was deleted."}
 }
 
-// UnknownFeed is said of a feed that was never given.
+// UnknownFeed is the problem of a feed that was never given.
 func UnknownFeed() Problem {
-	return Problem{Status: http.StatusNotFound, Type: NoFeed, Title: "No such feed", Detail: "No feed was ever given this id. POST to where feeds are made gives one."}
+	return Problem{Status: http.StatusNotFound, Type: NoFeed, Title: "No such feed", Detail: "No feed was ever given this id. POST /weir/feeds gives one."}
 }

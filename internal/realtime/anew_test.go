@@ -11,7 +11,7 @@ import (
 	"github.com/weir-dev/weir/internal/ownpath"
 )
 
-// anew deletes the queue and makes it again.
+// anew deletes the queue and creates it again.
 func (b *bench) anew() {
 	b.t.Helper()
 	if err := b.conn.DeleteQueue(b.t.Context(), b.queue); err != nil {
@@ -26,7 +26,7 @@ func (b *bench) anew() {
 	}
 }
 
-// TestFeedOfQueueMadeAnew: the position that a client brings is of the former queue, and lower than the present one's.
+// TestFeedOfQueueMadeAnew: the position that a client gives is of the former queue, and lower than the current one's.
 func TestFeedOfQueueMadeAnew(t *testing.T) {
 	b := start(t)
 	path, client := b.feedOf()
@@ -62,8 +62,8 @@ func TestFeedOfQueueMadeAnew(t *testing.T) {
 	}
 }
 
-// TestVersionOfQueueMadeAnew: a version of a job of the former queue hides no state of the one that has its id now, be
-// it higher, the same sequence or without more than that.
+// TestVersionOfQueueMadeAnew: a version of a job of the former queue hides no state of the job that has its id now,
+// whether it is higher, the same sequence, or a sequence alone.
 func TestVersionOfQueueMadeAnew(t *testing.T) {
 	b := start(t)
 	for range 5 { // so that the sequences of the former queue are higher
@@ -86,7 +86,7 @@ func TestVersionOfQueueMadeAnew(t *testing.T) {
 			t.Errorf("after %s: %+v", after, e.doc)
 		}
 	}
-	// Who has the present one is told what is later only.
+	// A client that has the current one gets only what is later.
 	events, socket := connect(t, b, w, present.doc.Version)
 	w.do(func(ctx context.Context) error { return w.succeed(ctx, "text/plain", "done") })
 	for _, l := range []listener{events, socket} {
@@ -105,7 +105,7 @@ func connect(t *testing.T, b *bench, w *work, after string) (events, socket list
 	return e, s
 }
 
-// first is what both protocols tell first.
+// first is what both protocols send first.
 func first(t *testing.T, b *bench, w *work, after string) event {
 	t.Helper()
 	events, socket := connect(t, b, w, after)

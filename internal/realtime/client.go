@@ -15,26 +15,26 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// clientFeed is what is to be told one client of all its jobs: of each the present state, then every later one, each
-// once, in the order of their storing in each queue. It comes from NATS in this order, so how far it has come is one
-// place a queue.
+// clientFeed has the states to send to one client of all its jobs: of each job the current state, then every later
+// one, each once, in the order in which each queue stored them. NATS delivers them in this order, so the client's
+// cursor is one place a queue.
 type clientFeed struct {
 	s      *Server
 	client record.Client
 	queues []catalog.Key
-	wake   func() // something waits
+	wake   func() // called when a state is pending
 	after  job.Position
 
 	stop  context.CancelFunc
-	done  chan struct{} // what brings the states has ended
-	count sync.Once     // out of the server's feeds
+	done  chan struct{} // closed when delivery has ended
+	count sync.Once     // counts it out of the server's feeds, once
 
 	mu      sync.Mutex
 	pending []clientState
 	err     error
-	room    chan struct{} // capacity 1: there is room in pending again
+	room    chan struct{} // capacity 1: signals room in pending
 
-	told job.Position // only the goroutine that takes uses it
+	told job.Position // the cursor; used only by the goroutine that calls next
 }
 
 // errManyFeeds means that maxFeeds are open.
@@ -46,8 +46,8 @@ type clientState struct {
 	at    stream.Place
 }
 
-// newClientFeed is that of a feed's text, from position on. It brings nothing before start, and counts as one of the
-// server's until close. It returns job.ErrNoFeed or errManyFeeds.
+// newClientFeed returns the feed of the id text, from position on. It delivers nothing before start, and counts as one
+// of the server's until close. It returns job.ErrNoFeed or errManyFeeds.
 func (s *Server) newClientFeed(text, position string, wake func()) (*clientFeed, error) {
 	feed, err := job.ParseFeed(text, *s.keys.Load())
 	if err != nil {
@@ -65,7 +65,7 @@ func (s *Server) newClientFeed(text, position string, wake func()) (*clientFeed,
 	}, nil
 }
 
-// start begins to bring states, until ctx ends or close.
+// start begins delivery, until ctx ends or close is called.
 func (f *clientFeed) start(ctx context.Context) {
 	ctx, f.stop = context.WithCancel(ctx)
 	f.done = make(chan struct{})
@@ -74,7 +74,7 @@ func (f *clientFeed) start(ctx context.Context) {
 		err := job.FollowClient(ctx, f.s.cfg.Conn, f.client, f.queues, f.after, func(id job.ID, s *job.State, at stream.Place) error {
 			return f.add(ctx, clientState{id, s, at})
 		})
-		if ctx.Err() != nil { // it is closed, by whoever says why
+		if ctx.Err() != nil { // it is closed; the closer reports why
 			return
 		}
 		f.mu.Lock()
@@ -84,7 +84,7 @@ func (f *clientFeed) start(ctx context.Context) {
 	}()
 }
 
-// add waits while maxPending states wait: what is replaced meanwhile in NATS is left out.
+// add blocks while maxPending states are pending: states that NATS replaces with later ones meanwhile are left out.
 func (f *clientFeed) add(ctx context.Context, s clientState) error {
 	for {
 		f.mu.Lock()
@@ -126,7 +126,7 @@ func (f *clientFeed) next(ctx context.Context) (told, error) {
 	var body []byte
 	if jobapi.Shows(p.state) {
 		at, b, err := job.Get(ctx, f.s.cfg.Conn, p.id, f.s.queues.Load().maxAges[p.id.Queue], time.Now())
-		if err == nil && at.Version() == p.state.Version() { // else the client asks for the result itself
+		if err == nil && at.Version() == p.state.Version() { // else the client has to ask for the result
 			body = b
 		}
 	}
@@ -142,10 +142,10 @@ func (f *clientFeed) ended() bool { return false }
 // position implements updates.
 func (f *clientFeed) position() string { return f.told.String() }
 
-// lookAgain implements updates: whatever NATS stores comes.
+// lookAgain implements updates: NATS delivers every stored state, so none can be missed.
 func (f *clientFeed) lookAgain() {}
 
-// stale implements updates: there are other queues with jobs now.
+// stale implements updates: the queues with jobs have changed.
 func (f *clientFeed) stale() bool { return !slices.Equal(f.queues, f.s.queues.Load().jobs) }
 
 // close implements updates.

@@ -33,7 +33,7 @@ func (b *bench) feedOf() (path string, client record.Client) {
 	return ownpath.Feeds + text, f.Client()
 }
 
-// each connects by both protocols, to go on after a position.
+// each connects by both protocols, to resume after a position.
 func (b *bench) each(path, after string) map[string]listener {
 	b.t.Helper()
 	sse := must[*eventClient](b.t)(b.listen(b.t.Context(), path+"/events", after))
@@ -81,7 +81,7 @@ func TestFeed(t *testing.T) {
 		return last
 	}
 	position := ""
-	for _, l := range listeners { // the present states
+	for _, l := range listeners { // the current states
 		position = expect(l, `done succeeded "one"`, "running running").doc.Position
 	}
 	begun.do(begun.begin)
@@ -94,7 +94,7 @@ func TestFeed(t *testing.T) {
 	for _, l := range listeners {
 		expect(l, `begun succeeded "three"`, "begun2 running")
 	}
-	for _, l := range b.each(path, position) { // who comes back is told what is later, and of each job the latest
+	for _, l := range b.each(path, position) { // a client that reconnects gets what is later, and of each job the latest
 		expect(l, `running succeeded "two"`, `begun succeeded "three"`, "begun2 running")
 		l.close()
 	}
@@ -108,8 +108,8 @@ func TestFeed(t *testing.T) {
 	}
 }
 
-// TestFeedOfMany: more states than a server keeps for one client come all the same, each once and in order, to a client
-// that reads slowly too.
+// TestFeedOfMany: more states than a server keeps for one client arrive all the same, each once and in order, also at
+// a client that reads slowly.
 func TestFeedOfMany(t *testing.T) {
 	const n = 5000
 	b := start(t)
@@ -148,8 +148,8 @@ func TestFeedOfMany(t *testing.T) {
 	}
 }
 
-// TestFeedRace: jobs that take no time, submitted while the client connects, goes and comes back: of each it is told the
-// end exactly once, and no state twice.
+// TestFeedRace: jobs that take no time, submitted while the client connects, disconnects and reconnects: of each it
+// gets the end exactly once, and no state twice.
 func TestFeedRace(t *testing.T) {
 	const jobs = 400
 	b := start(t)
@@ -223,7 +223,7 @@ func TestFeedRace(t *testing.T) {
 	}
 }
 
-// TestFeedOfOtherQueues: a client is told to come back when there are other queues to follow.
+// TestFeedOfOtherQueues: a client is told to reconnect when the queues to follow have changed.
 func TestFeedOfOtherQueues(t *testing.T) {
 	b := start(t)
 	path, _ := b.feedOf()
@@ -240,7 +240,7 @@ func TestFeedOfOtherQueues(t *testing.T) {
 	}
 }
 
-// TestDrainOfFeeds: clients with feeds are told to come back, and nothing else.
+// TestDrainOfFeeds: clients with feeds are told to reconnect, and nothing else.
 func TestDrainOfFeeds(t *testing.T) {
 	b := start(t)
 	path, client := b.feedOf()
@@ -270,8 +270,8 @@ func TestDrainOfFeeds(t *testing.T) {
 	<-stopped
 }
 
-// TestEventSourceComesBack: an EventSource gives up after any status but 200 and 204, so what is refused for now begins
-// and ends.
+// TestEventSourceComesBack: an EventSource gives up after any status but 200, so what is refused for now begins and
+// ends.
 func TestEventSourceComesBack(t *testing.T) {
 	b := start(t)
 	path, _ := b.feedOf()
@@ -290,7 +290,7 @@ func TestEventSourceComesBack(t *testing.T) {
 	}
 }
 
-// TestFeedsAreCountedOut: a feed that has ended, however far it came, makes room for another.
+// TestFeedsAreCountedOut: a feed that has ended, at whatever point, makes room for another.
 func TestFeedsAreCountedOut(t *testing.T) {
 	b := start(t)
 	path, _ := b.feedOf()

@@ -19,8 +19,8 @@ const maxEventJobs = 64
 
 // events streams the states of a job, or of those that the query names, as Server-Sent Events (WHATWG HTML, section
 // 9.2). The id of each event holds the versions that the client has then, in the order of the jobs, so that it resumes
-// by Last-Event-ID. The stream ends with the last job; to a client that comes back then the answer is 204, on which
-// an EventSource stays away.
+// by Last-Event-ID. The stream ends with the last job; a client that reconnects then gets 204, which ends an
+// EventSource.
 func (s *Server) events(w http.ResponseWriter, req *http.Request) {
 	if !s.begin(w, true) {
 		return
@@ -56,13 +56,13 @@ func (s *Server) events(w http.ResponseWriter, req *http.Request) {
 	s.stream(w, req, f, wake, signal)
 }
 
-// newSignal returns what sets a signal, and the signal. Those that nobody has taken are one.
+// newSignal returns the function that sets a signal, and the signal. Signals that nobody has received yet are one.
 func newSignal() (wake func(), signal chan struct{}) {
 	signal = make(chan struct{}, 1)
 	return func() {
 		select {
 		case signal <- struct{}{}:
-		default: // it has not looked yet
+		default: // one is pending
 		}
 	}, signal
 }
@@ -112,7 +112,7 @@ func (e *eventStream) run(req *http.Request, wake func(), signal <-chan struct{}
 		if err != nil {
 			return err
 		}
-		if more { // after a look at what else there is
+		if more { // after the other events
 			wake()
 		}
 		select {
@@ -141,17 +141,17 @@ func (e *eventStream) run(req *http.Request, wake func(), signal <-chan struct{}
 // errEnded means that all has been sent.
 var errEnded = errors.New("realtime: the jobs have ended")
 
-// maxFlushed is how many states are sent before what else there is to do is looked at.
+// maxFlushed is how many states are sent before the other events are looked at.
 const maxFlushed = 16
 
-// flush sends what waits; more reports that something is left.
+// flush sends what is pending; more reports that something is left.
 func (e *eventStream) flush(req *http.Request) (more bool, err error) {
 	for range maxFlushed {
 		t, err := e.f.next(req.Context())
 		switch {
 		case errors.Is(err, errSlow):
 			return false, errors.Join(err, e.bye(closeSlow))
-		case err != nil: // NATS is away; whoever comes back is told then
+		case err != nil: // NATS is unavailable; a client that reconnects gets the state then
 			return false, errors.Join(err, e.bye(closeAway))
 		case !t.any && !e.f.ended():
 			return false, e.write("")
@@ -188,7 +188,7 @@ func (f *subscription) position() string {
 	return b.String()
 }
 
-// write sends text; the first time the head of the answer before it.
+// write sends text, the first time after the answer's headers.
 func (e *eventStream) write(text string) error {
 	if !e.on {
 		e.on = true
@@ -224,7 +224,7 @@ type closing struct {
 	reason string
 }
 
-// The ways in which a connection ends. After all but the first a client comes back and goes on where it was.
+// Why a connection ends. After all but the first a client reconnects and resumes where it was.
 var (
 	closeEnded = closing{1000, "the job has ended"}               //nolint:gochecknoglobals // constant
 	closeLife  = closing{1001, "reconnect"}                       //nolint:gochecknoglobals // constant

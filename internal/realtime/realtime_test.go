@@ -142,7 +142,7 @@ func (w *work) do(steps ...func(context.Context) error) {
 	}
 }
 
-// event is what a client is told.
+// event is what a client receives.
 type event struct {
 	kind, id string
 	doc      struct {
@@ -159,7 +159,7 @@ type event struct {
 
 // listener is a client, by either protocol.
 type listener interface {
-	next() (event, error) // io.EOF: ended as it should
+	next() (event, error) // io.EOF: ended in order
 	close()
 }
 
@@ -298,7 +298,7 @@ func TestEachStateOnce(t *testing.T) {
 		}
 	}
 
-	// Whoever comes back is told what is new, and nothing when nothing is.
+	// A client that reconnects gets what is new, and nothing when nothing is.
 	again := must[*eventClient](t)(b.listen(t.Context(), "/weir/jobs/"+w.text+"/events", running))
 	defer again.close()
 	if e, err := again.next(); err != nil || e.doc.Status != "succeeded" || e.id != last {
@@ -395,13 +395,13 @@ func TestNoSuchJob(t *testing.T) {
 	}
 }
 
-// TestSlowClient: a client that takes nothing is sent away; the server holds a bounded number of states for it.
+// TestSlowClient: a client that reads nothing is disconnected; the server holds a bounded number of states for it.
 func TestSlowClient(t *testing.T) {
 	b := start(t)
 	ws := must[*socketClient](t)(b.dial(t.Context(), "/weir/jobs/socket"))
 	defer ws.close()
 	big := strings.Repeat("x", maxShownInTest)
-	works := make([]*work, 400) // far more than the sockets' buffers and maxPending hold
+	works := make([]*work, 400) // far more than the connections' buffers and maxPending hold
 	for i := range works {
 		works[i] = b.submit()
 		ws.say(t, `{"watch":"`+works[i].text+`"}`)
@@ -464,8 +464,8 @@ func TestDrain(t *testing.T) {
 	<-stopped
 }
 
-// TestRace is the race of the talk: work that takes no time, and clients that connect before, while and after it. Each
-// is told the end exactly once. WEIR_LONG=1 runs it 100,000 times.
+// TestRace is the race between jobs and clients: jobs that take no time, and clients that connect before, while and
+// after them. Each gets the end exactly once. WEIR_LONG=1 runs it 100,000 times.
 func TestRace(t *testing.T) {
 	rounds := 1500
 	if os.Getenv("WEIR_LONG") != "" {

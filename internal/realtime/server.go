@@ -1,12 +1,12 @@
 // Package realtime pushes the states of jobs to clients that listen: by Server-Sent Events and by WebSocket, of one job
 // or of many over one connection.
 //
-// Invariants: a client is told the present state first and then every later one, each once, whether the work ends
-// before, while or after it connects; what waits for one client is bounded, and one that doesn't take it is sent away
+// Invariants: a client gets the current state first and then every later one, each once, whether the work ends before,
+// while or after it connects; what is pending for one client is bounded, and a client that is too slow is disconnected
 // and resumes; an idle connection costs one goroutine.
 //
 // The data flows through the files in this order: server.go (routes and drain), events.go or socket.go (one
-// connection), subscription.go (what is to be told of jobs that are named) or client.go (of all of a client).
+// connection), subscription.go (states of jobs that are named) or client.go (of all jobs of a client).
 //
 // May import: ownpath, problem, catalog, lifecycle, sign, stream, job, jobapi.
 package realtime
@@ -41,10 +41,10 @@ type Streams interface {
 type Config struct {
 	Listener net.Listener
 	Conn     Streams
-	// MaxConnections bounds the clients at a time; more get 503. 0: DefaultMaxConnections.
+	// MaxConnections bounds the concurrent clients; more get 503. Zero means DefaultMaxConnections.
 	MaxConnections int
-	// DrainTimeout bounds how long the end may take; over the first DrainSpread of it clients are sent away, so that
-	// they don't come back all at once. 0: the defaults.
+	// DrainTimeout bounds the drain; clients are disconnected over its first DrainSpread, so that they don't all
+	// reconnect at once. Zero means the defaults.
 	DrainTimeout, DrainSpread time.Duration
 	Log                       *slog.Logger
 }
@@ -55,15 +55,15 @@ const (
 	DefaultDrainTimeout   = 20 * time.Second
 	DefaultDrainSpread    = 5 * time.Second
 
-	// maxFeeds bounds the clients' feeds at a time: each costs NATS a consumer a queue. More get 503.
+	// maxFeeds bounds the concurrent feeds of clients: each costs NATS a consumer a queue. More get 503.
 	maxFeeds = 10_000
 
 	readHeaderTimeout = 10 * time.Second
 	idleTimeout       = 120 * time.Second // between requests
 	maxHeaderBytes    = 64 << 10
-	writeTimeout      = 10 * time.Second // of one event: a client that takes nothing for as long is gone
-	pingEvery         = 25 * time.Second // shorter than what proxies and NATs on the way forget a connection after
-	// maxLife bounds a connection, so that clients spread over new instances. Each ends between half of it and all.
+	writeTimeout      = 10 * time.Second // of one event: a client that reads nothing for as long is gone
+	pingEvery         = 25 * time.Second // shorter than the idle timeouts of proxies and NATs on the way
+	// maxLife bounds a connection, so that clients spread over new instances. Each lasts between half of it and all.
 	maxLife = 2 * time.Hour
 )
 
@@ -88,22 +88,22 @@ type Server struct {
 	queues atomic.Pointer[queues]
 	keys   atomic.Pointer[sign.Ring]
 	open   atomic.Int64 // connections
-	feeds  atomic.Int64 // of them those of clients' feeds
+	feeds  atomic.Int64 // of them those for clients' feeds
 
-	// drain ends when the server is to stop. New connections are refused then, and each that is open ends within
+	// drain is cancelled when the server is to stop. New connections are refused then, and each open one ends within
 	// DrainSpread.
 	drain context.Context
 	stop  context.CancelFunc
 
-	work lifecycle.Work // sockets: each ends by its own bounds
+	work lifecycle.Work // sockets: each ends within its own bounds
 }
 
-// queues are those of the present catalog.
+// queues are those of the current catalog.
 type queues struct {
 	revision string
 	keys     []catalog.Key
 	maxAges  map[catalog.Key]time.Duration
-	jobs     []catalog.Key // of them those with jobs
+	jobs     []catalog.Key // those of keys that have jobs
 }
 
 // New returns a server. It serves nothing before Use, UseKeys and Run.
@@ -159,7 +159,7 @@ func (s *Server) Ready() (revision string, err error) {
 	return q.revision, nil
 }
 
-// Run serves until ctx is cancelled, then sends the clients away and returns once the last has gone.
+// Run serves until ctx is cancelled, then disconnects the clients and returns once the last has gone.
 func (s *Server) Run(ctx context.Context, ready func()) error {
 	err := lifecycle.Server{
 		Listener: s.cfg.Listener, Drain: s.cfg.DrainTimeout,
@@ -183,7 +183,7 @@ func (s *Server) identified(w http.ResponseWriter, req *http.Request) {
 	s.mux.ServeHTTP(w, req)
 }
 
-// begin counts a connection in, or answers why there can't be another. The caller ends it by done.
+// begin counts a connection, or answers why there can't be another. The caller ends it by done.
 func (s *Server) begin(w http.ResponseWriter, events bool) bool {
 	var p problem.Problem
 	switch _, err := s.Ready(); {
@@ -201,7 +201,7 @@ func (s *Server) begin(w http.ResponseWriter, events bool) bool {
 	return false
 }
 
-// refuse answers with p, or so that an EventSource comes back.
+// refuse answers with p, or so that an EventSource reconnects.
 func refuse(w http.ResponseWriter, events bool, p problem.Problem) {
 	if events {
 		jobapi.RefuseEvents(w, p.RetryAfter, p.Title)
@@ -219,7 +219,7 @@ func refuseFeed(w http.ResponseWriter, events bool, err error) {
 	refuse(w, events, unavailable("Too many feeds", "Try again later, or follow the jobs by their ids."))
 }
 
-// unavailable is a problem that is over after a while, of which each client is told another.
+// unavailable is a temporary problem. Each client gets another Retry-After, so that they don't all come back at once.
 func unavailable(title, detail string) problem.Problem {
 	return problem.NotNow(title, detail, jobapi.ComeBack())
 }

@@ -29,46 +29,46 @@ const (
 	pongTimeout = 10 * time.Second
 )
 
-// socket is one client's WebSocket (RFC 6455). An idle one costs one goroutine, run, which reads. What is to be sent
-// is sent by a goroutine that lives as long as there is something; the timer's goroutine pings and ends it.
+// socket is one client's WebSocket (RFC 6455). An idle one costs one goroutine, run, which reads. Pending states are
+// sent by a goroutine that lives only while there are some; the timer's goroutine pings and ends the connection.
 type socket struct {
 	s       *Server
 	conn    *websocket.Conn
 	updates updates
-	sub     subscription // the updates, unless the socket is of a client's feed
-	many    bool         // for jobs that the client names
+	sub     subscription // the updates, unless the socket is for a client's feed
+	many    bool         // for jobs that the client names by messages
 
 	ctx  context.Context // ends with the connection
 	end  context.CancelFunc
-	stop func() bool // of the watch on the drain
+	stop func() bool // stops waiting for the drain
 
 	timer *time.Timer
-	until time.Time // it may last
+	until time.Time // end of its lifetime
 
 	mu      sync.Mutex
 	sending bool
-	more    bool // something came since the sender looked
+	more    bool // something arrived since the sender looked
 	closed  bool
-	jobs    map[string]*followed // many: by text
-	idle    time.Time            // many: since when there are none; zero: there are some
+	jobs    map[string]*followed // with many: by the id's text
+	idle    time.Time            // with many: since when no job is watched; zero while one is
 	wg      sync.WaitGroup       // of senders and timers
 }
 
-// request is what a client of a socket for many jobs says.
+// request is a message of the client of a socket for many jobs.
 type request struct {
 	Watch   string `json:"watch,omitempty"`   // an id
 	After   string `json:"after,omitempty"`   // with watch: the version that the client has
 	Unwatch string `json:"unwatch,omitempty"` // an id
 }
 
-// refusal answers a request that can't be met.
+// refusal answers a request that is refused.
 type refusal struct {
 	ID    string          `json:"id,omitempty"`
 	Error problem.Problem `json:"error"`
 }
 
-// socket serves a WebSocket: of the job in the path, from after the version in the query on, or of those that the
-// client names by messages.
+// socket serves a WebSocket: for the job in the path, with the states after the version in the query, or for the jobs
+// that the client names by messages.
 func (s *Server) socket(w http.ResponseWriter, req *http.Request) {
 	if !s.begin(w, false) {
 		return
@@ -96,7 +96,7 @@ func (s *Server) socket(w http.ResponseWriter, req *http.Request) {
 	})
 }
 
-// feedSocket serves a WebSocket of all jobs of a feed.
+// feedSocket serves a WebSocket for all jobs of a feed.
 func (s *Server) feedSocket(w http.ResponseWriter, req *http.Request) {
 	if !s.begin(w, false) {
 		return
@@ -109,12 +109,12 @@ func (s *Server) feedSocket(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	k.updates = f
-	s.serve(w, req, k, func() { f.start(k.ctx) }) //nolint:contextcheck // as socket
+	s.serve(w, req, k, func() { f.start(k.ctx) }) //nolint:contextcheck // as in socket
 }
 
-// serve runs a connection that begin has counted in, until it ends. follow begins to bring what is to be told.
+// serve runs a connection that begin has counted, until it ends. follow begins delivery.
 func (s *Server) serve(w http.ResponseWriter, req *http.Request, k *socket, follow func()) {
-	// An id is all that it takes to ask for a job, by any means: another origin's page may, if it has been told one.
+	// The id is the only credential that a job needs: a page of another origin that has been given one may use it.
 	conn, err := websocket.Accept(frugal{w}, req, &websocket.AcceptOptions{InsecureSkipVerify: true})
 	if err != nil {
 		k.updates.close()
@@ -125,7 +125,7 @@ func (s *Server) serve(w http.ResponseWriter, req *http.Request, k *socket, foll
 	conn.SetReadLimit(maxRequestBytes)
 	k.conn = conn
 	k.ctx, k.end = context.WithCancel(context.Background())
-	// Not this goroutine: it and the request would be kept for as long as the client stays.
+	// Not in this goroutine: it and the request would stay in memory for as long as the client does.
 	begun := s.work.Go(func() {
 		defer s.done()
 		follow()
@@ -139,13 +139,13 @@ func (s *Server) serve(w http.ResponseWriter, req *http.Request, k *socket, foll
 	}
 }
 
-// Of an idle socket most is its buffers: net/http's are 4 KiB each way.
+// Buffers are most of an idle socket's memory: net/http's are 4 KiB each way.
 const (
 	readBuffer  = 256
-	writeBuffer = 1 << 10 // a state fits, as a rule
+	writeBuffer = 1 << 10 // most states fit
 )
 
-// frugal is an http.ResponseWriter whose connection, once it is taken over, has small buffers.
+// frugal is an http.ResponseWriter whose connection has small buffers once it is hijacked.
 type frugal struct{ http.ResponseWriter }
 
 // Hijack implements http.Hijacker.
@@ -154,7 +154,7 @@ func (f frugal) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	// What came behind the request must be in the new buffer: whoever takes the connection looks there.
+	// Bytes that arrived after the request must be in the new buffer: the hijacker reads them there.
 	early, err := rw.Reader.Peek(rw.Reader.Buffered())
 	if err != nil {
 		return nil, nil, errors.Join(err, conn.Close())
@@ -213,13 +213,13 @@ func (k *socket) spawn(f func()) {
 	f()
 }
 
-// look has the states looked up once more, soon after the beginning.
+// look has the states read once more, soon after the start.
 func (k *socket) look() {
 	k.updates.lookAgain()
 	k.again(k.ping)
 }
 
-// ping asks whether the client is there, and ends what has lasted long enough.
+// ping checks that the client is there, and closes a connection that was idle or has lasted for too long.
 func (k *socket) ping() {
 	k.mu.Lock()
 	idle := k.many && !k.idle.IsZero() && time.Since(k.idle) > maxIdle
@@ -238,11 +238,11 @@ func (k *socket) ping() {
 		k.end()
 		return
 	}
-	k.updates.lookAgain() // what NATS published and didn't get through
+	k.updates.lookAgain() // in case an event of NATS was lost
 	k.again(k.ping)
 }
 
-// again sets the timer, a little differently each time, so that pings spread.
+// again sets the timer, with jitter so that pings spread.
 func (k *socket) again(f func()) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -257,7 +257,7 @@ func (k *socket) close(c closing) {
 	k.end()
 }
 
-// wake starts a sender unless there is one.
+// wake starts a sender unless one is running.
 func (k *socket) wake() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -271,7 +271,7 @@ func (k *socket) wake() {
 	}
 }
 
-// send sends what waits.
+// send sends what is pending.
 func (k *socket) send() {
 	for {
 		k.mu.Lock()
@@ -291,7 +291,7 @@ func (k *socket) send() {
 	}
 }
 
-// flush returns why the connection is to be closed then; nil: it stays open.
+// flush sends what is pending and returns why the connection is to be closed then, nil if it stays open.
 func (k *socket) flush() *closing {
 	for {
 		t, err := k.updates.next(k.ctx)
@@ -309,7 +309,7 @@ func (k *socket) flush() *closing {
 			k.forget(t.over)
 		}
 		if t.doc != nil && !k.write(t.doc) {
-			return nil // run sees it as well
+			return nil // run gets the error too
 		}
 	}
 }
@@ -327,7 +327,7 @@ func (k *socket) write(v any) bool {
 	return err == nil
 }
 
-// receive does what a message of the client asks for.
+// receive handles a message of the client.
 func (k *socket) receive(message []byte) {
 	var r request
 	if err := json.Unmarshal(message, &r); err != nil || (r.Watch == "") == (r.Unwatch == "") {
@@ -350,7 +350,7 @@ func (k *socket) receive(message []byte) {
 	n, there := len(k.jobs), k.jobs[r.Watch] != nil
 	k.mu.Unlock()
 	switch {
-	case there: // it is being watched: its states come anyway
+	case there: // it is watched already: its states come anyway
 	case n >= maxSocketJobs:
 		k.write(refusal{ID: r.Watch, Error: problem.Problem{
 			Type: problem.BadRequest, Status: http.StatusBadRequest, Title: "Too many jobs",
@@ -378,7 +378,7 @@ func (k *socket) unwatch(text string) {
 	}
 }
 
-// forget ends the watch of j, which may have another one of the same job behind it.
+// forget ends the watch j, which another watch of the same job may have replaced.
 func (k *socket) forget(j *followed) {
 	k.mu.Lock()
 	if k.jobs[j.text] == j {

@@ -12,49 +12,49 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// maxPending bounds the states that wait to be sent to one client. A client for whom more wait is too slow: it is sent
-// away, and goes on where it was when it comes back.
+// maxPending bounds the states that are pending for one client. A client with more is too slow: it is disconnected,
+// and resumes where it was when it reconnects.
 const maxPending = 128
 
-// errSlow means that more than maxPending states wait.
+// errSlow means that more than maxPending states are pending.
 var errSlow = errors.New("realtime: the client reads too slowly")
 
-// updates is what is to be told one client.
+// updates are the states to send to one client.
 type updates interface {
-	// next takes what waits longest.
+	// next takes the oldest pending one.
 	next(ctx context.Context) (told, error)
 	// ended reports whether nothing more will come.
 	ended() bool
-	// position is what the client says when it comes back, to be told what is later.
+	// position is the cursor that the client gives when it reconnects, to get what is later.
 	position() string
-	// lookAgain has what may have been missed looked up (job.LookAgain).
+	// lookAgain reads again what may have been missed (job.LookAgain).
 	lookAgain()
-	// stale reports whether the client had better come back.
+	// stale reports whether the client should reconnect.
 	stale() bool
 	close()
 }
 
 // told is what next took.
 type told struct {
-	any  bool             // else nothing waits now
-	doc  *jobapi.Document // nil: the client has it already
-	over *followed        // a job that has ended
+	any  bool             // false if nothing is pending
+	doc  *jobapi.Document // nil if the client has it already
+	over *followed        // a job that has ended; nil if none
 }
 
-// subscription is what is to be told one client of the jobs that it follows: of each the present state, then every later one,
-// each once.
+// subscription has the states to send to one client of the jobs that it follows: of each the current state, then every
+// later one, each once.
 //
 // The hub adds states at any time, while it holds its lock; one goroutine at a time takes them by next. A job is
-// followed before its state is looked up, so what happens in between is here, or in what is looked up, or in both:
-// what is not later than what was sent is dropped. TestEachStateOnce and TestRace guard it.
+// followed before its state is read, so a change in between is pending here, in the state that is read, or both: what
+// is not later than what was sent is dropped. TestEachStateOnce and TestRace guard it.
 type subscription struct {
 	s    *Server
-	wake func() // something waits: must not block, may be called with the subscription's lock held
+	wake func() // called when a state is pending: must not block, may be called with the subscription's lock held
 
 	mu      sync.Mutex
 	jobs    []*followed
 	pending []pending
-	states  int   // in pending, without those to be looked up
+	states  int   // in pending, without those to be read
 	err     error // errSlow
 }
 
@@ -67,20 +67,20 @@ type followed struct {
 
 	looking bool // a look is pending; guarded by the subscription's mu
 
-	// Of the latest state that was sent, or that the client says it has; only the goroutine that takes writes it.
+	// The latest state that was sent, or that the client says it has; written only by the goroutine that calls next.
 	sent    bool
 	version uint64
-	said    string // the same as the client has it
+	said    string // version as the client has it
 	final   bool
 }
 
-// pending is a state to be sent; nil: the present one, which is to be looked up.
+// pending is a state to be sent; a nil state means the current one, which is to be read.
 type pending struct {
 	job   *followed
 	state *job.State
 }
 
-// newJob is a job to follow. after is the version that the client has already; empty: none.
+// newJob is a job to follow. after is the version that the client has already; empty means none.
 func (f *subscription) newJob(id job.ID, text string, maxAge time.Duration, after string) *followed {
 	j := &followed{sub: f, id: id, text: text, maxAge: maxAge}
 	if v, ok := jobapi.ParseVersion(after); ok {
@@ -98,7 +98,7 @@ func (f *subscription) follow(j *followed) {
 	j.Changed(nil)
 }
 
-// leave ends the following of one job. What waits of it is not sent.
+// leave stops following one job. Its pending states are not sent.
 func (f *subscription) leave(j *followed) {
 	f.s.hub.Leave(j.id.Queue, j.id.Record, j)
 	f.mu.Lock()
@@ -112,7 +112,7 @@ func (f *subscription) leave(j *followed) {
 	})
 }
 
-// close implements updates: it ends the following of all.
+// close implements updates: it stops following all jobs.
 func (f *subscription) close() {
 	for _, j := range f.all() {
 		f.leave(j)
@@ -134,7 +134,7 @@ func (j *followed) Changed(s *job.State) {
 	case f.err != nil, s == nil && j.looking:
 		return
 	case s == nil:
-		j.looking = true // so looks are no more than jobs
+		j.looking = true // so there are no more pending looks than jobs
 	case f.states == maxPending:
 		f.pending, f.err = nil, errSlow
 	default:
@@ -153,7 +153,8 @@ func (f *subscription) lookAgain() {
 	}
 }
 
-// ended reports whether the subscription has jobs and the client the final states of all. Only the goroutine that takes asks.
+// ended reports whether the subscription has jobs and the client has the final states of all. Only the goroutine that
+// calls next may call it.
 func (f *subscription) ended() bool {
 	jobs := f.all()
 	return len(jobs) > 0 && !slices.ContainsFunc(jobs, func(j *followed) bool { return !j.final })
@@ -180,7 +181,7 @@ func (f *subscription) next(ctx context.Context) (told, error) {
 // stale implements updates.
 func (f *subscription) stale() bool { return false }
 
-// first takes what waits longest.
+// first takes the oldest pending one.
 func (f *subscription) first() (pending, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -199,8 +200,9 @@ func (f *subscription) first() (pending, error) {
 	return p, nil
 }
 
-// show returns the state as it is sent, or nil when it isn't later than what was. What is looked up is the present state,
-// so it is sent unless it is the very one that the client has: one that comes before it is of a queue that was made anew.
+// show returns the document to send, or nil when the state isn't later than the last one sent. A nil s means the
+// current state, which is sent unless the client has the very same one: an earlier version is of a queue that was
+// deleted and created again.
 func (j *followed) show(ctx context.Context, s *job.State) (*jobapi.Document, error) {
 	var body []byte
 	another := false
@@ -213,13 +215,13 @@ func (j *followed) show(ctx context.Context, s *job.State) (*jobapi.Document, er
 		s, body = at, b
 		another = j.said != jobapi.Version(s) && s.Status != job.Expired
 	case jobapi.Shows(s) && j.later(s):
-		// Else the client asks for the result itself.
+		// Else the client has to ask for the result.
 		if at, b, err := job.Get(ctx, j.sub.s.cfg.Conn, j.id, j.maxAge, time.Now()); err == nil && at.Version() == s.Version() {
 			s, body = at, b
 		}
 	}
 	if !j.later(s) && !another {
-		j.final = j.final || s.Status.Final() && jobapi.Version(s) == j.said // the client had it when it came
+		j.final = j.final || s.Status.Final() && jobapi.Version(s) == j.said // the client had it when it connected
 		return nil, nil                                                      //nolint:nilnil // documented
 	}
 	j.sent, j.version, j.said, j.final = true, s.Version(), jobapi.Version(s), s.Status.Final()
@@ -227,8 +229,8 @@ func (j *followed) show(ctx context.Context, s *job.State) (*jobapi.Document, er
 	return &d, nil
 }
 
-// look reads the present state. A replica may not know yet of the one that the client has: what comes before that is
-// believed only after several looks.
+// look reads the current state. A replica may lag behind the state that the client has: an earlier one is believed
+// only after several looks.
 func (j *followed) look(ctx context.Context) (*job.State, []byte, error) {
 	for looks := 1; ; looks++ {
 		s, body, err := job.Get(ctx, j.sub.s.cfg.Conn, j.id, j.maxAge, time.Now())

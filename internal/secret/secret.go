@@ -57,7 +57,7 @@ func File(path string) Fetch {
 	}
 }
 
-// Config of a Cache. The zero value is good.
+// Config of a Cache. The zero value means the defaults.
 type Config struct {
 	Name string           // what the secret is, for errors and the log; never its content
 	TTL  time.Duration    // default DefaultTTL
@@ -136,7 +136,7 @@ func (c *Cache) Get(ctx context.Context) (Value, error) {
 			select {
 			case <-c.refreshing:
 			default:
-				return v, nil // somebody else is at it
+				return v, nil // another caller is refreshing it
 			}
 		} else {
 			select {
@@ -153,8 +153,8 @@ func (c *Cache) Get(ctx context.Context) (Value, error) {
 	}
 }
 
-// Expire makes the next Get fetch anew, unless it was read within the last second: a caller
-// that was refused with the secret may have met a rotation, and many callers are refused at once.
+// Expire makes the next Get fetch again, unless it was read within the last second: a caller that was refused with the
+// secret may have met a rotation, and many callers are refused at once.
 func (c *Cache) Expire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -191,7 +191,7 @@ func (c *Cache) refresh(ctx context.Context) (Value, error) {
 	if !c.known {
 		return Value{}, err
 	}
-	if ctx.Err() != nil { // the caller gave up: that says nothing of where the secret is
+	if ctx.Err() != nil { // the caller gave up: that says nothing about the secret
 		return c.value, nil
 	}
 	c.nextRefresh = now.Add(min(retryEvery, c.cfg.TTL))

@@ -107,7 +107,7 @@ func TestExpire(t *testing.T) {
 		c := secret.New(src.read, secret.Config{})
 		get(t, c, "one", false)
 		src.set("two", nil)
-		c.Expire() // too soon: a crowd that is refused must not become a crowd of reads
+		c.Expire() // too soon: many callers that are refused at once must not cause as many reads
 		get(t, c, "one", false)
 		time.Sleep(time.Second) //nolint:forbidigo // synctest
 		c.Expire()
@@ -165,7 +165,7 @@ func TestSingleFlight(t *testing.T) {
 		wg.Wait()
 		get(t, c, "value 2", false)
 
-		// A refresher that gives up says nothing of where the secret is: not stale, and the next one tries.
+		// A refresher that gives up says nothing about the secret: not stale, and the next one tries.
 		time.Sleep(time.Minute) //nolint:forbidigo // synctest
 		ctx, cancel = context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

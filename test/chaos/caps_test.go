@@ -12,8 +12,8 @@ import (
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
-// slow is a function that takes its time for every call, whether or not the caller is still there: as one
-// does that has given its statement to a database.
+// slow is a function that takes its time for every call, whether or not the caller is still there: like one that has
+// sent its statement to a database.
 type slow struct {
 	meter
 
@@ -44,7 +44,7 @@ func (s *slow) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(map[string]any{"batchItemFailures": []any{}})
 }
 
-// delivered returns how many of the ids came at least once, and how often any came again.
+// delivered returns how many of the ids came at least once, and how many duplicates there were.
 func (s *slow) delivered(ids map[string]int) (n, again int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -57,9 +57,9 @@ func (s *slow) delivered(ids map[string]int) (n, again int) {
 	return n, again
 }
 
-// TestCapsOverReplicas runs two dispatchers against a slow function: never more than maxConcurrency calls
-// at once in the whole cluster, through the end of the one that works, in order and by kill -9, and the
-// restart of each; and every record is settled.
+// TestCapsOverReplicas runs two dispatchers against a slow function: never more than maxConcurrency calls in flight in
+// the whole cluster, while the working one ends, by a graceful drain and by kill -9, and each restarts; and every
+// record is settled.
 func TestCapsOverReplicas(t *testing.T) {
 	t.Parallel() // with the other tests of caps, which wait for leases most of the time
 	const limit = 4
@@ -118,8 +118,8 @@ func TestCapsOverReplicas(t *testing.T) {
 	}
 }
 
-// TestCapsOverRestart kills the dispatcher that works and starts it again at once under the same name, as
-// Kubernetes restarts a container: the calls of its former self may still run in the function.
+// TestCapsOverRestart kills the working dispatcher and starts it again at once under the same name, as Kubernetes
+// restarts a container: the calls of the process before may still be in flight.
 func TestCapsOverRestart(t *testing.T) {
 	t.Parallel()
 	const limit = 4
@@ -146,8 +146,7 @@ func TestCapsOverRestart(t *testing.T) {
 	}
 }
 
-// TestCapsOverHang makes the dispatcher that works hang for longer than its lease, and go on when another
-// has taken over.
+// TestCapsOverHang makes the working dispatcher hang for longer than its lease, and go on when another has taken over.
 func TestCapsOverHang(t *testing.T) {
 	t.Parallel()
 	const limit = 4

@@ -16,8 +16,7 @@ import (
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
-// cluster is the services as a cluster runs them: each a process, a NATS server apart, the catalog in its
-// bucket.
+// cluster is the services as a cluster runs them: each a process, a NATS server of its own, the catalog in its bucket.
 type cluster struct {
 	t     testing.TB
 	nats  natsServer

@@ -42,8 +42,8 @@ func tmpfs(t testing.TB, megabytes int) string {
 	return dir
 }
 
-// TestDiskFull fills the disk under the queues while nothing drains them: answers turn 503, and when there
-// is space again orders are accepted, with a restart (kill -9) and without: every 202 is a row in the end.
+// TestDiskFull fills the disk under the queues while nothing drains them: answers turn 503, and when there is space
+// again orders are accepted, after a restart (kill -9) and without one: every 202 is a row in the end.
 func TestDiskFull(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
@@ -190,8 +190,8 @@ func TestCorruptBlock(t *testing.T) {
 	}
 }
 
-// TestQueueFull lets a small queue run full while nothing drains it: 503 at once, nothing dropped, and when
-// it is drained orders are accepted again.
+// TestQueueFull lets a small queue fill up while nothing drains it: 503 at once, nothing dropped, and once it is
+// drained orders are accepted again.
 func TestQueueFull(t *testing.T) {
 	port := freePort(t)
 	w := newWeir(t, manifests(t, "maxBytes: 10Gi", "maxBytes: 8Mi"), "--function", fmt.Sprintf("order-writer=http://127.0.0.1:%d", port))
@@ -211,7 +211,7 @@ func TestQueueFull(t *testing.T) {
 	l.verify(true)
 }
 
-// TestConsumerVanishes deletes the queue's consumers under load: they are made again, and nothing is lost.
+// TestConsumerVanishes deletes the queue's consumers under load: they are created again, and nothing is lost.
 func TestConsumerVanishes(t *testing.T) {
 	w := newWeir(t, manifests(t))
 	w.up()

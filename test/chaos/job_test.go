@@ -43,17 +43,17 @@ spec:
   retry: {initialBackoff: 10ms, maxBackoff: 100ms}
 `
 
-// jobLoad submits jobs, cancels some, listens to some, and knows what became of each.
+// jobLoad submits jobs, cancels some, listens to some, and knows the outcome of each.
 type jobLoad struct {
 	t        *testing.T
 	urls     []string // of the gateways
-	patient  bool     // clients see every eighth job to its end, so the load doesn't run away from a queue that nobody works on
+	patient  bool     // clients wait for the end of every eighth job, so the load doesn't run away from a queue without a consumer
 	client   *http.Client
 	next     atomic.Int64
 	stop     chan struct{}
 	stopOnce sync.Once
 	clients  sync.WaitGroup
-	wg       sync.WaitGroup // of what goes on after the function's answer
+	wg       sync.WaitGroup // of work after the function's answer
 
 	follow chan accepted // to listeners that are free
 
@@ -61,7 +61,7 @@ type jobLoad struct {
 	accepted  map[int64]string // path, by number
 	cancelled map[int64]cancelled
 	calls     map[int64]int
-	heard     []*listener // those that were told a final state
+	heard     []*listener // those that received a final state
 	cuts      int         // of their connections
 }
 
@@ -105,7 +105,7 @@ func (l *jobLoad) start(urls ...string) {
 	}
 }
 
-// finish ends the load. Those who listen hear their jobs out. It is idempotent.
+// finish ends the load. Listeners wait for the end of their jobs. It is idempotent.
 func (l *jobLoad) finish() {
 	l.stopOnce.Do(func() { close(l.stop) })
 	l.clients.Wait()
@@ -114,7 +114,7 @@ func (l *jobLoad) finish() {
 // url is one of the gateways.
 func (l *jobLoad) url() string { return l.urls[rand.IntN(len(l.urls))] }
 
-// waitProgress waits until jobs are accepted, and listeners, if there are any, hear of final states.
+// waitProgress waits until jobs are accepted, and listeners, if there are any, receive final states.
 func (l *jobLoad) waitProgress(listeners bool) {
 	l.t.Helper()
 	count := func() (int, int) {
@@ -135,7 +135,7 @@ func (l *jobLoad) waitProgress(listeners bool) {
 // cancelled is a cancellation that was answered.
 type cancelled struct {
 	at    time.Time
-	begun bool // an attempt had begun: its call may be on its way to the function
+	begun bool // an attempt had begun: its call may be in flight
 }
 
 // onItsWay is how long after its cancellation the call of an attempt that had begun may still reach the function. The
@@ -179,7 +179,7 @@ func (l *jobLoad) work(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.WriteString(w, resultOf(n))
 }
 
-// report tells of progress, then of the result, each until it was heard.
+// report reports progress, then the result, each until it was taken.
 func (l *jobLoad) report(callback string, n int64) {
 	for percent := range 3 {
 		hold(l.t, 20*time.Millisecond)
@@ -190,7 +190,7 @@ func (l *jobLoad) report(callback string, n int64) {
 	l.callBack(callback+"?status=succeeded", resultOf(n), n)
 }
 
-// callBack tells whether the attempt goes on.
+// callBack reports whether the attempt goes on.
 func (l *jobLoad) callBack(url, body string, n int64) bool {
 	deadline := time.Now().Add(testkit.Patience)
 	for time.Now().Before(deadline) {
@@ -290,7 +290,7 @@ func (l *jobLoad) cancel(n int64, path string) {
 	}
 }
 
-// final waits until the job has ended, checks its result, and returns its state; false: it doesn't end.
+// final waits until the job has ended, checks its result, and returns its state; false means that it doesn't end.
 func (l *jobLoad) final(j accepted) (string, bool) {
 	deadline := time.Now().Add(2 * testkit.Patience)
 	for time.Now().Before(deadline) {
@@ -348,8 +348,8 @@ func (l *jobLoad) finals() map[int64]string {
 	return states
 }
 
-// verify checks, after the load, what became of every job and what listeners were told; that it stays, once everything
-// has been killed by again; and logs what there was.
+// verify checks, after the load, the outcome of every job and what listeners received; that it stays the same once
+// again has killed everything; and logs the numbers.
 func (l *jobLoad) verify(again func()) {
 	l.t.Helper()
 	states := l.finals()
@@ -403,8 +403,8 @@ func TestJobsAndKills(t *testing.T) {
 }
 
 // TestJobsAndSingleKills kills the services of a cluster one at a time, at random, while clients submit, cancel and
-// listen: what TestJobsAndKills shows holds, and every client that listens, over as many connections as it takes, is told
-// the states in their order, none twice, and of the end once, as it is and with its result.
+// listen: what TestJobsAndKills shows holds, and every client that listens, over as many connections as it takes, gets
+// the states in order, none twice, and the end once, as it is and with its result.
 func TestJobsAndSingleKills(t *testing.T) {
 	l := newJobLoad(t)
 	nats := newNATSServer(t)
@@ -460,7 +460,7 @@ func TestJobsAndSingleKills(t *testing.T) {
 	}
 	kills := 0
 	for range size(1, 1, 6) {
-		// Each dispatcher once: after the one that works nobody works on the queue for 15 s.
+		// Each dispatcher once: after the working one is killed nobody works on the queue for 15 s.
 		names := []string{"gateway-0", "gateway-0", "gateway-1", "gateway-1", "realtime-0", "realtime-0", "realtime-1", "realtime-1", works, waits}
 		rand.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
 		for _, name := range names {

@@ -52,7 +52,7 @@ func TestKillEverything(t *testing.T) {
 	checkRaces(t, w.child)
 }
 
-// checkRaces looks for the race detector's reports, which a killed process can't tell by its exit code.
+// checkRaces looks for the race detector's reports: a killed process can't report them by its exit code.
 func checkRaces(t *testing.T, c *child) {
 	t.Helper()
 	if log := c.log(); strings.Contains(log, "DATA RACE") {

@@ -27,13 +27,13 @@ func (d document) final() bool {
 	return slices.Contains([]string{"succeeded", "failed", "cancelled", "expired"}, d.Status)
 }
 
-// listener is a client that follows one job, over one connection after the other, until it has been told the end.
+// listener is a client that follows one job, over one connection after the other, until it has received the end.
 type listener struct {
 	accepted
 	l    *jobLoad
-	last document // that it was told
+	last document // that it received
 	etag string   // of poll's
-	done bool     // nothing comes any more
+	done bool     // nothing more comes
 }
 
 // hear follows jobs until the load ends.
@@ -48,7 +48,7 @@ func (l *jobLoad) hear(way func(*listener, context.Context) error) {
 	}
 }
 
-// listen follows one job to its end. way is a connection: it returns why it broke.
+// listen follows one job to its end. way is a connection: it returns why it ended.
 func (l *jobLoad) listen(j accepted, way func(*listener, context.Context) error) {
 	ctx, cancel := context.WithTimeout(l.t.Context(), 2*testkit.Patience)
 	defer cancel()
@@ -72,7 +72,7 @@ func (l *jobLoad) listen(j accepted, way func(*listener, context.Context) error)
 	l.cuts += cuts
 }
 
-// tell checks what comes.
+// tell checks a document that was received.
 func (h *listener) tell(data []byte) {
 	var d document
 	if err := json.Unmarshal(data, &d); err != nil {
@@ -133,7 +133,7 @@ func (h *listener) events(ctx context.Context) error {
 			event = value
 		case "data":
 			data = value
-		case "": // an event is complete; one that was cut is none
+		case "": // an event is complete; one that was cut off is not one
 			switch event {
 			case "state":
 				h.tell([]byte(data))
@@ -170,7 +170,7 @@ func (h *listener) socket(ctx context.Context) error {
 	}
 }
 
-// poll follows by one long poll after the other; the first tells the present state.
+// poll follows by one long poll after the other; the first returns the current state.
 func (h *listener) poll(context.Context) error {
 	for {
 		var header []string

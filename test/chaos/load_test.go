@@ -21,10 +21,10 @@ import (
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
-// hangTimeout is when the load gives a request up as one that hangs: much later than any may take.
+// hangTimeout is when the load counts a request as hung: much later than any may take.
 const hangTimeout = 20 * time.Second
 
-// verifyTimeout is how long the rows may come after the load.
+// verifyTimeout is how long after the load the rows may take.
 const verifyTimeout = time.Minute
 
 // load posts distinct orders over many keep-alive connections, and never the same one twice. It talks
@@ -32,12 +32,12 @@ const verifyTimeout = time.Minute
 type load struct {
 	t     testing.TB
 	addr  string
-	tag   string // the orders' sku: tells this load's rows from others'
+	tag   string // the orders' sku: distinguishes this load's rows
 	conns int
 	// pause is how long a connection waits after an answer that was no 202, or when it can't connect.
 	pause time.Duration
-	every time.Duration // at least between two requests of one connection; 0: as fast as it goes
-	total int           // orders; 0: until stopped
+	every time.Duration // at least between two requests of one connection; 0 means as fast as possible
+	total int           // orders; 0 means until stopped
 	body  func(n int) []byte
 
 	next atomic.Int64
@@ -235,8 +235,8 @@ func (l *load) count(status int) int {
 	return l.statuses[status]
 }
 
-// slowest returns the longest time an answer took that was under way at some moment of the interval, and
-// how many of them had the status.
+// slowest returns the longest time that an answer took that was in flight at some moment of the interval, and how many
+// of them had the status.
 func (l *load) slowest(from, to time.Time, status int) (longest time.Duration, n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -286,9 +286,9 @@ func (l *load) percentile(p float64) time.Duration {
 	return ds[min(len(ds)-1, int(p*float64(len(ds))))]
 }
 
-// verify waits until every order that got a 202 is a row, and checks that each is there once, under its
-// id, and that no request hung or got an answer that the contract does not know. exact: nothing else is a
-// row; otherwise orders without a 202 may be (their answer was lost, or said "unknown").
+// verify waits until every order that got a 202 is a row, and checks that each is there once, under its id, and that
+// no request hung or got an answer outside the contract. exact means that there are no other rows; otherwise orders
+// without a 202 may be rows (their answer was lost, or said "unknown").
 func (l *load) verify(exact bool) (rows int) {
 	l.t.Helper()
 	l.mu.Lock()

@@ -24,7 +24,7 @@ import (
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
-// poolSize is below the calls that order-writer makes at once, so that PgBouncer's cap is what holds.
+// poolSize is below the calls that order-writer makes at once, so that PgBouncer's cap takes effect.
 const poolSize = 4
 
 // parts are what all tests of the package share; they don't run in parallel.

@@ -77,7 +77,7 @@ func (l *load) outage(down, gone, end time.Time, bound time.Duration) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	// A request that is still without an answer now is not in the list: the load records them when they end.
+	// A request that is still without an answer now is not in the list: the load records each when it ends.
 	if l.hung > 0 || l.unknown > 0 {
 		l.t.Errorf("%d requests hung, %d connections broke", l.hung, l.unknown)
 	}
@@ -137,11 +137,11 @@ func (l *load) large(n int) func(int) []byte {
 	}
 }
 
-// frozen is a NATS server in reach of a wire that can be frozen: what is written to it then is taken no
-// more, as with a socket whose buffers are full.
+// frozen is a NATS server behind a wire that can be frozen: then nothing that is written to it is read any more, as
+// with a socket whose buffers are full.
 type frozen struct {
 	srv   *localnats.Server
-	stop  chan struct{} // closed: frozen
+	stop  chan struct{} // closed while frozen
 	ended chan struct{} // closed at the test's end
 	wg    sync.WaitGroup
 }
@@ -183,8 +183,8 @@ func (f *frozen) relay(from, to net.Conn) {
 	}
 }
 
-// TestNATSHangsWithFullBuffers freezes the wire while writes are under way: the client is blocked in a
-// write, and all the same whoever waits for a record hears within about a second.
+// TestNATSHangsWithFullBuffers freezes the wire while writes are in flight: the client is blocked in a write, and all
+// the same each caller that waits for a record gets an error within about a second.
 func TestNATSHangsWithFullBuffers(t *testing.T) {
 	nats := newNATSServer(t)
 	f := &frozen{srv: nats.start(), stop: make(chan struct{}), ended: make(chan struct{})}

@@ -145,7 +145,7 @@ func TestPoison(t *testing.T) {
 	}
 }
 
-// named hands the good orders on and names the poison one.
+// named forwards the good orders and names the poison one as failed.
 func named(w http.ResponseWriter, r *http.Request, events []event, rest func(*http.Request) int) {
 	if status := rest(r); status >= 300 {
 		w.WriteHeader(status)

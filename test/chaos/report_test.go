@@ -11,7 +11,7 @@ import (
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
-// TestOneReport asks for a report as the README does: a job that says how far it is, and its result.
+// TestOneReport asks for a report as the README does: a job with progress, and its result.
 func TestOneReport(t *testing.T) {
 	w := newWeir(t, manifests(t))
 	w.up()

@@ -10,8 +10,8 @@ import (
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
-// versions is a function that notes what comes with the field of the next version, and fails the first part of the records
-// that it is given as long as it is told to: so they are written again by whoever called.
+// versions is a function that records what comes with the next version's field, and, while failing is set, fails a
+// quarter of the records: so their caller writes them again.
 type versions struct {
 	meter
 
@@ -61,8 +61,8 @@ func (v *versions) fail(on bool) {
 	v.failing = on
 }
 
-// TestRollingUpdate updates the services one by one under load to a version that knows a field which the running one
-// doesn't, and back: nothing is lost and nothing dead-lettered. What only the next version can handle waits for it, and
+// TestRollingUpdate updates the services one by one under load to a version with a field that the running one doesn't
+// know, and back: nothing is lost and nothing dead-lettered. What only the next version can handle waits for it, and
 // what the running one has written again still has the field.
 func TestRollingUpdate(t *testing.T) {
 	v := &versions{failed: map[string]bool{}, took: map[string]bool{}}
@@ -93,7 +93,7 @@ func TestRollingUpdate(t *testing.T) {
 	v.fail(true)
 	g.terminate()
 	g = next.gateway()
-	before := accepted() // all of the gateway before are among these
+	before := accepted() // the former gateway's are all among these
 	more("the next gateway, the dispatcher before", n)
 	testkit.Eventually(t, "the dispatcher holds what it can't read", func() bool { return d.logs("blocks are held") })
 	testkit.Eventually(t, "records of the next gateway were put back by the dispatcher before", func() bool {

@@ -24,7 +24,7 @@ func testDisruptions(t *testing.T) {
 		start := time.Now()
 		before := load.report()
 		f()
-		load.sends(300) // what goes wrong a moment later belongs to it too
+		load.sends(300) // errors that follow a moment later belong to it too
 		after := load.report()
 		t.Logf("%s: %s; meanwhile %d × 202, %d × 503", name, time.Since(start).Round(100*time.Millisecond),
 			after.Statuses["202"]-before.Statuses["202"], after.Statuses["503"]-before.Statuses["503"])
@@ -93,7 +93,7 @@ func testDisruptions(t *testing.T) {
 	wantAll(t, db, "orders", run, r)
 }
 
-// testChangeWithoutNATS: a change that can't be published says so, and comes into use when NATS is back.
+// testChangeWithoutNATS: the status says that a change can't be published, and it comes into use when NATS is back.
 func testChangeWithoutNATS(t *testing.T) {
 	scale := func(replicas string) {
 		kubectl(t, "-n", weirNamespace, "scale", "statefulset/weir-nats", "--replicas="+replicas)
@@ -119,7 +119,7 @@ func testChangeWithoutNATS(t *testing.T) {
 	waitReady(t, "esm/orders", "apis.weir.dev/shop", "queues.weir.dev/orders")
 }
 
-// owner is the dispatcher that works for the queue orders: it says so in its log last.
+// owner is the dispatcher that works for the queue orders: the latest to log that it does.
 func owner(t testing.TB) string {
 	t.Helper()
 	var name, since string
@@ -151,7 +151,7 @@ func kill(t testing.TB, podUID, program string) {
 	for _, path := range commands {
 		command, err := os.ReadFile(path)
 		if err != nil || !strings.HasPrefix(string(command), "/ko-app/"+program) {
-			continue // or it has just ended
+			continue // or the process has just ended
 		}
 		process := filepath.Dir(path)
 		groups, err := os.ReadFile(filepath.Join(process, "cgroup"))
@@ -299,7 +299,7 @@ func olderPods() []string {
 	return args
 }
 
-// olderChart is this chart as one before it could have been: another version, resources that know less.
+// olderChart is this chart as an earlier one could have been: another version, resources with fewer fields.
 func olderChart(t testing.TB) string {
 	t.Helper()
 	folder := filepath.Join(t.TempDir(), "weir")

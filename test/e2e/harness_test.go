@@ -23,7 +23,7 @@ import (
 const (
 	weirNamespace   = "weir-system"
 	sampleNamespace = "default"
-	// patience is how long what must come may take; a cold pod on two busy cores takes a while.
+	// patience is how long to wait for what must come; a cold pod on two busy cores takes a while.
 	patience = 3 * time.Minute
 	poll     = 200 * time.Millisecond
 )
@@ -33,7 +33,7 @@ type environment struct {
 	root   string // of the repository
 	images string // E2E_IMAGES: where Weir's images are, such as ko.local/weir
 	tag    string // E2E_TAG
-	// Images of others; empty: the chart's and the sample's own.
+	// Images of others; empty means the chart's and the sample's own.
 	nats, postgres, pgbouncer string
 	natsReplicas              string // E2E_NATS_REPLICAS: 3, instead of the values' 1
 	onNode                    bool   // E2E_ON_NODE: this process sees the node's processes
@@ -166,7 +166,7 @@ type resource struct {
 	}
 }
 
-// ready returns the condition Ready of o if it speaks of the present generation.
+// ready returns the condition Ready of o if it is of the current generation.
 func (o resource) ready() condition {
 	for _, c := range o.Status.Conditions {
 		if c.Type == "Ready" && (c.ObservedGeneration == 0 || c.ObservedGeneration == o.Metadata.Generation) {
@@ -326,7 +326,7 @@ spec:
     securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
 `
 
-// startLoad posts orders to path of the gateway: rate a second, limit in all (0: until stop).
+// startLoad posts orders to path of the gateway: rate a second, limit in all (0 means until stop).
 func startLoad(t testing.TB, run, path string, rate, limit, conns int) *loader {
 	t.Helper()
 	url := "http://weir-gateway." + weirNamespace + ".svc.cluster.local" + path
@@ -358,7 +358,7 @@ func (l *loader) call(method, path string) report {
 func (l *loader) report() report { l.t.Helper(); return l.call(http.MethodGet, "/report") }
 func (l *loader) stop() report   { l.t.Helper(); return l.call(http.MethodPost, "/stop") }
 
-// sent waits until n more orders were sent.
+// sends waits until n more orders were sent.
 func (l *loader) sends(n int) {
 	l.t.Helper()
 	goal := l.report().Sent + n

@@ -14,7 +14,7 @@ import (
 // poolSize is PgBouncer's.
 const poolSize = 2
 
-// chartArgs are the values with which the tests install: those of kind, but more than one of what can be.
+// chartArgs are the values with which the tests install: those of kind, with more than one replica where possible.
 func chartArgs(chart string) []string {
 	args := []string{
 		"upgrade", "--install", "weir", chart, "--namespace", weirNamespace, "--create-namespace", "--wait", "--timeout", "5m",

@@ -192,8 +192,9 @@ metadata: {name: imports}
 spec: {queue: imports, function: {name: report}}
 `
 
-// testObjects: an input is uploaded to a pre-signed URL before its job is submitted, and a result that is too large for a
-// state comes by another, all through the one address, with the rights in NATS that the chart gives. The client's feed tells of the job.
+// testObjects: an input is uploaded to a pre-signed URL before its job is submitted, and a result that is too large
+// for a state comes by another, all through the one address, with the NATS rights that the chart gives. The client's
+// feed has the job's states.
 func testObjects(t *testing.T) {
 	gateway := "http://" + forward(t, weirNamespace, "svc/weir-gateway", 80)
 	apply(t, imports)
@@ -232,7 +233,7 @@ func testObjects(t *testing.T) {
 	if resp := do(http.MethodPut, upload.URL, input, "Content-Type", "application/json"); resp.StatusCode != http.StatusOK {
 		t.Fatalf("PUT: %s", resp.Status)
 	}
-	var feed struct{ ID, Status string } // and then what it tells
+	var feed struct{ ID, Status string } // and then the states
 	read := func(resp *http.Response) {  // JSON
 		t.Helper()
 		if err := json.NewDecoder(resp.Body).Decode(&feed); err != nil {

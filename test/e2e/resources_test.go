@@ -14,7 +14,7 @@ const (
 	goodQueue   = "    queue: {name: orders}\n"
 )
 
-// testRefusedResources: what the custom resource definitions refuse, the API server refuses, in words that help.
+// testRefusedResources: what the custom resource definitions refuse, the API server refuses with a helpful message.
 func testRefusedResources(t *testing.T) {
 	for name, c := range map[string]struct{ manifest, part string }{
 		"neither queue nor function": {apiHead + "    match: {method: POST, path: /x}\n", "exactly one of queue, job and function"},
@@ -56,7 +56,7 @@ func testRefusedResources(t *testing.T) {
 	}
 }
 
-// testExplainedResources: what only the whole can show is explained in the status.
+// testExplainedResources: mistakes that depend on other objects are explained in the status.
 func testExplainedResources(t *testing.T) {
 	for name, c := range map[string]struct{ kind, manifest, part string }{
 		"a missing queue":   {"esm", mappingHead + "{queue: order, function: {name: order-writer}}", `there is no Queue "order" in namespace default; did you mean "orders"?`},
@@ -80,7 +80,7 @@ func testExplainedResources(t *testing.T) {
 				}
 				return ""
 			})
-			waitReady(t, "apis.weir.dev/shop", "esm/orders", "queues.weir.dev/orders") // nothing else suffers
+			waitReady(t, "apis.weir.dev/shop", "esm/orders", "queues.weir.dev/orders") // nothing else is affected
 		})
 	}
 	kubectl(t, "-n", sampleNamespace, "delete", "queues.weir.dev", "unused", "--timeout=60s")
@@ -101,7 +101,7 @@ func testDefaults(t *testing.T) {
 	}
 }
 
-// testDeleteQueue: a queue with records says so and waits; told to, it goes with them.
+// testDeleteQueue: the status of a queue with records says why it waits; with the annotation it is deleted with them.
 func testDeleteQueue(t *testing.T) {
 	gateway := "http://" + forward(t, weirNamespace, "svc/weir-gateway", 80)
 	apply(t, "apiVersion: weir.dev/v1alpha1\nkind: Queue\nmetadata: {name: kept}\nspec: {maxBytes: 8Mi}\n---\n"+

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// testSkaffold: `skaffold run` builds the images with ko, pushes them, and brings chart and sample to them.
+// testSkaffold: `skaffold run` builds the images with ko, pushes them, and installs chart and sample with them.
 func testSkaffold(t *testing.T) {
 	registry, base := os.Getenv("E2E_REGISTRY"), os.Getenv("E2E_BASE_IMAGE")
 	if registry == "" {

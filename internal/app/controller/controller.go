@@ -18,11 +18,12 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// PingInterval is calm: nobody waits for an answer.
+// PingInterval is long: nobody waits for an answer.
 const PingInterval = 2 * time.Second
 
-// Run works until ctx is cancelled. Beside app.Config it reads WEIR_STREAM_REPLICAS (default 1), WEIR_NAMESPACES (comma
-// separated; empty: the whole cluster), WEIR_LEADER_ELECTION_NAMESPACE and WEIR_METRICS_LISTEN (default :8080; 0: none).
+// Run reconciles until ctx is cancelled. Beside app.Config it reads WEIR_STREAM_REPLICAS (default 1), WEIR_NAMESPACES
+// (comma separated; empty means the whole cluster), WEIR_LEADER_ELECTION_NAMESPACE and WEIR_METRICS_LISTEN (default
+// :8080; 0 means none).
 func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	c, err := fromEnv(os.Getenv)
 	if err != nil {

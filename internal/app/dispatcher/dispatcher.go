@@ -15,14 +15,14 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// PingInterval is calmer than the gateway's: nobody waits for an answer, and a connection given up too
-// early means that blocks are delivered twice.
+// PingInterval is longer than the gateway's: nobody waits for an answer, and giving up a connection too early means
+// that blocks are redelivered.
 const PingInterval = 2 * time.Second
 
 // maxIdle is how many idle connections are kept to each function.
 const maxIdle = 256
 
-// Run works by the published catalog until ctx is cancelled, then drains.
+// Run dispatches by the published catalog until ctx is cancelled, then drains.
 func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	caller := invoke.NewCaller(maxIdle)
 	defer caller.Close()
@@ -31,8 +31,8 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 		return err
 	}
 	defer store.Close()
-	// Not the instance's name alone: a container that is restarted keeps it, and would take its mappings
-	// over at once, while calls of its former self still run. So it waits for the lease like any other.
+	// Not the instance's name alone: a restarted container keeps it, and would take its leases over at once, while
+	// calls of the process before it are still in flight. So it waits for the lease like any other.
 	// TestCapsOverRestart guards it.
 	owner := cfg.Instance + "-" + rand.Text()
 	d, err := dispatcher.New(dispatcher.Config{

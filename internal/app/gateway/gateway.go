@@ -15,13 +15,13 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// PingInterval lets a NATS server that hangs be noticed within a second: clients get their 503 then.
+// PingInterval detects a NATS server that hangs within a second: clients get their 503 then.
 const PingInterval = stream.DefaultPingInterval
 
 // maxIdle is how many idle connections are kept to each function.
 const maxIdle = 256
 
-// Run serves by the published catalog until ctx is cancelled, then drains.
+// Run serves the published catalog until ctx is cancelled, then drains.
 func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", cfg.Listen)

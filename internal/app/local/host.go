@@ -24,22 +24,21 @@ import (
 	"github.com/weir-dev/weir/internal/manifest"
 )
 
-// A host stands for Knative's queue-proxy and autoscaler: it admits containerConcurrency × max-scale
-// calls at once; what is more waits, at most maxQueueFactor times as many calls for at most admitTimeout
-// each, and then gets 503.
+// A host stands in for Knative's queue-proxy and autoscaler: it admits containerConcurrency × max-scale calls at once.
+// Further calls wait, at most maxQueueFactor times as many for at most admitTimeout each, and then get 503.
 const (
 	admitTimeout   = 500 * time.Millisecond
 	maxQueueFactor = 10 // as queue-proxy's queue depth
 	stopTimeout    = 10 * time.Second
 )
 
-// closer is a function's handler with what it holds open.
+// closer is a function's handler with the resources that it holds.
 type closer interface {
 	http.Handler
 	Close()
 }
 
-// builders make the sample functions, which run in this process. The name is the end of their image.
+// builders are the constructors of the sample functions, which run in this process, by the suffix of their image.
 func builders() map[string]func(ctx context.Context, getenv func(string) string, log *slog.Logger) (closer, error) {
 	return map[string]func(context.Context, func(string) string, *slog.Logger) (closer, error){
 		"services/functions/order-writer": func(ctx context.Context, getenv func(string) string, log *slog.Logger) (closer, error) {
@@ -79,12 +78,12 @@ type host struct {
 	key      catalog.Key
 	listener net.Listener
 	srv      *http.Server
-	fn       closer         // nil: the user's own process
+	fn       closer         // nil if it is the user's own process
 	client   *invoke.Caller // to the user's own process
 }
 
-// url returns where the Service k is going to answer. It opens the port, because the catalog is
-// compiled before the functions are started.
+// url returns where the Service k will answer. It opens the port, because the catalog is compiled before the functions
+// are started.
 func (h *hosts) url(k catalog.Key) string {
 	i := slices.IndexFunc(h.list, func(x *host) bool { return x.key == k })
 	if i < 0 {
@@ -193,7 +192,7 @@ func (h *hosts) run(ctx context.Context, ready func()) error {
 // close frees what open opened. It is idempotent.
 func (h *hosts) close() {
 	for _, x := range h.list {
-		_ = x.listener.Close() // the server has closed it on the orderly way
+		_ = x.listener.Close() // the server has closed it on an orderly stop
 		if x.fn != nil {
 			x.fn.Close()
 		}

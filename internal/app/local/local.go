@@ -33,29 +33,29 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// Config is what `weir local` is told.
+// Config is the configuration of `weir local`.
 type Config struct {
 	Folder    string            // of YAML
 	Listen    string            // of the gateway
 	Admin     string            // of probes
 	Data      string            // folder of JetStream's files
-	Secrets   string            // folder: NAME/KEY is the key KEY of the Secret NAME; empty: none
+	Secrets   string            // folder: NAME/KEY is the key KEY of the Secret NAME; empty means none
 	Functions map[string]string // Knative Service → URL of the user's own process
-	EnvFile   string            // written when ready: WEIR_URL, WEIR_ADMIN_URL, WEIR_NATS_URL; empty: none
+	EnvFile   string            // written when ready: WEIR_URL, WEIR_ADMIN_URL, WEIR_NATS_URL; empty means none
 	Codec     record.Codec
 	Log       *slog.Logger
 }
 
 const (
 	maxIdle = 256
-	// drainSpread is short: nobody else takes the clients.
+	// drainSpread is short: there is no other instance for the clients to spread over.
 	drainSpread = 100 * time.Millisecond
 	// memoryLimit makes the garbage collector work harder before the process grows past it: it has to
 	// stay small on a laptop while a queue grows. GOMEMLIMIT overrides it.
 	memoryLimit = 200 << 20
 )
 
-// Run works until ctx is cancelled, then drains.
+// Run runs everything until ctx is cancelled, then drains.
 func Run(ctx context.Context, cfg Config) (err error) {
 	app.TuneGC()
 	if os.Getenv("GOMEMLIMIT") == "" {
@@ -79,7 +79,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w: choose another address with --listen HOST:PORT", cfg.Listen, err)
 	}
-	defer func() { _ = l.Close() }() // the gateway has closed it on the orderly way
+	defer func() { _ = l.Close() }() // the gateway has closed it on an orderly stop
 
 	token, err := natsToken(cfg.Data)
 	if err != nil {
@@ -130,9 +130,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	g.Use(bundle.Catalog) //nolint:contextcheck // a queue's writer lives until Run ends it
-	// The data folder admits one process at a time (localnats locks it), so the next process may take the
-	// queues over at once: the functions have ended with this one. Not so the user's own processes, which may
-	// still run this one's calls.
+	// The data folder admits one process at a time (localnats locks it), so the next process may take the queues over
+	// at once: the functions have ended with this one. Not so the user's own processes, which may still have calls of
+	// this one in flight.
 	owner := "local"
 	if len(cfg.Functions) > 0 {
 		owner += "-" + rand.Text()
@@ -174,7 +174,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	)
 }
 
-// provision makes the streams, as the controller does in a cluster.
+// provision creates the streams, as the controller does in a cluster.
 func provision(ctx context.Context, conn *stream.Conn, cat *catalog.Catalog) error {
 	if err := conn.WaitUp(ctx); err != nil {
 		return err
@@ -231,7 +231,7 @@ func natsToken(dir string) (string, error) {
 	return token, nil
 }
 
-// writeEnv writes a file that only its owner reads, whole or not at all.
+// writeEnv writes a file that only its owner can read, atomically.
 func writeEnv(path, content string) error {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*") // mode 0600
 	if err != nil {

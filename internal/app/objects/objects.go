@@ -1,4 +1,4 @@
-// Package objects opens the store of objects that the configuration names, for the services that have to do with them.
+// Package objects opens the object store that the configuration names, for the services that use it.
 package objects
 
 import (
@@ -12,7 +12,7 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// PingInterval is calm: a ping waits behind chunks of half a MiB.
+// PingInterval is long: a ping waits behind chunks of half a MiB.
 const PingInterval = 5 * time.Second
 
 // Store is an open store.
@@ -22,8 +22,8 @@ type Store struct {
 	end  func()
 }
 
-// Open opens S3 if cfg names it, else NATS over a connection of its own: chunks would hold up what is small, and what
-// decides within a second that NATS is away. Neither being away is an error.
+// Open opens S3 if cfg names it, else NATS over a connection of its own: on a shared one, chunks would delay small
+// messages and the pings that detect an outage within a second. It is no error if the store is unavailable.
 func Open(cfg app.Config, service string) (*Store, error) {
 	if cfg.S3.Endpoint != "" {
 		s3, err := S3(cfg)
@@ -43,7 +43,7 @@ func Open(cfg app.Config, service string) (*Store, error) {
 	return s, nil
 }
 
-// S3 opens the one that cfg names.
+// S3 opens the S3 that cfg names.
 func S3(cfg app.Config) (*blob.S3, error) {
 	s3, err := blob.NewS3(blob.S3Config(cfg.S3), time.Now)
 	if err != nil {
@@ -52,7 +52,7 @@ func S3(cfg app.Config) (*blob.S3, error) {
 	return s3, nil
 }
 
-// Over returns a store in NATS, over conn, which stays the caller's.
+// Over returns a store in NATS over conn, which the caller still has to close.
 func Over(conn *stream.Conn) *Store {
 	s := &Store{end: func() {}}
 	s.Store = blob.NewNATS(conn, func() sign.Ring {

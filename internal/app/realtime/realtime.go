@@ -14,11 +14,11 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// PingInterval lets a NATS server that hangs be noticed within a second.
+// PingInterval detects a NATS server that hangs within a second.
 const PingInterval = stream.DefaultPingInterval
 
-// gcPercent is lower than the other services': what counts here is the memory of many idle connections, which the
-// collector has little to do with. GOGC overrides it.
+// gcPercent is lower than the other services': what counts here is the memory of many idle connections, which make
+// little garbage. GOGC overrides it.
 const gcPercent = 50
 
 // Run serves the jobs of the published catalog until ctx is cancelled, then drains.

@@ -4,7 +4,7 @@
 //	GET /orders/{id}       200 the order, 400 the id is no UUID, 404 no such order
 //	GET /orders?limit=N    200 {"orders": […]}, newest first; N from 1 to 100, 20 by default; 400
 //
-// Both answer 503 with Retry-After while the database is away. Errors are application/problem+json.
+// Both answer 503 with Retry-After while the database is unavailable. Errors are application/problem+json.
 //
 // Invariants: it only reads; every answer comes within CallTimeout, well below a gateway's 29 s.
 //
@@ -28,12 +28,13 @@ import (
 )
 
 const (
-	// StatementTimeout is held by the server and CallTimeout by the function. Both are short: a client waits for the answer.
+	// StatementTimeout is enforced by the server and CallTimeout by the function. Both are short: a client waits for
+	// the answer.
 	StatementTimeout = 2 * time.Second
 	// CallTimeout bounds the wait for a connection, the statement and its answer.
 	CallTimeout = 3 * time.Second
 
-	// RetryAfter is what a client is told while the database is away.
+	// RetryAfter is what a client is told while the database is unavailable.
 	RetryAfter = time.Second
 
 	defaultLimit, maxLimit = 20, 100
@@ -42,7 +43,7 @@ const (
 // Config of the function.
 type Config struct {
 	Database orderdb.Config
-	Log      *slog.Logger // nil: slog.Default()
+	Log      *slog.Logger // nil means slog.Default()
 }
 
 // ConfigFromEnv reads DATABASE_URL_FILE and DATABASE_MAX_CONNS.
@@ -91,7 +92,7 @@ type Order struct {
 	ID         uuid.UUID       `json:"id"`
 	AcceptedAt time.Time       `json:"acceptedAt"` // the 202
 	CreatedAt  time.Time       `json:"createdAt"`  // the row
-	Order      json.RawMessage `json:"order"`      // as the client posted it, but for white space
+	Order      json.RawMessage `json:"order"`      // as the client posted it, except for white space
 }
 
 type orderList struct {
@@ -162,7 +163,7 @@ func (f *Function) answer(w http.ResponseWriter, r *http.Request, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
-	_, _ = w.Write(body) // the client has gone: nobody is left to tell
+	_, _ = w.Write(body) // an error means that the client is gone
 }
 
 func (f *Function) refuse(w http.ResponseWriter, r *http.Request, err error) {

@@ -133,7 +133,7 @@ func TestRefusals(t *testing.T) {
 	}
 }
 
-// No table yet, PostgreSQL away, PgBouncer away: 503 in time, and no restart afterwards.
+// No table yet, PostgreSQL stopped, PgBouncer stopped: 503 in time, and no restart afterwards.
 func TestUnavailable(t *testing.T) {
 	db := dbtest.DB(t)
 	f := start(t, db.PoolURL())

@@ -28,13 +28,13 @@ type Config struct {
 	URLFile  string // a file with the connection string, through PgBouncer
 	MaxConns int32  // connections of this instance, at most
 
-	StatementTimeout time.Duration // of one statement, held by the server
+	StatementTimeout time.Duration // of one statement, enforced by the server
 	// CallTimeout bounds waiting for a connection, the statement and its answer. Longer than
 	// StatementTimeout, and shorter than the function's caller waits.
 	CallTimeout time.Duration
 
-	SecretTTL time.Duration // how long the connection string is kept; 0: secret.DefaultTTL
-	Log       *slog.Logger  // nil: slog.Default()
+	SecretTTL time.Duration // how long the connection string is kept; 0 means secret.DefaultTTL
+	Log       *slog.Logger  // nil means slog.Default()
 }
 
 // ConfigFromEnv reads DATABASE_URL_FILE and DATABASE_MAX_CONNS. The timeouts are the caller's.

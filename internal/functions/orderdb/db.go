@@ -65,7 +65,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 // Close waits for the statements in flight, which are bounded, and closes the connections.
 func (db *DB) Close() { db.pool.Close() }
 
-// refreshURL gives a new connection the connection string of the day.
+// refreshURL gives a new connection the current connection string.
 func (db *DB) refreshURL(ctx context.Context, cfg *pgx.ConnConfig) error {
 	url, err := db.url.Get(ctx)
 	if err != nil {
@@ -79,8 +79,8 @@ func (db *DB) refreshURL(ctx context.Context, cfg *pgx.ConnConfig) error {
 	return nil
 }
 
-// within calls work with a connection and a context of its own: the caller's going away ends the
-// wait for a connection, but not a statement in flight. Both share one deadline.
+// within calls work with a connection and a context of its own: a caller that goes away ends the wait for a
+// connection, but not a statement in flight. Both share one deadline.
 func (db *DB) within(ctx context.Context, work func(context.Context, *pgx.Conn) error) error {
 	deadline := time.Now().Add(db.cfg.CallTimeout)
 	waiting, cancel := context.WithDeadline(ctx, deadline)

@@ -1,10 +1,11 @@
 // Package orderdb is how the sample functions reach their database: a pool of connections to
 // PgBouncer in transaction mode, the schema's migrations, and an answer to the one question that an
-// error poses to a function: is the database away, or is it the records?
+// error poses to a function: is the database unavailable, or is it the records?
 //
 // Invariants:
-//   - Nothing here blocks or fails at start because the database is away.
-//   - Nothing relies on the state of a session: behind PgBouncer two statements may meet two servers.
+//   - Nothing here blocks or fails at start because the database is unavailable.
+//   - Nothing relies on the state of a session: behind PgBouncer two statements may reach two server
+//     connections.
 //   - A statement is bounded by statement_timeout, on the server, sent along with it in one round
 //     trip. A context's deadline would close the connection and leave the server working, which is
 //     one connection more than the pool allows. The deadline is there all the same, some seconds

@@ -10,16 +10,16 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 )
 
-// unavailableError marks that no connection was to be had, for whatever reason: the pool is closed
-// or exhausted, the address refuses, the password is being rotated.
+// unavailableError marks that no connection could be acquired, for whatever reason: the pool is closed or exhausted,
+// the address refuses, the password is being rotated.
 type unavailableError struct{ err error }
 
 func (e unavailableError) Error() string { return e.err.Error() }
 func (e unavailableError) Unwrap() error { return e.err }
 
-// Unavailable tells whether err means that the database cannot be used now and no record is to
-// blame. The statement may have been executed all the same, when the connection broke before the
-// answer came: what is written again must be idempotent.
+// Unavailable reports whether err means that the database cannot be used now and no record is to blame. The statement
+// may have been executed all the same, when the connection broke before the answer came: a write that is repeated must
+// be idempotent.
 func Unavailable(err error) bool {
 	if err == nil {
 		return false
@@ -76,8 +76,8 @@ func unavailableState(code string) bool {
 	return false
 }
 
-// DataRefused tells whether the database refused the data (SQLSTATE classes 22 and 23), and the
-// SQLSTATE. Its message is not for a caller's eyes: it may quote the data.
+// DataRefused reports whether the database refused the data (SQLSTATE classes 22 and 23), and the SQLSTATE. Its
+// message must not reach a caller: it may quote the data.
 func DataRefused(err error) (sqlstate string, ok bool) {
 	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && (strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23")) {
 		return pg.Code, true

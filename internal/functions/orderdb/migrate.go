@@ -39,9 +39,9 @@ type Schema struct {
 	last   atomic.Pointer[string] // the last error's text, so that the log has each once
 }
 
-// Migrate starts the migrations and returns at once. urlFile is a file with a connection string
-// straight to PostgreSQL: goose holds an advisory lock of the session while it works, so that any
-// number of instances may start at the same time, and behind PgBouncer a session is nobody's. It
+// Migrate starts the migrations and returns at once. urlFile is a file with a connection string straight to
+// PostgreSQL: goose holds a session's advisory lock while it works, so that any number of instances may start at the
+// same time, and behind PgBouncer a session belongs to no client. It tries until it succeeds or Close is called.
 // tries until it succeeds or Close is called.
 func Migrate(ctx context.Context, urlFile string, log *slog.Logger) *Schema {
 	if log == nil {
@@ -101,7 +101,7 @@ func (s *Schema) run(ctx context.Context, url *secret.Cache, log *slog.Logger) {
 	}
 }
 
-// migrateOnce makes everything anew: goose's locker counts its tries over its whole life.
+// migrateOnce creates everything for each try: goose's locker counts its tries over its lifetime.
 func migrateOnce(ctx context.Context, url *secret.Cache, log *slog.Logger) (err error) {
 	ctx, cancel := context.WithTimeout(ctx, migrateTimeout)
 	defer cancel()

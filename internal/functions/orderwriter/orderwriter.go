@@ -2,9 +2,9 @@
 // multi-row write to PostgreSQL through PgBouncer out. It is written as any user would write it,
 // with package function and a pool; its main is services/functions/order-writer.
 //
-// Invariants: an order is a row under its event's id, so that a batch may come any number of times;
-// a batch is one round trip; orders that cannot be rows are named and the others written; a
-// database that is away costs no order an attempt.
+// Invariants: an order is a row under its event's id, so that a batch may be redelivered any number of times; a batch
+// is one round trip; orders that cannot be rows are named and the others written; an unavailable database costs no
+// order an attempt.
 //
 // May import: package function, orderdb.
 package orderwriter
@@ -24,23 +24,23 @@ import (
 )
 
 const (
-	// StatementTimeout is held by the server and CallTimeout by the function. Both are well below the mapping's timeout (60 s): an answer that
-	// says "not now" costs no attempt, a call that times out does.
+	// StatementTimeout is enforced by the server and CallTimeout by the function. Both are well below the mapping's
+	// timeout (60 s): an answer that says "not now" costs no attempt, a call that times out does.
 	StatementTimeout = 15 * time.Second
 	// CallTimeout bounds the wait for a connection, the statement and its answer.
 	CallTimeout = 20 * time.Second
 
-	// RetryAfter is what a batch is told while the database is away.
+	// RetryAfter is what a batch is told while the database is unavailable.
 	RetryAfter = time.Second
 )
 
 // Config of the function.
 type Config struct {
 	Database orderdb.Config
-	// MigrateURLFile is a file with a connection string straight to PostgreSQL, for the schema's
-	// migrations. Empty: somebody else migrates.
+	// MigrateURLFile is a file with a connection string straight to PostgreSQL, for the schema's migrations. Empty
+	// means that they run elsewhere.
 	MigrateURLFile string
-	Log            *slog.Logger // nil: slog.Default()
+	Log            *slog.Logger // nil means slog.Default()
 }
 
 // ConfigFromEnv reads DATABASE_URL_FILE, DATABASE_MAX_CONNS and MIGRATE_DATABASE_URL_FILE.
@@ -58,12 +58,12 @@ type Function struct {
 	http.Handler
 
 	db     *orderdb.DB
-	schema *orderdb.Schema // nil: not this function's business
+	schema *orderdb.Schema // nil if migrations run elsewhere
 	log    *slog.Logger
 }
 
-// New returns without having connected to the database; until it is there, and its schema up to
-// date, calls are answered with 503. The function works until Close, whatever becomes of ctx.
+// New returns without having connected to the database; until it is available, and its schema up to date, calls are
+// answered with 503. The function works until Close, even if ctx ends.
 func New(ctx context.Context, cfg Config) (*Function, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
@@ -90,8 +90,8 @@ func (f *Function) Close() {
 	f.db.Close()
 }
 
-// insert is one round trip for a whole batch. ON CONFLICT covers an order that was written before
-// as well as one that is twice in the batch.
+// insert is one round trip for a whole batch. ON CONFLICT covers duplicates of orders that were written before, and
+// those within the batch.
 const insert = `
 INSERT INTO orders (id, customer, sku, quantity, body, accepted_at)
 SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::integer[], $5::json[], $6::timestamptz[])
@@ -114,8 +114,8 @@ func (f *Function) write(ctx context.Context, events []function.Event) (failed [
 	return failed, nil
 }
 
-// rows sorts out the events that cannot be rows. newRow's errors are ours and hold nothing of an order, so
-// they go into the answer and the dead-letter queue.
+// rows separates the events that cannot be rows. newRow's errors are ours and hold nothing of an order, so they go
+// into the answer and the dead-letter queue.
 func (f *Function) rows(ctx context.Context, events []function.Event) (rows []row, failed []function.Failure) {
 	rows = make([]row, 0, len(events))
 	now := time.Now()
@@ -128,8 +128,8 @@ func (f *Function) rows(ctx context.Context, events []function.Event) (rows []ro
 		}
 		rows = append(rows, r)
 	}
-	// Two batches that hold the same orders, as after a redelivery, wait for each other's rows; in
-	// the same order they cannot wait in a circle (40P01). Version 7 ids come almost sorted.
+	// Two batches that hold the same orders, as after a redelivery, wait for each other's rows; in the same order they
+	// cannot deadlock (40P01). Version 7 ids come almost sorted.
 	slices.SortFunc(rows, func(a, b row) int { return slices.Compare(a.id[:], b.id[:]) })
 	return rows, failed
 }
@@ -165,7 +165,7 @@ func columns(rows []row) []orderdb.Param {
 	}
 }
 
-// classify says what an error of the database means for the batch.
+// classify returns what an error of the database means for the batch.
 func classify(err error) error {
 	if orderdb.Unavailable(err) {
 		return function.NotNow(err, RetryAfter)

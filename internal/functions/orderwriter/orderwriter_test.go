@@ -236,7 +236,7 @@ func TestInstancesStartAtOnce(t *testing.T) {
 	}
 }
 
-// The same batches from both ends at once, as after redeliveries: nobody waits in a circle.
+// The same batches from both ends at once, as after redeliveries: no deadlock.
 func TestOverlappingBatches(t *testing.T) {
 	db := dbtest.DB(t)
 	f := startReady(t, db)
@@ -370,7 +370,7 @@ func TestStartsWithoutDatabase(t *testing.T) {
 	mustSettle(t, send(f, event(newID(), `{"sku":"A"}`)))
 }
 
-// Without migrations of its own the function waits for whoever makes the table.
+// Without migrations of its own the function waits until the table exists.
 func TestWithoutMigrations(t *testing.T) {
 	db := dbtest.DB(t)
 	f := start(t, db.PoolURL(), db.DirectURL(), func(c *orderwriter.Config) { c.MigrateURLFile = "" })

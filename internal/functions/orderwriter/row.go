@@ -25,8 +25,8 @@ type row struct {
 	accepted time.Time
 }
 
-// newRow makes a row of an event, or says why there cannot be one, in words of its own that quote
-// nothing of the order. now stands in for a ce-time that is missing.
+// newRow makes a row of an event, or returns why it can't, in an error that quotes nothing of the order. now stands in
+// for a missing ce-time.
 func newRow(e *function.Event, now time.Time) (row, error) {
 	id, err := uuid.Parse(e.ID)
 	if err != nil || len(e.ID) != 36 {
@@ -54,15 +54,15 @@ func newRow(e *function.Event, now time.Time) (row, error) {
 	return r, nil
 }
 
-// What a member's value can be wrong in.
+// Why a member's value is refused.
 var (
 	errNotText    = errors.New("not a string")
 	errNotInteger = errors.New("not an integer")
 	errRange      = errors.New("out of range")
 )
 
-// read takes from an order what the table has columns for; the rest is its customer's business. A
-// repeated member counts as it does for PostgreSQL's operators: the last one.
+// read takes from an order what the table has columns for; the rest is the customer's. Of a duplicate member the last
+// one counts, as for PostgreSQL's operators.
 func (r *row) read(order []byte) error {
 	var wrong error
 	err := function.Members(order, func(name, value []byte) (err error) {

@@ -1,18 +1,17 @@
-// Package report is the sample function report, the read-heavy one: a query over the orders that
-// takes as long as it is told, and a result of any size. Its main is services/functions/report.
+// Package report is the sample function report, the read-heavy one: a query over the orders that takes as long as the
+// call says, and a result of any size. Its main is services/functions/report.
 //
 //	POST {"seconds": 2, "rows": 1000, "format": "csv"}
 //	  200 the report, as text/csv with a header line or, with "json", as one array of objects
 //	  400 the body can't be read, 405, 413, 422 a value out of range
-//	  503 with Retry-After while the database is away
+//	  503 with Retry-After while the database is unavailable
 //
-// All three members are optional; these are the defaults but for seconds, which is 0. With fewer
-// orders than rows the orders repeat; without any order the report is empty. As the call of a job it
-// reports progress once a second.
+// All three members are optional; these are the defaults, except for seconds, which is 0. With fewer orders than rows
+// the orders repeat; without any order the report is empty. As the call of a job it reports progress once a second.
 //
-// Invariants: it only reads; memory doesn't grow with the result; a result that can't be finished is
-// broken off, so nobody takes a part for the whole; no statement outlives its bound by much, and all
-// of them together stay below the Service's timeoutSeconds.
+// Invariants: it only reads; memory doesn't grow with the result; a result that can't be finished is aborted, so
+// nobody takes a part for the whole; no statement outlives its bound by much, and all of them together stay below the
+// Service's timeoutSeconds.
 //
 // May import: package function, orderdb.
 package report
@@ -38,28 +37,28 @@ import (
 const (
 	// MaxSeconds and CallTimeout together are below the Service's timeoutSeconds, 60.
 	MaxSeconds = 30
-	// MaxRows is what StatementTimeout lets through on a laptop, some 500 MB; a busy machine breaks it off.
+	// MaxRows is what StatementTimeout lets through on a laptop, some 500 MB; on a busy machine it ends the statement.
 	MaxRows = 5_000_000
 
-	// StatementTimeout bounds the query of the rows, and so the time that the caller has to take them.
+	// StatementTimeout bounds the query of the rows, and so the time that the caller has to read them.
 	StatementTimeout = 25 * time.Second
 	// CallTimeout bounds the wait for a connection, the statement and its answer.
 	CallTimeout = 27 * time.Second
 
-	// RetryAfter is what the dispatcher is told while the database is away.
+	// RetryAfter is what the dispatcher is told while the database is unavailable.
 	RetryAfter = time.Second
 
 	defaultRows     = 1000
 	maxRequestBytes = 64 << 10
 
-	// progressTimeout is short: the report must not wait long for those who watch it.
+	// progressTimeout is short: progress must not hold up the report.
 	progressTimeout = 2 * time.Second
 )
 
 // Config of the function.
 type Config struct {
 	Database orderdb.Config
-	Log      *slog.Logger // nil: slog.Default()
+	Log      *slog.Logger // nil means slog.Default()
 }
 
 // ConfigFromEnv reads DATABASE_URL_FILE and DATABASE_MAX_CONNS.
@@ -133,7 +132,7 @@ func (f *Function) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	p.Write(w)
 }
 
-// request is what is asked for.
+// request is the body of a call.
 type request struct {
 	Seconds float64 `json:"seconds"`
 	Rows    int64   `json:"rows"`
@@ -192,8 +191,8 @@ func parse(w http.ResponseWriter, r *http.Request) (request, *function.Problem) 
 	}
 }
 
-// wait has the database work for so many seconds, in steps of at most one: orderdb doesn't cut a
-// statement when its caller goes away, so the end of ctx is noticed between two of them.
+// wait keeps the database busy for that many seconds, in steps of at most one: orderdb doesn't cancel a statement when
+// its caller goes away, so the end of ctx is noticed between two of them.
 func (f *Function) wait(ctx context.Context, seconds float64, callback *function.Callback) error {
 	steps := int(math.Ceil(seconds))
 	for i := range steps {
@@ -209,7 +208,7 @@ func (f *Function) wait(ctx context.Context, seconds float64, callback *function
 		switch {
 		case errors.Is(err, function.ErrAttemptOver):
 			return err
-		case err != nil: // the report is worth more than the news of it
+		case err != nil: // lost progress must not fail the report
 			f.log.LogAttrs(ctx, slog.LevelDebug, "progress not reported", slog.Any("error", err))
 		}
 	}

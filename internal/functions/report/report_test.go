@@ -262,7 +262,7 @@ func TestBrokenOff(t *testing.T) {
 	}
 }
 
-// The caller goes away in the middle of the rows: PostgreSQL doesn't go on for nobody.
+// The caller goes away in the middle of the rows: PostgreSQL stops.
 func TestCallerGoesAway(t *testing.T) {
 	fill(t, 3)
 	f := start(t, dbtest.DBRunning(t).PoolURL())

@@ -16,12 +16,11 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// bufferBytes of a result are held back; an error before that still gets a proper answer.
+// bufferBytes of a result are buffered: an error before they are full still gets an error answer.
 const bufferBytes = 32 << 10
 
-// query repeats the orders as often as it takes, oldest first. LATERAL keeps the order: each lap walks
-// the index anew. Without orders there is no lap. The series stands in the select list because as a
-// table it would be stored whole.
+// query repeats the orders as often as it takes, oldest first. LATERAL keeps the order: each lap walks the index
+// again. Without orders there is no lap. The series is in the select list because as a table it would be materialized.
 const query = `
 SELECT o.id, o.sku, o.quantity, o.customer, o.accepted_at
 FROM (SELECT generate_series(1, $1::bigint) AS n WHERE EXISTS (SELECT FROM orders)) AS lap
@@ -40,7 +39,7 @@ type row struct {
 	AcceptedAt time.Time `json:"acceptedAt"`
 }
 
-// write streams the rows. An error of the query may come when a part is out already.
+// write streams the rows. An error of the query may come after a part has been sent.
 func (f *Function) write(ctx context.Context, w io.Writer, req request) error {
 	buffer := bufio.NewWriterSize(w, bufferBytes)
 	var enc encoder = &csvEncoder{w: csv.NewWriter(buffer)}
@@ -128,7 +127,7 @@ func (e *jsonEncoder) end() error {
 	return err
 }
 
-// tracked knows whether a part of the answer is out.
+// tracked knows whether a part of the answer has been sent.
 type tracked struct {
 	w     http.ResponseWriter
 	begun bool

@@ -113,7 +113,7 @@ func (l *load) serve(ctx context.Context, listen string, rate, conns int) error 
 	mux.HandleFunc("GET /report", func(w http.ResponseWriter, _ *http.Request) { l.write(w) })
 	mux.HandleFunc("POST /stop", func(w http.ResponseWriter, _ *http.Request) {
 		stop()
-		senders.Wait() // requests under way are answered first
+		senders.Wait() // requests in flight are answered first
 		l.write(w)
 	})
 	srv := &http.Server{Addr: listen, Handler: mux, ReadHeaderTimeout: timeout}
@@ -124,7 +124,7 @@ func (l *load) serve(ctx context.Context, listen string, rate, conns int) error 
 	return nil
 }
 
-// pace gives rate ticks a second. What no connection takes in time is not made up for.
+// pace gives rate ticks a second. Ticks that no connection takes in time are dropped.
 func pace(ctx context.Context, ticks chan<- struct{}, rate int) {
 	defer close(ticks)
 	t := time.NewTicker(time.Second / time.Duration(rate))

@@ -1,5 +1,5 @@
-// Command slowwriter is order-writer made slow, which writes each of its calls into the table calls: when it began
-// and ended, and in which pod. That goes straight to PostgreSQL, so that PgBouncer's pool has only the orders.
+// Command slowwriter is a slow order-writer, which writes each of its calls into the table calls: when it began and
+// ended, and in which pod. That goes straight to PostgreSQL, so that PgBouncer's pool has only the orders.
 package main
 
 import (
@@ -54,7 +54,7 @@ func run(ctx context.Context) error {
 		case <-r.Context().Done():
 		}
 		f.ServeHTTP(w, r)
-		// Before the answer is complete: what the caller counts as over was written down.
+		// Before the answer is complete: a call that the caller counts as over has been recorded.
 		_, err := db.Exec(context.WithoutCancel(r.Context()), `INSERT INTO calls VALUES ($1, $2, $3)`, pod, started, time.Now())
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "slowwriter: a call was not written down:", err)

@@ -49,7 +49,7 @@ func largeSchema(n int) json.RawMessage {
 	return json.RawMessage(b.String())
 }
 
-// catalog measures how soon a change of one of many routes is in use, and what they cost the gateway.
+// catalog measures how soon a change of one of many routes is in use, and what many routes cost the gateway.
 func (b *bench) catalog(ctx context.Context) error {
 	_, url, err := b.startNATS(ctx, b.folder("nats"))
 	if err != nil {
@@ -88,7 +88,7 @@ func (b *bench) catalog(ctx context.Context) error {
 }
 
 // changeRoute gives one route another schema, and returns the time from the beginning of its publication to the first
-// request that goes by it.
+// request that is served by it.
 func (b *bench) changeRoute(ctx context.Context, conn *stream.Conn, cat *catalog.Catalog, addr string) (time.Duration, error) {
 	former, err := conn.Catalog(ctx)
 	if err != nil {

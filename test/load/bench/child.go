@@ -23,7 +23,7 @@ import (
 
 const (
 	readyTimeout = 30 * time.Second
-	stopTimeout  = 10 * time.Second // then it is killed: what it holds is thrown away anyway
+	stopTimeout  = 10 * time.Second // then it is killed: its data is thrown away anyway
 )
 
 // child is a server process.
@@ -41,7 +41,7 @@ func (b *bench) start(name, program string, args, env []string) (*child, error) 
 		return nil, err
 	}
 	defer out.Close()
-	cmd := exec.Command(program, args...) //nolint:noctx // ended by stop, which first asks
+	cmd := exec.Command(program, args...) //nolint:noctx // ended by stop, which first sends SIGTERM
 	cmd.Dir, cmd.Stdout, cmd.Stderr = b.root, out, out
 	cmd.Env = append(os.Environ(), env...)
 	p, err := childproc.Start(cmd, syscall.SIGKILL)
@@ -53,7 +53,7 @@ func (b *bench) start(name, program string, args, env []string) (*child, error) 
 	return c, nil
 }
 
-// stop asks the process to end, and ends it. It is idempotent.
+// stop sends SIGTERM, and kills the process after stopTimeout. It is idempotent.
 func (c *child) stop() {
 	c.Signal(syscall.SIGTERM)
 	t := time.NewTimer(stopTimeout)
@@ -74,7 +74,7 @@ func (b *bench) stopChildren() {
 	b.children = nil
 }
 
-// failure is what the log of a child ends with.
+// failure is an error with the end of the child's log.
 func (c *child) failure(what string) error {
 	text, err := os.ReadFile(c.log)
 	if err != nil {
@@ -141,7 +141,7 @@ func freeAddress(ctx context.Context) (string, error) {
 // clockTicks a second: the unit of /proc/PID/stat, the same on every Linux that Go runs on.
 const clockTicks = 100
 
-// cpuTime is the user and system time of the processes so far; 0 where there is no /proc.
+// cpuTime is the user and system time of the processes so far; 0 if there is no /proc.
 func cpuTime(pids ...int) time.Duration {
 	var ticks uint64
 	for _, pid := range pids {
@@ -157,7 +157,7 @@ func cpuTime(pids ...int) time.Duration {
 	return time.Duration(ticks) * time.Second / clockTicks
 }
 
-// machineCPU is the time that all CPUs have been busy so far; 0 where there is no /proc.
+// machineCPU is the time that all CPUs have been busy so far; 0 if there is no /proc.
 func machineCPU() time.Duration {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
@@ -179,8 +179,8 @@ func machineCPU() time.Duration {
 // othersShare of the machine's CPU taken by processes that are not the bench's makes a measurement doubtful.
 const othersShare = 0.08
 
-// watchOthers returns a function that tells what share of the CPU other processes have taken since. The
-// bench's processes must be the same at both times.
+// watchOthers returns a function that returns the share of the CPU that other processes have taken since. The bench's
+// processes must be the same at both times.
 func (b *bench) watchOthers() func() float64 {
 	took := func() time.Duration {
 		d := machineCPU() - ownCPU()
@@ -198,7 +198,7 @@ func (b *bench) watchOthers() func() float64 {
 	}
 }
 
-// crowd notes the share and says it in words if it was much.
+// crowd records the share and returns a warning if it was large.
 func (b *bench) crowd(others float64) string {
 	b.results.add("others_cpu_share", others)
 	if others < othersShare {

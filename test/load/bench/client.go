@@ -15,17 +15,17 @@ import (
 	"github.com/HdrHistogram/hdrhistogram-go"
 )
 
-// load is one closed-loop run: each connection sends its next request when the former is answered. It
-// is bounded by time (warm, then window) or by the number of 202s wanted. A run bounded by time counts
-// answers of another status when want says so.
+// load is one closed-loop run: each connection sends its next request when the former is answered. It is bounded by
+// time (warm, then window) or by the number of 202s wanted. A run bounded by time counts answers with the status want
+// instead, if that is set.
 type load struct {
 	addr   string
 	conns  int
 	orders *orderBook
 	warm   time.Duration
 	window time.Duration
-	total  int // 202s wanted; 0: bounded by time
-	want   int // status; 0: 202
+	total  int // 202s wanted; 0 means bounded by time
+	want   int // status; 0 means 202
 
 	// onWindow is called when the window begins and when it ends.
 	onWindow func(begin bool)
@@ -149,7 +149,7 @@ func (w *worker) timed(orders *orderBook, conn int, begin, end time.Time, want i
 	return nil
 }
 
-// number posts until left is used up. What is refused for now is posted again.
+// number posts until left is used up. What is refused with 429 or 503 is posted again.
 func (w *worker) number(orders *orderBook, conn int, left *atomic.Int64) error {
 	for n := uint64(0); left.Add(-1) >= 0; n++ {
 		for {

@@ -16,7 +16,7 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// drain measures how fast a full queue becomes rows, against the same rows by COPY, in turns.
+// drain measures how fast a full queue becomes rows, against the same rows by COPY, alternating.
 func (b *bench) drain(ctx context.Context) error {
 	if err := b.startDatabase(ctx); err != nil {
 		return err
@@ -111,7 +111,7 @@ func (b *bench) drainOnce(ctx context.Context, full string) error {
 	if err != nil {
 		return err
 	}
-	wait(ctx, time.Second) // it is up, and works by the catalog without mappings
+	wait(ctx, time.Second) // it is up, and runs the catalog without mappings
 	pids := func() map[string][]int {
 		return map[string][]int{
 			"dispatcher": {dispatcher.PID()}, "writer": {writer.PID()}, "nats": {server.PID()},
@@ -192,7 +192,7 @@ func (b *bench) countRows(ctx context.Context) (n int, err error) {
 	return n, conn.QueryRow(ctx, "SELECT count(*) FROM orders").Scan(&n)
 }
 
-// orderRow is a row of the table, but for what has a default.
+// orderRow is a row of the table, without the columns that have a default.
 type orderRow struct {
 	id       [16]byte
 	customer *string

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// image is what hack/images says of one image (its type fact).
+// image is what hack/images prints of one image (its type fact).
 type image struct {
 	Name     string `json:"name"`
 	Size     int64  `json:"size"`
@@ -106,7 +106,7 @@ func startEnv(name, addr, natsURL, database string) ([]string, bool) {
 			"PORT=" + port, "DATABASE_URL_FILE=" + filepath.Join(database, "url"),
 			"MIGRATE_DATABASE_URL_FILE=" + filepath.Join(database, "direct-url"),
 		}, true
-	default: // another stage; the dispatcher doesn't heed WEIR_LISTEN
+	default: // another stage; the dispatcher ignores WEIR_LISTEN
 		return []string{"WEIR_NATS_URL=" + natsURL, "WEIR_LISTEN=127.0.0.1:0", "WEIR_HEALTH_LISTEN=" + addr}, true
 	}
 }

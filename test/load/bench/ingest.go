@@ -25,8 +25,8 @@ type variant struct {
 // target is a variant that runs.
 type target struct {
 	addr   string
-	orders *orderBook     // that are posted; nil: the run's, which have no attributes
-	dir    string         // NATS's data; empty: it has none
+	orders *orderBook     // that are posted; nil means the run's, which have no attributes
+	dir    string         // NATS's data; empty means none
 	nats   string         // URL; of the job stack
 	push   string         // address of realtime; of the job stack
 	pids   map[string]int // whose CPU is counted
@@ -88,7 +88,7 @@ func startPublishEach(ctx context.Context, b *bench) (*target, error) {
 // asShipped is the gateway's default compression.
 const asShipped = ""
 
-// gatewayService is the gateway and NATS, each in its process, and nobody who takes from the queue.
+// gatewayService is the gateway and NATS, each in its process, without a consumer of the queue.
 type gatewayService struct {
 	program     string // the gateway's
 	compression string // asShipped, or another
@@ -154,7 +154,7 @@ func (b *bench) withAttributes() *orderBook {
 	return b.described
 }
 
-// ingest measures the variants in turn, in one order and the other.
+// ingest measures the variants one after the other, in alternating order.
 func (b *bench) ingest(ctx context.Context) error {
 	variants := b.ingestVariants()
 	for round := range b.rounds {
@@ -187,7 +187,7 @@ func (b *bench) ingest(ctx context.Context) error {
 	return nil
 }
 
-// measure starts a variant anew, so that none bears what an earlier one left, and runs its loads.
+// measure starts a variant afresh, so that none is affected by what an earlier one left, and runs its loads.
 func (b *bench) measure(ctx context.Context, v variant) error {
 	defer b.stopChildren()
 	t, err := v.start(ctx, b)
@@ -206,7 +206,7 @@ func (b *bench) measure(ctx context.Context, v variant) error {
 	return os.RemoveAll(t.dir)
 }
 
-// attempts is how often a measurement is made that other processes disturbed; the least disturbed counts.
+// attempts is how often a measurement is made while other processes disturb it; the least disturbed one counts.
 const attempts = 3
 
 // sample is one measurement.

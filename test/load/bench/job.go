@@ -49,7 +49,7 @@ func (b *bench) job(ctx context.Context) error {
 	return b.longPoll(ctx)
 }
 
-// startJobs is the gateway and NATS with the route's requests as jobs, and nobody who takes from the queue.
+// startJobs is the gateway and NATS with the route's requests as jobs, without a consumer of the queue.
 func startJobs(ctx context.Context, b *bench) (*target, error) {
 	dir := b.folder("nats")
 	t, err := b.startJobStack(ctx, dir, "http://127.0.0.1:1")
@@ -91,7 +91,7 @@ func (b *bench) startJobStack(ctx context.Context, dir, function string) (*targe
 	}, err
 }
 
-// startWork is all that does jobs, with a function that takes d.
+// startWork starts all that jobs need, with a function that takes d.
 func (b *bench) startWork(ctx context.Context, d time.Duration) (*target, error) {
 	_, function, err := b.self(ctx, "work", "work", d.String())
 	if err != nil {
@@ -105,7 +105,7 @@ func (b *bench) startWork(ctx context.Context, d time.Duration) (*target, error)
 	return t, err
 }
 
-// makeJobs lets the sample's buffered writes be jobs.
+// makeJobs turns the sample's buffered writes into jobs.
 func makeJobs(cat *catalog.Catalog) {
 	for i := range cat.APIs {
 		for j := range cat.APIs[i].Routes {
@@ -123,7 +123,7 @@ func makeJobs(cat *catalog.Catalog) {
 	}
 }
 
-// jobsDone is a closed loop of requests that wait for their job's result, of a function that takes no time.
+// jobsDone is a closed loop of requests that wait for their job's result, with a function that takes no time.
 func (b *bench) jobsDone(ctx context.Context, orders *orderBook) error {
 	defer b.stopChildren()
 	t, err := b.startWork(ctx, 0)
@@ -155,7 +155,7 @@ func (b *bench) longPoll(ctx context.Context) error {
 	})
 }
 
-// delivery is an open loop of clients that submit a job and await its result, of a function that takes jobWork.
+// delivery is an open loop of clients that submit a job and await its result, with a function that takes jobWork.
 func (b *bench) delivery(ctx context.Context, name, what string, await func(ctx context.Context, client *http.Client, url, location string) error) error {
 	defer b.stopChildren()
 	t, err := b.startWork(ctx, jobWork)

@@ -17,7 +17,7 @@ import (
 const (
 	latencyRate  = 500 // requests a second
 	latencyConns = 64  // as many requests may be late at once before the schedule slips
-	// sightPeriod is the pause between two looks at the table: what a sighting may be late by.
+	// sightPeriod is the pause between two polls of the table: the error of a sighting.
 	sightPeriod = 2 * time.Millisecond
 	// sightTimeout is how long the last rows may take to appear.
 	sightTimeout = 30 * time.Second
@@ -201,9 +201,9 @@ func (o *openLoop) work(ctx context.Context, w *worker, conn int, start time.Tim
 	}
 }
 
-// sighter looks at the table every other millisecond and notes when it first sees a row. It reads only
-// what was accepted lately, by the index, on a connection of its own; now and then it reads further back,
-// for rows that others have overtaken.
+// sighter polls the table every other millisecond and notes when it first sees a row. It reads only what was accepted
+// lately, by the index, on a connection of its own; now and then it reads further back, for rows that others have
+// overtaken.
 type sighter struct {
 	url string
 

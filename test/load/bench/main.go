@@ -10,8 +10,8 @@
 //	KEEP=1                             the run's data stays in .weir/bench-*, until make clean-data
 //	BENCH_WRITER_CONNS=10              order-writer's database connections
 //
-// This process is also the load generator. It starts itself anew as the small servers to compare with
-// (servers.go) and builds gateway, dispatcher, order-writer and weir from the checkout it runs in.
+// This process is also the load generator. It starts itself again as the small servers to compare with (servers.go)
+// and builds gateway, dispatcher, order-writer and weir from the checkout it runs in.
 package main
 
 import (
@@ -47,7 +47,7 @@ func main() {
 	}
 }
 
-// config is what the environment says.
+// config is the configuration, from the environment.
 type config struct {
 	only           []string
 	rounds         int
@@ -55,8 +55,8 @@ type config struct {
 	drainOrders    int
 	latency        time.Duration
 	memoryOrders   int
-	profile        string // folder; empty: no profiles
-	before         string // a gateway to compare with; empty: none
+	profile        string // folder; empty means no profiles
+	before         string // a gateway to compare with; empty means none
 	keep           bool   // the data folders, to look at them
 	root, dir, bin string // the checkout, this run's data, the binaries
 }

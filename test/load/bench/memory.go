@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 )
 
-// memory measures the peak resident memory of `weir local` while its queue grows and its function, whose
-// database is away, takes nothing.
+// memory measures the peak resident memory of `weir local` while its queue grows and its function, whose database is
+// unavailable, takes nothing.
 func (b *bench) memory(ctx context.Context) error {
 	addr, err := freeAddress(ctx)
 	if err != nil {

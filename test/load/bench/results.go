@@ -23,7 +23,7 @@ import (
 type results struct {
 	machine map[string]any
 	values  map[string][]float64
-	// doubtful are values from while other processes took the CPU. They count where there are no others.
+	// doubtful are values measured while other processes took the CPU. They count if there are no others.
 	doubtful map[string][]float64
 }
 
@@ -37,7 +37,7 @@ func (r *results) addDoubtful(name string, v float64) {
 	r.doubtful[name] = append(r.doubtful[name], v)
 }
 
-// settle makes do with doubtful values where there are no others, and returns how many names that is.
+// settle uses doubtful values where there are no others, and returns for how many names.
 func (r *results) settle() (n int) {
 	for name, v := range r.doubtful {
 		if len(r.values[name]) == 0 {
@@ -66,7 +66,7 @@ func (r *results) median(name string) float64 {
 	}
 }
 
-// goal is what the project asks of a figure.
+// goal is the project's target for a figure.
 type goal struct {
 	name  string
 	least bool // the value is a lower bound, not an upper one
@@ -95,7 +95,7 @@ func goals() []goal {
 	}
 }
 
-// table writes the table: first what there is a goal for, then the raw values.
+// table writes the table: first the figures with a goal, then the raw values.
 func (r *results) table(w io.Writer) {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(w, "\n%v cores, %v, %v, fsync %v ms\n\n", r.machine["cores"], r.machine["go"], r.machine["fileSystem"], r.machine["fsyncMs"])
@@ -160,7 +160,7 @@ func (r *results) write(path string) error {
 	return os.WriteFile(path, append(text, '\n'), 0o644)
 }
 
-// machine notes what the figures depend on.
+// machine records what the figures depend on.
 func (b *bench) machine(ctx context.Context) error {
 	m := b.results.machine
 	m["date"] = time.Now().UTC().Format(time.RFC3339)

@@ -20,7 +20,7 @@ import (
 	"github.com/weir-dev/weir/internal/localnats"
 )
 
-// The processes that bench starts itself anew for: a NATS server, and the two handlers to compare with.
+// The processes that bench starts itself again as: a NATS server, and the handlers and clients to compare with.
 //
 //	bench nats DIR            NATS as `weir local` and the tests run it; prints its URL
 //	bench null                a handler that reads the body and answers 202; prints its address
@@ -122,10 +122,10 @@ func accept(w http.ResponseWriter) {
 	_, _ = io.WriteString(w, `{"id":"01890a5d-ac96-774b-bcce-b302099a8057"}`+"\n") // the load generator notices
 }
 
-// sharedSync lets many wait for one synced write: what comes while one is in progress waits for the next.
+// sharedSync lets many wait for one synced write: what arrives while one is in progress waits for the next.
 type sharedSync struct {
 	file *os.File
-	work chan struct{} // capacity 1: somebody waits
+	work chan struct{} // capacity 1: a write is wanted
 
 	mu   sync.Mutex
 	open chan struct{} // closed after the next write

@@ -23,8 +23,8 @@ const (
 	cancelledText = `"status":"cancelled"`
 )
 
-// socket measures clients that are pushed to: how much later than its function is done they have the result, how many
-// idle WebSockets a GiB of realtime's memory holds, and how long a state takes to many.
+// socket measures push to clients: how much later than its function is done they have the result, how many idle
+// WebSockets a GiB of realtime's memory holds, and how long one state takes to reach many.
 func (b *bench) socket(ctx context.Context) error {
 	err := b.delivery(ctx, "sse", "Server-Sent Events", func(ctx context.Context, client *http.Client, url, location string) error {
 		status, _, text, err := do(ctx, client, http.MethodGet, url+location+"/events", "", "") // it ends with the job
@@ -116,7 +116,7 @@ func (b *bench) idle(ctx context.Context) error {
 	return b.fanOut(ctx, client, url+common, conns)
 }
 
-// listen opens n WebSockets at realtime, each on the job that next names, and reads the present state.
+// listen opens n WebSockets at realtime, each on the job that next names, and reads the current state.
 func listen(ctx context.Context, n int, push string, client *http.Client, next func() (string, error)) ([]*websocket.Conn, error) {
 	conns := make([]*websocket.Conn, n)
 	errs := make([]error, n)
@@ -148,7 +148,7 @@ func hangUp(conns []*websocket.Conn) {
 	}
 }
 
-// fanOut cancels the job that all conns listen to, and measures until each has been told.
+// fanOut cancels the job that all conns listen to, and measures until each has received it.
 func (b *bench) fanOut(ctx context.Context, client *http.Client, job string, conns []*websocket.Conn) error {
 	at := make([]time.Time, len(conns))
 	errs := make([]error, len(conns))

@@ -41,7 +41,7 @@ func (b *bench) startNATS(ctx context.Context, dir string) (c *child, url string
 	return b.self(ctx, "nats", "nats", dir)
 }
 
-// catalogOf is the orders sample with its throttles out of the way and order-writer at url.
+// catalogOf is the orders sample without effective throttles and with order-writer at url.
 func (b *bench) catalogOf(url string) (*catalog.Catalog, error) {
 	bundle, err := manifest.LoadDir(filepath.Join(b.root, "deploy", "k8s", "orders"), manifest.Options{
 		FunctionURL: func(catalog.Key) string { return url },
@@ -64,7 +64,7 @@ func (b *bench) catalogOf(url string) (*catalog.Catalog, error) {
 	return bundle.Catalog, nil
 }
 
-// provision does what the controller does: it makes the streams and publishes the catalog.
+// provision does what the controller does: it creates the streams and publishes the catalog.
 func provision(ctx context.Context, url string, cat *catalog.Catalog) error {
 	conn, err := connect(ctx, url)
 	if err != nil {
@@ -183,8 +183,8 @@ func (b *bench) secrets(url, direct string) (string, error) {
 		os.WriteFile(filepath.Join(dir, "orders-database", "direct-url"), []byte(direct), 0o600))
 }
 
-// startDatabase starts the private PostgreSQL and PgBouncer, once a run. Commits carry a timestamp, for
-// the latency; drain and copy bear it alike.
+// startDatabase starts the private PostgreSQL and PgBouncer, once a run. Commits carry a timestamp, for the latency;
+// drain and copy pay for it alike.
 func (b *bench) startDatabase(ctx context.Context) error {
 	if b.db != nil {
 		return nil
@@ -209,7 +209,7 @@ func (b *bench) stopDatabase() error {
 		return nil
 	}
 	dir := filepath.Join(b.dir, "db")
-	err := b.db.Stop(context.Background()) // bounded by itself
+	err := b.db.Stop(context.Background()) // it bounds itself
 	b.db = nil
 	if b.keep {
 		return err
@@ -232,7 +232,7 @@ func execute(ctx context.Context, url string, statements ...string) (err error) 
 	return nil
 }
 
-// withoutMappings is cat for a data plane that stores and does not dispatch.
+// withoutMappings is cat for a data plane that stores and doesn't dispatch.
 func withoutMappings(cat *catalog.Catalog) *catalog.Catalog {
 	c := *cat
 	c.Mappings = nil

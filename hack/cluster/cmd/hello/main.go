@@ -1,9 +1,9 @@
-// Hello is the function of the cluster's own test: it says which pod answered and how many calls it had at once.
+// Hello is the function of the cluster's own test: it answers with its pod and how many calls that had in flight.
 //
 //	GET /?ms=N       held for N milliseconds
 //	GET /healthz     200
 //
-// At SIGTERM it says so, finishes what is in flight and ends, as a well-behaved function does.
+// At SIGTERM it logs that, finishes what is in flight and ends, as a well-behaved function does.
 package main
 
 import (

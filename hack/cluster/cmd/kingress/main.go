@@ -43,7 +43,7 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	// The listeners come after the first table: a readiness probe of the port is true only then.
+	// The listeners come after the first table: a readiness probe of the port must not pass before.
 	routes := &routes{}
 	watched := make(chan struct{})
 	failed := make(chan error, 3)

@@ -84,11 +84,11 @@ func newProxy(address func(*v1alpha1.IngressBackendSplit) string) http.Handler {
 	}
 }
 
-// answerError answers as Envoy would: 503 if no connection to the Service could be had (none of that name, no ready
+// answerError answers as Envoy would: 503 if no connection to the Service could be made (none of that name, no ready
 // pod), 502 if one broke.
 func answerError(w http.ResponseWriter, request *http.Request, err error) {
 	if request.Context().Err() != nil {
-		return // the client has left: nobody reads an answer
+		return // the client is gone: nobody reads an answer
 	}
 	log.Printf("%s %s%s: %v", request.Method, request.Host, request.URL.Path, err)
 	if opError := (*net.OpError)(nil); errors.As(err, &opError) && opError.Op == "dial" {

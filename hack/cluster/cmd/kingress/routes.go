@@ -10,7 +10,7 @@ import (
 	"knative.dev/networking/pkg/apis/networking/v1alpha1"
 )
 
-// routes is the table of all rules, by host. It is replaced as a whole, so that a request sees one state of it.
+// routes is the table of all rules, by host. It is replaced as a whole, so that a request sees one snapshot of it.
 type routes struct {
 	byHost atomic.Pointer[map[string][]route]
 }
@@ -37,7 +37,7 @@ func (r *routes) set(ingresses []*v1alpha1.Ingress) {
 			}
 		}
 	}
-	// The most particular rule first: the longer path, then the one that asks for more headers.
+	// The most specific rule first: the longer path, then the one that asks for more headers.
 	for _, of := range byHost {
 		sort.SliceStable(of, func(i, j int) bool {
 			if a, b := len(of[i].path.Path), len(of[j].path.Path); a != b {

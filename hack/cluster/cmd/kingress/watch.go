@@ -24,12 +24,12 @@ const (
 	retryPeriod = 500 * time.Millisecond
 )
 
-// watch keeps the routes as the cluster's ingresses say and reports each ingress ready, until ctx is cancelled.
+// watch keeps the routes in line with the cluster's ingresses and reports each ingress ready, until ctx is cancelled.
 // It calls started once, after the first table.
 func watch(ctx context.Context, client versioned.Interface, routes *routes, started func()) error {
 	factory := externalversions.NewSharedInformerFactory(client, resync)
 	ingresses := factory.Networking().V1alpha1().Ingresses()
-	// One token: any number of changes while a round is under way are one more round.
+	// One token: any number of changes during a round cause one more round.
 	dirty := make(chan struct{}, 1)
 	changed := func() {
 		select {
@@ -86,7 +86,7 @@ func ofOurClass(all []*v1alpha1.Ingress) []*v1alpha1.Ingress {
 	return ours
 }
 
-// reportReady writes the status of those that don't have it yet for their present generation.
+// reportReady writes the status of those that don't have it yet for their current generation.
 func reportReady(ctx context.Context, client versioned.Interface, ingresses []*v1alpha1.Ingress) error {
 	var errs []error
 	here := []v1alpha1.LoadBalancerIngressStatus{{DomainInternal: ownService}}

@@ -104,7 +104,7 @@ func postgres(script string) (*contents, error) {
 		return nil, err
 	}
 	for _, module := range modules {
-		// Compiling queries would bring 100 MB of LLVM; without its module PostgreSQL does without.
+		// JIT compilation of queries would bring 100 MB of LLVM; without its module PostgreSQL runs without it.
 		if strings.HasPrefix(filepath.Base(module), "llvmjit") {
 			continue
 		}

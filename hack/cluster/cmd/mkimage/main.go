@@ -50,7 +50,7 @@ func run(ref, out string, args []string) error {
 	if err != nil {
 		return err
 	}
-	// Renamed into place: an archive that is there is whole.
+	// Renamed into place: an archive that exists is complete.
 	if err := tarball.WriteToFile(out+".part", tag, image); err != nil {
 		return err
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// tree is the file system of an image. Paths are clean and absolute; folders above a path come by themselves.
+// tree is the file system of an image. Paths are clean and absolute; parent folders are added automatically.
 type tree struct {
 	entries map[string]entry
 }
@@ -48,7 +48,7 @@ func (t *tree) put(name string, e entry) {
 	t.entries[name] = e
 }
 
-// layer is not compressed: it is read from the disk it was written to.
+// layer is not compressed: it is read from the same disk that it was written to.
 func (t *tree) layer() (v1.Layer, error) {
 	var buffer bytes.Buffer
 	w := tar.NewWriter(&buffer)

@@ -65,14 +65,14 @@ func (p *provisioner) reconcile(ctx context.Context, work item) error {
 	return p.provision(ctx, pvc)
 }
 
-// provision makes the folder and the volume of a claim that waits for one.
+// provision creates the folder and the volume of a claim that waits for one.
 func (p *provisioner) provision(ctx context.Context, pvc *corev1.PersistentVolumeClaim) error {
 	if pvc.Spec.VolumeName != "" || pvc.Spec.StorageClassName == nil || pvc.DeletionTimestamp != nil {
 		return nil
 	}
 	class, err := p.classes.Get(*pvc.Spec.StorageClassName)
 	if err != nil {
-		return ignoreNotFound(err) // no such class is the claim's trouble, not ours
+		return ignoreNotFound(err) // a missing class is the claim's mistake, not ours
 	}
 	waits := class.VolumeBindingMode != nil && *class.VolumeBindingMode == storagev1.VolumeBindingWaitForFirstConsumer
 	if class.Provisioner != provisionerName || waits && pvc.Annotations[selectedNode] == "" {
@@ -82,7 +82,7 @@ func (p *provisioner) provision(ctx context.Context, pvc *corev1.PersistentVolum
 		log.Printf("%s/%s: volumeMode %s cannot be had here, only Filesystem", pvc.Namespace, pvc.Name, *pvc.Spec.VolumeMode)
 		return nil
 	}
-	name := "pvc-" + string(pvc.UID) // the same at every try
+	name := "pvc-" + string(pvc.UID) // the same at every attempt
 	folder := filepath.Join(p.root, name)
 	if err := os.MkdirAll(folder, 0o777); err != nil {
 		return err
@@ -115,7 +115,7 @@ func (p *provisioner) provision(ctx context.Context, pvc *corev1.PersistentVolum
 		},
 	}, metav1.CreateOptions{})
 	switch {
-	case apierrors.IsAlreadyExists(err): // an earlier try, or a round before the informer saw it
+	case apierrors.IsAlreadyExists(err): // an earlier attempt, or a round before the informer saw it
 		return nil
 	case err != nil:
 		return fmt.Errorf("create volume %s: %w", name, err)
@@ -124,7 +124,7 @@ func (p *provisioner) provision(ctx context.Context, pvc *corev1.PersistentVolum
 	return nil
 }
 
-// reclaim removes the folder and the volume of a claim that is gone.
+// reclaim removes the folder and the volume of a claim that is deleted.
 func (p *provisioner) reclaim(ctx context.Context, pv *corev1.PersistentVolume) error {
 	if pv.Annotations[provisionedBy] != provisionerName || pv.Status.Phase != corev1.VolumeReleased ||
 		pv.Spec.PersistentVolumeReclaimPolicy != corev1.PersistentVolumeReclaimDelete || pv.DeletionTimestamp != nil {

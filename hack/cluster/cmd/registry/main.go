@@ -35,7 +35,7 @@ func main() {
 	}
 }
 
-// run serves until SIGTERM; each of the archives is there, under its name, from the start.
+// run serves until SIGTERM; each of the archives is in the registry, under its name, from the start.
 func run(listen, blobs string, archives []string) error {
 	if blobs == "" {
 		return fmt.Errorf("-blobs is missing: name a folder for the content of the images")
