@@ -36,7 +36,7 @@ var ranks = map[string]int{
 	"internal/app/local": 10,
 	"services/gateway":   11, "services/dispatcher": 11, "services/controller": 11, "services/realtime": 11, "cmd/weir": 11,
 	"services/functions/order-writer": 11, "services/functions/order-api": 11, "services/functions/report": 11,
-	"hack/run": 11, "hack/images": 11,
+	"hack/run": 11, "hack/images": 11, "hack/fields": 11,
 }
 
 // forTests may be imported by tests only, and may import anything below the stages.
