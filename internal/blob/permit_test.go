@@ -86,8 +86,8 @@ func TestToken(t *testing.T) {
 	}
 }
 
-// TestTokenOutlivesRotation: what a key signed is good after the next one has come.
-func TestTokenOutlivesRotation(t *testing.T) {
+// TestPermitOutlivesRotation: what a key signed is good after the next one has come.
+func TestPermitOutlivesRotation(t *testing.T) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	ring := testRing(t, start)
 	now := start.Add(sign.RotateEvery)

@@ -54,8 +54,11 @@ func (c *Conn) EnsureKeys(ctx context.Context, replicas int, now time.Time) erro
 	if err != nil {
 		return fmt.Errorf("write the signing keys: %w", err)
 	}
-	// If another process did it first, its key will do.
-	if _, err := kv.Update(ctx, keysKey, data, revision); err != nil && !wrongSequence(err) {
+	_, err = kv.Update(ctx, keysKey, data, revision)
+	if wrongSequence(err) {
+		return nil // another process did it first: its key will do
+	}
+	if err != nil {
 		return fmt.Errorf("write the signing keys: %w", c.apiError(ctx, err))
 	}
 	c.log.Info("a new signing key was made", "keys", len(ring.Keys))

@@ -221,7 +221,7 @@ func (l *load) record(n int, a answer, id string, err error) {
 	l.answers = append(l.answers, a)
 }
 
-// snapshot returns the number of 202s so far.
+// acceptedCount returns the number of 202s so far.
 func (l *load) acceptedCount() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
