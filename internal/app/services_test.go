@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -223,7 +224,10 @@ func TestServicesNeedNoMoreRights(t *testing.T) {
 		}
 	}
 
-	// Nor have they more than that.
+	// Nor have they more than that. What is there already, anybody may publish: it writes nothing.
+	other := *cat
+	other.Mappings = slices.Clone(cat.Mappings)
+	other.Mappings[0].MaxConcurrency++
 	operator, _ := s.connect("operator")
 	if err := operator.Redrive(t.Context(), orders, 0, func(int) {}); err != nil {
 		t.Errorf("the operator can't redrive: %v", err)
@@ -241,12 +245,12 @@ func TestServicesNeedNoMoreRights(t *testing.T) {
 		{"the gateway makes a queue", front, func(ctx context.Context, c *stream.Conn) error { return c.EnsureQueue(ctx, q, 1) }},
 		{"the gateway reads a queue", front, func(ctx context.Context, c *stream.Conn) error { _, err := c.OpenReader(ctx, orders); return err }},
 		{"the gateway takes a lease", front, func(ctx context.Context, c *stream.Conn) error { _, err := c.TryLease(ctx, "x", "y"); return err }},
-		{"the gateway publishes a catalog", front, func(ctx context.Context, c *stream.Conn) error { return c.PublishCatalog(ctx, cat, 1, nil) }},
+		{"the gateway publishes a catalog", front, func(ctx context.Context, c *stream.Conn) error { return c.PublishCatalog(ctx, &other, 1, nil) }},
 		{"the gateway makes keys", front, func(ctx context.Context, c *stream.Conn) error { return c.EnsureKeys(ctx, 1, time.Now()) }},
 		{"the dispatcher makes keys", back, func(ctx context.Context, c *stream.Conn) error { return c.EnsureKeys(ctx, 1, time.Now()) }},
 		{"the dispatcher makes a queue", back, func(ctx context.Context, c *stream.Conn) error { return c.EnsureQueue(ctx, q, 1) }},
 		{"the dispatcher deletes a queue", back, func(ctx context.Context, c *stream.Conn) error { return c.DeleteQueue(ctx, orders) }},
-		{"the dispatcher publishes a catalog", back, func(ctx context.Context, c *stream.Conn) error { return c.PublishCatalog(ctx, cat, 1, nil) }},
+		{"the dispatcher publishes a catalog", back, func(ctx context.Context, c *stream.Conn) error { return c.PublishCatalog(ctx, &other, 1, nil) }},
 	} {
 		if err := short(func(ctx context.Context) error { return row.f(ctx, row.conn) }); err == nil {
 			t.Errorf("%s", row.what)
