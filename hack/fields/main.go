@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -40,8 +41,11 @@ func run(page, crds string) error {
 		return fmt.Errorf("%s has no line %q", page, strings.TrimSpace(marker))
 	}
 	files, err := filepath.Glob(filepath.Join(crds, "*.yaml"))
-	if err != nil || len(files) == 0 {
-		return fmt.Errorf("no definitions in %s: %w", crds, err)
+	if err != nil {
+		return err
+	}
+	if len(files) == 0 {
+		return fmt.Errorf("no definitions in %s", crds)
 	}
 	out := bytes.NewBuffer(append(head, marker...))
 	for _, file := range files {
@@ -63,21 +67,16 @@ func run(page, crds string) error {
 
 // rows writes a row for each field below s, whose path is prefix.
 func rows(out *bytes.Buffer, prefix string, s *apiextensions.JSONSchemaProps) {
-	names := make([]string, 0, len(s.Properties))
-	for name := range s.Properties {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(s.Properties)) {
 		f := s.Properties[name]
-		path, required := prefix+name, ""
+		path, value := prefix+name, ""
 		if slices.Contains(s.Required, name) {
-			required = "required"
+			value = "required"
 		}
 		if f.Default != nil && string(f.Default.Raw) != "{}" {
-			required = "`" + strings.Trim(string(f.Default.Raw), `"`) + "`"
+			value = "`" + strings.Trim(string(f.Default.Raw), `"`) + "`"
 		}
-		fmt.Fprintf(out, "| `%s` | %s | %s | %s |\n", path, kind(&f), required, meaning(&f))
+		fmt.Fprintf(out, "| `%s` | %s | %s | %s |\n", path, kind(&f), value, meaning(&f))
 		switch {
 		case f.Type == "array" && f.Items != nil && f.Items.Schema != nil:
 			rows(out, path+"[].", f.Items.Schema)

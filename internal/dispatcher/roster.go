@@ -142,10 +142,6 @@ func (r *roster) lease(k catalog.Key, l *stream.LeaseState, now time.Time) (news
 		p.heard = now
 	}
 	news = v.owner != l.Owner || v.count == 0
-	if l.Owner == "" && !r.queues[k] && r.claims[k] == nil { // the queue is gone
-		delete(r.leases, k)
-		return news
-	}
 	r.leases[k] = leaseView{owner: l.Owner, heard: now, count: v.count + 1}
 	return news
 }

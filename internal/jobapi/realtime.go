@@ -75,12 +75,8 @@ func (a *API) realtime(target *url.URL) func(http.ResponseWriter, *http.Request,
 		if err := rc.SetReadDeadline(time.Time{}); err != nil {
 			a.cfg.Log.Debug("a connection's read deadline stays", "error", err)
 		}
-		req = req.WithContext(ctx)
-		if id := w.Header().Get(problem.HeaderRequestID); id != "" {
-			req.Header = req.Header.Clone()
-			req.Header.Set(problem.HeaderRequestID, id)
-		}
-		proxy.ServeHTTP(&listenerWriter{w, rc}, req)
+		req.Header.Set(problem.HeaderRequestID, w.Header().Get(problem.HeaderRequestID)) // realtime answers under the same id
+		proxy.ServeHTTP(&listenerWriter{w, rc}, req.WithContext(ctx))
 	}
 }
 

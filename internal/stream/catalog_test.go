@@ -56,6 +56,29 @@ func messages(t *testing.T, kv jetstream.KeyValue) uint64 {
 	return s.(*jetstream.KeyValueBucketStatus).StreamInfo().State.LastSeq
 }
 
+// putSet writes entries as another version's controller may have, and a head that names them.
+func putSet(t *testing.T, kv jetstream.KeyValue, entries map[string][]byte) {
+	t.Helper()
+	builder := catalog.NewBuilder()
+	for k, v := range entries {
+		_ = builder.Set(k, v) // what can't be read counts all the same
+		if _, err := kv.Put(t.Context(), k, v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := kv.Put(t.Context(), "head", []byte(`{"revision":"`+builder.Revision()+`"}`)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// publish publishes in place of whatever is there.
+func publish(t *testing.T, c *stream.Conn, cat *catalog.Catalog) {
+	t.Helper()
+	if err := c.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // watch returns the catalogs that a watcher is given.
 func watch(t *testing.T, c *stream.Conn) <-chan *catalog.Catalog {
 	t.Helper()
@@ -72,9 +95,7 @@ func TestCatalogChangesByEntries(t *testing.T) {
 	srv := testkit.NATS(t)
 	c := testkit.Conn(t, srv)
 	cat := routes(10, 200, 2<<10) // 4 MiB
-	if err := c.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
-		t.Fatal(err)
-	}
+	publish(t, c, cat)
 	got := watch(t, testkit.Conn(t, srv))
 	if first := <-got; first.Revision() != cat.Revision() || len(first.APIs) != 10 || len(first.APIs[3].Routes) != 200 || first.APIs[3].Routes[7].Schema == nil {
 		t.Fatalf("the catalog is another: %s, want %s", first.Revision(), cat.Revision())
@@ -120,9 +141,7 @@ func TestHalfACatalogIsNotUsed(t *testing.T) {
 	srv := testkit.NATS(t)
 	c := testkit.Conn(t, srv)
 	cat := routes(1, 3, 10)
-	if err := c.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
-		t.Fatal(err)
-	}
+	publish(t, c, cat)
 	kv := bucket(t, srv)
 	// The head of a set that is to be, and no more.
 	cat.APIs[0].Routes[1].MaxBodyBytes = 100
@@ -150,11 +169,8 @@ func TestWhatCanNotBeReadFailsAlone(t *testing.T) {
 	srv := testkit.NATS(t)
 	c := testkit.Conn(t, srv)
 	cat := routes(1, 3, 10)
-	if err := c.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
-		t.Fatal(err)
-	}
+	publish(t, c, cat)
 	kv := bucket(t, srv)
-	builder := catalog.NewBuilder()
 	entries, err := cat.Entries()
 	if err != nil {
 		t.Fatal(err)
@@ -163,15 +179,7 @@ func TestWhatCanNotBeReadFailsAlone(t *testing.T) {
 	entries["route.default.api-0.r-1"] = []byte(`{"format":2,"spec":{"name":"r-1"}}`)
 	entries["route.default.api-0.r-2"] = []byte(`{"format":1,"spec":{"name":"r-2","method":"POST","path":"/x","maxBodyBytes":1,"stateMachine":{"name":"x"},"later":true}}`)
 	entries["queue.default.broken"] = []byte(`what?`)
-	for k, v := range entries {
-		_ = builder.Set(k, v) // what can't be read counts all the same
-		if _, err := kv.Put(t.Context(), k, v); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if _, err := kv.Put(t.Context(), "head", []byte(`{"revision":"`+builder.Revision()+`"}`)); err != nil {
-		t.Fatal(err)
-	}
+	putSet(t, kv, entries)
 	got := <-watch(t, testkit.Conn(t, srv))
 	if len(got.Queues) != 1 || len(got.APIs) != 1 || len(got.APIs[0].Routes) != 2 {
 		t.Fatalf("%+v", got)
@@ -189,32 +197,21 @@ func TestFormerVersionsOutliveAConnection(t *testing.T) {
 	cfg.Port = srv.Port()
 	c, reader := testkit.Conn(t, srv), testkit.Conn(t, srv)
 	cat := routes(1, 3, 10)
-	if err := c.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
-		t.Fatal(err)
-	}
+	publish(t, c, cat)
 	got := watch(t, reader)
 	<-got
 	kv := bucket(t, srv)
-	publish := func(change func(entries map[string][]byte)) {
+	put := func(change func(entries map[string][]byte)) {
 		t.Helper()
 		entries, err := cat.Entries()
 		if err != nil {
 			t.Fatal(err)
 		}
 		change(entries)
-		builder := catalog.NewBuilder()
-		for k, v := range entries {
-			_ = builder.Set(k, v)
-			if _, err := kv.Put(t.Context(), k, v); err != nil {
-				t.Fatal(err)
-			}
-		}
-		if _, err := kv.Put(t.Context(), "head", []byte(`{"revision":"`+builder.Revision()+`"}`)); err != nil {
-			t.Fatal(err)
-		}
+		putSet(t, kv, entries)
 	}
 	later := func(entries map[string][]byte) { entries["route.default.api-0.r-1"] = []byte(`{"format":2,"spec":{}}`) }
-	publish(later)
+	put(later)
 	if next := <-got; len(next.APIs[0].Routes) != 3 {
 		t.Fatalf("%d routes are left", len(next.APIs[0].Routes))
 	}
@@ -227,7 +224,7 @@ func TestFormerVersionsOutliveAConnection(t *testing.T) {
 		t.Fatal(err)
 	}
 	cat.APIs[0].Routes = cat.APIs[0].Routes[1:]
-	publish(later)
+	put(later)
 	next := <-got
 	if routes := next.APIs[0].Routes; len(routes) != 2 || routes[0].Name != "r-1" || routes[0].Path != "/0/1" {
 		t.Errorf("routes are %+v", routes)
@@ -242,9 +239,7 @@ func TestABucketMadeAnew(t *testing.T) {
 	cfg.Port = srv.Port()
 	reader := testkit.Conn(t, srv)
 	cat := routes(1, 3, 10)
-	if err := testkit.Conn(t, srv).PublishCatalog(t.Context(), cat, 1, nil); err != nil {
-		t.Fatal(err)
-	}
+	publish(t, testkit.Conn(t, srv), cat)
 	got := watch(t, reader)
 	<-got
 	live := reader.Live()
@@ -261,9 +256,7 @@ func TestABucketMadeAnew(t *testing.T) {
 		return err == nil && s.CachedInfo().State.Consumers == 1
 	})
 	cat.APIs[0].Routes = cat.APIs[0].Routes[:1]
-	if err := testkit.Conn(t, srv).PublishCatalog(t.Context(), cat, 1, nil); err != nil {
-		t.Fatal(err)
-	}
+	publish(t, testkit.Conn(t, srv), cat)
 	if next := <-got; next.Revision() != cat.Revision() || len(next.APIs[0].Routes) != 1 {
 		t.Errorf("it is %+v", next)
 	}
@@ -274,9 +267,7 @@ func TestEntriesTooLarge(t *testing.T) {
 	srv := testkit.NATS(t)
 	c := testkit.Conn(t, srv)
 	cat := routes(1, 1, 10)
-	if err := c.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
-		t.Fatal(err)
-	}
+	publish(t, c, cat)
 	kv := bucket(t, srv)
 	before := messages(t, kv)
 	err := c.PublishCatalog(t.Context(), routes(2, 2, 2<<20), 1, nil)
@@ -308,17 +299,13 @@ func TestALaterVersionsEntriesStay(t *testing.T) {
 	srv := testkit.NATS(t)
 	c := testkit.Conn(t, srv)
 	cat := routes(1, 1, 10)
-	if err := c.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
-		t.Fatal(err)
-	}
+	publish(t, c, cat)
 	kv := bucket(t, srv)
 	if _, err := kv.Put(t.Context(), "statemachine.default.x", []byte(`{"format":1,"spec":{}}`)); err != nil {
 		t.Fatal(err)
 	}
 	cat.APIs[0].Routes[0].MaxBodyBytes = 77
-	if err := c.PublishCatalog(t.Context(), cat, 1, nil); err != nil {
-		t.Fatal(err)
-	}
+	publish(t, c, cat)
 	if _, err := kv.Get(t.Context(), "statemachine.default.x"); err != nil {
 		t.Errorf("it is gone: %v", err)
 	}

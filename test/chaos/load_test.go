@@ -252,30 +252,14 @@ func (l *load) slowest(from, to time.Time, status int) (longest time.Duration, n
 	return longest, n
 }
 
-// median is that of the latencies of the answers of a status that were under way in a time.
-func (l *load) median(from, to time.Time, status int) time.Duration {
+// percentile returns the p-th percentile of the latencies of the answers of a status that were in flight at some moment of
+// the interval.
+func (l *load) percentile(p float64, status int, from, to time.Time) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	var ds []time.Duration
 	for _, a := range l.answers {
 		if a.status == status && !a.got.Before(from) && !a.sent.After(to) {
-			ds = append(ds, a.got.Sub(a.sent))
-		}
-	}
-	if len(ds) == 0 {
-		return 0
-	}
-	slices.Sort(ds)
-	return ds[len(ds)/2]
-}
-
-// percentile returns the p-th percentile of the latencies of 202s.
-func (l *load) percentile(p float64) time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var ds []time.Duration
-	for _, a := range l.answers {
-		if a.status == http.StatusAccepted {
 			ds = append(ds, a.got.Sub(a.sent))
 		}
 	}

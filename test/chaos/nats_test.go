@@ -46,7 +46,7 @@ func TestNATSStops(t *testing.T) {
 	srv.Stop()
 	gone := time.Now()
 	hold(t, natsOutage)
-	l.outage(down, gone, time.Now(), answerBound)
+	l.outage(down, gone, time.Now())
 	nats.start()
 	back := time.Now()
 	l.waitAccepted(1)
@@ -58,10 +58,10 @@ func TestNATSStops(t *testing.T) {
 }
 
 // outage checks the answers of an outage: all 503 from gone on, and within bound.
-func (l *load) outage(down, gone, end time.Time, bound time.Duration) {
+func (l *load) outage(down, gone, end time.Time) {
 	l.t.Helper()
 	slowest, refused := l.slowest(down, end, http.StatusServiceUnavailable)
-	_, accepted := l.slowest(gone.Add(bound), end, http.StatusAccepted)
+	_, accepted := l.slowest(gone.Add(answerBound), end, http.StatusAccepted)
 	l.t.Logf("%d answers of 503 in %s without NATS, the slowest answer took %s", refused, end.Sub(down).Round(time.Millisecond), slowest.Round(time.Millisecond))
 	if refused < l.conns {
 		l.t.Errorf("only %d answers of 503", refused)
@@ -69,10 +69,10 @@ func (l *load) outage(down, gone, end time.Time, bound time.Duration) {
 	if accepted > 0 {
 		l.t.Errorf("%d answers of 202 without NATS", accepted)
 	}
-	if slowest > bound {
-		l.t.Errorf("an answer took %s; want at most %s", slowest, bound)
+	if slowest > answerBound {
+		l.t.Errorf("an answer took %s; want at most %s", slowest, answerBound)
 	}
-	if median := l.median(down, end, http.StatusServiceUnavailable); median > answerPromise {
+	if median := l.percentile(0.5, http.StatusServiceUnavailable, down, end); median > answerPromise {
 		l.t.Errorf("half of the answers took more than %s; want %s", median, answerPromise)
 	}
 	l.mu.Lock()
@@ -110,7 +110,7 @@ func TestNATSHangs(t *testing.T) {
 			gone := time.Now()
 			hold(t, size[time.Duration](4, 5, 20)*time.Second)
 			end := time.Now()
-			l.outage(down, gone, end, answerBound)
+			l.outage(down, gone, end)
 			srv.Signal(syscall.SIGCONT)
 			l.waitAccepted(1)
 			t.Logf("the first 202 came %s after NATS went on", time.Since(end).Round(time.Millisecond))

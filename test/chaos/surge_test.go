@@ -64,7 +64,7 @@ func TestSurge(t *testing.T) {
 	calls := m.peak()
 	bouncer, postgres, samples := conns()
 	t.Logf("%d orders in %s (%.0f/s), p99 %s; rows after %s; function calls at once at most %d; server connections at most %d (PgBouncer) and %d (PostgreSQL) in %d samples",
-		l.total, took.Round(time.Millisecond), float64(l.total)/took.Seconds(), l.percentile(0.99).Round(time.Millisecond),
+		l.total, took.Round(time.Millisecond), float64(l.total)/took.Seconds(), l.percentile(0.99, http.StatusAccepted, time.Time{}, time.Now()).Round(time.Millisecond),
 		drained.Round(time.Millisecond), calls, bouncer, postgres, samples)
 	if calls > callCap || calls < 2 {
 		t.Errorf("%d function calls at once; want 2 to %d", calls, callCap)

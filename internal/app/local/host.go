@@ -79,7 +79,7 @@ type host struct {
 	listener net.Listener
 	srv      *http.Server
 	fn       closer         // nil if it is the user's own process
-	client   *invoke.Caller // to the user's own process
+	caller   *invoke.Caller // to the user's own process
 }
 
 // url returns where the Service k will answer. It opens the port, because the catalog is compiled before the functions
@@ -124,8 +124,8 @@ func (x *host) build(ctx context.Context, cfg Config, s manifest.Service) error 
 	log := cfg.Log.With("function", s.Name)
 	var handler http.Handler
 	if url := cfg.Functions[s.Name]; url != "" {
-		x.client = invoke.NewCaller(maxIdle)
-		forward, err := x.client.ForwardHop(url, notReached(log, url))
+		x.caller = invoke.NewCaller(maxIdle)
+		forward, err := x.caller.ForwardHop(url, notReached(log, url))
 		if err != nil {
 			return fmt.Errorf("--function %s=%s: %w", s.Name, url, err)
 		}
@@ -196,8 +196,8 @@ func (h *hosts) close() {
 		if x.fn != nil {
 			x.fn.Close()
 		}
-		if x.client != nil {
-			x.client.Close()
+		if x.caller != nil {
+			x.caller.Close()
 		}
 	}
 	h.list = nil
