@@ -36,15 +36,25 @@ if [[ -n "${E2E_KUBECONFIG:-}" ]]; then
   exec env E2E_IMAGES="$E2E_IMAGES" E2E_TAG="$tag" "$root/bin/e2e.test" "${flags[@]}"
 fi
 
+# failures repeats what the tests that failed have logged: it stands far above their names.
+failures() {
+  [[ ! -f bin/e2e.log ]] || awk '
+    /^=== (RUN|NAME|CONT) / { name = $3 }
+    /_test\.go:[0-9]+: / { logged[name] = logged[name] $0 "\n" }
+    $1 == "---" && $2 == "FAIL:" && $3 in logged { printf "%s failed, and had logged:\n%s", $3, logged[$3] }' bin/e2e.log >&2
+}
+
 cluster=hack/cluster/cluster.sh
 finish() {
   local code=$?
   if ((code != 0)); then
     "$cluster" logs >bin/e2e-cluster.log 2>&1 || true
+    failures
     echo "e2e: failed; the ends of the cluster's logs are in bin/e2e-cluster.log" >&2
   fi
   [[ -n "${E2E_KEEP:-}" ]] || "$cluster" down
 }
+rm -f bin/e2e.log
 trap finish EXIT
 "$cluster" up
 # With the flags of the cluster's own build, whose packages are there now.
@@ -69,4 +79,5 @@ alias_image ko.local/postgres:v1 "docker.io/library/$(named postgres deploy/k8s/
 # shellcheck disable=SC2016
 "$cluster" run bash -c 'cd "$1/test/e2e" && shift && E2E_KUBECONFIG=$KUBECONFIG exec "$@"' e2e "$root" \
   env E2E_IMAGES=ko.local/weir E2E_TAG="$tag" E2E_NATS_IMAGE=ko.local/nats:v1 E2E_POSTGRES_IMAGE=ko.local/postgres:v1 \
-  E2E_PGBOUNCER_IMAGE=ko.local/pgbouncer:v1 E2E_ON_NODE=1 E2E_REGISTRY=localhost:5000 E2E_BASE_IMAGE=localhost:5000/base:v1 "$root/bin/e2e.test" "${flags[@]}"
+  E2E_PGBOUNCER_IMAGE=ko.local/pgbouncer:v1 E2E_ON_NODE=1 E2E_REGISTRY=localhost:5000 E2E_BASE_IMAGE=localhost:5000/base:v1 "$root/bin/e2e.test" "${flags[@]}" |
+  tee bin/e2e.log
