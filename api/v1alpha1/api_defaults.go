@@ -10,6 +10,10 @@ import (
 const (
 	// DefaultMaxBodyBytes is a route's body limit when it names none.
 	DefaultMaxBodyBytes = 256 << 10
+	// DefaultMaxDepth is a route's nesting limit when it names none.
+	DefaultMaxDepth = 128
+	// MaxDepth is the largest: with the two levels that a batch adds, it is about what parsers that recurse still read.
+	MaxDepth = 1000
 	// DefaultRouteTimeout is a function route's timeout when it names none. It is that of Amazon API
 	// Gateway's integrations.
 	DefaultRouteTimeout = 29 * time.Second
@@ -20,6 +24,7 @@ func (a *API) Default() {
 	for i := range a.Spec.Routes {
 		r := &a.Spec.Routes[i]
 		defaultQuantity(&r.MaxBodyBytes, DefaultMaxBodyBytes)
+		defaultInt32(&r.MaxDepth, DefaultMaxDepth)
 		if r.Function != nil {
 			defaultDuration(&r.Function.Timeout, DefaultRouteTimeout)
 		}

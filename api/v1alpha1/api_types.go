@@ -80,6 +80,12 @@ type Route struct {
 	// +optional
 	// +kubebuilder:default="256Ki"
 	MaxBodyBytes *resource.Quantity `json:"maxBodyBytes,omitempty"`
+	// MaxDepth bounds how deeply the objects and arrays of a JSON body are nested. Default 128.
+	// +optional
+	// +kubebuilder:default=128
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=1000
+	MaxDepth *int32 `json:"maxDepth,omitempty"`
 	// Schema is a JSON Schema (2020-12 unless $schema says another draft) of the request's body.
 	// +optional
 	// +kubebuilder:pruning:PreserveUnknownFields

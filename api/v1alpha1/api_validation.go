@@ -213,6 +213,7 @@ func (r *Route) validateTarget(p *field.Path) field.ErrorList {
 	} else {
 		errs = append(errs, validateBytes(r.MaxBodyBytes, 1, MaxFunctionBodyBytes, p.Child("maxBodyBytes"))...)
 	}
+	errs = append(errs, validateCount(r.MaxDepth, MaxDepth, p.Child("maxDepth"))...)
 	if r.Function != nil {
 		errs = append(errs, validateFunction(&r.Function.FunctionReference, p.Child("function"))...)
 		errs = append(errs, validateDuration(r.Function.Timeout, MinTimeout, MaxTimeout, p.Child("function", "timeout"))...)

@@ -33,18 +33,18 @@ func (m *EventSourceMapping) Validate() field.ErrorList {
 	errs = append(errs, validateFunction(&s.Function, spec.Child("function"))...)
 
 	batch := spec.Child("batch")
-	errs = append(errs, validateCount(s.Batch.MaxRecords, 1, maxBatchRecords, batch.Child("maxRecords"))...)
+	errs = append(errs, validateCount(s.Batch.MaxRecords, maxBatchRecords, batch.Child("maxRecords"))...)
 	errs = append(errs, validateBytes(s.Batch.MaxBytes, minBatchBytes, maxBatchBytes, batch.Child("maxBytes"))...)
 	errs = append(errs, validateDuration(s.Batch.Window, 0, maxBatchWindow, batch.Child("window"))...)
 
-	errs = append(errs, validateCount(s.MaxConcurrency, 1, maxConcurrency, spec.Child("maxConcurrency"))...)
+	errs = append(errs, validateCount(s.MaxConcurrency, maxConcurrency, spec.Child("maxConcurrency"))...)
 	errs = append(errs, validateDuration(s.Timeout, MinTimeout, MaxTimeout, spec.Child("timeout"))...)
 	errs = append(errs, validateDuration(s.Heartbeat, minHeartbeat, maxHeartbeat, spec.Child("heartbeat"))...)
 	return append(errs, s.Retry.validate(spec.Child("retry"))...)
 }
 
 func (r *Retry) validate(p *field.Path) field.ErrorList {
-	errs := validateCount(r.MaxAttempts, 1, maxAttempts, p.Child("maxAttempts"))
+	errs := validateCount(r.MaxAttempts, maxAttempts, p.Child("maxAttempts"))
 	errs = append(errs, validateDuration(r.InitialBackoff, minBackoff, maxBackoff, p.Child("initialBackoff"))...)
 	errs = append(errs, validateDuration(r.MaxBackoff, minBackoff, maxBackoff, p.Child("maxBackoff"))...)
 	errs = append(errs, validateDuration(r.MaxAge, minBackoff, maxQueueAge, p.Child("maxAge"))...)

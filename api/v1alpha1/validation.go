@@ -99,11 +99,11 @@ func validateBytes(q *resource.Quantity, lo, hi int64, p *field.Path) field.Erro
 	return nil
 }
 
-func validateCount(n *int32, lo, hi int32, p *field.Path) field.ErrorList {
-	if n == nil || (*n >= lo && *n <= hi) {
+func validateCount(n *int32, hi int32, p *field.Path) field.ErrorList {
+	if n == nil || (*n >= 1 && *n <= hi) {
 		return nil
 	}
-	return field.ErrorList{field.Invalid(p, *n, fmt.Sprintf("must be between %d and %d", lo, hi))}
+	return field.ErrorList{field.Invalid(p, *n, fmt.Sprintf("must be between 1 and %d", hi))}
 }
 
 // FormatDuration writes 5m, where time.Duration writes 5m0s: as people write it in the YAML.

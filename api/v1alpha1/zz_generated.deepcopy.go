@@ -454,6 +454,11 @@ func (in *Route) DeepCopyInto(out *Route) {
 		x := (*in).DeepCopy()
 		*out = &x
 	}
+	if in.MaxDepth != nil {
+		in, out := &in.MaxDepth, &out.MaxDepth
+		*out = new(int32)
+		**out = **in
+	}
 	if in.Schema != nil {
 		in, out := &in.Schema, &out.Schema
 		*out = new(runtime.RawExtension)

@@ -33,6 +33,7 @@ type Config struct {
 	CallbackURL  string        // WEIR_CALLBACK_URL: the gateway's, as functions reach it; empty means that functions can't go on after their answer
 	RealtimeURL  *url.URL      // WEIR_REALTIME_URL: realtime's, as the gateway reaches it; empty means no events and no sockets
 	OwnThrottles string        // WEIR_OWN_THROTTLES: of Weir's own paths, as gateway.ParseOwnThrottles reads them; empty means the defaults
+	Trusted      string        // WEIR_TRUSTED_PROXIES: whose X-Forwarded-* the gateway keeps, as gateway.ParseTrustedProxies reads them; empty means none's
 	S3           S3            // WEIR_S3_…: where objects are; without an endpoint they are in NATS
 	Codec        record.Codec  // WEIR_COMPRESSION: s2 (default), zstd or none
 	Log          *slog.Logger  // WEIR_LOG_LEVEL (default info), WEIR_LOG_FORMAT (json or text; default json)
@@ -80,7 +81,7 @@ func FromEnv(getenv func(string) string) (Config, error) {
 	}
 	cfg := Config{
 		NATS: NATSFromEnv(getenv), NATSSync: getenv("WEIR_NATS_SYNC"), Instance: getenv("WEIR_INSTANCE"), CallbackURL: getenv("WEIR_CALLBACK_URL"),
-		OwnThrottles: getenv("WEIR_OWN_THROTTLES"),
+		OwnThrottles: getenv("WEIR_OWN_THROTTLES"), Trusted: getenv("WEIR_TRUSTED_PROXIES"),
 		S3: S3{
 			Endpoint: getenv("WEIR_S3_ENDPOINT"), PublicEndpoint: getenv("WEIR_S3_PUBLIC_ENDPOINT"), Region: getenv("WEIR_S3_REGION"),
 			Bucket: getenv("WEIR_S3_BUCKET"), Prefix: getenv("WEIR_S3_PREFIX"),

@@ -50,10 +50,10 @@ func TestAFunctionOfAnUnknownCA(t *testing.T) {
 		t.Errorf("%+v", o)
 	}
 	var failure error
-	h, err := caller.Forward(fn.URL, func(w http.ResponseWriter, _ *http.Request, err error) {
+	h, err := caller.Forward(invoke.Hop{Base: fn.URL, Failed: func(w http.ResponseWriter, _ *http.Request, err error) {
 		failure = err
 		w.WriteHeader(http.StatusServiceUnavailable)
-	})
+	}})
 	if err != nil {
 		t.Fatal(err)
 	}

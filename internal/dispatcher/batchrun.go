@@ -37,7 +37,13 @@ type batchRun struct {
 	items   []*item
 	attempt *job.Attempt // of the one item, if it is a job that failed
 	expiry  bool         // it calls nothing: its items have expired
+
+	failedAlone int  // items whose call, for them alone, failed
+	someDone    bool // an item was done
 }
+
+// maxFailedAlone is how many items may fail alone, with none done, until a function is taken to fail whatever it gets.
+const maxFailedAlone = 8
 
 // run calls the function and stores what failed. It ends early, leaving records unsettled, when intake
 // ends while it waits for the function, or when work ends.
@@ -67,13 +73,37 @@ func (e *batchRun) call(intake, work context.Context, items []*item) bool {
 		items = e.withoutExpired(items)
 		return len(items) == 0 || e.call(intake, work, items)
 	}
-	bisect := len(items) > 1 && (o.Class == invoke.Refused || o.Class == invoke.Failed && e.m.spec().BisectOnError)
-	if bisect {
+	if len(items) > 1 && e.bisects(items, o) {
 		half := len(items) / 2
 		return e.call(intake, work, items[:half]) && e.call(intake, work, items[half:])
 	}
 	judge(items, o)
+	e.someDone = e.someDone || o.Class == invoke.Done && len(o.FailedIDs) < len(items)
+	if len(items) == 1 && o.Class == invoke.Failed {
+		e.failedAlone++
+	}
 	return true
+}
+
+// bisects reports whether the halves of items are called after o. No record is given up for what another one in its batch
+// did to the function: so on the last attempt also where the mapping doesn't ask for it, as long as the function answers
+// and doesn't fail for everything.
+func (e *batchRun) bisects(items []*item, o invoke.Outcome) bool {
+	spec := e.m.spec()
+	switch {
+	case o.Class == invoke.Refused:
+		return true
+	case o.Class != invoke.Failed:
+		return false
+	case spec.BisectOnError:
+		return true
+	case o.Status == 0 || !e.someDone && e.failedAlone >= maxFailedAlone:
+		return false
+	}
+	now := e.m.cfg.Conn.Now()
+	return slices.ContainsFunc(items, func(it *item) bool {
+		return it.rec.Attempts+1 >= spec.Retry.MaxAttempts || it.at(now).Age >= spec.Retry.MaxAge
+	})
 }
 
 // judge gives the items their disposition by the outcome of their call.

@@ -318,6 +318,17 @@ func TestStatusTable(t *testing.T) {
 			dead:   map[string]string{"a": "3 of 3 attempts failed", "b": "3 of 3 attempts failed"}, attempts: 3,
 		},
 		{
+			name: "a last attempt is bisected to the culprit", put: []string{"a", "b", "bad", "c", "d"}, failed: true,
+			change: func(m *catalog.Mapping) { m.BisectOnError = false },
+			script: func(c call) answer {
+				if has(c, "bad") {
+					return answer{status: 500}
+				}
+				return answer{}
+			},
+			dead: map[string]string{"bad": "3 of 3 attempts failed"}, attempts: 3,
+		},
+		{
 			name: "a timeout is a failure", put: []string{"a"}, failed: true,
 			change: func(m *catalog.Mapping) { m.Timeout = 50 * time.Millisecond },
 			script: func(call) answer { return answer{hang: true} },

@@ -5,19 +5,27 @@ import (
 	"io"
 	"net/http"
 	"sync"
+	"time"
 
+	"github.com/weir-dev/weir/internal/coding"
 	"github.com/weir-dev/weir/internal/jobapi"
+	"github.com/weir-dev/weir/internal/pace"
 	"github.com/weir-dev/weir/internal/problem"
 )
 
-// Bounds of bodies in memory.
+// Bounds of bodies.
 const (
-	// maxBodiesBytes bounds the bodies in memory together; past it requests get 503.
+	// maxBodiesBytes bounds the bodies in memory together, maxRouteBytes those of one route; past it requests get 503.
 	maxBodiesBytes = 128 << 20
+	maxRouteBytes  = maxBodiesBytes / 2
 	// firstRead is the memory that a body gets before any of it has arrived. It grows as the body arrives, so that a
 	// client can't hold much of the budget by announcing a large body.
-	firstRead = 16 << 10
+	firstRead = 2 << 10
 	maxPooled = 64 << 10
+	// bodyGrace is how long a client may send nothing of a body, and minBodyRate what it has to send over all, in bytes a
+	// second, once that is over.
+	bodyGrace   = 10 * time.Second
+	minBodyRate = 4 << 10
 )
 
 // Why a body can't be read.
@@ -26,19 +34,26 @@ var (
 	errNoMemory     = errors.New("gateway: too many bodies in memory")
 )
 
-var bodies = sync.Pool{New: func() any { //nolint:gochecknoglobals // a pool of plain memory
-	p := make([]byte, 0, 2<<10)
-	return &p
-}}
+// Pools of plain memory: bodies begin in a small piece, and go on in one that may have grown before.
+var (
+	small = sync.Pool{New: func() any { //nolint:gochecknoglobals // a pool
+		p := make([]byte, 0, firstRead)
+		return &p
+	}}
+	grown sync.Pool //nolint:gochecknoglobals // a pool
+)
 
 // readBody reads the whole body, unless the target reads it itself. The budget is charged for what has arrived, not
 // for what was announced: TestBodiesAreChargedAsTheyCome guards it.
 func (x *exchange) readBody() *problem.Problem {
+	coded := x.coding()
 	limit := x.maxBody(x.req)
 	size := x.req.ContentLength
 	switch {
+	case coded != "" && (x.kind == toOwn && x.own.Class == jobapi.ClassObjects || !coding.Supports(coded)):
+		return x.problemOfCoding()
 	case limit == jobapi.Stream:
-		return nil
+		return x.decodeStream(coded)
 	case size > limit && x.kind != toOwn, size > limit && limit > 0:
 		return new(problemTooLarge(limit))
 	case limit == 0, x.kind == toFunction && x.schema == nil, x.uploaded(), size == 0:
@@ -49,35 +64,96 @@ func (x *exchange) readBody() *problem.Problem {
 			Detail: "This route takes JSON: send Content-Type: application/json.",
 		}
 	}
-	p, _ := bodies.Get().(*[]byte)
-	x.memory = p
-	body, err := x.readAll((*p)[:0], size, limit)
-	if *p = body; err != nil {
+	x.memory, _ = small.Get().(*[]byte)
+	body, err := x.readAll(size, limit)
+	if err == nil && coded != "" {
+		body, err = x.decode(coded, body, limit)
+	}
+	if err != nil {
 		return new(problemOfBody(err, limit))
 	}
-	x.body = body
+	x.body, x.read = body, true
 	return nil
 }
 
-// readAll reads the body into p, charging the budget as it grows. size is the announced length, -1 if unknown.
-func (x *exchange) readAll(p []byte, size, limit int64) ([]byte, error) {
-	want := int64(firstRead)
-	if size >= 0 {
-		want = min(want, size)
-	} else {
-		want = min(want, int64(cap(p)))
+// coding is how the body is coded; empty if it isn't, or that is the function's business.
+func (x *exchange) coding() string {
+	if len(x.req.Header["Content-Encoding"]) == 0 || x.kind == toFunction && x.schema == nil || x.uploaded() {
+		return ""
 	}
+	return coding.Of(x.req.Header)
+}
+
+// problemOfCoding is 415 with Accept-Encoding (RFC 9110, section 15.5.16).
+func (x *exchange) problemOfCoding() *problem.Problem {
+	accepted := coding.Supported
+	if x.kind == toOwn && x.own.Class == jobapi.ClassObjects {
+		accepted = "identity" // an object is stored as it comes, in the size that was given with its URL
+	}
+	x.w.Header().Set("Accept-Encoding", accepted)
+	return &problem.Problem{
+		Status: http.StatusUnsupportedMediaType, Type: problem.UnsupportedMedia, Title: "Unsupported content coding",
+		Detail: "Content-Encoding must be one of: " + accepted + "; or send the body as it is.",
+	}
+}
+
+// decodeStream lets the target, which reads the body itself, read it decoded.
+func (x *exchange) decodeStream(coded string) *problem.Problem {
+	if coded == "" {
+		return nil
+	}
+	r, err := coding.NewReader(coded, x.req.Body)
+	if err != nil {
+		return x.problemOfCoding()
+	}
+	x.req.Body, x.req.ContentLength = r, -1
+	x.req.Header.Del("Content-Encoding")
+	return nil
+}
+
+// decode replaces a coded body by what it holds. Both are charged while it is at work.
+func (x *exchange) decode(coded string, body []byte, limit int64) ([]byte, error) {
+	if !x.charge(int64(cap(body)) + limit) {
+		return nil, errNoMemory
+	}
+	out, err := coding.Decode(coded, body, limit)
+	x.recycle()
+	switch {
+	case errors.Is(err, coding.ErrTooLarge):
+		return nil, errBodyTooLarge
+	case err != nil:
+		return nil, err
+	}
+	x.charge(int64(cap(out)))
+	x.req.Header.Del("Content-Encoding")
+	x.req.Header.Del("Content-Length")
+	x.req.ContentLength = int64(len(out))
+	return out, nil
+}
+
+// readAll reads the body into x.memory, charging the budget as it grows. size is the announced length, -1 if unknown.
+func (x *exchange) readAll(size, limit int64) ([]byte, error) {
+	p := (*x.memory)[:0]
+	defer func() { *x.memory = p }()
+	var paced *pacedBody
 	for {
-		if !x.charge(want) {
+		if !x.charge(int64(cap(p))) {
 			return p, errNoMemory
 		}
-		if int64(cap(p)) < want {
-			grown := make([]byte, len(p), want)
-			copy(grown, p)
-			p = grown
+		want := int64(cap(p))
+		if size >= 0 {
+			want = min(want, size)
+		} else {
+			want = min(want, limit+1) // one byte more shows that it is too large
 		}
 		for int64(len(p)) < want {
-			n, err := x.req.Body.Read(p[len(p):want])
+			var n int
+			var err error
+			if paced == nil { // what has come with the head, usually all
+				n, err = x.req.Body.Read(p[len(p):want])
+			} else {
+				n, err = paced.Read(p[len(p):want])
+			}
 			p = p[:len(p)+n]
 			switch {
 			case int64(len(p)) > limit: // even if it ends here
@@ -85,32 +161,146 @@ func (x *exchange) readAll(p []byte, size, limit int64) ([]byte, error) {
 			case errors.Is(err, io.EOF) && size >= 0 && int64(len(p)) < size:
 				return p, io.ErrUnexpectedEOF
 			case errors.Is(err, io.EOF):
-				x.charge(int64(len(p)))
 				return p, nil
 			case err != nil:
 				return p, err
+			case paced == nil && (size < 0 || int64(len(p)) < size):
+				paced = x.paced()
+				paced.pace.Bytes = int64(n)
 			}
 		}
-		switch {
-		case want == size:
+		if int64(len(p)) == size {
 			return p, nil
-		case size >= 0:
-			want = min(2*want, size)
-		default:
-			want = min(2*want, limit+1) // one byte more shows that it is too large
 		}
+		q := x.grow(p, size, limit)
+		if q == nil {
+			return p, errNoMemory
+		}
+		p = q
 	}
 }
 
-// charge sets the exchange's share of the budget to n bytes; false means that the budget has too few left.
+// grow returns p in a larger piece of memory, nil if the budget has none left. It gives back the smaller one.
+func (x *exchange) grow(p []byte, size, limit int64) []byte {
+	want := 2 * int64(cap(p))
+	if size >= 0 {
+		want = min(want, size)
+	} else {
+		want = min(want, limit+1)
+	}
+	next, _ := grown.Get().(*[]byte)
+	if next == nil || int64(cap(*next)) < want {
+		fresh := make([]byte, 0, want)
+		next = &fresh
+	}
+	if !x.charge(int64(cap(p) + cap(*next))) {
+		return nil
+	}
+	q := append((*next)[:0], p...)
+	*x.memory = p
+	x.recycle()
+	x.memory = next
+	return q
+}
+
+// paced is the rest of the body, whose client must keep pace.
+func (x *exchange) paced() *pacedBody {
+	return &pacedBody{
+		ReadCloser: x.req.Body, rc: http.NewResponseController(x.w),
+		pace: pace.Pace{Start: x.now, Grace: bodyGrace, Rate: minBodyRate},
+	}
+}
+
+// pacedBody is a body whose reads fail with os.ErrDeadlineExceeded when the client is too slow. After its end no deadline
+// is left: it would end the request while the target is at work.
+type pacedBody struct {
+	io.ReadCloser
+	pace pace.Pace
+
+	mu     sync.Mutex // a transport may still read when the request is over, whose connection is the next one's then
+	rc     *http.ResponseController
+	closed bool
+}
+
+// Read implements io.Reader.
+func (b *pacedBody) Read(p []byte) (int, error) {
+	if err := b.deadline(b.pace.Deadline()); err != nil {
+		return 0, err
+	}
+	n, err := b.ReadCloser.Read(p)
+	b.pace.Bytes += int64(n)
+	if errors.Is(err, io.EOF) {
+		if derr := b.deadline(time.Time{}); derr != nil {
+			return n, derr
+		}
+	}
+	return n, err
+}
+
+func (b *pacedBody) deadline(t time.Time) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return http.ErrBodyReadAfterClose
+	}
+	return b.rc.SetReadDeadline(t)
+}
+
+// Close ends Reads to come. The server closes the body itself.
+func (b *pacedBody) Close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	return nil
+}
+
+// unhurried takes away the deadline of the request's head and body, of which all has come: it would end the request
+// while its target is at work.
+func (x *exchange) unhurried() {
+	if err := http.NewResponseController(x.w).SetReadDeadline(time.Time{}); err != nil {
+		x.g.cfg.Log.Debug("a connection's read deadline stays", "error", err)
+	}
+}
+
+// leave answers by p while part of the body may still have to come. What has come already is read, so that the client can
+// use its connection again; else it gets the answer at once, and the connection is closed once it had the time to read it.
+func (x *exchange) leave(p problem.Problem) {
+	const atOnce, linger, most = 5 * time.Millisecond, time.Second, 256 << 10
+	if x.req.Header.Get("Expect") != "" { // reading would ask for the body; net/http closes the connection
+		p.Write(x.w)
+		return
+	}
+	rc := http.NewResponseController(x.w)
+	drain := func(d time.Duration) bool {
+		if err := rc.SetReadDeadline(time.Now().Add(d)); err != nil {
+			return false
+		}
+		_, err := io.CopyN(io.Discard, x.req.Body, most)
+		return errors.Is(err, io.EOF)
+	}
+	if drain(atOnce) {
+		p.Write(x.w)
+		return
+	}
+	x.w.Header().Set("Connection", "close")
+	_ = rc.EnableFullDuplex() // else net/http reads the body before it sends the answer; HTTP/2 needs none
+	p.Write(x.w)
+	_ = rc.Flush()
+	drain(linger) // closing a connection on which bytes arrive can cost its client the answer
+}
+
+// charge sets the exchange's share of the budget to n bytes; false means that the budget, or the route's share of it, has
+// too few left.
 func (x *exchange) charge(n int64) bool {
 	more := n - x.reserved
-	if more > 0 && x.g.bodies.Add(more) > maxBodiesBytes {
-		x.g.bodies.Add(-more)
-		return false
+	if more == 0 {
+		return true
 	}
-	if more < 0 {
-		x.g.bodies.Add(more)
+	all, own := x.g.bodies.Add(more), x.held.Add(more)
+	if more > 0 && (all > maxBodiesBytes || own > maxRouteBytes) {
+		x.g.bodies.Add(-more)
+		x.held.Add(-more)
+		return false
 	}
 	x.reserved = n
 	return true
@@ -120,12 +310,20 @@ func (x *exchange) charge(n int64) bool {
 func (x *exchange) release() {
 	x.charge(0)
 	x.body = nil
+	x.recycle()
+}
+
+// recycle gives the body's memory to the pool. It is idempotent.
+func (x *exchange) recycle() {
 	p := x.memory
-	if x.memory = nil; p == nil || cap(*p) > maxPooled {
+	x.memory = nil
+	if p == nil || cap(*p) > maxPooled || x.kind == toFunction { // a transport may still be reading a body that it was given
 		return
 	}
-	if x.kind != toFunction { // a transport may still be reading a body that it was given
-		*p = (*p)[:0]
-		bodies.Put(p)
+	pool := &grown
+	if cap(*p) == firstRead {
+		pool = &small
 	}
+	*p = (*p)[:0]
+	pool.Put(p)
 }

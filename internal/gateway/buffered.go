@@ -3,7 +3,9 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"strings"
 
@@ -39,6 +41,9 @@ func (x *exchange) buffered() *problem.Problem {
 // fill makes a record of the request, or returns why it can't.
 func (x *exchange) fill(rec *record.Record) (keyed bool, p *problem.Problem) {
 	header := x.req.Header
+	if p := checkContentType(header); p != nil {
+		return false, p
+	}
 	rec.Time, rec.Source, rec.ContentType, rec.JSON, rec.Body = x.now, x.source, header.Get("Content-Type"), x.schema != nil, x.body
 	if x.schema != nil && rec.ContentType == "" {
 		rec.ContentType = "application/json"
@@ -65,7 +70,8 @@ func (x *exchange) fill(rec *record.Record) (keyed bool, p *problem.Problem) {
 	}
 	if tp := header.Get("Traceparent"); tp != "" && telemetry.ValidTraceParent(tp) {
 		rec.TraceParent = tp
-		if ts := header.Get("Tracestate"); len(ts) <= telemetry.MaxTraceState {
+		// More than one line is one list (W3C Trace Context, section 3.3.1).
+		if ts := strings.Join(header["Tracestate"], ","); len(ts) <= telemetry.MaxTraceState {
 			rec.TraceState = ts
 		}
 	}
@@ -108,24 +114,69 @@ func (g *Gateway) appendLate(ctx context.Context, queue catalog.Key, rec *record
 	return w.Append(ctx, rec)
 }
 
-// idempotencyKey reads the Idempotency-Key header (draft-ietf-httpapi-idempotency-key-header): a
-// structured-field string, its quotes optional. ok is false when it is there but unusable.
+// idempotencyKey reads the Idempotency-Key header (draft-ietf-httpapi-idempotency-key-header): a structured-field string
+// (RFC 9651) without parameters, whose quotes are optional. ok is false when it is there but unusable, as where it could
+// be read as another key or as two.
 func idempotencyKey(h http.Header) (key string, ok bool) {
 	values := h["Idempotency-Key"]
 	if len(values) == 0 {
 		return "", true
 	}
 	key = strings.TrimSpace(values[0])
-	if n := len(key); n >= 2 && key[0] == '"' && key[n-1] == '"' {
-		key = key[1 : n-1]
+	if strings.HasPrefix(key, `"`) {
+		key, ok = unquote(key)
+	} else {
+		ok = !strings.ContainsAny(key, `",;\`)
 	}
-	if len(values) > 1 || key == "" || len(key) > 255 {
+	if !ok || len(values) > 1 || key == "" || len(key) > 255 {
 		return "", false
 	}
-	for i := range len(key) {
-		if key[i] < ' ' || key[i] >= 0x7f {
+	return key, isASCII(key)
+}
+
+// unquote reads a structured-field string that is all of text.
+func unquote(text string) (s string, ok bool) {
+	out := make([]byte, 0, len(text))
+	for i := 1; i < len(text); i++ {
+		switch c := text[i]; {
+		case c == '"':
+			return string(out), i == len(text)-1
+		case c == '\\' && i+1 < len(text) && (text[i+1] == '"' || text[i+1] == '\\'):
+			i++
+			out = append(out, text[i])
+		case c == '\\':
 			return "", false
+		default:
+			out = append(out, c)
 		}
 	}
-	return key, true
+	return "", false
+}
+
+// maxContentType bounds a Content-Type that is stored: functions get it in a header.
+const maxContentType = 256
+
+// checkContentType refuses what no function could be told: CloudEvents asks for a media type (RFC 2046).
+func checkContentType(h http.Header) *problem.Problem {
+	ct := h.Get("Content-Type")
+	if ct == "" || ct == "application/json" {
+		return nil
+	}
+	_, _, err := mime.ParseMediaType(ct)
+	if err == nil && len(ct) <= maxContentType && len(h["Content-Type"]) == 1 && isASCII(ct) {
+		return nil
+	}
+	return &problem.Problem{
+		Status: http.StatusBadRequest, Type: problem.BadRequest, Title: "Bad Content-Type",
+		Detail: fmt.Sprintf("Content-Type must be one media type of at most %d characters, such as application/json. Nothing was stored.", maxContentType),
+	}
+}
+
+func isASCII(s string) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] >= 0x7f {
+			return false
+		}
+	}
+	return true
 }

@@ -23,6 +23,7 @@ type exchange struct {
 	*route
 
 	body     []byte
+	read     bool    // the whole body has come
 	memory   *[]byte // pooled memory of body; nil if none
 	reserved int64   // bytes charged to the gateway's budget
 }
@@ -70,6 +71,11 @@ func (x *exchange) open() *problem.Problem {
 // deliver hands the request to the route's target. A problem that it returns is the answer; nil means that it has
 // answered.
 func (x *exchange) deliver() *problem.Problem {
+	if x.kind != toQueue || x.spec.Job != nil {
+		if x.read || x.req.ContentLength == 0 {
+			x.unhurried()
+		}
+	}
 	switch {
 	case x.kind == toOwn:
 		x.own.Serve(x.w, x.req, x.body)
@@ -88,5 +94,9 @@ func (x *exchange) deliver() *problem.Problem {
 
 func (x *exchange) refuse(p problem.Problem) {
 	ensureRequestID(x.w.Header())
-	p.Write(x.w)
+	if x.read || x.req.ContentLength == 0 || x.req.Body == nil || x.req.Body == http.NoBody {
+		p.Write(x.w)
+		return
+	}
+	x.leave(p)
 }

@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"strconv"
 	"sync"
@@ -54,6 +55,9 @@ type Config struct {
 	Realtime *url.URL
 	// OwnThrottles are the throttles of Weir's own paths, by class (ParseOwnThrottles); nil means the defaults.
 	OwnThrottles map[string]catalog.Throttle
+	// TrustedProxies are the addresses of the proxies in front whose X-Forwarded-* and Forwarded headers are kept; all
+	// others' are dropped.
+	TrustedProxies []netip.Prefix
 	// Sync is the sync_interval of NATS as the operator states it: NATS doesn't report it. Anything but SyncAlways is
 	// logged as a warning and shown by /readyz. Empty means SyncAlways.
 	Sync string
@@ -71,11 +75,10 @@ const (
 	DefaultDrainTimeout = 35 * time.Second
 	// noticeTimeout is how long answers ask clients to close their connections before the server closes the idle ones:
 	// a request in flight on a connection that the server closes is lost to its client.
-	noticeTimeout     = time.Second
-	readHeaderTimeout = 10 * time.Second
-	readTimeout       = 60 * time.Second // of a whole request: a slow client must not hold its body for ever
-	idleTimeout       = 120 * time.Second
-	maxHeaderBytes    = 64 << 10
+	noticeTimeout  = time.Second
+	readTimeout    = bodyGrace // of a request's head and the beginning of its body; the rest must keep pace
+	idleTimeout    = 120 * time.Second
+	maxHeaderBytes = 64 << 10
 )
 
 // Validate names the first field that is missing.
@@ -203,7 +206,7 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 	err := lifecycle.Server{
 		Listener: g.cfg.Listener, Drain: g.cfg.DrainTimeout,
 		HTTP: &http.Server{
-			Handler: g, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, IdleTimeout: idleTimeout,
+			Handler: problem.Guard(g, g.cfg.Log), ReadTimeout: readTimeout, IdleTimeout: idleTimeout,
 			MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(g.cfg.Log.Handler(), slog.LevelDebug),
 			ConnState: conns.observe,
 		},
@@ -263,6 +266,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, problemStarting())
 		return
 	}
+	g.distrust(r)
 	if ownpath.Reserved(r.URL.Path) {
 		if h, pattern := g.own.Handler(r); pattern == "" {
 			refuse(w, r, noRoute(h, r))

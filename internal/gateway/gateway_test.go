@@ -317,7 +317,7 @@ func TestThrottles(t *testing.T) {
 		}
 	}
 	if r := post("/orders"); r.status != 429 || r.problem.Type != "https://weir.dev/problems/throttled" ||
-		r.header.Get("Retry-After") != "1000" || r.header.Get("RateLimit") != `"create";r=0;t=1000` || r.header.Get("RateLimit-Policy") != `"create";q=1;w=1` {
+		r.header.Get("Retry-After") != "1000" || r.header.Get("RateLimit") != `"create";r=0;t=1000` || r.header.Get("RateLimit-Policy") != `"create";q=1;w=1000` {
 		t.Errorf("%d %v %s", r.status, r.header, r.body)
 	}
 	if r := post("/raw"); r.status != 202 { // the route's refusal took nothing from the API

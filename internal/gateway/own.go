@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/jobapi"
@@ -65,7 +66,7 @@ func (g *Gateway) ownMux() *http.ServeMux {
 		Pattern: "POST " + ownpath.Uploads, Class: classUploads, MaxBody: func(*http.Request) int64 { return maxUploadAsked }, Serve: g.upload,
 	})
 	for _, own := range routes {
-		r := &route{g: g, kind: toOwn, source: ownSource, bucket: buckets[own.Class], own: own, maxBody: own.MaxBody}
+		r := &route{g: g, kind: toOwn, source: ownSource, bucket: buckets[own.Class], own: own, maxBody: own.MaxBody, held: new(atomic.Int64)}
 		mux.HandleFunc(own.Pattern, r.serve)
 	}
 	return mux

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/weir-dev/weir/internal/jobapi"
@@ -81,10 +82,19 @@ func problemOfBody(err error, limit int64) problem.Problem {
 	switch {
 	case errors.Is(err, errBodyTooLarge):
 		return problemTooLarge(limit)
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return problemSlowBody()
 	case errors.Is(err, errNoMemory):
 		return problem.NotNow("Too many requests at once", "Nothing was stored. Try again.", time.Second)
 	}
 	return jobapi.BadBody()
+}
+
+func problemSlowBody() problem.Problem {
+	return problem.Problem{
+		Status: http.StatusRequestTimeout, Type: problem.SlowBody, Title: "The body came too slowly",
+		Detail: fmt.Sprintf("Nothing came for %s, or fewer than %d bytes a second over all. Nothing was stored.", bodyGrace, minBodyRate),
+	}
 }
 
 // noRoute asks the mux's own handler whether other methods would match.

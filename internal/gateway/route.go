@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/weir-dev/weir/internal/catalog"
@@ -30,6 +31,8 @@ type route struct {
 	schema     lazySchema // nil if there is none
 	attributes []attribute
 	wildcards  bool // attributes need the values of the path's wildcards
+
+	held *atomic.Int64 // bytes charged by its requests, over all versions of it
 
 	queue  catalog.Key   // toQueue
 	maxAge time.Duration // of queue

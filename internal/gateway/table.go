@@ -6,9 +6,11 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/invoke"
 )
 
 // table is a catalog made ready for serving. It is immutable.
@@ -68,7 +70,10 @@ func (g *Gateway) newRoute(source string, spec *catalog.Route, former *table) *r
 		return &r
 	}
 	limit := spec.MaxBodyBytes
-	r := &route{g: g, spec: *spec, source: source, maxBody: func(*http.Request) int64 { return limit }}
+	r := &route{g: g, spec: *spec, source: source, maxBody: func(*http.Request) int64 { return limit }, held: new(atomic.Int64)}
+	if f != nil {
+		r.held = f.held
+	}
 	if err := r.compile(); err != nil {
 		r.kind, r.unserved = toNothing, err.Error()
 		if f == nil || f.unserved != r.unserved { // else it is logged already
@@ -95,7 +100,7 @@ func (r *route) compile() (err error) {
 		r.kind = toQueue
 	case r.spec.Function != nil:
 		r.kind = toFunction
-		r.forward, err = r.g.cfg.Caller.Forward(r.spec.Function.Function.URL, r.g.forwardFailed)
+		r.forward, err = r.g.cfg.Caller.Forward(invoke.Hop{Base: r.spec.Function.Function.URL, Failed: r.g.forwardFailed})
 	default:
 		err = errors.New("this version doesn't know its target: update this gateway")
 	}

@@ -45,10 +45,26 @@ func (r *route) take(h http.Header, now time.Time) *problem.Problem {
 // refuse is 429 with Retry-After and the fields of draft-ietf-httpapi-ratelimit-headers.
 func (b *bucket) refuse(h http.Header, wait time.Duration) *problem.Problem {
 	seconds := max(1, int(math.Ceil(wait.Seconds())))
-	h.Set("RateLimit-Policy", fmt.Sprintf("%q;q=%d;w=1", b.name, int(math.Ceil(b.spec.Rate))))
+	quota, window := policy(b.spec.Rate)
+	h.Set("RateLimit-Policy", fmt.Sprintf("%q;q=%d;w=%d", b.name, quota, window))
 	h.Set("RateLimit", fmt.Sprintf("%q;r=0;t=%d", b.name, seconds))
 	return &problem.Problem{
 		Status: http.StatusTooManyRequests, Type: problem.Throttled, Title: "Too many requests", RetryAfter: time.Duration(seconds) * time.Second,
 		Detail: fmt.Sprintf("%s allows %g requests a second and %d at once. Wait as long as Retry-After says.", b.name, b.spec.Rate, b.spec.Burst),
 	}
+}
+
+// policy is a rate in whole requests in a window of whole seconds, never more than the rate, but for one that is below a
+// request in about a year.
+func policy(rate float64) (quota, window int64) {
+	const longest, about = 60, 1e-9
+	for w := 1.0; w <= longest; w++ {
+		if q := rate * w; q > 1-about && math.Abs(q-math.Round(q)) < about {
+			return int64(math.Round(q)), int64(w)
+		}
+	}
+	if q := math.Floor(rate * longest); q >= 1 {
+		return int64(q), longest
+	}
+	return 1, int64(math.Ceil(min(1/rate, 1<<25)))
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"mime"
@@ -12,9 +13,18 @@ import (
 	"github.com/weir-dev/weir/internal/schema"
 )
 
-// validate checks the body against the route's schema.
+// validate checks the body of a stored request, or of a route with a schema: first the bounds of any JSON, which are
+// for functions' parsers too, then the schema.
 func (x *exchange) validate() *problem.Problem {
-	if x.schema == nil || x.uploaded() {
+	if x.uploaded() {
+		return nil
+	}
+	if len(x.body) > 0 && (x.schema != nil || x.kind == toQueue && saysJSON(x.req.Header)) {
+		if err := schema.CheckBounds(x.body, cmp.Or(x.spec.MaxDepth, schema.DefaultMaxDepth)); err != nil {
+			return &problem.Problem{Status: http.StatusBadRequest, Type: problem.BadRequest, Title: "JSON beyond its bounds", Detail: "The body, at " + err.Error() + "."}
+		}
+	}
+	if x.schema == nil {
 		return nil
 	}
 	s, err := x.schema()
@@ -49,6 +59,9 @@ func newLazySchema(source []byte, failed func(error)) lazySchema {
 // problemOfSchema says why a body was found invalid.
 func problemOfSchema(err error) *problem.Problem {
 	var invalid *schema.InvalidError
+	if _, costly := errors.AsType[*schema.CostError](err); costly {
+		return &problem.Problem{Status: http.StatusBadRequest, Type: problem.Schema, Title: "Too much to check", Detail: "The body is " + err.Error() + "."}
+	}
 	if !errors.As(err, &invalid) {
 		return &problem.Problem{Status: http.StatusBadRequest, Type: problem.BadRequest, Title: "Not JSON", Detail: "The body is " + err.Error()}
 	}
@@ -63,9 +76,12 @@ func problemOfSchema(err error) *problem.Problem {
 }
 
 // jsonMedia reports whether the Content-Type is JSON, or missing.
-func jsonMedia(h http.Header) bool {
+func jsonMedia(h http.Header) bool { return h.Get("Content-Type") == "" || saysJSON(h) }
+
+// saysJSON reports whether the Content-Type is JSON.
+func saysJSON(h http.Header) bool {
 	ct := h.Get("Content-Type")
-	if ct == "" || ct == "application/json" {
+	if ct == "application/json" {
 		return true
 	}
 	media, _, err := mime.ParseMediaType(ct)

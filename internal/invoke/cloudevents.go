@@ -24,10 +24,11 @@ const (
 
 // Extension attributes (lower-case letters and digits, as CloudEvents asks).
 const (
-	extAttempts    = "weirattempts" // counted failures before this call
-	extMethod      = "weirmethod"   // of the client's request
-	extQuery       = "weirquery"    // the same, absent when empty
-	extTraceParent = "traceparent"  // CloudEvents' distributed tracing extension
+	extAttempts    = "weirattempts"  // counted failures before this call
+	extMediaType   = "weirmediatype" // the client's Content-Type, where datacontenttype can't be that
+	extMethod      = "weirmethod"    // of the client's request
+	extQuery       = "weirquery"     // the same, absent when empty
+	extTraceParent = "traceparent"   // CloudEvents' distributed tracing extension
 	extTraceState  = "tracestate"
 )
 
@@ -56,9 +57,43 @@ func setBinaryHeaders(h http.Header, r *record.Record) {
 			h.Set("Tracestate", r.TraceState)
 		}
 	}
-	if r.ContentType != "" {
-		h.Set("Content-Type", r.ContentType)
+	t := typeOf(r)
+	if t.content != "" {
+		h.Set("Content-Type", t.content)
 	}
+	if t.said != "" {
+		h.Set("Ce-"+extMediaType, encodeHeader(t.said))
+	}
+}
+
+// mediaType is how an event names the type of its data.
+type mediaType struct {
+	content string // datacontenttype
+	said    string // what the client said, if that is not content
+	json    bool   // application/json: readers of a batch find a JSON value in data
+}
+
+// typeOf keeps the client's Content-Type, unless that would change what the call itself is: a body that says it is an
+// event, or several, travels as data, and the record's own attributes are the event's.
+func typeOf(r *record.Record) mediaType {
+	const jsonType, bytesType = "application/json", "application/octet-stream"
+	ct := r.ContentType
+	if ct == "" || ct == jsonType {
+		return mediaType{content: ct, json: ct != ""}
+	}
+	media, _, err := mime.ParseMediaType(ct)
+	switch {
+	case strings.HasPrefix(strings.ToLower(ct), "application/cloudevents"):
+		if r.JSON || err == nil && strings.HasSuffix(media, "+json") {
+			return mediaType{content: jsonType, said: ct, json: true}
+		}
+		return mediaType{content: bytesType, said: ct}
+	case err != nil: // the gateway refuses it; older records may have it
+		return mediaType{content: bytesType, said: ct}
+	case media == jsonType: // in lower case: readers compare it as text
+		return mediaType{content: jsonType + ct[len(jsonType):], json: true}
+	}
+	return mediaType{content: ct}
 }
 
 // encodeHeader percent-encodes all but printable ASCII, and space, double quote and percent (CloudEvents HTTP binding
@@ -141,14 +176,19 @@ func appendEvent(p []byte, r *record.Record) []byte {
 			p = appendJSONString(p, r.TraceState)
 		}
 	}
-	if r.ContentType != "" {
+	t := typeOf(r)
+	if t.content != "" {
 		p = append(p, `,"datacontenttype":`...)
-		p = appendJSONString(p, r.ContentType)
+		p = appendJSONString(p, t.content)
+	}
+	if t.said != "" {
+		p = append(p, `,"`+extMediaType+`":`...)
+		p = appendJSONString(p, t.said)
 	}
 	if len(r.Body) == 0 {
 		return append(p, '}')
 	}
-	if isJSON(r) {
+	if t.json && (r.JSON || json.Valid(r.Body) && utf8.Valid(r.Body)) {
 		p = append(p, `,"data":`...)
 		p = append(p, r.Body...)
 		return append(p, '}')
@@ -156,19 +196,6 @@ func appendEvent(p []byte, r *record.Record) []byte {
 	p = append(p, `,"data_base64":"`...)
 	p = base64.StdEncoding.AppendEncode(p, r.Body)
 	return append(p, '"', '}')
-}
-
-// isJSON reports whether the body can be embedded as a JSON value: the gateway has checked that it is one, or
-// its media type says so and it is.
-func isJSON(r *record.Record) bool {
-	if r.JSON {
-		return true
-	}
-	media, _, err := mime.ParseMediaType(r.ContentType)
-	if err != nil || media != "application/json" && !strings.HasSuffix(media, "+json") {
-		return false
-	}
-	return json.Valid(r.Body) && utf8.Valid(r.Body)
 }
 
 // appendJSONString appends s quoted. Plain text, the usual case, is not escaped at all.

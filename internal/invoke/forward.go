@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"net/url"
+	"os"
 	"sync/atomic"
 )
 
@@ -19,48 +20,68 @@ var (
 	ErrNotReached = errors.New("invoke: the function can't be reached")
 	// ErrRequestBody: the client's body could not be read to its end; the function is not to blame.
 	ErrRequestBody = errors.New("invoke: the request's body can't be read")
+	// ErrSlowBody: reading the client's body failed with os.ErrDeadlineExceeded.
+	ErrSlowBody = errors.New("invoke: the request's body came too slowly")
 	// ErrBroken: the connection broke before the answer.
 	ErrBroken = errors.New("invoke: the connection to the function broke")
 )
 
-// Forward returns a handler that passes requests on to the function at base, path and query kept, and
-// its answer back: status, headers, body, as it comes. The caller bounds the time by the request's
-// context. When there is no answer it calls failed with one of the errors above, or with the error of
-// reading the client's body.
-func (c *Caller) Forward(base string, failed func(http.ResponseWriter, *http.Request, error)) (http.Handler, error) {
-	return c.forward(base, (*httputil.ProxyRequest).SetXForwarded, failed)
+// The headers in which proxies say whom they serve: http.Header's canonical names.
+const (
+	HeaderForwarded       = "Forwarded" // RFC 7239
+	HeaderForwardedFor    = "X-Forwarded-For"
+	HeaderForwardedHost   = "X-Forwarded-Host"
+	HeaderForwardedProto  = "X-Forwarded-Proto"
+	HeaderForwardedPort   = "X-Forwarded-Port"
+	HeaderForwardedPrefix = "X-Forwarded-Prefix"
+)
+
+// ForwardedHeaders are all of them.
+func ForwardedHeaders() []string {
+	return []string{HeaderForwarded, HeaderForwardedFor, HeaderForwardedHost, HeaderForwardedProto, HeaderForwardedPort, HeaderForwardedPrefix}
 }
 
-// ForwardHop is Forward for a proxy that is not the first one: X-Forwarded-For, -Host, -Proto and Forwarded stay as the
-// proxy before it has set them, as with Knative's proxies.
-func (c *Caller) ForwardHop(base string, failed func(http.ResponseWriter, *http.Request, error)) (http.Handler, error) {
-	return c.forward(base, func(r *httputil.ProxyRequest) {
-		for _, name := range []string{"X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "Forwarded"} {
-			if values, ok := r.In.Header[name]; ok {
-				r.Out.Header[name] = values
-			}
-		}
-	}, failed)
+// Hop is a proxy's step to a function.
+type Hop struct {
+	Base string // URL of the function
+	Host string // for the function, if other than Base's
+	// Inner means that a proxy before this one has said whom the request is for: this one adds nothing, as Knative's.
+	Inner bool
+	// Failed answers when there is no answer, with one of the errors above, or with the error of reading the client's body.
+	Failed func(http.ResponseWriter, *http.Request, error)
 }
 
-func (c *Caller) forward(base string, forwarded func(*httputil.ProxyRequest), failed func(http.ResponseWriter, *http.Request, error)) (http.Handler, error) {
-	target, err := url.Parse(base)
+// Forward returns a handler that passes requests on to a function, path and query as they came, and its answer back:
+// status, headers, body, as it comes. The caller bounds the time by the request's context. The headers of proxies that
+// the request has are kept: the caller has dropped those that it doesn't trust. A connection is never upgraded: what
+// follows would pass by all that a route bounds.
+func (c *Caller) Forward(hop Hop) (http.Handler, error) {
+	target, err := url.Parse(hop.Base)
 	if err != nil {
-		return nil, fmt.Errorf("function URL %q: %w", base, err)
+		return nil, fmt.Errorf("function URL %q: %w", hop.Base, err)
 	}
 	proxy := &httputil.ReverseProxy{
 		Transport:     c.http.Transport,
 		FlushInterval: -1, // a stream of events must not wait for a full buffer
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
-			forwarded(r)
+			r.Out.Host = hop.Host
+			if q := r.In.URL.RawQuery; target.RawQuery == "" {
+				r.Out.URL.RawQuery = q // httputil has dropped the parameters that net/url can't read
+			}
+			for _, name := range []string{"Upgrade", "Connection", "Http2-Settings"} {
+				r.Out.Header.Del(name)
+			}
+			setForwarded(r, hop.Inner)
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			var tooLarge *http.MaxBytesError
-			body, _ := r.Body.(*watchedBody)
+			body, _ := r.Context().Value(bodyKey{}).(*watchedBody) // ReverseProxy has wrapped r.Body
 			switch {
 			case errors.As(err, &tooLarge):
-			case body != nil && body.failed.Load():
+			case body != nil && errors.Is(body.failure(), os.ErrDeadlineExceeded):
+				err = fmt.Errorf("%w: %w", ErrSlowBody, err)
+			case body != nil && body.failure() != nil:
 				err = fmt.Errorf("%w: %w", ErrRequestBody, err)
 			case errors.Is(context.Cause(r.Context()), context.DeadlineExceeded):
 				err = fmt.Errorf("%w: %w", ErrTimeout, err)
@@ -69,7 +90,7 @@ func (c *Caller) forward(base string, forwarded func(*httputil.ProxyRequest), fa
 			default:
 				err = fmt.Errorf("%w: %w", ErrBroken, err)
 			}
-			failed(w, r, err)
+			hop.Failed(w, r, err)
 		},
 		ModifyResponse: func(resp *http.Response) error {
 			resp.Header.Del("X-Request-Id") // the caller has set its own, which the function was told
@@ -78,23 +99,55 @@ func (c *Caller) forward(base string, forwarded func(*httputil.ProxyRequest), fa
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Body != nil && r.Body != http.NoBody {
-			r.Body = &watchedBody{ReadCloser: r.Body}
+			body := &watchedBody{ReadCloser: r.Body}
+			r = r.WithContext(context.WithValue(r.Context(), bodyKey{}, body))
+			r.Body = body
 		}
 		proxy.ServeHTTP(w, r)
 	}), nil
 }
 
-// watchedBody remembers whether reading the client's body failed: the transport reports it like a failure
-// of the function's connection.
+// setForwarded says whom the request is for. ReverseProxy has dropped what the request said itself.
+func setForwarded(r *httputil.ProxyRequest, inner bool) {
+	for _, name := range ForwardedHeaders() {
+		if values, ok := r.In.Header[name]; ok {
+			r.Out.Header[name] = values
+		}
+	}
+	if inner {
+		return
+	}
+	host, proto := r.In.Header[HeaderForwardedHost], r.In.Header[HeaderForwardedProto]
+	r.SetXForwarded() // adds this hop's client to those of the hops before it
+	if host != nil {
+		r.Out.Header[HeaderForwardedHost] = host
+	}
+	if proto != nil {
+		r.Out.Header[HeaderForwardedProto] = proto
+	}
+}
+
+// bodyKey is the watchedBody of a request in its context.
+type bodyKey struct{}
+
+// watchedBody remembers why reading the client's body failed: the transport reports it like a failure of the function's
+// connection.
 type watchedBody struct {
 	io.ReadCloser
-	failed atomic.Bool
+	err atomic.Pointer[error]
 }
 
 func (b *watchedBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
-		b.failed.Store(true)
+		b.err.CompareAndSwap(nil, &err)
 	}
 	return n, err
+}
+
+func (b *watchedBody) failure() error {
+	if err := b.err.Load(); err != nil {
+		return *err
+	}
+	return nil
 }

@@ -5,14 +5,13 @@
 // Invariants: a call's outcome is one of four classes and never an error besides; a call that was
 // throttled is never counted as failed; no more calls are in flight than the limiter's cap.
 //
-// May import: record, catalog.
+// May import: record, catalog, coding.
 package invoke
 
 import (
 	"bytes"
 	"context"
 	"crypto/tls"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -27,6 +26,10 @@ import (
 	"syscall"
 	"time"
 
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/weir-dev/weir/internal/coding"
 	"github.com/weir-dev/weir/internal/record"
 )
 
@@ -64,7 +67,11 @@ type Outcome struct {
 const (
 	maxAnswerBytes = 1 << 20
 	maxReasonBytes = 256 // of the answer's body that goes into a reason
-	maxRetryAfter  = 5 * time.Minute
+	// expectFrom is the size of a request from which on a function is asked first whether it takes it (Expect: 100-continue),
+	// and expectTimeout how long an answer to that is waited for. Some never answer.
+	expectFrom    = 256 << 10
+	expectTimeout = time.Second
+	maxRetryAfter = 5 * time.Minute
 )
 
 // Caller calls functions. It is safe for concurrent use.
@@ -83,13 +90,15 @@ func NewCaller(maxIdle int) *Caller {
 
 func transport(maxIdle int) *http.Transport {
 	return &http.Transport{
-		DialContext:         (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:         dial,
 		MaxIdleConns:        0,
 		MaxIdleConnsPerHost: maxIdle,
 		IdleConnTimeout:     90 * time.Second,
 		WriteBufferSize:     64 << 10,
 		ReadBufferSize:      16 << 10,
-		DisableCompression:  true, // what passes through keeps its encoding
+		// Also of a client's own Expect on a synchronous route: it is answered when the function has been asked.
+		ExpectContinueTimeout: expectTimeout,
+		DisableCompression:    true, // what passes through keeps its encoding
 	}
 }
 
@@ -100,6 +109,7 @@ func (c *Caller) Close() { c.http.CloseIdleConnections() }
 type Answer struct {
 	ContentType string
 	Body        []byte
+	unread      error // why the body can't be decoded
 }
 
 // Batch is a call that needs only the outcome of its records.
@@ -159,8 +169,11 @@ func (c *Caller) Ask(ctx context.Context, q Question) (Outcome, Answer) {
 		url: q.URL, records: []*record.Record{q.Record}, single: true, timeout: q.Timeout, permanent: q.Permanent, limit: q.Limit, callback: q.Callback,
 		open: q.Open, keep: q.Keep,
 	})
-	if a == nil {
+	switch {
+	case a == nil:
 		return o, Answer{}
+	case a.unread != nil:
+		return Outcome{Class: Failed, Status: o.Status, Reason: "the answer can't be decoded: " + a.unread.Error()}, Answer{}
 	}
 	return o, *a
 }
@@ -173,16 +186,21 @@ type call struct {
 	permanent []int
 	limit     int
 	callback  string
-	open      func(context.Context) (io.ReadCloser, error)
-	keep      func(context.Context, string, io.Reader) error // nil if none: then up to limit+1 bytes are returned
+	// unexpected: the function answers 417 to Expect.
+	unexpected bool
+	open       func(context.Context) (io.ReadCloser, error)
+	keep       func(context.Context, string, io.Reader) error // nil if none: then up to limit+1 bytes are returned
 }
 
 // exchange returns the answer of a call that succeeded, at most limit+1 bytes of its body, else nil.
 func (c *Caller) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 	cctx, cancel := context.WithTimeout(ctx, k.timeout)
 	defer cancel()
-	var connected atomic.Bool
-	tctx := httptrace.WithClientTrace(cctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { connected.Store(true) }})
+	var connected, written atomic.Bool
+	tctx := httptrace.WithClientTrace(cctx, &httptrace.ClientTrace{
+		GotConn:      func(httptrace.GotConnInfo) { connected.Store(true) },
+		WroteRequest: func(info httptrace.WroteRequestInfo) { written.Store(info.Err == nil) },
+	})
 	input := &input{ctx: cctx, open: k.open}
 	defer input.close()
 	req, err := newRequest(tctx, k, input)
@@ -198,6 +216,11 @@ func (c *Caller) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 	if k.callback != "" {
 		req.Header.Set(HeaderCallback, k.callback)
 	}
+	var unsent atomic.Bool
+	if req.ContentLength >= expectFrom && !k.unexpected {
+		req.Header.Set("Expect", "100-continue")
+		watchSending(req, &unsent)
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if o := troubled(ctx, input.failure(), err); o != nil {
@@ -206,17 +229,30 @@ func (c *Caller) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 		if !connected.Load() && ctx.Err() == nil {
 			return Outcome{Class: NotNow, Reason: "no connection: " + err.Error()}, nil
 		}
+		if (!written.Load() || unsent.Load()) && cctx.Err() == nil { // and it has not answered either
+			return Outcome{Class: NotNow, Reason: "the function closed the connection before it had the whole request: " + err.Error()}, nil
+		}
 		return noAnswer(ctx, cctx, k.timeout, err), nil
 	}
 	defer func() { _ = resp.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(resp.Body, int64(k.limit)+1))
+	if resp.StatusCode == http.StatusExpectationFailed && req.Header.Get("Expect") != "" { // RFC 9110, section 10.1.1
+		k.unexpected = true
+		_ = resp.Body.Close()
+		return c.exchange(ctx, k)
+	}
 	success := resp.StatusCode >= 200 && resp.StatusCode < 300
 	contentType := resp.Header.Get("Content-Type")
+	decoded, unread := coding.NewReader(coding.Of(resp.Header), resp.Body)
+	if unread != nil {
+		decoded = io.NopCloser(http.NoBody)
+	}
+	defer func() { _ = decoded.Close() }()
+	body, err := io.ReadAll(io.LimitReader(decoded, int64(k.limit)+1))
 	if err == nil && success && k.keep != nil && len(body) > k.limit {
-		err = k.keep(cctx, contentType, io.MultiReader(bytes.NewReader(body), resp.Body))
+		err = k.keep(cctx, contentType, io.MultiReader(bytes.NewReader(body), decoded))
 		body = nil
 	}
-	if err != nil {
+	if err != nil && (success || ctx.Err() != nil) { // else the status alone says enough: a 429 is a 429
 		// A failure of the input may be why the function cut its answer.
 		if o := troubled(ctx, input.failure(), err); o != nil {
 			return *o, nil
@@ -226,9 +262,39 @@ func (c *Caller) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 		return o, nil
 	}
 	if success {
-		return Outcome{Class: Done, Status: resp.StatusCode}, &Answer{ContentType: contentType, Body: body}
+		return Outcome{Class: Done, Status: resp.StatusCode}, &Answer{ContentType: contentType, Body: body, unread: unread}
 	}
 	return classify(resp, body, k.permanent), nil
+}
+
+// watchSending sets unsent while part of the request's body has yet to be read: the transport doesn't tell when it gives
+// up a request whose body nobody asked for.
+func watchSending(req *http.Request, unsent *atomic.Bool) {
+	body, again := req.Body, req.GetBody
+	unsent.Store(true)
+	req.Body = &sentBody{body, unsent}
+	req.GetBody = func() (io.ReadCloser, error) {
+		b, err := again()
+		if err != nil {
+			return nil, err
+		}
+		unsent.Store(true)
+		return &sentBody{b, unsent}, nil
+	}
+}
+
+type sentBody struct {
+	io.ReadCloser
+	unsent *atomic.Bool
+}
+
+// Read implements io.Reader.
+func (b *sentBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if errors.Is(err, io.EOF) {
+		b.unsent.Store(false)
+	}
+	return n, err
 }
 
 // troubled is the outcome of the first of errs that is a TroubleError, unless the call was cut; nil if none is.
@@ -314,33 +380,50 @@ func classify(resp *http.Response, body []byte, refused []int) Outcome {
 	return o
 }
 
-// named reads batchItemFailures of a 2xx answer. An answer that names what was not sent, or can't be
-// read although it claims to be JSON, is a failure of the whole batch: taking it for success could lose
-// records.
+// batchAnswer is AWS's shape of a partial batch response, with a reason for each, which is ours.
+type batchAnswer struct {
+	BatchItemFailures []struct {
+		ItemIdentifier string `json:"itemIdentifier"`
+		Reason         string `json:"reason"`
+	} `json:"batchItemFailures"`
+}
+
+// named reads batchItemFailures of a 2xx answer. Taking for success what names failures in a way that can't be read would
+// lose records; so what may name them, and can't be read for certain, is a failure of the whole batch.
 func named(status int, a *Answer, rs []*record.Record) Outcome {
 	o := Outcome{Class: Done, Status: status}
+	unread := func(why string) Outcome {
+		return Outcome{Class: Failed, Status: status, Reason: "the answer's batchItemFailures can't be read: " + why}
+	}
+	if a.unread != nil {
+		return unread(a.unread.Error())
+	}
+	if len(a.Body) > maxAnswerBytes {
+		return Outcome{Class: Failed, Status: status, Reason: fmt.Sprintf("the answer is larger than %d bytes", maxAnswerBytes)}
+	}
 	media, _, _ := mime.ParseMediaType(a.ContentType)
 	isJSON := media == "application/json" || strings.HasSuffix(media, "+json")
-	body := bytes.TrimSpace(a.Body)
-	if len(body) == 0 || !isJSON && body[0] != '{' {
+	body := bytes.TrimSpace(bytes.TrimPrefix(a.Body, []byte("\xef\xbb\xbf")))
+	mentioned := mentionsFailures(body)
+	switch {
+	case len(body) == 0:
 		return o
+	case body[0] != '{':
+		if mentioned {
+			return unread("it must be a JSON object")
+		}
+		if isJSON && !jsontext.Value(body).IsValid() {
+			return unread("it is no JSON")
+		}
+		return o // any other JSON, such as null or a list, and any text name nothing
 	}
-	if len(body) > maxAnswerBytes && isJSON {
-		return Outcome{Class: Failed, Status: o.Status, Reason: fmt.Sprintf("the answer is larger than %d bytes", maxAnswerBytes)}
-	}
-	var answer struct {
-		BatchItemFailures []struct {
-			ItemIdentifier string `json:"itemIdentifier"`
-			Reason         string `json:"reason"` // ours; AWS's shape has only the identifier
-		} `json:"batchItemFailures"`
-	}
-	if err := json.Unmarshal(body, &answer); err != nil {
-		// Any JSON that is no object, such as null or a list, names nothing.
-		var wrongType *json.UnmarshalTypeError
-		if !isJSON || errors.As(err, &wrongType) && wrongType.Field == "" {
+	var answer batchAnswer
+	// Names in any case, as package encoding/json took them; a name that is there twice is an error.
+	if err := jsonv2.Unmarshal(body, &answer, jsonv2.MatchCaseInsensitiveNames(true), jsontext.AllowInvalidUTF8(true)); err != nil {
+		if !isJSON && !mentioned {
 			return o
 		}
-		return Outcome{Class: Failed, Status: o.Status, Reason: "the answer's batchItemFailures can't be read: " + err.Error()}
+		return unread(err.Error())
 	}
 	for _, f := range answer.BatchItemFailures {
 		id, err := record.ParseID(f.ItemIdentifier)
@@ -352,13 +435,21 @@ func named(status int, a *Answer, rs []*record.Record) Outcome {
 		}
 		o.FailedIDs[id] = "named in batchItemFailures"
 		if f.Reason != "" {
-			o.FailedIDs[id] += ": " + f.Reason
+			o.FailedIDs[id] += ": " + strings.ToValidUTF8(f.Reason, "\uFFFD")
 		}
 	}
 	if len(o.FailedIDs) > 0 {
 		o.Reason = fmt.Sprintf("%d records named in batchItemFailures", len(o.FailedIDs))
 	}
 	return o
+}
+
+// mentionsFailures reports whether body has the word, in any case and in any encoding that keeps ASCII's bytes.
+func mentionsFailures(body []byte) bool {
+	if bytes.IndexByte(body, 0) >= 0 { // UTF-16 and UTF-32
+		body = bytes.ReplaceAll(body, []byte{0}, nil)
+	}
+	return bytes.Contains(bytes.ToLower(body), []byte("batchitemfailures"))
 }
 
 func contains(rs []*record.Record, id record.ID) bool {

@@ -203,7 +203,7 @@ func TestForwardSaysWhatWentWrong(t *testing.T) {
 		{gone.URL, "/x", ErrNotReached},
 	} {
 		var got error
-		h, err := c.Forward(row.base, func(w http.ResponseWriter, _ *http.Request, err error) { got = err; w.WriteHeader(599) })
+		h, err := c.Forward(Hop{Base: row.base, Failed: func(w http.ResponseWriter, _ *http.Request, err error) { got = err; w.WriteHeader(599) }})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -45,7 +45,7 @@ func (a *API) getObject(w http.ResponseWriter, req *http.Request, _ []byte) {
 		return
 	}
 	defer func() { _ = o.Close() }()
-	if err := o.Write(&sender{w, http.NewResponseController(w), pace{start: time.Now()}}, req); err != nil {
+	if err := o.Write(&sender{w, http.NewResponseController(w), newPace()}, req); err != nil {
 		a.cfg.Log.Info("an object was not sent to its end", "queue", permit.Queue.String(), "object", permit.Key, "error", err)
 		panic(http.ErrAbortHandler) // the client must not take the part that it has for the whole
 	}

@@ -1,6 +1,7 @@
 package jobapi
 
 import (
+	"errors"
 	"net/http"
 	"strconv"
 	"strings"
@@ -21,22 +22,40 @@ type Preferences struct {
 func ReadPreferences(h http.Header) (p Preferences) {
 	waits := false
 	for _, line := range h["Prefer"] {
-		for preference := range strings.SplitSeq(line, ",") {
-			preference, _, _ = strings.Cut(preference, ";") // parameters: none are defined
+		for _, preference := range splitList(line, ',') {
+			preference = splitList(preference, ';')[0] // parameters: none are defined
 			name, value, _ := strings.Cut(preference, "=")
 			switch strings.ToLower(strings.TrimSpace(name)) {
 			case "respond-async":
 				p.async = true
 			case "wait":
 				value = strings.Trim(strings.TrimSpace(value), `"`)
-				if n, err := strconv.ParseUint(value, 10, 31); err == nil && !waits {
+				if n, err := strconv.ParseUint(value, 10, 31); !waits && (err == nil || errors.Is(err, strconv.ErrRange)) {
 					waits = true
-					p.Wait = min(time.Duration(n)*time.Second, maxWait)
+					p.Wait = min(time.Duration(n)*time.Second, maxWait) // n is the largest number if value is larger
 				}
 			}
 		}
 	}
 	return p
+}
+
+// splitList splits a list at sep, but not inside of quoted strings (RFC 9110, section 5.6.4).
+func splitList(text string, sep byte) []string {
+	var out []string
+	start, quoted := 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case c == sep && !quoted:
+			out = append(out, text[start:i])
+			start = i + 1
+		}
+	}
+	return append(out, text[start:])
 }
 
 // Applied sets Preference-Applied.

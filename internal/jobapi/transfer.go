@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/weir-dev/weir/internal/pace"
 	"github.com/weir-dev/weir/internal/problem"
 )
 
@@ -46,31 +47,18 @@ func (a *API) receive(w http.ResponseWriter, req *http.Request, inFlight *atomic
 	if done, ok = a.transfer(w, inFlight); !ok {
 		return nil, nil, false
 	}
-	return &receiver{r: req.Body, rc: http.NewResponseController(w), pace: pace{start: time.Now()}}, done, true
+	return &receiver{r: req.Body, rc: http.NewResponseController(w), pace: newPace()}, done, true
 }
 
-// pace is the progress of a transfer.
-type pace struct {
-	start time.Time
-	bytes int64
-}
-
-// deadline is when the peer has sent or read too little.
-func (p *pace) deadline() time.Time {
-	now := time.Now()
-	still := now.Add(transferTimeout)
-	over := p.start.Add(transferTimeout + time.Duration(float64(p.bytes)/minTransferRate*float64(time.Second)))
-	if over.Before(still) {
-		return over
-	}
-	return still
+func newPace() pace.Pace {
+	return pace.Pace{Start: time.Now(), Grace: transferTimeout, Rate: minTransferRate}
 }
 
 // receiver reads the body of a request, and remembers why that failed.
 type receiver struct {
 	r    io.Reader
 	rc   *http.ResponseController
-	pace pace
+	pace pace.Pace
 	err  error // io.EOF too: no deadline is set after the end
 }
 
@@ -78,11 +66,11 @@ func (r *receiver) Read(p []byte) (int, error) {
 	if r.err != nil {
 		return 0, r.err
 	}
-	if err := r.rc.SetReadDeadline(r.pace.deadline()); err != nil {
+	if err := r.rc.SetReadDeadline(r.pace.Deadline()); err != nil {
 		return 0, err
 	}
 	n, err := r.r.Read(p)
-	r.pace.bytes += int64(n)
+	r.pace.Bytes += int64(n)
 	r.err = err
 	return n, err
 }
@@ -99,14 +87,14 @@ func (r *receiver) failed() error {
 type sender struct {
 	http.ResponseWriter
 	rc   *http.ResponseController
-	pace pace
+	pace pace.Pace
 }
 
 func (s *sender) Write(p []byte) (int, error) {
-	if err := s.rc.SetWriteDeadline(s.pace.deadline()); err != nil {
+	if err := s.rc.SetWriteDeadline(s.pace.Deadline()); err != nil {
 		return 0, err
 	}
 	n, err := s.ResponseWriter.Write(p)
-	s.pace.bytes += int64(n)
+	s.pace.Bytes += int64(n)
 	return n, err
 }

@@ -244,6 +244,7 @@ func (c *compiler) route(s *subject, path string, r *v1alpha1.Route) catalog.Rou
 		Path:         r.Match.Path,
 		Throttle:     throttle(r.Throttle),
 		MaxBodyBytes: r.MaxBodyBytes.Value(),
+		MaxDepth:     int(*r.MaxDepth),
 	}
 	if r.Schema != nil {
 		out.Schema = json.RawMessage(r.Schema.Raw)

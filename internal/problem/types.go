@@ -16,6 +16,7 @@ const (
 	TooLarge         = function.ProblemTooLarge
 	UnsupportedMedia = function.ProblemMediaType
 
+	SlowBody      = base + "slow-body"
 	Attribute     = base + "attribute"
 	Schema        = base + "schema"
 	NoRoute       = base + "no-route"

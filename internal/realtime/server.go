@@ -164,7 +164,7 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	err := lifecycle.Server{
 		Listener: s.cfg.Listener, Drain: s.cfg.DrainTimeout,
 		HTTP: &http.Server{
-			Handler: http.HandlerFunc(s.identified), ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+			Handler: problem.Guard(http.HandlerFunc(s.identified), s.cfg.Log), ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
 			ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
 		},
 		Stopping: func(context.Context) { s.stop() },

@@ -5,7 +5,10 @@
 // path: what certainly matches a simple schema passes without building a value (rule.go), and of the rest
 // only the parts that the schema can see become Go values (interest.go).
 //
-// Invariants: a text is valid here if and only if the library finds it so when it is decoded whole
+// What no parser and no exact arithmetic should be given is refused first (bounds.go), and what a check by the library
+// would cost is counted before it is made (cost.go).
+//
+// Invariants: a check takes time in proportion to its text; a text is valid here if and only if the library finds it so when it is decoded whole
 // (TestShortCutsChangeNoVerdict); a text in which a member that the schema looks at is there twice, or
 // with invalid UTF-8, is refused, because readers differ in how they read it (RFC 7493); nothing is
 // ever fetched.
@@ -20,6 +23,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"golang.org/x/text/language"
@@ -28,14 +32,20 @@ import (
 
 // Bounds of one validation: what is reported, and what is looked at to find the first in order.
 const (
-	MaxFindings  = 20
-	maxCollected = 1000
+	MaxFindings       = 20
+	maxCollected      = 1000
+	maxCollectedBytes = 1 << 20
+	maxFindingBytes   = 1 << 10 // of a finding's pointer and of its detail
 )
+
+// schemaDepth bounds the nesting of a schema: two levels for each of the body's.
+const schemaDepth = 2 * DefaultMaxDepth
 
 // Schema is a compiled JSON Schema. It is safe for concurrent use.
 type Schema struct {
 	compiled *jsonschema.Schema
 	rule     *rule // nil if the schema is not simple
+	costs    *costs
 	interest *interest
 	printer  *message.Printer
 }
@@ -59,12 +69,22 @@ type SyntaxError struct{ Err error }
 func (e *SyntaxError) Error() string { return fmt.Sprintf("not valid JSON: %v", e.Err) }
 func (e *SyntaxError) Unwrap() error { return e.Err }
 
+// CostError means that checking a text would take more steps than its size allows.
+type CostError struct{ Steps uint64 }
+
+func (e *CostError) Error() string {
+	return fmt.Sprintf("too complex for the schema: a check would take more than %d steps for a body of this size", e.Steps)
+}
+
 // The made-up URL of a schema: hierarchical, so that a relative $ref resolves to another place and not this
 // one.
 const base, id = "weir:///", "weir:///schema"
 
 // Compile makes a schema ready for use. The error says what the schema's author must change.
 func Compile(source []byte) (*Schema, error) {
+	if err := CheckBounds(source, schemaDepth); err != nil {
+		return nil, fmt.Errorf("must be a JSON Schema object: %w", err)
+	}
 	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(source))
 	if err != nil {
 		return nil, fmt.Errorf("must be a JSON Schema object: %w", err)
@@ -85,6 +105,9 @@ func Compile(source []byte) (*Schema, error) {
 		return nil, errors.New("must be a valid JSON Schema: " + strings.Join(strings.Fields(msg), " "))
 	}
 	s := &Schema{compiled: compiled, interest: interestOf(doc), printer: message.NewPrinter(language.English)}
+	if s.costs, err = newCosts(compiled); err != nil {
+		return nil, err
+	}
 	if r, err := ruleOf(doc); err == nil {
 		s.rule = r
 	}
@@ -99,7 +122,8 @@ func (noRemoteSchemas) Load(string) (any, error) {
 	return nil, errors.New("schemas of other places are not loaded: put the schema under $defs and refer to it as #/$defs/NAME")
 }
 
-// Validate returns nil for a valid JSON text, an *InvalidError or a *SyntaxError.
+// Validate returns nil for a valid JSON text, an *InvalidError, a *SyntaxError or a *CostError. The text is within
+// CheckBounds.
 func (s *Schema) Validate(text []byte) error {
 	if s.rule != nil && s.rule.accepts(text) {
 		return nil
@@ -107,6 +131,9 @@ func (s *Schema) Validate(text []byte) error {
 	v, err := decode(text, s.interest)
 	if err != nil {
 		return &SyntaxError{Err: err}
+	}
+	if steps := baseSteps + stepsPerByte*uint64(len(text)); !s.costs.within(v, steps) {
+		return &CostError{steps}
 	}
 	err = s.compiled.Validate(v)
 	if err == nil {
@@ -116,7 +143,8 @@ func (s *Schema) Validate(text []byte) error {
 	if !errors.As(err, &ve) {
 		return &InvalidError{Findings: []Finding{{Detail: err.Error()}}}
 	}
-	fs := s.collect(nil, ve)
+	left := maxCollectedBytes
+	fs := s.collect(nil, ve, &left)
 	// The library walks maps: unsorted, the findings of the same body would differ each time.
 	slices.SortFunc(fs, func(a, b Finding) int {
 		return cmp.Or(strings.Compare(a.Pointer, b.Pointer), strings.Compare(a.Detail, b.Detail))
@@ -125,17 +153,33 @@ func (s *Schema) Validate(text []byte) error {
 }
 
 // collect appends the leaves of the tree of findings: they say what is wrong, the inner nodes only where.
-func (s *Schema) collect(fs []Finding, ve *jsonschema.ValidationError) []Finding {
-	if len(fs) == maxCollected {
+// left are the bytes that those to come may have.
+func (s *Schema) collect(fs []Finding, ve *jsonschema.ValidationError, left *int) []Finding {
+	if len(fs) == maxCollected || *left < 0 {
 		return fs
 	}
 	if len(ve.Causes) == 0 {
-		return append(fs, Finding{Pointer: pointer(ve.InstanceLocation), Detail: ve.ErrorKind.LocalizedString(s.printer)})
+		f := Finding{Pointer: pointer(ve.InstanceLocation), Detail: ve.ErrorKind.LocalizedString(s.printer)}
+		*left -= len(f.Pointer) + len(f.Detail)
+		f.Pointer, f.Detail = shorten(f.Pointer), shorten(f.Detail)
+		return append(fs, f)
 	}
 	for _, c := range ve.Causes {
-		fs = s.collect(fs, c)
+		fs = s.collect(fs, c, left)
 	}
 	return fs
+}
+
+// shorten cuts what repeats a long name or value of the body.
+func shorten(text string) string {
+	if len(text) <= maxFindingBytes {
+		return text
+	}
+	end := maxFindingBytes
+	for !utf8.RuneStart(text[end]) {
+		end--
+	}
+	return text[:end] + "…"
 }
 
 // pointer joins the tokens of a JSON Pointer.

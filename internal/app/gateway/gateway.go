@@ -39,9 +39,13 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	if err != nil {
 		return fmt.Errorf("WEIR_OWN_THROTTLES: %w", err)
 	}
+	trusted, err := gateway.ParseTrustedProxies(cfg.Trusted)
+	if err != nil {
+		return fmt.Errorf("WEIR_TRUSTED_PROXIES: %w", err)
+	}
 	g, err := gateway.New(gateway.Config{
 		Listener: l, Conn: conn, Caller: caller, Objects: store, Codec: cfg.Codec, Sync: cfg.NATSSync, Realtime: cfg.RealtimeURL, OwnThrottles: throttles,
-		DrainTimeout: cfg.DrainTimeout, Log: cfg.Log,
+		TrustedProxies: trusted, DrainTimeout: cfg.DrainTimeout, Log: cfg.Log,
 	})
 	if err != nil {
 		return err

@@ -125,7 +125,9 @@ func (x *host) build(ctx context.Context, cfg Config, s manifest.Service) error 
 	var handler http.Handler
 	if url := cfg.Functions[s.Name]; url != "" {
 		x.caller = invoke.NewCaller(maxIdle)
-		forward, err := x.caller.ForwardHop(url, notReached(log, url))
+		forward, err := x.caller.Forward(invoke.Hop{
+			Base: url, Host: s.Name + "." + s.Namespace + ".svc.cluster.local", Inner: true, Failed: notReached(log, url),
+		})
 		if err != nil {
 			return fmt.Errorf("--function %s=%s: %w", s.Name, url, err)
 		}

@@ -41,6 +41,7 @@ type Config struct {
 	Data      string            // folder of JetStream's files
 	Secrets   string            // folder: NAME/KEY is the key KEY of the Secret NAME; empty means none
 	Functions map[string]string // Knative Service → URL of the user's own process
+	Trusted   string            // proxies whose X-Forwarded-* are kept, as gateway.ParseTrustedProxies reads them
 	EnvFile   string            // written when ready: WEIR_URL, WEIR_ADMIN_URL, WEIR_NATS_URL; empty means none
 	Codec     record.Codec
 	Log       *slog.Logger
@@ -122,8 +123,13 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	r.Use(bundle.Catalog) //nolint:contextcheck // what it follows is followed until Run ends
+	trusted, err := gateway.ParseTrustedProxies(cfg.Trusted)
+	if err != nil {
+		return fmt.Errorf("--trusted-proxies: %w", err)
+	}
 	g, err := gateway.New(gateway.Config{
-		Listener: l, Conn: front, Caller: caller, Objects: store, Codec: cfg.Codec, Log: cfg.Log.With("service", "gateway"),
+		TrustedProxies: trusted,
+		Listener:       l, Conn: front, Caller: caller, Objects: store, Codec: cfg.Codec, Log: cfg.Log.With("service", "gateway"),
 		Realtime: &url.URL{Scheme: "http", Host: rl.Addr().String()},
 	})
 	if err != nil {

@@ -1,0 +1,181 @@
+package schema
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+// chain is a body nested deep levels under one name.
+func chain(name string, deep int, leaf string) string {
+	return strings.Repeat(`{"`+name+`":`, deep) + leaf + strings.Repeat("}", deep)
+}
+
+// Schemas whose checks cost more with each level of a body: the library would take seconds to years for them.
+const (
+	twice     = `{"anyOf":[{"properties":{"a":{"$ref":"#"}},"required":["a"]},{"properties":{"a":{"$ref":"#"}},"required":["b"]},{"type":"integer"}]}`
+	thrice    = `{"allOf":[{"items":{"$ref":"#"}},{"items":{"$ref":"#"}},{"items":{"$ref":"#"}}]}`
+	dynamic   = `{"$dynamicAnchor":"n","allOf":[{"additionalProperties":{"$dynamicRef":"#n"}},{"additionalProperties":{"$dynamicRef":"#n"}}]}`
+	condition = `{"if":{"properties":{"a":{"$ref":"#"}}},"then":{"properties":{"a":{"$ref":"#"}}}}`
+	dependent = `{"dependentSchemas":{"a":{"properties":{"a":{"$ref":"#"}}}},"properties":{"a":{"$ref":"#"}}}`
+	contained = `{"contains":{"$ref":"#"},"items":{"$ref":"#"}}`
+	// A tree costs what its size is: each value is held against one schema.
+	tree = `{"type":"object","properties":{"left":{"$ref":"#"},"right":{"$ref":"#"},"v":{"type":"integer"}},"additionalProperties":false}`
+	// An expression, by its operator.
+	expression = `{"type":"object","required":["op"],"allOf":[
+		{"if":{"properties":{"op":{"const":"add"}}},"then":{"properties":{"l":{"$ref":"#"},"r":{"$ref":"#"}}}},
+		{"if":{"properties":{"op":{"const":"sub"}}},"then":{"properties":{"l":{"$ref":"#"},"r":{"$ref":"#"}}}},
+		{"if":{"properties":{"op":{"const":"neg"}}},"then":{"properties":{"l":{"$ref":"#"}}}}]}`
+)
+
+// TestCostsAreBounded: what would take the library long is refused before it, what would not is checked.
+func TestCostsAreBounded(t *testing.T) {
+	nested := func(deep int) string { return strings.Repeat("[", deep) + strings.Repeat("]", deep) }
+	for _, row := range []struct {
+		schema, text string
+		costly       bool
+	}{
+		{twice, chain("a", 4, "1"), false},
+		{twice, chain("a", 60, "1"), true},
+		{thrice, nested(5), false},
+		{thrice, nested(60), true},
+		{dynamic, chain("x", 4, "{}"), false},
+		{dynamic, chain("x", 60, "{}"), true},
+		{condition, chain("a", 3, "{}"), false},
+		{condition, chain("a", 60, "{}"), true},
+		{dependent, chain("a", 60, "{}"), true},
+		{contained, nested(60), true},
+		{tree, chain("left", 127, `{"v":1}`), false},
+		{expression, strings.Repeat(`{"op":"add","l":{"op":"neg"},"r":`, 100) + `{"op":"neg"}` + strings.Repeat("}", 100), false},
+		{`{"type":"array","items":{"type":["integer","null"]},"uniqueItems":true}`, "[" + strings.Repeat("null,", 50_000) + "1]", false},
+		{`{"oneOf":[{"$ref":"#"}]}`, `1`, false}, // a cycle in place is the library's to report
+		{`{"if":{"$ref":"#"},"then":true}`, `{}`, true},
+	} {
+		s := compile(t, row.schema)
+		var costly *CostError
+		if err := s.Validate([]byte(row.text)); errors.As(err, &costly) != row.costly {
+			t.Errorf("%s with %.40s…: %v; costly: want %t", row.schema, row.text, err, row.costly)
+		}
+	}
+}
+
+func TestCheckBounds(t *testing.T) {
+	long := strings.Repeat("9", maxNumberDigits)
+	for text, want := range map[string]string{
+		`{"a":[{"b":[1]}]}`:                 "",
+		`[[[[1]]]]`:                         "",
+		`[[[[[1]]]]]`:                       "nested more than 4 deep",
+		`[[[]],[[]],[[]]]`:                  "", // levels count, not brackets
+		`"[[[[[[[["`:                        "",
+		`["\"[[[[[[", 1]`:                   "",
+		`["\\", [[[[1]]]]]`:                 "nested",
+		long:                                "",
+		long + "0":                          "more than 400 digits",
+		`[-0.` + long + `]`:                 "more than 400 digits",
+		`"` + long + `0"`:                   "",
+		`{"a":1e400}`:                       "",
+		`{"a":-1.5E-400}`:                   "",
+		`{"a":1e401}`:                       "exponent",
+		`{"a":1E+0000401}`:                  "exponent",
+		`{"a":1E+0000400}`:                  "",
+		`{"a":5e-99999999999999999999}`:     "exponent",
+		`{"id":"1e999999","n":3}`:           "",
+		`no JSON at all [[[[[[`:             "nested",
+		`"no end [[[[[[`:                    "",
+		strings.Repeat(`{"a":"x"},`, 10000): "",
+	} {
+		err := CheckBounds([]byte(text), 4)
+		if got := ""; err != nil {
+			got = err.Error()
+			if want == "" || !strings.Contains(got, want) {
+				t.Errorf("%.40s: %q, want %q", text, got, want)
+			}
+		} else if want != "" {
+			t.Errorf("%.40s: passes, want %q", text, want)
+		}
+	}
+}
+
+// TestSchemasAreBounded: the schema itself is read by the same parsers.
+func TestSchemasAreBounded(t *testing.T) {
+	for _, source := range []string{
+		`{"maximum":1e401}`,
+		`{"const":` + strings.Repeat("[", schemaDepth) + strings.Repeat("]", schemaDepth) + `}`,
+	} {
+		if _, err := Compile([]byte(source)); err == nil {
+			t.Errorf("%.40s: compiles", source)
+		}
+	}
+}
+
+// TestFindingsAreShort: a body can't make its answer longer than itself.
+func TestFindingsAreShort(t *testing.T) {
+	s := compile(t, `{"additionalProperties":{"allOf":[{"pattern":"^a"},{"pattern":"^b"},{"pattern":"^c"},{"const":1}]}}`)
+	name := strings.Repeat("é", 50_000)
+	var invalid *InvalidError
+	if err := s.Validate([]byte(`{"` + name + `":"` + name + `"}`)); !errors.As(err, &invalid) {
+		t.Fatal(err)
+	}
+	for _, f := range invalid.Findings {
+		if len(f.Pointer) > maxFindingBytes+3 || len(f.Detail) > maxFindingBytes+3 {
+			t.Errorf("a finding of %d and %d bytes", len(f.Pointer), len(f.Detail))
+		}
+	}
+}
+
+// nasty are bodies below all bounds that cost as much as they can.
+func nasty() map[string][2]string {
+	const size = 64 << 10
+	fill := func(item string) string {
+		return "[" + strings.TrimSuffix(strings.Repeat(item+",", size/(len(item)+1)), ",") + "]"
+	}
+	return map[string][2]string{
+		"numbers":     {`{"items":{"minimum":0,"maximum":10,"multipleOf":0.01}}`, fill("1e400")},
+		"long-number": {`{"items":{"minimum":0,"multipleOf":0.01}}`, fill(strings.Repeat("7", maxNumberDigits))},
+		"small-ones":  {`{"items":{"minimum":0,"multipleOf":0.01}}`, fill("1e-400")},
+		"integers":    {`{"items":{"type":"integer"}}`, fill("1.0e399")},
+		"enum":        {`{"items":{"enum":[1,2,3,4,5]}}`, fill("5.0")},
+		"unique":      {`{"uniqueItems":true,"items":{"uniqueItems":true}}`, fill("[" + strings.TrimSuffix(strings.Repeat("1e400,", 19), ",") + "]")},
+		"unique-many": {`{"uniqueItems":true}`, fill("[1]")},
+		"any-of":      {`{"items":{"anyOf":[{"type":"string"},{"const":2},{"required":["a"]},{"minimum":5}]}}`, fill(`{}`)},
+		"one-of":      {`{"items":{"oneOf":[{"properties":{"k":{"const":"a"},"v":{"type":"string"}}},{"properties":{"k":{"const":"b"},"v":{"type":"string"}}}]}}`, fill(`{"k":"c","v":1}`)},
+		"tree":        {tree, strings.Repeat(`{"left":`, 120) + `{"right":` + strings.Repeat(`{"v":1,"left":`, 5) + `{}` + strings.Repeat("}", 126)},
+		"uneval":      {`{"items":{"allOf":[{"properties":{"a":true}},{"properties":{"b":true}}],"unevaluatedProperties":false}}`, fill(`{"a":1,"b":2,"c":3}`)},
+		"patterns":    {`{"items":{"pattern":"^(a|b|ab)*c$"}}`, fill(`"` + strings.Repeat("ab", 100) + `"`)},
+		"names":       {`{"propertyNames":{"pattern":"^(a|b|ab)*$"},"patternProperties":{"x$":{},"y$":{}}}`, `{"a":` + fill("0") + `}`},
+		"budget":      {twice, chain("a", 9, "1")},
+		"over-budget": {twice, chain("a", 100, "1")},
+	}
+}
+
+func BenchmarkNasty(b *testing.B) {
+	for name, c := range nasty() {
+		b.Run(name, func(b *testing.B) {
+			s := compile(b, c[0])
+			text := []byte(c[1])
+			if err := CheckBounds(text, DefaultMaxDepth); err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				_ = s.Validate(text)
+			}
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/(float64(len(text))/1024), "µs/KiB")
+		})
+	}
+}
+
+func BenchmarkCheckBounds(b *testing.B) {
+	for name, text := range map[string]string{
+		"1k":  `{"sku":"` + strings.Repeat("a-123", 200) + `"}`,
+		"256": `{"sku":"a-123","quantity":1,"customer":"` + strings.Repeat("x", 200) + `","at":"2026-01-01T00:00:00Z"}`,
+		"64k": strings.Repeat(`{"sku":"a-123","quantity":1,"price":12.50},`, 1500),
+	} {
+		b.Run(name, func(b *testing.B) {
+			b.SetBytes(int64(len(text)))
+			body := []byte(text)
+			for b.Loop() {
+				_ = CheckBounds(body, DefaultMaxDepth)
+			}
+		})
+	}
+}
