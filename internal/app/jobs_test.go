@@ -1,8 +1,10 @@
 package app_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -207,7 +209,7 @@ func (j *jobs) do(method, path, body string, header ...string) jobReply {
 func (j *jobs) submit(body string, header ...string) string {
 	j.t.Helper()
 	r := j.do("POST", "/reports", body, header...)
-	if r.status != http.StatusAccepted || r.doc.Status != "queued" || r.header.Get("Location") != r.doc.Links.Self || r.header.Get("Retry-After") == "" {
+	if r.status != http.StatusAccepted || r.doc.Status != "queued" || r.header.Get("Operation-Location") != r.doc.Links.Self || r.header.Get("Location") != r.doc.Links.Result || r.header.Get("Retry-After") == "" {
 		j.t.Fatalf("submitted: %+v", r)
 	}
 	return r.doc.Links.Self
@@ -307,7 +309,7 @@ func TestJobPreferWait(t *testing.T) {
 	if r.status != http.StatusOK || r.body != "done" || r.header.Get("Preference-Applied") != "respond-async, wait=20" {
 		t.Errorf("quick: %+v", r)
 	}
-	if s := j.do("GET", r.header.Get("Location"), ""); s.doc.Status != "succeeded" {
+	if s := j.do("GET", r.header.Get("Operation-Location"), ""); s.doc.Status != "succeeded" {
 		t.Errorf("its job: %+v", s)
 	}
 	if r := j.do("POST", "/reports", "slow", "Prefer", `wait="1"`); r.status != http.StatusAccepted || r.doc.Status != "running" || r.header.Get("Preference-Applied") != "wait=1" {
@@ -380,7 +382,7 @@ func TestJobFailsAndIsRedriven(t *testing.T) {
 	path := j.submit("x")
 	j.release()
 	r := j.until(path, "failed")
-	if e := r.doc.Error; r.doc.Attempts != 2 || e == nil || e.Type != "https://weir.dev/problems/job-failed" || !strings.Contains(e.Detail, "out of paper") {
+	if e := r.doc.Error; r.doc.Attempts != 2 || e == nil || e.Type != "https://weir.dev/problems/job-failed" || !strings.Contains(e.Detail, "answered 500") || strings.Contains(e.Detail, "out of paper") { // a stack trace, maybe
 		t.Errorf("failed: %+v", r)
 	}
 	if r := j.do("GET", path+"/result", ""); r.status != http.StatusInternalServerError || r.doc.Type != "https://weir.dev/problems/job-failed" {
@@ -573,5 +575,64 @@ func TestJobIsSilent(t *testing.T) {
 	r := j.until(path, "failed")
 	if r.doc.Attempts != 2 || r.doc.Error == nil || !strings.Contains(r.doc.Error.Detail, "no sign of life for 2s") {
 		t.Errorf("failed: %+v", r)
+	}
+}
+
+// TestJobsAsGenericPollersMeetThem: by statuses alone along Location, which says nothing but the result; and by the status
+// at Operation-Location.
+func TestJobsAsGenericPollersMeetThem(t *testing.T) {
+	slow := make(chan struct{})
+	j := startJobs(t, func(w http.ResponseWriter, r *http.Request) {
+		if b, _ := io.ReadAll(r.Body); string(b) == "wrong" {
+			w.Header().Set("Content-Type", "application/problem+json; charset=utf-8")
+			w.WriteHeader(http.StatusUnprocessableEntity)
+			_, _ = io.WriteString(w, `{"type":"https://shop.example/no-such-format","title":"No such format","detail":"csv or json"}`)
+			return
+		}
+		<-slow
+		answer(w, http.StatusOK, "done")
+	})
+	j.release()
+	accepted := j.do("POST", "/reports", "right")
+	location := accepted.header.Get("Location")
+	if r := j.do("GET", location, ""); r.status != http.StatusAccepted || r.header.Get("Retry-After") == "" {
+		t.Errorf("before the end: %+v", r)
+	}
+
+	// A client that closes its side after its request, as some do, is answered by a long poll at once.
+	c, err := net.Dial("tcp", strings.TrimPrefix(j.url, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	half, _ := c.(*net.TCPConn)
+	_, werr := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: a\r\nPrefer: wait=20\r\n\r\n", location)
+	if err := errors.Join(werr, half.CloseWrite(), c.SetReadDeadline(time.Now().Add(testkit.Patience))); err != nil {
+		t.Fatal(err)
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusAccepted {
+		t.Errorf("a long poll of a client that has closed its side: %d", resp.StatusCode)
+	}
+
+	close(slow)
+	if r := j.do("GET", location, "", "Prefer", "wait=20"); r.status != http.StatusOK || r.body != "done" {
+		t.Errorf("after the end: %+v", r)
+	}
+	if r := j.do("GET", accepted.header.Get("Operation-Location"), ""); r.status != http.StatusOK || r.doc.Status != "succeeded" {
+		t.Errorf("the status: %+v", r)
+	}
+
+	// The function's problem is the job's.
+	path := j.submit("wrong")
+	if e := j.until(path, "failed").doc.Error; e == nil || e.Type != "https://shop.example/no-such-format" || e.Detail != "csv or json" {
+		t.Errorf("its error: %+v", e)
+	}
+	if r := j.do("GET", path+"/result", ""); r.status != http.StatusUnprocessableEntity || r.doc.Type != "https://shop.example/no-such-format" {
+		t.Errorf("its result: %+v", r)
 	}
 }

@@ -169,7 +169,7 @@ func TestServicesNeedNoMoreRights(t *testing.T) {
 		}
 		if r := j.do("POST", "/reports", row.body, header...); r.status != row.status {
 			t.Errorf("job %+v: %+v", row, r)
-		} else if path := r.header.Get("Location"); path != "" && j.do("DELETE", path, "").status != 409 {
+		} else if path := r.header.Get("Operation-Location"); path != "" && j.do("DELETE", path, "").status != 409 {
 			t.Errorf("job %+v has not ended", row)
 		}
 	}

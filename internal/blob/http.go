@@ -4,7 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"strconv"
+	"strings"
 )
 
 // The ways in which a request is not what its permit allows.
@@ -33,8 +33,9 @@ func (p Permit) Check(r *http.Request) error {
 	return nil
 }
 
-// Write answers a request with the object. What clients stored is never shown as a page of the gateway's: it is an
-// attachment, of its own type and not sniffed for another. On an error after the first byte the caller must abort the
+// Write answers a request with the object, or one range of it, and keeps its preconditions (RFC 9110, sections 13 and
+// 14). What clients stored is never shown as a page of the gateway's: it is an attachment, of its own type and not sniffed
+// for another. On an error after the first byte the caller must abort the
 // connection (panic(http.ErrAbortHandler)), so that the client sees that the body is not whole.
 func (o *Object) Write(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()
@@ -47,11 +48,33 @@ func (o *Object) Write(w http.ResponseWriter, r *http.Request) error {
 	h.Set("Content-Disposition", "attachment")
 	h.Set("Cache-Control", "private, no-store") // the URL alone grants access
 	h.Set("ETag", `"`+o.ETag+`"`)
-	h.Set("Content-Length", strconv.FormatInt(o.Size, 10))
-	w.WriteHeader(http.StatusOK)
-	if r.Method == http.MethodHead {
-		return nil
+	content := &content{Object: o}
+	if ranges := r.Header["Range"]; len(ranges) > 1 || len(ranges) == 1 && strings.Contains(ranges[0], ",") {
+		r.Header.Del("Range") // each of many would be a read of its own
 	}
-	_, err := io.Copy(w, o.ReadCloser)
-	return err
+	http.ServeContent(w, r, "", o.Stored, content)
+	return content.err
+}
+
+// content is an object for http.ServeContent, which doesn't tell why it couldn't be read.
+type content struct {
+	*Object
+	err error
+}
+
+func (c *content) Read(p []byte) (int, error) {
+	n, err := c.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		c.err = err
+	}
+	return n, err
+}
+
+// Seek implements io.Seeker.
+func (c *content) Seek(offset int64, whence int) (int64, error) {
+	s, ok := c.ReadCloser.(io.Seeker)
+	if !ok {
+		return 0, errors.New("blob: the object can only be read from its beginning")
+	}
+	return s.Seek(offset, whence)
 }

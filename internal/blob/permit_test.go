@@ -1,6 +1,7 @@
 package blob
 
 import (
+	"bytes"
 	"encoding/base64"
 	"errors"
 	"net/http"
@@ -162,6 +163,59 @@ func TestWrite(t *testing.T) {
 		}
 		if body := w.Body.String(); err != nil || w.Code != 200 || (method == "GET") != (body == "<script>") {
 			t.Errorf("%s: %d %q %v", method, w.Code, body, err)
+		}
+	}
+}
+
+// TestPartsAndConditions: a download that broke goes on where it was, across chunks, and what a client has is not sent
+// again.
+func TestPartsAndConditions(t *testing.T) {
+	s := newNATS(t, catalog.Objects{MaxAge: time.Hour, MaxBytes: roomy})
+	text := make([]byte, 3<<20+123)
+	for i := range text {
+		text[i] = byte(i * 7 / 5)
+	}
+	info := put(t, s, "a", string(text))
+	etag, size := `"`+info.ETag+`"`, len(text)
+	for _, row := range []struct {
+		header     []string
+		status     int
+		from, to   int // of the body
+		rangeShown string
+	}{
+		{[]string{"Range", "bytes=0-99"}, 206, 0, 100, "bytes 0-99/3145851"},
+		{[]string{"Range", "bytes=1048570-2097160"}, 206, 1048570, 2097161, "bytes 1048570-2097160/3145851"},
+		{[]string{"Range", "bytes=3000000-"}, 206, 3000000, size, "bytes 3000000-3145850/3145851"},
+		{[]string{"Range", "bytes=-5"}, 206, size - 5, size, "bytes 3145846-3145850/3145851"},
+		{[]string{"Range", "bytes=0-1,5-6"}, 200, 0, size, ""},
+		{[]string{"Range", "bytes=3145851-"}, 416, 0, 0, "bytes */3145851"},
+		{[]string{"Range", "lines=1-2"}, 416, 0, 0, ""},
+		{[]string{"Range", "bytes=5-9", "If-Range", etag}, 206, 5, 10, "bytes 5-9/3145851"},
+		{[]string{"Range", "bytes=5-9", "If-Range", `"other"`}, 200, 0, size, ""},
+		{[]string{"If-None-Match", etag}, 304, 0, 0, ""},
+		{[]string{"If-None-Match", `"other", W/` + etag}, 304, 0, 0, ""},
+		{[]string{"If-None-Match", `"other"`}, 200, 0, size, ""},
+		{[]string{"If-Match", etag}, 200, 0, size, ""},
+		{[]string{"If-Match", `"other"`}, 412, 0, 0, ""},
+	} {
+		o, err := s.Open(t.Context(), queue, "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", http.NoBody)
+		for i := 0; i < len(row.header); i += 2 {
+			req.Header.Set(row.header[i], row.header[i+1])
+		}
+		w := httptest.NewRecorder()
+		err = errors.Join(o.Write(w, req), o.Close())
+		if err != nil || w.Code != row.status || row.rangeShown != "" && w.Header().Get("Content-Range") != row.rangeShown {
+			t.Errorf("%q: %d, range %q, %v", row.header, w.Code, w.Header().Get("Content-Range"), err)
+		}
+		if row.status < 300 && !bytes.Equal(w.Body.Bytes(), text[row.from:row.to]) {
+			t.Errorf("%q: %d bytes, not those from %d to %d", row.header, w.Body.Len(), row.from, row.to)
+		}
+		if (row.status == 304) != (w.Body.Len() == 0 && row.status == 304) {
+			t.Errorf("%q: a body of %d bytes", row.header, w.Body.Len())
 		}
 	}
 }

@@ -36,6 +36,7 @@ type batchRun struct {
 	m       *mapping
 	items   []*item
 	attempt *job.Attempt // of the one item, if it is a job that failed
+	cause   *job.Error   // why, for its client; nil if that is the record's reason
 	expiry  bool         // it calls nothing: its items have expired
 
 	failedAlone int  // items whose call, for them alone, failed

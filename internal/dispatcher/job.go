@@ -1,8 +1,10 @@
 package dispatcher
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"time"
@@ -76,7 +78,7 @@ func (e *batchRun) job(intake, work context.Context, it *item) {
 				return
 			}
 		default:
-			e.attempt = attempt
+			e.attempt, e.cause = attempt, causeOf(o)
 			judge(e.items, o)
 			return
 		}
@@ -203,9 +205,24 @@ func (e *batchRun) ended(work context.Context, now time.Time, forGood bool) erro
 	return err
 }
 
+// causeOf is what the job's client may know of a failed call, if that is other than the reason for operators: the
+// function's own problem. The text of a 5xx that is none is not for clients: it may be a stack trace.
+func causeOf(o invoke.Outcome) *job.Error {
+	switch {
+	case o.Problem != nil:
+		return &job.Error{Status: o.Status, Type: o.Problem.Type, Title: o.Problem.Title, Detail: cmp.Or(o.Problem.Detail, o.Problem.Title)}
+	case o.Status >= http.StatusInternalServerError:
+		return &job.Error{Status: o.Status, Detail: fmt.Sprintf("The function answered %d %s.", o.Status, http.StatusText(o.Status))}
+	}
+	return nil
+}
+
 func (e *batchRun) end(ctx context.Context, now time.Time, forGood bool) (err error) {
 	f := e.items[0].rec.Failure
 	cause := job.Error{Status: f.Status, Detail: f.Reason}
+	if e.cause != nil {
+		cause = *e.cause
+	}
 	if forGood {
 		err = e.attempt.Fail(ctx, cause, now)
 	} else {

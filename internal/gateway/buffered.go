@@ -91,7 +91,7 @@ func (x *exchange) append(rec *record.Record) error {
 	}
 	rec.Body = nil
 	x.release()
-	return pending.Wait(x.ctx())
+	return pending.Wait(context.WithoutCancel(x.ctx())) // a client that has closed its side may read on; the group comes soon
 }
 
 // appendLate stores a record whose request was matched before a new catalog removed the last route to its queue, and

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -207,6 +208,31 @@ func TestASlowBody(t *testing.T) {
 	resp, _ := f.raw("POST /raw HTTP/1.1\r\nHost: a\r\nContent-Length: 900\r\n\r\nx")
 	if resp.status != 408 || !strings.Contains(string(resp.body), "problems/slow-body") {
 		t.Errorf("%d %s", resp.status, resp.body)
+	}
+}
+
+// TestAClosedSide: a client that has sent all and closes its side reads on, and gets its 202.
+func TestAClosedSide(t *testing.T) {
+	f := start(t, nil, nil)
+	for range 20 {
+		c, err := net.Dial("tcp", strings.TrimPrefix(f.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		half, _ := c.(*net.TCPConn)
+		_, werr := io.WriteString(c, "POST /raw HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\nx")
+		if err := errors.Join(werr, half.CloseWrite(), c.SetReadDeadline(time.Now().Add(testkit.Patience))); err != nil {
+			t.Fatal(err)
+		}
+		resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusAccepted {
+			t.Errorf("%d", resp.StatusCode)
+		}
+		_ = c.Close()
 	}
 }
 

@@ -60,7 +60,10 @@ func (x *exchange) job(input *upload) *problem.Problem {
 		return new(problemOf(err))
 	}
 	h := x.w.Header()
-	h.Set("Location", ownpath.Jobs+text)
+	// Pollers that know no more than a status follow Location until it answers other than 202; others ask for the status
+	// at Operation-Location.
+	h.Set("Operation-Location", ownpath.Jobs+text)
+	h.Set("Location", ownpath.Jobs+text+"/result")
 	if h.Get(problem.HeaderRequestID) == "" {
 		h.Set(problem.HeaderRequestID, rec.ID.String())
 	}

@@ -72,6 +72,7 @@ func (c *Caller) Forward(hop Hop) (http.Handler, error) {
 			for _, name := range []string{"Upgrade", "Connection", "Http2-Settings"} {
 				r.Out.Header.Del(name)
 			}
+			r.Out.Close = r.Out.Method == http.MethodHead // the function may still be at work at a body without end
 			setForwarded(r, hop.Inner)
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {

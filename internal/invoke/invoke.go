@@ -10,8 +10,10 @@ package invoke
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -60,7 +62,23 @@ type Outcome struct {
 	Status     int                  // HTTP status; zero if there was no answer
 	Reason     string               // for people
 	RetryAfter time.Duration        // NotNow: the function's Retry-After; zero if none
+	Problem    *Problem             // what the function said (RFC 9457), if it did, with a status that is not 2xx
 	GatewayErr bool                 // 502 or 504: Failed, unless no instance is ready (see Limiter)
+}
+
+// Problem is a function's problem document.
+type Problem struct {
+	Type, Title, Detail string
+}
+
+// problemOf reads a problem document; nil if the answer is none.
+func problemOf(h http.Header, body []byte) *Problem {
+	media, _, err := mime.ParseMediaType(h.Get("Content-Type"))
+	var p Problem
+	if err != nil || media != "application/problem+json" || json.Unmarshal(body, &p) != nil || p.Title+p.Detail == "" {
+		return nil
+	}
+	return &p
 }
 
 // Bounds of a function's answer to a batch.
@@ -375,6 +393,9 @@ func classify(resp *http.Response, body []byte, refused []int) Outcome {
 		o.Class, o.GatewayErr = Failed, true
 	default:
 		o.Class = Failed // 5xx, some 4xx; and 1xx and 3xx, which no function should answer
+	}
+	if o.Problem = problemOf(resp.Header, body); o.Problem != nil {
+		body = []byte(cmp.Or(o.Problem.Detail, o.Problem.Title))
 	}
 	o.Reason = reason(resp.StatusCode, body)
 	return o

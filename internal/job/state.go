@@ -80,6 +80,8 @@ type Progress struct {
 // Error says why an attempt failed.
 type Error struct {
 	Status int    `json:"status,omitempty"` // the function's HTTP status; zero if there was no answer
+	Type   string `json:"type,omitempty"`   // of the function's problem (RFC 9457); empty if it gave none
+	Title  string `json:"title,omitempty"`  // likewise
 	Detail string `json:"detail"`
 }
 
@@ -120,7 +122,8 @@ func (s *State) encode() (string, error) {
 		*t = t.UTC() // clients see them
 	}
 	if s.Error != nil {
-		s.Error = &Error{s.Error.Status, record.CutReason(s.Error.Detail)}
+		e := s.Error
+		s.Error = &Error{e.Status, record.CutReason(e.Type), record.CutReason(e.Title), record.CutReason(e.Detail)}
 	}
 	if s.Progress != nil {
 		s.Progress = &Progress{s.Progress.Percent, record.CutReason(s.Progress.Message)}

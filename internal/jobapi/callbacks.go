@@ -2,6 +2,7 @@ package jobapi
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -133,14 +134,11 @@ func progress(body []byte) (*job.Progress, error) {
 // failure reads a problem (RFC 9457), or takes the body as the reason.
 func failure(body []byte) job.Error {
 	var p struct {
-		Status        int
-		Title, Detail string
+		Status              int
+		Type, Title, Detail string
 	}
 	if json.Unmarshal(body, &p) == nil && p.Title+p.Detail != "" {
-		if p.Detail == "" {
-			p.Detail = p.Title
-		}
-		return job.Error{Status: p.Status, Detail: strings.TrimSpace(p.Detail)}
+		return job.Error{Status: p.Status, Type: p.Type, Title: p.Title, Detail: strings.TrimSpace(cmp.Or(p.Detail, p.Title))}
 	}
 	if len(body) == 0 {
 		return job.Error{Detail: "the function said that it failed"}

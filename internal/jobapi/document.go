@@ -1,6 +1,7 @@
 package jobapi
 
 import (
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -98,13 +99,16 @@ func show(r job.Result, body []byte) *Shown {
 	return out
 }
 
-// LatestProblem says why the latest attempt failed; s.Error is set. It has the function's own status if that is 4xx,
-// else 500.
+// LatestProblem says why the latest attempt failed; s.Error is set. It is the function's own problem, if it gave one, and
+// has its status if that is 4xx, else 500.
 func LatestProblem(s *job.State) problem.Problem {
 	p := problem.Problem{Type: problem.JobFailed, Title: "The job failed", Detail: s.Error.Detail}
 	p.Status = http.StatusInternalServerError
 	if s.Status != job.Failed {
 		p.Title = "The latest attempt failed"
+	}
+	if s.Error.Type+s.Error.Title != "" { // the function's own
+		p.Type, p.Title = cmp.Or(s.Error.Type, "about:blank"), s.Error.Title
 	}
 	if s.Error.Status >= 400 && s.Error.Status < 500 {
 		p.Status = s.Error.Status

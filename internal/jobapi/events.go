@@ -17,9 +17,26 @@ const CodeAway = 1013
 // reconnect at once.
 func ComeBack() time.Duration { return time.Second + rand.N(maxComeBack) }
 
-// RetryEvent tells an EventSource how long to wait before it reconnects.
-func RetryEvent(wait time.Duration) string {
-	return fmt.Sprintf("retry: %d\n\n", wait.Milliseconds())
+// RetryLine tells an EventSource how long to wait before it reconnects. It is part of the event that comes next: some
+// clients take any empty line for the end of an event, also where there was none.
+func RetryLine(wait time.Duration) string {
+	return fmt.Sprintf("retry: %d\n", wait.Milliseconds())
+}
+
+// EventID is the id of the last event that the client has. A page that was loaded anew, or a polyfill, can't set the
+// header, and says it in the query.
+func EventID(req *http.Request) string {
+	if id := req.Header.Get("Last-Event-ID"); id != "" {
+		return id
+	}
+	return req.URL.Query().Get("lastEventId")
+}
+
+// BeginEvents sets the headers of a stream of events.
+func BeginEvents(h http.Header) {
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no") // proxies that heed it pass each event on at once
 }
 
 // CloseEvent says why a stream of events ends.
@@ -30,8 +47,6 @@ func CloseEvent(code int, reason string) string {
 // RefuseEvents answers a client that wants events which are unavailable now. An EventSource gives up for good on any
 // status but 200, so a stream begins, and ends with a hint to reconnect.
 func RefuseEvents(w http.ResponseWriter, wait time.Duration, reason string) {
-	h := w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-store")
-	_, _ = w.Write([]byte(RetryEvent(wait) + CloseEvent(CodeAway, reason)))
+	BeginEvents(w.Header())
+	_, _ = w.Write([]byte(RetryLine(wait) + CloseEvent(CodeAway, reason)))
 }

@@ -86,7 +86,7 @@ func (j *Request) result(w http.ResponseWriter, req *http.Request) {
 
 // cancel gives the job its final state, if it has none.
 func (j *Request) cancel(w http.ResponseWriter, req *http.Request) {
-	state, err := job.Cancel(req.Context(), j.a.cfg.Conn, j.id, j.maxAge, time.Now())
+	state, err := job.Cancel(context.WithoutCancel(req.Context()), j.a.cfg.Conn, j.id, j.maxAge, time.Now())
 	switch {
 	case errors.Is(err, job.ErrFinal) && state.Status == job.Cancelled, err == nil:
 		w.Header().Set("Etag", etag(state))
@@ -112,7 +112,7 @@ func (j *Request) look(w http.ResponseWriter, req *http.Request, anyChange bool)
 		watch = j.a.hub.Watch(j.id.Queue, j.id.Record)
 		defer watch.Close()
 	}
-	state, body, err := job.Get(req.Context(), j.a.cfg.Conn, j.id, j.maxAge, time.Now())
+	state, body, err := job.Get(context.WithoutCancel(req.Context()), j.a.cfg.Conn, j.id, j.maxAge, time.Now())
 	if err == nil && watch != nil && !state.Status.Final() && (!anyChange || req.Header.Get("If-None-Match") == "" || known(req, state)) {
 		first := state.Version()
 		state, body, err = j.Await(req.Context(), watch, state, prefer.Wait, func(s *job.State) bool {
@@ -126,22 +126,26 @@ func (j *Request) look(w http.ResponseWriter, req *http.Request, anyChange bool)
 	return state, body, true
 }
 
-// Await reads the state whenever it may have changed, until it is enough, the wait is over or the drain begins.
+// Await reads the state whenever it may have changed, until it is enough, the wait is over, the drain begins or ctx ends:
+// net/http ends it too when a client has sent all and closes its side, but reads on.
 func (j *Request) Await(ctx context.Context, watch *job.Watch, state *job.State, wait time.Duration, enough func(*job.State) bool) (*job.State, []byte, error) {
 	timer, again := time.NewTimer(wait), time.NewTimer(job.LookAgain)
 	defer timer.Stop()
 	defer again.Stop()
+	gone := ctx.Done()
+	ctx = context.WithoutCancel(ctx) // each look has a bound of its own
 	var body []byte
+wait:
 	for !enough(state) {
 		select {
 		case <-watch.Changed():
 		case <-again.C:
 		case <-timer.C:
-			return state, body, nil
+			break wait
 		case <-j.a.drain.Done():
-			return state, body, nil
-		case <-ctx.Done():
-			return state, body, context.Cause(ctx)
+			break wait
+		case <-gone:
+			break wait
 		}
 		s, b, err := job.Get(ctx, j.a.cfg.Conn, j.id, j.maxAge, time.Now())
 		if err != nil {

@@ -35,6 +35,8 @@ func (a *API) realtime(target *url.URL) func(http.ResponseWriter, *http.Request,
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
 			r.SetXForwarded()
+			// A stream that is asked for its head alone need not have ended, and would hold up the next request.
+			r.Out.Close = r.Out.Method == http.MethodHead
 		},
 		ModifyResponse: func(resp *http.Response) error {
 			resp.Header.Del(problem.HeaderRequestID) // the gateway has set its own, which realtime was told

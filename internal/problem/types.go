@@ -39,6 +39,7 @@ const (
 	NoCallback   = base + "no-callback"
 	AttemptOver  = base + "attempt-over"
 	NoFeed       = base + "no-feed"
+	NoWebSocket  = base + "no-websocket"
 	NoUpload     = base + "no-upload"
 	NoObject     = base + "no-object"
 	URLExpired   = base + "url-expired"

@@ -40,7 +40,7 @@ func (s *Server) events(w http.ResponseWriter, req *http.Request) {
 	wake, signal := newSignal()
 	f := &subscription{s: s, wake: wake}
 	defer f.close()
-	have := strings.Split(req.Header.Get("Last-Event-ID"), ",")
+	have := strings.Split(jobapi.EventID(req), ",")
 	for i, text := range texts {
 		id, maxAge, err := s.parse(text)
 		if err != nil {
@@ -74,7 +74,7 @@ func (s *Server) feedEvents(w http.ResponseWriter, req *http.Request) {
 	}
 	defer s.done()
 	wake, signal := newSignal()
-	f, err := s.newClientFeed(req.PathValue("id"), req.Header.Get("Last-Event-ID"), wake)
+	f, err := s.newClientFeed(req.PathValue("id"), jobapi.EventID(req), wake)
 	if err != nil {
 		refuseFeed(w, true, err)
 		return
@@ -85,6 +85,11 @@ func (s *Server) feedEvents(w http.ResponseWriter, req *http.Request) {
 }
 
 func (s *Server) stream(w http.ResponseWriter, req *http.Request, f updates, wake func(), signal <-chan struct{}) {
+	if req.Method == http.MethodHead { // its answer has no body that could end
+		jobapi.BeginEvents(w.Header())
+		w.WriteHeader(http.StatusOK)
+		return
+	}
 	e := &eventStream{s: s, w: w, rc: http.NewResponseController(w), f: f}
 	if err := e.run(req, wake, signal); err != nil && !errors.Is(err, errEnded) {
 		s.cfg.Log.Debug("a stream of events ended", "error", err)
@@ -123,8 +128,8 @@ func (e *eventStream) run(req *http.Request, wake func(), signal <-chan struct{}
 			if e.f.stale() {
 				return e.bye(closeLife)
 			}
-			e.f.lookAgain() // what NATS published and didn't get through
-			if err := e.write(": ping\n\n"); err != nil {
+			e.f.lookAgain()                             // what NATS published and didn't get through
+			if err := e.write(": ping\n"); err != nil { // without an empty line, which would end an event
 				return err
 			}
 		case <-life.C:
@@ -192,11 +197,8 @@ func (f *subscription) position() string {
 func (e *eventStream) write(text string) error {
 	if !e.on {
 		e.on = true
-		h := e.w.Header()
-		h.Set("Content-Type", "text/event-stream")
-		h.Set("Cache-Control", "no-store")
-		h.Set("X-Accel-Buffering", "no") // proxies that heed it pass each event on at once
-		text = jobapi.RetryEvent(jobapi.ComeBack()) + text
+		jobapi.BeginEvents(e.w.Header())
+		text = jobapi.RetryLine(jobapi.ComeBack()) + text
 	}
 	if text == "" {
 		return nil

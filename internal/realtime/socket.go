@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,8 +12,11 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/coder/websocket"
 
@@ -114,8 +118,19 @@ func (s *Server) feedSocket(w http.ResponseWriter, req *http.Request) {
 
 // serve runs a connection that begin has counted, until it ends. follow begins delivery.
 func (s *Server) serve(w http.ResponseWriter, req *http.Request, k *socket, follow func()) {
+	if p := handshake(req); p != nil {
+		k.updates.close()
+		s.done()
+		if p.Status == http.StatusUpgradeRequired {
+			w.Header().Set("Connection", "Upgrade")
+			w.Header().Set("Upgrade", "websocket")
+			w.Header().Set("Sec-Websocket-Version", "13")
+		}
+		p.Write(w)
+		return
+	}
 	// The id is the only credential that a job needs: a page of another origin that has been given one may use it.
-	conn, err := websocket.Accept(frugal{w}, req, &websocket.AcceptOptions{InsecureSkipVerify: true})
+	conn, err := websocket.Accept(frugal{w}, req, &websocket.AcceptOptions{InsecureSkipVerify: true, Subprotocols: []string{subprotocol}})
 	if err != nil {
 		k.updates.close()
 		s.done()
@@ -137,6 +152,44 @@ func (s *Server) serve(w http.ResponseWriter, req *http.Request, k *socket, foll
 		_ = conn.CloseNow()
 		s.done()
 	}
+}
+
+// subprotocol is the only one: what docs/contracts.md says of sockets. A client that names none speaks it too.
+const subprotocol = "weir.v1"
+
+// handshake says why a request can't become a WebSocket; nil if it can.
+func handshake(req *http.Request) *problem.Problem {
+	h := req.Header
+	key, err := base64.StdEncoding.DecodeString(h.Get("Sec-Websocket-Key"))
+	offered := tokens(h, "Sec-Websocket-Protocol")
+	switch {
+	case req.Method != http.MethodGet, !slices.Contains(tokens(h, "Connection"), "upgrade"), !slices.Contains(tokens(h, "Upgrade"), "websocket"), h.Get("Sec-Websocket-Version") != "13":
+		return &problem.Problem{
+			Status: http.StatusUpgradeRequired, Type: problem.NoWebSocket, Title: "This is a WebSocket",
+			Detail: "Connect with a WebSocket client (RFC 6455, version 13), or use the link events.",
+		}
+	case err != nil || len(key) != 16 || len(h["Sec-Websocket-Key"]) != 1:
+		return &problem.Problem{Status: http.StatusBadRequest, Type: problem.BadRequest, Title: "Bad handshake", Detail: "Sec-WebSocket-Key must be 16 bytes in base64."}
+	case len(offered) > 0 && !slices.Contains(offered, subprotocol):
+		return &problem.Problem{
+			Status: http.StatusBadRequest, Type: problem.BadRequest, Title: "Unknown subprotocol",
+			Detail: "The only subprotocol is " + subprotocol + ". Offer it, or none.",
+		}
+	}
+	return nil
+}
+
+// tokens are the members of a list field, in lower case.
+func tokens(h http.Header, name string) []string {
+	var out []string
+	for _, line := range h[name] {
+		for t := range strings.SplitSeq(line, ",") {
+			if t = strings.ToLower(strings.TrimSpace(t)); t != "" {
+				out = append(out, t)
+			}
+		}
+	}
+	return out
 }
 
 // Buffers are most of an idle socket's memory: net/http's are 4 KiB each way.
@@ -183,6 +236,10 @@ func (k *socket) run() {
 	for {
 		kind, message, err := k.conn.Read(k.ctx)
 		if err != nil {
+			break
+		}
+		if kind == websocket.MessageText && !utf8.Valid(message) { // RFC 6455, section 8.1
+			_ = k.conn.Close(websocket.StatusInvalidFramePayloadData, "a text message must be UTF-8")
 			break
 		}
 		if k.many && kind == websocket.MessageText {

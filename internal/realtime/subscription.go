@@ -85,6 +85,8 @@ func (f *subscription) newJob(id job.ID, text string, maxAge time.Duration, afte
 	j := &followed{sub: f, id: id, text: text, maxAge: maxAge}
 	if v, ok := jobapi.ParseVersion(after); ok {
 		j.sent, j.version, j.said = true, v, after
+	} else if after == string(job.Expired) { // what it has sent is told by show
+		j.said = after
 	}
 	return j
 }
@@ -220,7 +222,7 @@ func (j *followed) show(ctx context.Context, s *job.State) (*jobapi.Document, er
 			s, body = at, b
 		}
 	}
-	if !j.later(s) && !another {
+	if had := s.Status == job.Expired && j.said == jobapi.Version(s); had || !j.later(s) && !another {
 		j.final = j.final || s.Status.Final() && jobapi.Version(s) == j.said // the client had it when it connected
 		return nil, nil                                                      //nolint:nilnil // documented
 	}

@@ -89,6 +89,7 @@ type ObjectInfo struct {
 	Stored      time.Time `json:"-"`      // when the server stored the description
 	id          string
 	chunks      int
+	chunkBytes  int
 	seq         uint64
 }
 
@@ -270,13 +271,13 @@ func (c *Conn) lastObject(ctx context.Context, k catalog.Key, key string, looks 
 	if err := json.Unmarshal(m.data, &d); err != nil {
 		return nil, fmt.Errorf("its description can't be read: %w", err)
 	}
-	if d.ID == "" || d.Chunks < 0 || d.Size < 0 {
+	if d.ID == "" || d.Chunks < 0 || d.Size < 0 || d.Chunks > 0 && d.ChunkBytes <= 0 {
 		return nil, errors.New("its description can't be read: there is something missing in it")
 	}
 	if d.Stored, err = time.Parse(time.RFC3339Nano, m.header.Get(jetstream.TimeStampHeaer)); err != nil {
 		return nil, fmt.Errorf("its description has no time: %w", err)
 	}
-	d.id, d.chunks, d.seq = d.ID, d.Chunks, m.seq
+	d.id, d.chunks, d.chunkBytes, d.seq = d.ID, d.Chunks, d.ChunkBytes, m.seq
 	return &d.ObjectInfo, nil
 }
 
@@ -343,10 +344,13 @@ type ObjectReader struct {
 	info   *ObjectInfo
 	ahead  []chan chunk // in order
 	asked  int
+	pos    int64 // of the next byte to be read
+	begun  int64 // where the chunks that are asked for begin: zero if the digest can be compared
+	moved  bool  // pos is not where the last Read ended
 	read   int64
 	digest hash.Hash
 	rest   []byte
-	err    error // what every further Read returns
+	err    error // what every further Read returns, until Seek
 }
 
 type chunk struct {
@@ -374,7 +378,11 @@ func (c *Conn) OpenObject(ctx context.Context, k catalog.Key, key string) (*Obje
 	return r, o, nil
 }
 
+// Read implements io.Reader.
 func (r *ObjectReader) Read(p []byte) (int, error) {
+	if r.moved {
+		r.restart()
+	}
 	if len(r.rest) == 0 && r.err == nil {
 		r.fill()
 	}
@@ -383,7 +391,39 @@ func (r *ObjectReader) Read(p []byte) (int, error) {
 	}
 	n := copy(p, r.rest)
 	r.rest = r.rest[n:]
+	r.pos += int64(n)
 	return n, nil
+}
+
+// Seek implements io.Seeker. What is read from another place than the beginning is not held against the digest.
+func (r *ObjectReader) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += r.pos
+	case io.SeekEnd:
+		offset += r.info.Size
+	}
+	if offset < 0 {
+		return 0, errors.New("stream: a place before the object's beginning")
+	}
+	r.moved = r.moved || offset != r.pos
+	r.pos = offset
+	return offset, nil
+}
+
+// restart asks for the chunks from pos on.
+func (r *ObjectReader) restart() {
+	r.moved, r.ahead, r.rest, r.err, r.read = false, nil, nil, nil, 0 // what is under way ends by itself
+	r.digest.Reset()
+	if r.pos >= r.info.Size {
+		r.asked, r.begun = r.info.chunks, r.info.Size
+		return
+	}
+	r.asked = int(r.pos / int64(r.info.chunkBytes))
+	r.begun = int64(r.asked) * int64(r.info.chunkBytes)
+	if r.fill(); r.err == nil {
+		r.rest = r.rest[min(int64(len(r.rest)), r.pos-r.begun):]
+	}
 }
 
 // fill takes the next chunk, or sets err. The digest is compared before the last chunk is handed out.
@@ -419,7 +459,8 @@ func (r *ObjectReader) fill() {
 	}
 	r.digest.Write(next.data)
 	r.read += int64(len(next.data))
-	if len(r.ahead) == 0 && r.asked == r.info.chunks && (r.read != r.info.Size || !bytes.Equal(r.digest.Sum(nil), r.info.Digest)) {
+	last := len(r.ahead) == 0 && r.asked == r.info.chunks
+	if last && (r.begun+r.read != r.info.Size || r.begun == 0 && !bytes.Equal(r.digest.Sum(nil), r.info.Digest)) {
 		r.err = fmt.Errorf("%w: its bytes are not those of its digest", ErrObjectGone)
 		return
 	}

@@ -254,7 +254,7 @@ func (l *jobLoad) submit(n int64) (path string, ok bool) {
 		status, text, h, err := l.do(http.MethodPost, l.url()+"/work", fmt.Sprint(n), "Idempotency-Key", fmt.Sprint(n))
 		switch {
 		case err == nil && status == http.StatusAccepted:
-			path = h.Get("Location")
+			path = h.Get("Operation-Location")
 			l.mu.Lock()
 			l.accepted[n] = path
 			l.mu.Unlock()

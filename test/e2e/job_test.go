@@ -242,7 +242,7 @@ func testObjects(t *testing.T) {
 	}
 	read(do(http.MethodPost, "/weir/feeds", ""))
 	events := do(http.MethodGet, "/weir/feeds/"+feed.ID+"/events", "")
-	job := do(http.MethodPost, "/imports", "", "Weir-Input", upload.ID, "Weir-Feed", feed.ID).Header.Get("Location")
+	job := do(http.MethodPost, "/imports", "", "Weir-Input", upload.ID, "Weir-Feed", feed.ID).Header.Get("Operation-Location")
 	for lines := bufio.NewScanner(events.Body); feed.Status != "succeeded" && lines.Scan(); {
 		if data, ok := strings.CutPrefix(lines.Text(), "data: "); ok {
 			if err := json.Unmarshal([]byte(data), &feed); err != nil || "/weir/jobs/"+feed.ID != job || feed.Status == "failed" {

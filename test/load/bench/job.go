@@ -225,5 +225,5 @@ func do(ctx context.Context, client *http.Client, method, url, body, prefer stri
 		return 0, "", "", err
 	}
 	read, err := io.ReadAll(resp.Body)
-	return resp.StatusCode, resp.Header.Get("Location"), string(read), errors.Join(err, resp.Body.Close())
+	return resp.StatusCode, resp.Header.Get("Operation-Location"), string(read), errors.Join(err, resp.Body.Close())
 }
