@@ -51,6 +51,7 @@ var owners = map[string][]string{
 	"knative.dev/serving":                   {"internal/manifest"},
 	"sigs.k8s.io/controller-runtime":        {"internal/controller"},
 	"k8s.io/client-go":                      {"internal/controller"},
+	"github.com/rs/cors":                    {"internal/gateway"},
 	"github.com/coder/websocket":            {"internal/realtime"},
 	"github.com/santhosh-tekuri/jsonschema": {"internal/schema"},
 }

@@ -14,6 +14,8 @@ const (
 	DefaultMaxDepth = 128
 	// MaxDepth is the largest: with the two levels that a batch adds, it is about what parsers that recurse still read.
 	MaxDepth = 1000
+	// DefaultCORSMaxAge is how long browsers remember an API's cors when it doesn't say.
+	DefaultCORSMaxAge = 10 * time.Minute
 	// DefaultRouteTimeout is a function route's timeout when it names none. It is that of Amazon API
 	// Gateway's integrations.
 	DefaultRouteTimeout = 29 * time.Second
@@ -21,6 +23,9 @@ const (
 
 // Default fills in what the user left out. It is idempotent.
 func (a *API) Default() {
+	if a.Spec.CORS != nil {
+		defaultDuration(&a.Spec.CORS.MaxAge, DefaultCORSMaxAge)
+	}
 	for i := range a.Spec.Routes {
 		r := &a.Spec.Routes[i]
 		defaultQuantity(&r.MaxBodyBytes, DefaultMaxBodyBytes)

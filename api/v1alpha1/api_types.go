@@ -44,11 +44,53 @@ type APISpec struct {
 	// Throttle limits the whole API: all routes together. None by default.
 	// +optional
 	Throttle *Throttle `json:"throttle,omitempty"`
+	// CORS lets pages of other origins use the API, and Weir's own paths. By default none may.
+	// +optional
+	CORS *CORS `json:"cors,omitempty"`
 	// +listType=map
 	// +listMapKey=name
 	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=1000
 	Routes []Route `json:"routes"`
+}
+
+// CORS says which pages of other origins may use an API (WHATWG Fetch, section 3.2). What Weir's own headers need is
+// allowed and exposed without being named.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.credentials) || !self.credentials || !self.origins.exists(o, o == '*')",message="with credentials the origins must be named: remove '*', or credentials"
+type CORS struct {
+	// Origins are the pages' origins, such as https://shop.example, with at most one * in it, as in https://*.shop.example;
+	// or * for all.
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=253
+	Origins []string `json:"origins"`
+	// Methods of requests. By default those of the API's routes.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=16
+	// +kubebuilder:validation:items:MaxLength=16
+	Methods []string `json:"methods,omitempty"`
+	// Headers are those that requests may have beyond Weir's own, such as Authorization.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=128
+	Headers []string `json:"headers,omitempty"`
+	// ExposeHeaders are those of answers that pages may read beyond Weir's own.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MaxLength=128
+	ExposeHeaders []string `json:"exposeHeaders,omitempty"`
+	// Credentials lets requests have cookies and client certificates.
+	// +optional
+	Credentials bool `json:"credentials,omitempty"`
+	// MaxAge is how long a browser may remember what it was told. Default 10m.
+	// +optional
+	// +kubebuilder:default="10m"
+	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
 }
 
 // Throttle is a token bucket.

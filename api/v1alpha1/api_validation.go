@@ -61,6 +61,7 @@ func (a *API) ValidateWith(check func([]byte) error) field.ErrorList {
 	errs := validateMeta(&a.ObjectMeta)
 	errs = append(errs, validateThrottle(a.Spec.Throttle, spec.Child("throttle"))...)
 
+	errs = append(errs, a.Spec.CORS.validate(spec.Child("cors"))...)
 	routes := spec.Child("routes")
 	switch n := len(a.Spec.Routes); {
 	case n == 0:

@@ -5,12 +5,15 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os/exec"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 
+	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
@@ -126,5 +129,73 @@ func TestInABrowser(t *testing.T) {
 		if want := []string{"running", `succeeded {"rows":2}`}; !slices.Equal(got, want) {
 			t.Errorf("%s: told %q, want %q", way, told[way], want)
 		}
+	}
+}
+
+// abroad is what a page of another origin does: it uploads, submits, listens and reads all that it needs.
+const abroad = `(async (base) => {
+	const told = [];
+	const say = (what, r) => told.push(what + " " + r.status);
+	const feed = await (await fetch(base + "/weir/feeds", {method: "POST"})).json();
+	const asked = await fetch(base + "/weir/uploads", {
+		method: "POST", headers: {"Content-Type": "application/json"}, body: JSON.stringify({path: "/reports", size: 5, contentType: "text/plain"}),
+	});
+	say("uploads", asked);
+	const upload = await asked.json();
+	say("upload", await fetch(base + upload.url, {method: upload.method, headers: {"Content-Type": "text/plain"}, body: "12345"}));
+	const posted = await fetch(base + "/reports", {method: "POST", headers: {"Weir-Input": upload.id, "Weir-Feed": feed.id, "Idempotency-Key": "k", "Prefer": "respond-async"}});
+	say("submitted", posted);
+	const at = posted.headers.get("Operation-Location");
+	told.push("applied " + posted.headers.get("Preference-Applied"));
+	const job = await posted.json();
+	const source = new EventSource(base + job.links.events);
+	await new Promise((resolve, reject) => {
+		source.addEventListener("state", e => { if (JSON.parse(e.data).status === "succeeded") resolve(); });
+		setTimeout(() => reject(new Error("no event")), 20000);
+	});
+	source.close();
+	const polled = await fetch(base + at, {headers: {"Prefer": "wait=5"}});
+	say("polled", polled);
+	say("again", await fetch(base + at, {headers: {"If-None-Match": polled.headers.get("ETag")}, cache: "no-store"}));
+	const result = await fetch(base + job.links.result);
+	told.push("result " + await result.text());
+	say("nowhere", await fetch(base + "/nowhere"));
+	return JSON.stringify(told);
+})`
+
+// TestAPageOfAnotherOrigin does in a real browser all that a client does.
+func TestAPageOfAnotherOrigin(t *testing.T) {
+	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		_, _ = io.WriteString(w, "<!doctype html><title>shop</title>")
+	}))
+	defer page.Close()
+	j := startJobsOf(t, func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		answer(w, http.StatusOK, "of "+string(body))
+	}, nil, func(c *catalog.Catalog) {
+		c.APIs[0].CORS = &catalog.CORS{Origins: []string{page.URL}, Methods: []string{"POST"}, MaxAge: time.Minute}
+	})
+	j.release()
+	ctx := browser(t)
+	if err := chromedp.Do(ctx, chromedp.Navigate(page.URL)); err != nil {
+		t.Fatal(err)
+	}
+	text, err := chromedp.Run(ctx, chromedp.Evaluate[string](abroad+`("`+j.url+`")`, chromedp.EvalAwaitPromise))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `["uploads 201","upload 200","submitted 202","applied respond-async","polled 200","again 304","result of 12345","nowhere 404"]`
+	if text != want {
+		t.Errorf("told %s", text)
+	}
+	// A page of yet another origin reads nothing.
+	stranger := httptest.NewServer(page.Config.Handler)
+	defer stranger.Close()
+	if err := chromedp.Do(ctx, chromedp.Navigate(stranger.URL)); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := chromedp.Run(ctx, chromedp.Evaluate[string](abroad+`("`+j.url+`")`, chromedp.EvalAwaitPromise)); err == nil {
+		t.Errorf("a stranger's page is told %s", text)
 	}
 }

@@ -36,7 +36,18 @@ type Catalog struct {
 type API struct {
 	Key
 	Throttle *Throttle `json:"throttle,omitempty"` // nil means none
+	CORS     *CORS     `json:"cors,omitempty"`     // nil means that pages of other origins may not use it
 	Routes   []Route   `json:"routes,omitempty"`
+}
+
+// CORS says which pages of other origins may use an API.
+type CORS struct {
+	Origins     []string      `json:"origins"`
+	Methods     []string      `json:"methods"`
+	Headers     []string      `json:"headers,omitempty"`
+	Expose      []string      `json:"expose,omitempty"`
+	Credentials bool          `json:"credentials,omitempty"`
+	MaxAge      time.Duration `json:"maxAge"`
 }
 
 // Throttle is a token bucket: Rate tokens a second, at most Burst at once.

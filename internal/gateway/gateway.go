@@ -267,6 +267,9 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	g.distrust(r)
+	if len(t.cors) > 0 && len(r.Header["Origin"]) > 0 && t.allow(g, w, r) {
+		return
+	}
 	if ownpath.Reserved(r.URL.Path) {
 		if h, pattern := g.own.Handler(r); pattern == "" {
 			refuse(w, r, noRoute(h, r))

@@ -28,7 +28,8 @@ type route struct {
 	api        *bucket       // nil if not throttled
 	bucket     *bucket       // the route's own; nil if not throttled
 	maxBody    func(*http.Request) int64
-	schema     lazySchema // nil if there is none
+	cors       *crossOrigin // of the API; nil if pages of other origins may not use it
+	schema     lazySchema   // nil if there is none
 	attributes []attribute
 	wildcards  bool // attributes need the values of the path's wildcards
 

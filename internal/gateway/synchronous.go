@@ -33,7 +33,11 @@ func (x *exchange) synchronous() {
 		req.Body = http.MaxBytesReader(x.w, body, x.spec.MaxBodyBytes)
 	}
 	req.Header.Set(problem.HeaderRequestID, ensureRequestID(x.w.Header())) // the function logs the same id
-	x.forward.ServeHTTP(x.w, req)
+	w := x.w
+	if x.cors != nil && len(x.req.Header["Origin"]) > 0 {
+		w = newCrossWriter(w)
+	}
+	x.forward.ServeHTTP(w, req)
 }
 
 func (g *Gateway) forwardFailed(w http.ResponseWriter, req *http.Request, err error) {

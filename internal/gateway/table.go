@@ -21,6 +21,7 @@ type table struct {
 	routes   map[string]*route        // by source
 	buckets  map[string]*bucket       // by scope
 	queues   map[catalog.Key]struct{} // that routes write to
+	cors     []*crossOrigin           // of the APIs that have one
 }
 
 // newTable compiles cat, reusing what did not change. A route that this process can't serve, because a later version
@@ -42,10 +43,15 @@ func (g *Gateway) newTable(cat *catalog.Catalog, former *table) *table {
 	for _, a := range cat.APIs {
 		scope := "/apis/" + a.Namespace + "/" + a.Name
 		api := t.bucket(former, scope, a.Name, a.Throttle)
+		cross := newCrossOrigin(a.CORS)
+		if cross != nil {
+			t.cors = append(t.cors, cross)
+		}
 		for i := range a.Routes {
 			spec := &a.Routes[i]
 			source := scope + "/" + spec.Name
 			r := g.newRoute(source, spec, former)
+			r.cors = cross
 			r.api, r.bucket = api, t.bucket(former, source, spec.Name, spec.Throttle)
 			r.aim(t, queues)
 			t.routes[source] = r

@@ -186,13 +186,30 @@ func (c *compiler) apis() {
 			continue
 		}
 		seen[s.key] = &s.origin
-		api := catalog.API{Key: s.key, Throttle: throttle(a.Spec.Throttle)}
+		api := catalog.API{Key: s.key, Throttle: throttle(a.Spec.Throttle), CORS: cors(&a.Spec)}
 		for i := range a.Spec.Routes {
 			api.Routes = append(api.Routes, c.route(s, routePath(i), &a.Spec.Routes[i]))
 		}
 		c.out.APIs = append(c.out.APIs, api)
 		c.collisions(s, a, table)
 	}
+}
+
+// cors returns nil if the API has none.
+func cors(spec *v1alpha1.APISpec) *catalog.CORS {
+	c := spec.CORS
+	if c == nil {
+		return nil
+	}
+	out := &catalog.CORS{Origins: c.Origins, Methods: c.Methods, Headers: c.Headers, Expose: c.ExposeHeaders, Credentials: c.Credentials, MaxAge: c.MaxAge.Duration}
+	if len(out.Methods) == 0 {
+		for i := range spec.Routes {
+			out.Methods = append(out.Methods, spec.Routes[i].Match.Method)
+		}
+		slices.Sort(out.Methods)
+		out.Methods = slices.Compact(out.Methods)
+	}
+	return out
 }
 
 func routePath(i int) string { return fmt.Sprintf("spec.routes[%d]", i) }

@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 
@@ -15,13 +16,15 @@ import (
 // node, and names the line in its type errors: see lineOf. Reading both times with the same parser keeps
 // the two views of a document from differing; TestLines holds it to what v2 says.
 type node struct {
-	line   int // from 1
+	line   int    // from 1
+	odd    string // the text of a scalar that only YAML 1.1 takes for true or false, such as yes
 	fields map[string]fieldNode
 	items  []*node
 }
 
 type fieldNode struct {
 	line  int // of the key
+	odd   bool
 	value *node
 }
 
@@ -42,22 +45,60 @@ func (n *node) UnmarshalYAML(unmarshal func(any) error) error {
 				continue
 			}
 			if prev, ok := n.fields[k.name]; !ok || k.line > prev.line {
-				n.fields[k.name] = fieldNode{line: k.line, value: v}
+				n.fields[k.name] = fieldNode{line: k.line, odd: k.odd, value: v}
 			}
 		}
 		return nil
 	} else if !isTypeError(err) {
 		return err
 	}
-	if err := unmarshal(&n.items); err != nil && !isTypeError(err) {
+	err = unmarshal(&n.items)
+	if err == nil || !isTypeError(err) {
 		return err
 	}
+	var text string
+	if err := unmarshal(&text); err == nil && oddBool(text, unmarshal) {
+		n.odd = text
+	}
 	return nil
+}
+
+// oddBool reports whether a scalar is a boolean by its text to YAML 1.1 alone, and not in quotes.
+func oddBool(text string, unmarshal func(any) error) bool {
+	switch strings.ToLower(text) {
+	case "y", "n", "yes", "no", "on", "off":
+	default:
+		return false
+	}
+	var v any
+	err := unmarshal(&v)
+	_, is := v.(bool)
+	return err == nil && is
+}
+
+// odds calls f with the path and text of each such key and value below n.
+func (n *node) odds(path string, f func(line int, path, text string)) {
+	if n == nil {
+		return
+	}
+	if n.odd != "" {
+		f(n.line, path, n.odd)
+	}
+	for name, field := range n.fields {
+		if field.odd {
+			f(field.line, path+"."+name, name)
+		}
+		field.value.odds(path+"."+name, f)
+	}
+	for i, item := range n.items {
+		item.odds(fmt.Sprintf("%s[%d]", path, i), f)
+	}
 }
 
 type keyNode struct {
 	line int
 	name string
+	odd  bool
 }
 
 // UnmarshalYAML records the key's line and text.
@@ -70,6 +111,7 @@ func (k *keyNode) UnmarshalYAML(unmarshal func(any) error) error {
 	if err := unmarshal(&k.name); err != nil && !isTypeError(err) {
 		return err
 	}
+	k.odd = oddBool(k.name, unmarshal)
 	return nil
 }
 

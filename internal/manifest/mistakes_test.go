@@ -26,6 +26,48 @@ func TestMistakes(t *testing.T) {
 			`a.yaml:10: API shop: spec.routes[0].queue.tint: unknown field; known here: name`,
 		},
 		{
+			"a property of YAML 1.1's truth",
+			"schema: {type: object}",
+			"schema: {properties: {y: {type: integer}, \"n\": {}}, required: [sku, \"yes\"]}",
+			`a.yaml:9: API shop: spec.routes[0].schema.properties.y: y without quotes is true or false, as kubectl reads it too: write "y"`,
+		},
+		{
+			"a value of YAML 1.1's truth",
+			"schema: {type: object}",
+			"schema:\n      enum:\n      - maybe\n      - Off",
+			`a.yaml:12: API shop: spec.routes[0].schema.enum[1]: Off without quotes is true or false, as kubectl reads it too: write "Off"`,
+		},
+		{
+			"a route that nests too deeply",
+			"    queue: {name: orders}",
+			"    maxDepth: 1001\n    queue: {name: orders}",
+			`a.yaml:10: API shop: spec.routes[0].maxDepth: Invalid value: 1001: must be between 1 and 1000`,
+		},
+		{
+			"an origin with a path",
+			"  routes:",
+			"  cors: {origins: [\"https://shop.example/\"]}\n  routes:",
+			`a.yaml:6: API shop: spec.cors.origins[0]: Invalid value: "https://shop.example/": must be a scheme, a host and maybe a port, such as https://shop.example or https://*.shop.example:8443, or *`,
+		},
+		{
+			"credentials for all",
+			"  routes:",
+			"  cors: {origins: [\"*\"], credentials: true}\n  routes:",
+			`a.yaml:6: API shop: spec.cors.credentials: Forbidden: with credentials the origins must be named: remove *, or credentials`,
+		},
+		{
+			"no origin",
+			"  routes:",
+			"  cors: {origins: []}\n  routes:",
+			`a.yaml:6: API shop: spec.cors.origins: Required value: name the pages' origins, such as https://shop.example, or *`,
+		},
+		{
+			"a header with a space",
+			"  routes:",
+			"  cors: {origins: [\"https://*.shop.example\"], headers: [\"X Y\"]}\n  routes:",
+			`a.yaml:6: API shop: spec.cors.headers[0]: Invalid value: "X Y": must be the name of a header, such as Authorization`,
+		},
+		{
 			"attribute that names nothing",
 			"    queue: {name: orders}",
 			"    attributes: {customer: body.sku}\n    queue: {name: orders}",

@@ -236,6 +236,7 @@ func (p *parser) object(m map[string]any, src Origin) {
 	}
 	switch {
 	case apiVersion == weirAPIVersion && kind == kindAPI:
+		p.oddSchemas(src, object)
 		decode(p, m, src, object, &p.objs.APIs)
 	case apiVersion == weirAPIVersion && kind == kindQueue:
 		decode(p, m, src, object, &p.objs.Queues)
@@ -245,6 +246,25 @@ func (p *parser) object(m map[string]any, src Origin) {
 		decode(p, m, src, object, &p.objs.Services)
 	default:
 		p.other(apiVersion, kind, object, src)
+	}
+}
+
+// oddSchemas refuses schemas that don't say what they seem to: in YAML 1.1, which kubectl reads too, a property y is true.
+func (p *parser) oddSchemas(src Origin, object string) {
+	if src.root == nil || src.root.fields["spec"].value == nil {
+		return
+	}
+	routes := src.root.fields["spec"].value.fields["routes"].value
+	if routes == nil {
+		return
+	}
+	for i, route := range routes.items {
+		if route == nil {
+			continue
+		}
+		route.fields["schema"].value.odds(routePath(i)+".schema", func(line int, path, text string) {
+			p.fail(src.offset+line, object, path, fmt.Sprintf("%s without quotes is true or false, as kubectl reads it too: write %q", text, text))
+		})
 	}
 }
 

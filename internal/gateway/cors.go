@@ -1,0 +1,117 @@
+package gateway
+
+import (
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/rs/cors"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/ownpath"
+)
+
+// crossOrigin lets pages of other origins use an API: its routes, and Weir's own paths.
+type crossOrigin struct {
+	spec        catalog.CORS
+	routes, own *cors.Cors
+}
+
+// What requests to Weir have, and pages may read of its answers, without an API naming it.
+var (
+	ownHeaders = []string{ //nolint:gochecknoglobals // a constant list
+		"Content-Type", "Content-Encoding", "Idempotency-Key", "Prefer", "If-None-Match", "If-Match", "If-Range", "Range", "Last-Event-ID",
+		headerFeed, headerInput, "Cache-Control", "X-Request-Id", "Traceparent", "Tracestate",
+	}
+	ownExposed = []string{ //nolint:gochecknoglobals // a constant list
+		"Location", "Operation-Location", "ETag", "Retry-After", "Preference-Applied", "RateLimit", "RateLimit-Policy", "X-Request-Id",
+		"Accept-Encoding", "Accept-Ranges", "Content-Range",
+	}
+	ownMethods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete} //nolint:gochecknoglobals // a constant list
+)
+
+func newCrossOrigin(spec *catalog.CORS) *crossOrigin {
+	if spec == nil {
+		return nil
+	}
+	of := func(methods []string) *cors.Cors {
+		return cors.New(cors.Options{
+			AllowedOrigins: spec.Origins, AllowedMethods: methods,
+			AllowedHeaders: slices.Concat(ownHeaders, spec.Headers), ExposedHeaders: slices.Concat(ownExposed, spec.Expose),
+			AllowCredentials: spec.Credentials, MaxAge: int(spec.MaxAge / time.Second),
+		})
+	}
+	return &crossOrigin{spec: *spec, routes: of(spec.Methods), own: of(ownMethods)}
+}
+
+// allow sets the headers by which a browser lets the page of another origin use what it asked for, and reports whether
+// the request was only to ask for that, and is answered. An API that has no cors says nothing, which means no.
+func (t *table) allow(g *Gateway, w http.ResponseWriter, r *http.Request) (answered bool) {
+	ask := r.Header.Get("Access-Control-Request-Method")
+	asks := r.Method == http.MethodOptions && ask != ""
+	c := t.policy(g, r, ask, asks)
+	if c == nil {
+		return false
+	}
+	c.HandlerFunc(w, r)
+	return asks
+}
+
+// policy is that of the API whose route the request is for, or, of Weir's own paths and those that no route has, of the
+// first API that allows the origin.
+func (t *table) policy(g *Gateway, r *http.Request, ask string, asks bool) *cors.Cors {
+	probe := r
+	if asks {
+		probe = &http.Request{Method: ask, URL: r.URL, Host: r.Host}
+	}
+	if !ownpath.Reserved(r.URL.Path) {
+		route, _, _ := t.match(probe)
+		switch {
+		case route != nil && route.cors != nil:
+			return route.cors.routes
+		case route != nil, asks:
+			return nil
+		}
+	} else if _, pattern := g.own.Handler(probe); asks && pattern == "" {
+		return nil
+	}
+	for _, c := range t.cors {
+		if c.own.OriginAllowed(r) {
+			return c.own
+		}
+	}
+	return nil
+}
+
+// crossWriter keeps what the gateway said of origins, where a function says something too.
+type crossWriter struct {
+	http.ResponseWriter
+	said map[string][]string
+}
+
+func newCrossWriter(w http.ResponseWriter) *crossWriter {
+	c := &crossWriter{w, map[string][]string{}}
+	for _, name := range crossHeaders {
+		c.said[name] = w.Header()[name]
+	}
+	return c
+}
+
+var crossHeaders = []string{ //nolint:gochecknoglobals // a constant list
+	"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Access-Control-Allow-Methods", "Access-Control-Allow-Headers",
+	"Access-Control-Expose-Headers", "Access-Control-Max-Age",
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (c *crossWriter) WriteHeader(status int) {
+	h := c.Header()
+	for name, values := range c.said {
+		if h.Del(name); len(values) > 0 {
+			h[name] = values
+		}
+	}
+	c.ResponseWriter.WriteHeader(status)
+}
+
+// Unwrap is for http.ResponseController.
+func (c *crossWriter) Unwrap() http.ResponseWriter { return c.ResponseWriter }
