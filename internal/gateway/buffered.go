@@ -84,14 +84,14 @@ func (x *exchange) fill(rec *record.Record) (keyed bool, p *problem.Problem) {
 func (x *exchange) append(rec *record.Record) error {
 	pending, err := x.writer.Add(rec)
 	if errors.Is(err, stream.ErrClosed) {
-		return x.g.appendLate(x.ctx(), x.queue, rec)
+		return x.g.appendLate(context.WithoutCancel(x.ctx()), x.queue, rec)
 	}
 	if err != nil {
 		return err
 	}
 	rec.Body = nil
 	x.release()
-	return pending.Wait(context.WithoutCancel(x.ctx())) // a client that has closed its side may read on; the group comes soon
+	return pending.Wait() // also for a client that has closed its side: it may read on
 }
 
 // appendLate stores a record whose request was matched before a new catalog removed the last route to its queue, and

@@ -20,7 +20,8 @@ type exchangeKey struct{}
 func (x *exchange) synchronous() {
 	ctx, cancel := context.WithTimeout(x.ctx(), x.spec.Function.Timeout)
 	defer cancel()
-	req := x.req.WithContext(context.WithValue(ctx, exchangeKey{}, x))
+	kept := *x // of its own: with x in the context every exchange would be on the heap, those of writes too
+	req := x.req.WithContext(context.WithValue(ctx, exchangeKey{}, &kept))
 	switch {
 	case x.schema != nil: // validation has read the body
 		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(x.body)), int64(len(x.body))

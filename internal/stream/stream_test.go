@@ -148,17 +148,17 @@ func TestBodyMayBeUsedAgainOnceItsRecordWasAdded(t *testing.T) {
 	copy(r.Body, "after")
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := pending[0].Wait(ctx); !errors.Is(err, context.Canceled) {
+	if err := w.Append(ctx, newRecord(t, "third")); !errors.Is(err, context.Canceled) {
 		t.Errorf("a wait that was cancelled before the group was written: %v", err)
 	}
 	w.Run(ctx) // writes what waits
 	for _, p := range pending {
-		if err := p.Wait(t.Context()); err != nil {
+		if err := p.Wait(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	d := next(t, open(t, c, q.Key))
-	if len(d.Records) != 2 || string(d.Records[0].Body) != "first" || string(d.Records[1].Body) != "other" {
+	if len(d.Records) != 3 || string(d.Records[0].Body) != "first" || string(d.Records[1].Body) != "other" {
 		t.Errorf("stored were %+v", d.Records)
 	}
 	if _, err := w.Add(r); !errors.Is(err, stream.ErrClosed) {

@@ -78,7 +78,12 @@ func (w *Writer) Append(ctx context.Context, r *record.Record) error {
 	if err != nil {
 		return err
 	}
-	return p.Wait(ctx)
+	select {
+	case <-p.g.done:
+		return p.g.result(p.i)
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // Pending is a record that was added: number i of the group g.
@@ -98,14 +103,11 @@ func (w *Writer) Add(r *record.Record) (Pending, error) {
 }
 
 // Wait returns nil once the record is durable. On ErrQueueFull, ErrQueueClosed, ErrNoQueue, record.ErrTooLarge and
-// ErrTooLargeForServer nothing was stored; on ErrUnavailable and when ctx ends it is unknown.
-func (p Pending) Wait(ctx context.Context) error {
-	select {
-	case <-p.g.done:
-		return p.g.result(p.i)
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
+// ErrTooLargeForServer nothing was stored; on ErrUnavailable it is unknown. It takes as long as the write before it and
+// its own, commitTimeout each at most.
+func (p Pending) Wait() error {
+	<-p.g.done
+	return p.g.result(p.i)
 }
 
 // join adds r to the open group and returns it, with r's number in it.
