@@ -48,7 +48,7 @@ var owners = map[string][]string{
 	"github.com/nats-io/nats-server":        {"internal/localnats"},
 	"github.com/minio/minio-go":             {"internal/blob"},
 	"github.com/jackc/pgx":                  {"internal/functions/orderdb", "internal/functions/orderwriter", "internal/functions/orderapi", "internal/functions/report", "internal/localdb"},
-	"knative.dev/serving":                   {"internal/manifest"},
+	"knative.dev/serving":                   {"internal/manifest", "internal/app/local"},
 	"sigs.k8s.io/controller-runtime":        {"internal/controller"},
 	"k8s.io/client-go":                      {"internal/controller"},
 	"github.com/rs/cors":                    {"internal/gateway"},

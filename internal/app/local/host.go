@@ -15,6 +15,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace/noop"
+	"go.uber.org/zap"
+	"knative.dev/networking/pkg/http/stats"
+	"knative.dev/serving/pkg/http/handler"
+	"knative.dev/serving/pkg/queue"
+
 	"github.com/weir-dev/weir/function"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/functions/orderapi"
@@ -24,12 +30,10 @@ import (
 	"github.com/weir-dev/weir/internal/manifest"
 )
 
-// A host stands in for Knative's queue-proxy and autoscaler: it admits containerConcurrency × max-scale calls at once.
-// Further calls wait, at most maxQueueFactor times as many for at most admitTimeout each, and then get 503.
+// A host stands in for Knative's queue-proxy, whose handlers it runs, and autoscaler.
 const (
-	admitTimeout   = 500 * time.Millisecond
-	maxQueueFactor = 10 // as queue-proxy's queue depth
-	stopTimeout    = 10 * time.Second
+	queueFactor = 10 // as queue-proxy's queue depth
+	stopTimeout = 10 * time.Second
 )
 
 // closer is a function's handler with the resources that it holds.
@@ -122,7 +126,7 @@ func (h *hosts) open(ctx context.Context, cfg Config, services []manifest.Servic
 
 func (x *host) build(ctx context.Context, cfg Config, s manifest.Service) error {
 	log := cfg.Log.With("function", s.Name)
-	var handler http.Handler
+	var h http.Handler
 	if url := cfg.Functions[s.Name]; url != "" {
 		x.caller = invoke.NewCaller(maxIdle)
 		forward, err := x.caller.Forward(invoke.Hop{
@@ -131,7 +135,7 @@ func (x *host) build(ctx context.Context, cfg Config, s manifest.Service) error 
 		if err != nil {
 			return fmt.Errorf("--function %s=%s: %w", s.Name, url, err)
 		}
-		handler = forward
+		h = forward
 		log.Info("calls go to your own process", "url", url)
 	} else {
 		for suffix, build := range builders() {
@@ -144,18 +148,15 @@ func (x *host) build(ctx context.Context, cfg Config, s manifest.Service) error 
 				if err != nil {
 					return fmt.Errorf("function %s: %w", s.Name, err)
 				}
-				x.fn, handler = fn, fn
+				x.fn, h = fn, fn
 			}
 		}
 	}
-	if handler == nil {
+	if h == nil {
 		return fmt.Errorf("function %s: its image %s can't run in this process: start it yourself and say where with --function %s=http://127.0.0.1:PORT", s.Name, s.Image, s.Name)
 	}
-	if limit := s.ContainerConcurrency * s.MaxScale; limit > 0 {
-		handler = newAdmission(limit, handler)
-	}
 	x.srv = &http.Server{
-		Handler: withTimeout(handler, s.Timeout), ReadHeaderTimeout: 10 * time.Second,
+		Handler: proxied(h, s), ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	return nil
@@ -237,56 +238,18 @@ func environment(s manifest.Service, secrets string) (func(string) string, error
 	return func(name string) string { return env[name] }, nil
 }
 
-// admission bounds the calls in flight.
-type admission struct {
-	slots   chan struct{}
-	waiting chan struct{}
-	next    http.Handler
-}
-
-func newAdmission(limit int, next http.Handler) http.Handler {
-	return &admission{slots: make(chan struct{}, limit), waiting: make(chan struct{}, maxQueueFactor*limit), next: next}
-}
-
-func (a *admission) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	select {
-	case a.slots <- struct{}{}:
-	default:
-		if !a.wait(r.Context()) {
-			function.ProblemOf(function.NotNow(errors.New("all instances are busy"), time.Second)).Write(w)
-			return
-		}
+// proxied is next behind Knative's own handlers, put together as its queue-proxy does: containerConcurrency × max-scale
+// calls at once, of which further ones wait for their turn until the Service's timeoutSeconds, ten times as many at most;
+// then 503, or 504 for a call that takes as long.
+func proxied(next http.Handler, s manifest.Service) http.Handler {
+	var breaker *queue.Breaker
+	if limit := s.ContainerConcurrency * s.MaxScale; limit > 0 {
+		breaker = queue.NewBreaker(queue.BreakerParams{QueueDepth: queueFactor * limit, MaxConcurrency: limit, InitialCapacity: limit})
 	}
-	defer func() { <-a.slots }()
-	a.next.ServeHTTP(w, r)
-}
-
-func (a *admission) wait(ctx context.Context) bool {
-	select {
-	case a.waiting <- struct{}{}:
-	default:
-		return false
-	}
-	defer func() { <-a.waiting }()
-	timer := time.NewTimer(admitTimeout)
-	defer timer.Stop()
-	select {
-	case a.slots <- struct{}{}:
-		return true
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	return false
-}
-
-// withTimeout ends the request's context as queue-proxy ends a request, after the Service's
-// timeoutSeconds.
-func withTimeout(next http.Handler, d time.Duration) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, cancel := context.WithTimeout(r.Context(), d)
-		defer cancel()
-		next.ServeHTTP(w, r.WithContext(ctx))
-	})
+	tracer := noop.NewTracerProvider().Tracer("")
+	h := http.Handler(queue.ProxyHandler(tracer, breaker, stats.NewRequestStats(time.Now()), next))
+	h = queue.ForwardedShimHandler(h)
+	return handler.NewTimeoutHandler(h, "request timeout", func(*http.Request) (whole, start, idle time.Duration) { return s.Timeout, 0, 0 }, zap.NewNop().Sugar())
 }
 
 // unreachedEvery is how often the log says that a process of the user's can't be reached.

@@ -23,55 +23,58 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// TestAdmission: as many calls as the Service's limits allow run at once; others wait briefly and then
-// get 503, which costs their records no attempt.
-func TestAdmission(t *testing.T) {
-	entered, release := make(chan struct{}), make(chan struct{})
+// TestCallsAsInTheCluster: of fifteen calls at once, one runs and ten wait for their turn, as long as it takes; four are
+// refused at once. With queue-proxy it is so with containerConcurrency 1.
+func TestCallsAsInTheCluster(t *testing.T) {
+	release := make(chan struct{})
 	var mu sync.Mutex
 	in, most := 0, 0
-	h := newAdmission(2, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+	h := proxied(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		mu.Lock()
 		in++
 		most = max(most, in)
 		mu.Unlock()
-		entered <- struct{}{}
 		<-release
 		mu.Lock()
 		in--
 		mu.Unlock()
-	}))
-	call := func() *httptest.ResponseRecorder {
-		rec := httptest.NewRecorder()
-		h.ServeHTTP(rec, httptest.NewRequestWithContext(context.Background(), http.MethodPost, "/", http.NoBody))
-		return rec
-	}
+	}), manifest.Service{ContainerConcurrency: 1, MaxScale: 1, Timeout: testkit.Patience})
+	answers := make(chan int, 15)
 	var wg sync.WaitGroup
-	for range 2 {
-		wg.Go(func() { call() })
-		<-entered
+	for range cap(answers) {
+		wg.Go(func() {
+			rec := httptest.NewRecorder()
+			h.ServeHTTP(rec, httptest.NewRequestWithContext(context.Background(), http.MethodPost, "/", http.NoBody))
+			answers <- rec.Code
+		})
 	}
-	began := time.Now()
-	rec := call()
-	if rec.Code != http.StatusServiceUnavailable || rec.Header().Get("Retry-After") == "" {
-		t.Errorf("%d %v", rec.Code, rec.Header())
-	}
-	if d := time.Since(began); d < admitTimeout {
-		t.Errorf("it waited only %s", d)
-	}
-	// One that waits gets the place that is given up.
-	wg.Go(func() {
-		if rec := call(); rec.Code != http.StatusOK {
-			t.Errorf("%d", rec.Code)
+	for range 4 {
+		if status := <-answers; status != http.StatusServiceUnavailable {
+			t.Errorf("one too many: %d", status)
 		}
-	})
-	release <- struct{}{}
-	<-entered
+	}
 	close(release)
 	wg.Wait()
-	if most != 2 {
-		t.Errorf("%d calls at once, want 2", most)
+	for range 11 {
+		if status := <-answers; status != http.StatusOK {
+			t.Errorf("one that waits: %d", status)
+		}
+	}
+	if most != 1 {
+		t.Errorf("%d calls at once", most)
 	}
 }
+
+// TestACallThatTakesTooLong is answered by the host, and its context ends.
+func TestACallThatTakesTooLong(t *testing.T) {
+	h := proxied(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }), manifest.Service{Timeout: 50 * time.Millisecond})
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, httptest.NewRequestWithContext(context.Background(), http.MethodPost, "/", http.NoBody))
+	if rec.Code != http.StatusGatewayTimeout {
+		t.Errorf("%d", rec.Code)
+	}
+}
+
 
 func TestSecretsBecomeFiles(t *testing.T) {
 	dir := t.TempDir()
