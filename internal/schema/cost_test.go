@@ -123,47 +123,6 @@ func TestFindingsAreShort(t *testing.T) {
 	}
 }
 
-// nasty are bodies below all bounds that cost as much as they can.
-func nasty() map[string][2]string {
-	const size = 64 << 10
-	fill := func(item string) string {
-		return "[" + strings.TrimSuffix(strings.Repeat(item+",", size/(len(item)+1)), ",") + "]"
-	}
-	return map[string][2]string{
-		"numbers":     {`{"items":{"minimum":0,"maximum":10,"multipleOf":0.01}}`, fill("1e400")},
-		"long-number": {`{"items":{"minimum":0,"multipleOf":0.01}}`, fill(strings.Repeat("7", maxNumberDigits))},
-		"small-ones":  {`{"items":{"minimum":0,"multipleOf":0.01}}`, fill("1e-400")},
-		"integers":    {`{"items":{"type":"integer"}}`, fill("1.0e399")},
-		"enum":        {`{"items":{"enum":[1,2,3,4,5]}}`, fill("5.0")},
-		"unique":      {`{"uniqueItems":true,"items":{"uniqueItems":true}}`, fill("[" + strings.TrimSuffix(strings.Repeat("1e400,", 19), ",") + "]")},
-		"unique-many": {`{"uniqueItems":true}`, fill("[1]")},
-		"any-of":      {`{"items":{"anyOf":[{"type":"string"},{"const":2},{"required":["a"]},{"minimum":5}]}}`, fill(`{}`)},
-		"one-of":      {`{"items":{"oneOf":[{"properties":{"k":{"const":"a"},"v":{"type":"string"}}},{"properties":{"k":{"const":"b"},"v":{"type":"string"}}}]}}`, fill(`{"k":"c","v":1}`)},
-		"tree":        {tree, strings.Repeat(`{"left":`, 120) + `{"right":` + strings.Repeat(`{"v":1,"left":`, 5) + `{}` + strings.Repeat("}", 126)},
-		"uneval":      {`{"items":{"allOf":[{"properties":{"a":true}},{"properties":{"b":true}}],"unevaluatedProperties":false}}`, fill(`{"a":1,"b":2,"c":3}`)},
-		"patterns":    {`{"items":{"pattern":"^(a|b|ab)*c$"}}`, fill(`"` + strings.Repeat("ab", 100) + `"`)},
-		"names":       {`{"propertyNames":{"pattern":"^(a|b|ab)*$"},"patternProperties":{"x$":{},"y$":{}}}`, `{"a":` + fill("0") + `}`},
-		"budget":      {twice, chain("a", 9, "1")},
-		"over-budget": {twice, chain("a", 100, "1")},
-	}
-}
-
-func BenchmarkNasty(b *testing.B) {
-	for name, c := range nasty() {
-		b.Run(name, func(b *testing.B) {
-			s := compile(b, c[0])
-			text := []byte(c[1])
-			if err := CheckBounds(text, DefaultMaxDepth); err != nil {
-				b.Fatal(err)
-			}
-			for b.Loop() {
-				_ = s.Validate(text)
-			}
-			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/(float64(len(text))/1024), "µs/KiB")
-		})
-	}
-}
-
 func BenchmarkCheckBounds(b *testing.B) {
 	for name, text := range map[string]string{
 		"1k":  `{"sku":"` + strings.Repeat("a-123", 200) + `"}`,

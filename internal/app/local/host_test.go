@@ -75,7 +75,6 @@ func TestACallThatTakesTooLong(t *testing.T) {
 	}
 }
 
-
 func TestSecretsBecomeFiles(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(dir, "db"), 0o700); err != nil {

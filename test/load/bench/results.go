@@ -75,6 +75,7 @@ type goal struct {
 
 func goals() []goal {
 	return []goal{
+		{"schema_worst_us_per_kib", false, 5000},
 		{"ingest_vs_null_256", true, 0.50},
 		{"ingest_vs_null_64", true, 0.28},
 		{"ingest_vs_publish_each_256", true, 10},
