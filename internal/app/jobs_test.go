@@ -493,7 +493,7 @@ func TestJobGoesOn(t *testing.T) {
 	if r := j.do("GET", path, ""); r.doc.Status != "running" || r.doc.Progress == nil || r.doc.Progress.Percent != 40 || r.doc.Progress.Message != "half of it" {
 		t.Errorf("its progress: %+v", r)
 	}
-	for _, bad := range []struct{ status, body string }{{"running", "x"}, {"running", `{"percent": 101}`}, {"gone", ""}, {"", ""}} {
+	for _, bad := range []struct{ status, body string }{{"running", "x"}, {"running", `{"percent": 101}`}, {"running", `{"percent": 100.4}`}, {"running", `{"percent": "40"}`}, {"gone", ""}, {"", ""}} {
 		if r := report(url, bad.status, bad.body); r.status != http.StatusBadRequest {
 			t.Errorf("%+v: %+v", bad, r)
 		}
@@ -527,11 +527,11 @@ func TestJobGoesOn(t *testing.T) {
 	if r := report(first, "succeeded", "too late"); r.status != http.StatusConflict {
 		t.Errorf("of an attempt that has failed: %+v", r)
 	}
-	if r := report(second, "failed", `{"status": 422, "detail": "no such format"}`, "Content-Type", "application/problem+json"); r.status != http.StatusNoContent {
+	if r := report(second, "failed", `{"status": 422, "type": "https://shop.example/format", "title": "Format", "detail": "no such format"}`, "Content-Type", "application/problem+json"); r.status != http.StatusNoContent {
 		t.Errorf("failure: %+v", r)
 	}
 	r := j.until(path, "failed")
-	if r.doc.Attempts != 2 || r.doc.Error == nil || !strings.Contains(r.doc.Error.Detail, "no such format") || r.doc.Error.Status != 422 {
+	if r.doc.Attempts != 2 || r.doc.Error == nil || r.doc.Error.Detail != "no such format" || r.doc.Error.Status != 422 || r.doc.Error.Type != "https://shop.example/format" {
 		t.Errorf("failed: %+v", r)
 	}
 

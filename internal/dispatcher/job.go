@@ -109,8 +109,8 @@ func (e *batchRun) goOn(work context.Context, it *item, attempt *job.Attempt, er
 			}
 		}
 	case errors.Is(err, job.ErrLapsed):
-		e.attempt = attempt
 		cause := attempt.Cause()
+		e.attempt, e.cause = attempt, &cause
 		judge(e.items, invoke.Outcome{Class: invoke.Failed, Status: cause.Status, Reason: cause.Detail})
 		e.m.log.Info("an attempt at a job has lapsed", "record", it.rec.ID.String(), "reason", cause.Detail)
 	case errors.Is(err, stream.ErrQueueFull), errors.Is(err, stream.ErrNoQueue):

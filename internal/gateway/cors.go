@@ -35,6 +35,9 @@ func newCrossOrigin(spec *catalog.CORS) *crossOrigin {
 		return nil
 	}
 	of := func(methods []string) *cors.Cors {
+		if slices.Contains(methods, http.MethodGet) { // a GET route answers HEAD too
+			methods = append(slices.Clip(methods), http.MethodHead)
+		}
 		return cors.New(cors.Options{
 			AllowedOrigins: spec.Origins, AllowedMethods: methods,
 			AllowedHeaders: slices.Concat(ownHeaders, spec.Headers), ExposedHeaders: slices.Concat(ownExposed, spec.Expose),
@@ -47,10 +50,15 @@ func newCrossOrigin(spec *catalog.CORS) *crossOrigin {
 // allow sets the headers by which a browser lets the page of another origin use what it asked for, and reports whether
 // the request was only to ask for that, and is answered. An API that has no cors says nothing, which means no.
 func (t *table) allow(g *Gateway, w http.ResponseWriter, r *http.Request) (answered bool) {
+	if len(r.Header["Origin"]) == 0 {
+		w.Header().Add("Vary", "Origin") // a cache must not give this answer to a page of another origin
+		return false
+	}
 	ask := r.Header.Get("Access-Control-Request-Method")
 	asks := r.Method == http.MethodOptions && ask != ""
 	c := t.policy(g, r, ask, asks)
 	if c == nil {
+		w.Header().Add("Vary", "Origin")
 		return false
 	}
 	c.HandlerFunc(w, r)
@@ -75,12 +83,17 @@ func (t *table) policy(g *Gateway, r *http.Request, ask string, asks bool) *cors
 	} else if _, pattern := g.own.Handler(probe); asks && pattern == "" {
 		return nil
 	}
+	var found *cors.Cors
 	for _, c := range t.cors {
-		if c.own.OriginAllowed(r) {
-			return c.own
+		switch {
+		case !c.own.OriginAllowed(r):
+		case !slices.Contains(c.spec.Origins, "*"):
+			return c.own // it names the origin, and may allow more than one that names none
+		case found == nil:
+			found = c.own
 		}
 	}
-	return nil
+	return found
 }
 
 // crossWriter keeps what the gateway said of origins, where a function says something too.

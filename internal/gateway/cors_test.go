@@ -20,9 +20,10 @@ func TestCORS(t *testing.T) {
 			Origins: []string{"https://shop.example", "https://*.test"}, Methods: []string{"GET", "POST"}, Headers: []string{"Authorization"}, Expose: []string{"X-Rows"},
 			MaxAge: time.Minute,
 		}
-		c.APIs = append(c.APIs, catalog.API{Key: key("closed"), Routes: []catalog.Route{
+		public := catalog.API{Key: key("a-public"), CORS: &catalog.CORS{Origins: []string{"*"}, Methods: []string{"GET"}}} // it doesn't name the page
+		c.APIs = append([]catalog.API{public}, append(c.APIs, catalog.API{Key: key("closed"), Routes: []catalog.Route{
 			{Name: "closed", Method: "POST", Path: "/closed", MaxBodyBytes: 1000, Queue: &catalog.QueueTarget{Queue: key("orders")}},
-		}})
+		}})...)
 	})
 	const good = "https://shop.example"
 	for _, row := range []struct {
@@ -32,6 +33,8 @@ func TestCORS(t *testing.T) {
 	}{
 		{"a preflight", "OPTIONS", "/orders", good, "POST", "authorization,content-type,idempotency-key,prefer", true, 204},
 		{"of a subdomain", "OPTIONS", "/orders", "https://a.test", "POST", "", true, 204},
+		{"for a head", "OPTIONS", "/orders/7", good, "HEAD", "authorization", true, 204},
+		{"a head", "HEAD", "/orders/7", good, "", "", true, 200},
 		{"of another origin", "OPTIONS", "/orders", "https://other.example", "POST", "", false, 204},
 		{"for another header", "OPTIONS", "/orders", good, "POST", "x-other", false, 204},
 		{"for a method that the path has not", "OPTIONS", "/orders", good, "DELETE", "", false, 0},
@@ -39,7 +42,7 @@ func TestCORS(t *testing.T) {
 		{"for a job", "OPTIONS", "/weir/jobs/x", good, "DELETE", "if-none-match", true, 204},
 		{"for an upload", "OPTIONS", "/weir/uploads", good, "POST", "content-type", true, 204},
 		{"for an object", "OPTIONS", "/weir/objects/x", good, "PUT", "content-type", true, 204},
-		{"for a feed of another origin", "OPTIONS", "/weir/feeds", "https://other.example", "POST", "", false, 405},
+		{"for a job with a header that the API names", "OPTIONS", "/weir/jobs/x", good, "DELETE", "authorization", true, 204},
 		{"a write", "POST", "/orders", good, "", "", true, 202},
 		{"a write of another origin", "POST", "/orders", "https://other.example", "", "", false, 202},
 		{"a call", "GET", "/orders/7", good, "", "", true, 200},
@@ -75,5 +78,9 @@ func TestCORS(t *testing.T) {
 		if row.allowed && row.ask != "" && r.header.Get("Access-Control-Max-Age") != "60" {
 			t.Errorf("%s: max age %s", row.name, r.header.Get("Access-Control-Max-Age"))
 		}
+	}
+	// A cache must not give to a page of another origin what was answered to none.
+	if r := f.do("GET", "/orders/7", ""); !strings.Contains(strings.Join(r.header["Vary"], ","), "Origin") {
+		t.Errorf("without an Origin: Vary %q", r.header["Vary"])
 	}
 }

@@ -267,7 +267,7 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	g.distrust(r)
-	if len(t.cors) > 0 && len(r.Header["Origin"]) > 0 && t.allow(g, w, r) {
+	if len(t.cors) > 0 && t.allow(g, w, r) {
 		return
 	}
 	if ownpath.Reserved(r.URL.Path) {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"net/http"
 
@@ -87,8 +88,8 @@ var errKeyReused = errors.New("gateway: the idempotency key was used for another
 
 // submitOnce submits a request with an idempotency key: a duplicate gets the job of the first one.
 func (x *exchange) submitOnce(rec *record.Record) (job.ID, *job.State, error) {
-	conn := x.g.cfg.Conn
-	id, fingerprint, fresh, err := job.Submit(x.ctx(), conn, x.queue, rec)
+	conn, ctx := x.g.cfg.Conn, context.WithoutCancel(x.ctx()) // a client may have closed its side, and read on
+	id, fingerprint, fresh, err := job.Submit(ctx, conn, x.queue, rec)
 	if err != nil {
 		return id, nil, err
 	}
@@ -97,7 +98,7 @@ func (x *exchange) submitOnce(rec *record.Record) (job.ID, *job.State, error) {
 	}
 	state := &job.State{Status: job.Queued, Created: id.Created}
 	if !fresh {
-		if state, _, err = job.Get(x.ctx(), conn, id, x.maxAge, rec.Time); err != nil {
+		if state, _, err = job.Get(ctx, conn, id, x.maxAge, rec.Time); err != nil {
 			return id, nil, err
 		}
 	}

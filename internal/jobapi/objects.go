@@ -1,6 +1,7 @@
 package jobapi
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -39,7 +40,8 @@ func (a *API) getObject(w http.ResponseWriter, req *http.Request, _ []byte) {
 		return
 	}
 	defer done()
-	o, err := a.cfg.Objects.Open(req.Context(), permit.Queue, permit.Key)
+	// Its pace bounds it; net/http ends the request's context also when a client has closed its side, and reads on.
+	o, err := a.cfg.Objects.Open(context.WithoutCancel(req.Context()), permit.Queue, permit.Key)
 	if err != nil {
 		a.objectProblem(w, req, err)
 		return
@@ -62,7 +64,7 @@ func (a *API) putObject(w http.ResponseWriter, req *http.Request, _ []byte) {
 		return
 	}
 	defer done()
-	info, err := a.cfg.Objects.Put(req.Context(), permit.Queue, permit.Key, permit.ContentType, body, permit.Size)
+	info, err := a.cfg.Objects.Put(context.WithoutCancel(req.Context()), permit.Queue, permit.Key, permit.ContentType, body, permit.Size)
 	switch {
 	case body.failed() != nil:
 		BadBody().Write(w)

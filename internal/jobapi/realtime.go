@@ -40,6 +40,10 @@ func (a *API) realtime(target *url.URL) func(http.ResponseWriter, *http.Request,
 		},
 		ModifyResponse: func(resp *http.Response) error {
 			resp.Header.Del(problem.HeaderRequestID) // the gateway has set its own, which realtime was told
+			if resp.StatusCode == http.StatusUpgradeRequired {
+				resp.Header.Set("Connection", "Upgrade") // of each hop: ReverseProxy has dropped realtime's
+				resp.Header.Set("Upgrade", "websocket")
+			}
 			return nil
 		},
 		Transport:     &http.Transport{MaxIdleConnsPerHost: maxRealtimeIdle, ResponseHeaderTimeout: realtimeTimeout, IdleConnTimeout: maxRealtimeIdleTime},

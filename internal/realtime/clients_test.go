@@ -150,6 +150,21 @@ func TestExpiredEnds(t *testing.T) {
 	if again.resp.StatusCode != http.StatusNoContent {
 		t.Errorf("a client that has it gets %d", again.resp.StatusCode)
 	}
+	// Beside another job it is told once, too, however often the client comes back.
+	w := b.submit()
+	w.do(w.begin)
+	last := e.id + ","
+	for range 2 {
+		both := must[*eventClient](t)(b.listen(t.Context(), "/weir/jobs/events?id="+text+"&id="+w.text, last))
+		if e, err = both.next(); err != nil || e.doc.ID != w.text {
+			t.Fatalf("%+v %v", e, err)
+		}
+		last = e.id
+		both.close()
+		if err := job.Alive(t.Context(), b.conn, w.at.Callback(), &job.Progress{Percent: 1}); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // TestHandshakes: what can't be a WebSocket is refused by a problem.

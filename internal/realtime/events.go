@@ -186,9 +186,7 @@ func (f *subscription) position() string {
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		if j.sent {
-			b.WriteString(j.said)
-		}
+		b.WriteString(j.said) // empty if nothing was told
 	}
 	return b.String()
 }

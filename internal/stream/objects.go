@@ -345,8 +345,8 @@ type ObjectReader struct {
 	ahead  []chan chunk // in order
 	asked  int
 	pos    int64 // of the next byte to be read
+	at     int64 // where rest, or the next chunk, begins
 	begun  int64 // where the chunks that are asked for begin: zero if the digest can be compared
-	moved  bool  // pos is not where the last Read ended
 	read   int64
 	digest hash.Hash
 	rest   []byte
@@ -380,7 +380,7 @@ func (c *Conn) OpenObject(ctx context.Context, k catalog.Key, key string) (*Obje
 
 // Read implements io.Reader.
 func (r *ObjectReader) Read(p []byte) (int, error) {
-	if r.moved {
+	if r.pos != r.at {
 		r.restart()
 	}
 	if len(r.rest) == 0 && r.err == nil {
@@ -392,6 +392,7 @@ func (r *ObjectReader) Read(p []byte) (int, error) {
 	n := copy(p, r.rest)
 	r.rest = r.rest[n:]
 	r.pos += int64(n)
+	r.at = r.pos
 	return n, nil
 }
 
@@ -406,14 +407,13 @@ func (r *ObjectReader) Seek(offset int64, whence int) (int64, error) {
 	if offset < 0 {
 		return 0, errors.New("stream: a place before the object's beginning")
 	}
-	r.moved = r.moved || offset != r.pos
 	r.pos = offset
 	return offset, nil
 }
 
 // restart asks for the chunks from pos on.
 func (r *ObjectReader) restart() {
-	r.moved, r.ahead, r.rest, r.err, r.read = false, nil, nil, nil, 0 // what is under way ends by itself
+	r.at, r.ahead, r.rest, r.err, r.read = r.pos, nil, nil, nil, 0 // what is under way ends by itself
 	r.digest.Reset()
 	if r.pos >= r.info.Size {
 		r.asked, r.begun = r.info.chunks, r.info.Size

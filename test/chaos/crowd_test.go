@@ -31,7 +31,7 @@ var hostility = map[string]func(ctx context.Context, c net.Conn, job string){
 		}
 	},
 	"holds its body": func(ctx context.Context, c net.Conn, _ string) {
-		_, _ = fmt.Fprintf(c, "POST /orders HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", 256<<10, strings.Repeat(" ", 200<<10))
+		_, _ = fmt.Fprintf(c, "POST /orders HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s", 256<<10, strings.Repeat(" ", 100<<10))
 		drain(ctx, c)
 	},
 	"announces and does not send": func(ctx context.Context, c net.Conn, _ string) {

@@ -182,15 +182,18 @@ const checks = {
 };
 
 // core-lro polls as Azure's clients do: by the status at Operation-Location, and without that along Location.
-for (const [name, hidden] of [["core-lro", ""], ["core-lro, along Location alone", "operation-location"]]) {
-  for (const [input, want] of [["slow", { ok: true }], ["wrong", null]]) {
+for (const [name, hidden, refusal] of [
+  ["core-lro", "", "The long-running operation has failed"],
+  ["core-lro, along Location alone", "operation-location", "422 No such format"],
+]) {
+  for (const [input, want] of [["slow", { ok: true }], ["wrong", refusal]]) {
     checks[`${name}, ${input}`] = async () => {
       const ask = async (path, init) => {
         const answer = await fetch(new URL(path, base), init);
         const headers = Object.fromEntries(answer.headers);
         delete headers[hidden];
         const text = await answer.text();
-        if (answer.status >= 400) throw Object.assign(new Error(text), { statusCode: answer.status });
+        if (answer.status >= 400) throw new Error(`${answer.status} ${JSON.parse(text).title}`);
         const body = text && headers["content-type"]?.includes("json") ? JSON.parse(text) : text;
         return { flatResponse: body, rawResponse: { statusCode: answer.status, headers, body } };
       };
@@ -205,7 +208,7 @@ for (const [name, hidden] of [["core-lro", ""], ["core-lro, along Location alone
       );
       const outcome = await poller.pollUntilDone().then(
         (result) => result,
-        () => null,
+        (err) => err.message,
       );
       same(outcome, want);
     };

@@ -92,7 +92,7 @@ func testDefaults(t *testing.T) {
 		queueHead + "{}": `{"deadLetter":{"maxAge":"336h"},"maxAge":"96h","maxBytes":"10Gi","objects":{"maxBytes":"4Gi"},"ordering":"none","results":{"maxBytes":"4Gi"}}`,
 		mappingHead + "{queue: orders, function: {name: f}}": `{"batch":{"maxBytes":"4Mi","maxRecords":100,"window":"0s"},"function":{"name":"f"},"heartbeat":"60s","queue":"orders",` +
 			`"retry":{"initialBackoff":"1s","maxAge":"6h","maxAttempts":5,"maxBackoff":"5m"},"timeout":"60s"}`,
-		apiHead + "    match: {method: GET, path: /x}\n    function: {name: f}\n": `{"routes":[{"function":{"name":"f","timeout":"29s"},"match":{"method":"GET","path":"/x"},"maxBodyBytes":"256Ki","name":"r"}]}`,
+		apiHead + "    match: {method: GET, path: /x}\n    function: {name: f}\n": `{"routes":[{"function":{"name":"f","timeout":"29s"},"match":{"method":"GET","path":"/x"},"maxBodyBytes":"256Ki","maxDepth":128,"name":"r"}]}`,
 	} {
 		out, err := env.tool(t.Context(), manifest, "kubectl", "-n", sampleNamespace, "create", "--dry-run=server", "-o", "jsonpath={.spec}", "-f", "-")
 		if err != nil || out != want {
