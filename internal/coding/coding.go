@@ -52,6 +52,14 @@ func Supports(name string) bool {
 	return false
 }
 
+// Memory is about what undoing a coding takes besides its input and output, in bytes.
+func Memory(name string) int64 {
+	if name == "zstd" {
+		return maxWindow + 1<<20
+	}
+	return 64 << 10
+}
+
 // Decode returns what body holds, of which name says the coding: at most limit bytes, else ErrTooLarge. An error that is
 // neither of this package's says that body is corrupt.
 func Decode(name string, body []byte, limit int64) ([]byte, error) {
@@ -126,13 +134,16 @@ func (l *lazy) Read(p []byte) (int, error) {
 func (l *lazy) begin() {
 	b := bufio.NewReaderSize(l.body, 4<<10)
 	_, err := b.Peek(1)
+	begun := err == nil
 	var r io.Reader
 	if err == nil {
 		r, err = l.open(b)
 	}
 	switch {
+	case !begun && errors.Is(err, io.EOF):
+		l.err = io.EOF // no body at all, as of a 204
 	case errors.Is(err, io.EOF):
-		l.err = io.ErrUnexpectedEOF // an empty body is none of these codings
+		l.err = io.ErrUnexpectedEOF
 	case err != nil:
 		l.err = err
 	default:

@@ -54,7 +54,7 @@ func TestReaders(t *testing.T) {
 			t.Errorf("%s: %d bytes, %v", row.name, len(got), err)
 		}
 		_ = r.Close()
-		for _, bad := range [][]byte{body[:len(body)-3], {}, []byte("plain text that is none"), body[:1]} {
+		for _, bad := range [][]byte{body[:len(body)-3], []byte("plain text that is none"), body[:1]} {
 			r, err := NewReader(row.name, bytes.NewReader(bad))
 			if err != nil {
 				t.Fatal(err)

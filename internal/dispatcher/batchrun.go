@@ -39,6 +39,7 @@ type batchRun struct {
 	cause   *job.Error   // why, for its client; nil if that is the record's reason
 	expiry  bool         // it calls nothing: its items have expired
 
+	undelivered int  // calls in a row that the function broke off
 	failedAlone int  // items whose call, for them alone, failed
 	someDone    bool // an item was done
 }
@@ -98,7 +99,7 @@ func (e *batchRun) bisects(items []*item, o invoke.Outcome) bool {
 		return false
 	case spec.BisectOnError:
 		return true
-	case o.Status == 0 || !e.someDone && e.failedAlone >= maxFailedAlone:
+	case o.TimedOut || !e.someDone && e.failedAlone >= maxFailedAlone:
 		return false
 	}
 	now := e.m.cfg.Conn.Now()
@@ -157,11 +158,27 @@ func (e *batchRun) outcome(intake, work context.Context, items []*item) (invoke.
 			e.m.limiter.Cancel() // we cut the call ourselves: it says nothing about the function
 			return o, false
 		}
-		o = e.m.release(o, len(rs))
+		o = e.m.release(e.delivered(o), len(rs))
 		if o.Class != invoke.NotNow {
 			return o, true
 		}
 	}
+}
+
+// maxUndelivered is how often in a row a function may break off a request without an answer until that counts as its
+// failure at the records: a record that kills it would else come for ever.
+const maxUndelivered = 5
+
+// delivered returns o, as it is to be treated.
+func (e *batchRun) delivered(o invoke.Outcome) invoke.Outcome {
+	if !o.Undelivered {
+		e.undelivered = 0
+		return o
+	}
+	if e.undelivered++; e.undelivered >= maxUndelivered {
+		e.undelivered, o.Class = 0, invoke.Failed
+	}
+	return o
 }
 
 // store makes the retries and dead letters of the failed records durable. Only then are they settled.

@@ -56,7 +56,7 @@ func (e *batchRun) job(intake, work context.Context, it *item) {
 			}
 			return
 		}
-		switch o = e.m.release(o, 1); {
+		switch o = e.m.release(e.delivered(o), 1); {
 		case o.Class == invoke.Done && o.Status == http.StatusAccepted && callback != "":
 			e.m.drop(work, result) // the result is what the function reports later
 			err := attempt.Wait(work, e.m.spec().Heartbeat, e.m.cfg.Conn.Now())

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"sync"
 	"time"
 
@@ -113,7 +114,7 @@ func (x *exchange) decodeStream(coded string) *problem.Problem {
 
 // decode replaces a coded body by what it holds. Both are charged while it is at work.
 func (x *exchange) decode(coded string, body []byte, limit int64) ([]byte, error) {
-	if !x.charge(int64(cap(body)) + limit) {
+	if !x.charge(int64(cap(body)) + limit + coding.Memory(coded)) {
 		return nil, errNoMemory
 	}
 	out, err := coding.Decode(coded, body, limit)
@@ -211,46 +212,73 @@ func (x *exchange) paced() *pacedBody {
 	}
 }
 
-// pacedBody is a body whose reads fail with os.ErrDeadlineExceeded when the client is too slow. After its end no deadline
-// is left: it would end the request while the target is at work.
+// pacedBody is a body whose reads fail with os.ErrDeadlineExceeded when the client is too slow, or once abort was called.
+// After its end no deadline is left, and none is set any more: net/http reads on then, to see whether the client is there,
+// and a deadline that passes would end this request, and each later one of the connection.
 type pacedBody struct {
 	io.ReadCloser
 	pace pace.Pace
 
-	mu     sync.Mutex // a transport may still read when the request is over, whose connection is the next one's then
-	rc     *http.ResponseController
-	closed bool
+	mu    sync.Mutex // a transport may still read when the request is over, whose connection is the next one's then
+	rc    *http.ResponseController
+	done  bool  // nothing more is to be read: its end has come, or Close
+	ended error // why no further read begins; nil if one may
 }
 
 // Read implements io.Reader.
 func (b *pacedBody) Read(p []byte) (int, error) {
-	if err := b.deadline(b.pace.Deadline()); err != nil {
+	if err := b.begin(); err != nil {
 		return 0, err
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.pace.Bytes += int64(n)
 	if errors.Is(err, io.EOF) {
-		if derr := b.deadline(time.Time{}); derr != nil {
-			return n, derr
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		if !b.done {
+			b.done = true
+			if derr := b.rc.SetReadDeadline(time.Time{}); derr != nil {
+				return n, derr
+			}
 		}
 	}
 	return n, err
 }
 
-func (b *pacedBody) deadline(t time.Time) error {
+// begin sets the deadline of the next read.
+func (b *pacedBody) begin() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closed {
-		return http.ErrBodyReadAfterClose
+	if b.ended != nil || b.done {
+		return b.ended
 	}
-	return b.rc.SetReadDeadline(t)
+	return b.rc.SetReadDeadline(b.pace.Deadline())
+}
+
+// abort ends a read that waits for the client, and those to come.
+func (b *pacedBody) abort() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !b.done {
+		b.ended = os.ErrDeadlineExceeded
+		_ = b.rc.SetReadDeadline(time.Now())
+	}
+}
+
+// whole reports whether all of it has come.
+func (b *pacedBody) whole() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.done && b.ended == nil
 }
 
 // Close ends Reads to come. The server closes the body itself.
 func (b *pacedBody) Close() error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.closed = true
+	if !b.done {
+		b.done, b.ended = true, http.ErrBodyReadAfterClose
+	}
 	return nil
 }
 
@@ -279,6 +307,7 @@ func (x *exchange) leave(p problem.Problem) {
 		return errors.Is(err, io.EOF)
 	}
 	if drain(atOnce) {
+		_ = rc.SetReadDeadline(time.Time{}) // as in pacedBody
 		p.Write(x.w)
 		return
 	}

@@ -49,6 +49,7 @@ func (r *route) serve(w http.ResponseWriter, req *http.Request) {
 		p = x.deliver() //nolint:contextcheck // each target uses the request's
 	}
 	if p != nil {
+		x.release() // the answer may take a while
 		x.refuse(*p)
 	}
 }
@@ -71,10 +72,8 @@ func (x *exchange) open() *problem.Problem {
 // deliver hands the request to the route's target. A problem that it returns is the answer; nil means that it has
 // answered.
 func (x *exchange) deliver() *problem.Problem {
-	if x.kind != toQueue || x.spec.Job != nil {
-		if x.read || x.req.ContentLength == 0 {
-			x.unhurried()
-		}
+	if x.read || x.req.ContentLength == 0 {
+		x.unhurried()
 	}
 	switch {
 	case x.kind == toOwn:

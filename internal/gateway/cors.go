@@ -96,35 +96,8 @@ func (t *table) policy(g *Gateway, r *http.Request, ask string, asks bool) *cors
 	return found
 }
 
-// crossWriter keeps what the gateway said of origins, where a function says something too.
-type crossWriter struct {
-	http.ResponseWriter
-	said map[string][]string
-}
-
-func newCrossWriter(w http.ResponseWriter) *crossWriter {
-	c := &crossWriter{w, map[string][]string{}}
-	for _, name := range crossHeaders {
-		c.said[name] = w.Header()[name]
-	}
-	return c
-}
-
+// crossHeaders are what only one may say.
 var crossHeaders = []string{ //nolint:gochecknoglobals // a constant list
 	"Access-Control-Allow-Origin", "Access-Control-Allow-Credentials", "Access-Control-Allow-Methods", "Access-Control-Allow-Headers",
 	"Access-Control-Expose-Headers", "Access-Control-Max-Age",
 }
-
-// WriteHeader implements http.ResponseWriter.
-func (c *crossWriter) WriteHeader(status int) {
-	h := c.Header()
-	for name, values := range c.said {
-		if h.Del(name); len(values) > 0 {
-			h[name] = values
-		}
-	}
-	c.ResponseWriter.WriteHeader(status)
-}
-
-// Unwrap is for http.ResponseController.
-func (c *crossWriter) Unwrap() http.ResponseWriter { return c.ResponseWriter }

@@ -63,7 +63,11 @@ type Outcome struct {
 	Reason     string               // for people
 	RetryAfter time.Duration        // NotNow: the function's Retry-After; zero if none
 	Problem    *Problem             // what the function said (RFC 9457), if it did, with a status that is not 2xx
-	GatewayErr bool                 // 502 or 504: Failed, unless no instance is ready (see Limiter)
+	// Undelivered: NotNow, because the function closed the connection before it had the whole request, and gave no answer.
+	// It may be the record's doing.
+	Undelivered bool
+	TimedOut    bool // Failed: no answer came in time
+	GatewayErr  bool // 502 or 504: Failed, unless no instance is ready (see Limiter)
 }
 
 // Problem is a function's problem document.
@@ -248,7 +252,7 @@ func (c *Caller) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 			return Outcome{Class: NotNow, Reason: "no connection: " + err.Error()}, nil
 		}
 		if (!written.Load() || unsent.Load()) && cctx.Err() == nil { // and it has not answered either
-			return Outcome{Class: NotNow, Reason: "the function closed the connection before it had the whole request: " + err.Error()}, nil
+			return Outcome{Class: NotNow, Undelivered: true, Reason: "the function closed the connection before it had the whole request: " + err.Error()}, nil
 		}
 		return noAnswer(ctx, cctx, k.timeout, err), nil
 	}
@@ -355,7 +359,7 @@ func noAnswer(ctx, cctx context.Context, timeout time.Duration, err error) Outco
 	case ctx.Err() != nil:
 		return Outcome{Class: NotNow, Reason: "the call was cancelled: " + context.Cause(ctx).Error()}
 	case cctx.Err() != nil:
-		return Outcome{Class: Failed, Reason: "no answer within " + timeout.String()}
+		return Outcome{Class: Failed, TimedOut: true, Reason: "no answer within " + timeout.String()}
 	default:
 		return Outcome{Class: Failed, Reason: "the connection broke: " + err.Error()}
 	}

@@ -156,7 +156,7 @@ func (l *Limiter) Release(o Outcome) Outcome {
 }
 
 func (l *Limiter) throttled(o Outcome, now time.Time) {
-	if !o.GatewayErr && o.Status != http.StatusTooManyRequests {
+	if !o.GatewayErr && !o.Undelivered && o.Status != http.StatusTooManyRequests {
 		l.unready = now
 	}
 	l.credit = 0

@@ -53,6 +53,8 @@ func (p Problem) Write(w http.ResponseWriter) {
 	if err != nil {
 		body = []byte(`{}`) // plain strings always marshal
 	}
+	body = append(body, '\n')
+	h.Set("Content-Length", strconv.Itoa(len(body))) // the answer is whole when it is flushed
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(append(body, '\n'))
+	_, _ = w.Write(body)
 }

@@ -3,6 +3,7 @@ package schema
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math/bits"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
@@ -41,15 +42,13 @@ type term struct {
 
 // costs counts the steps of checks by one schema. It is immutable.
 type costs struct {
-	root    *node
-	nodes   map[*jsonschema.Schema]*node
-	anchors map[string][]*jsonschema.Schema // where a $dynamicRef may lead
-	outer   []*jsonschema.Schema            // where a $recursiveRef may lead
+	root  *node
+	nodes map[*jsonschema.Schema]*node
 }
 
 // newCosts returns an error for a schema that has too many chains of references to keep them.
 func newCosts(root *jsonschema.Schema) (*costs, error) {
-	c := &costs{nodes: map[*jsonschema.Schema]*node{}, anchors: map[string][]*jsonschema.Schema{}}
+	c := &costs{nodes: map[*jsonschema.Schema]*node{}}
 	c.find(root)
 	kept := 0
 	for _, n := range c.nodes {
@@ -68,12 +67,6 @@ func (c *costs) find(s *jsonschema.Schema) {
 		return
 	}
 	c.nodes[s] = &node{id: len(c.nodes), s: s}
-	if s.DynamicAnchor != "" {
-		c.anchors[s.DynamicAnchor] = append(c.anchors[s.DynamicAnchor], s)
-	}
-	if s.RecursiveAnchor {
-		c.outer = append(c.outer, s)
-	}
 	for _, sub := range []*jsonschema.Schema{
 		s.Ref, s.RecursiveRef, s.Not, s.If, s.Then, s.Else, s.PropertyNames, s.UnevaluatedProperties, s.Contains, s.Items2020, s.UnevaluatedItems,
 	} {
@@ -144,10 +137,10 @@ func (c *costs) applied(s *jsonschema.Schema) []*jsonschema.Schema {
 		}
 	}
 	if s.RecursiveRef != nil {
-		out = append(append(out, s.RecursiveRef), c.outer...)
+		out = append(out, s.RecursiveRef)
 	}
 	if s.DynamicRef != nil {
-		out = append(append(out, s.DynamicRef.Ref), c.anchors[s.DynamicRef.Anchor]...)
+		out = append(out, s.DynamicRef.Ref)
 	}
 	out = append(append(append(out, s.AllOf...), s.AnyOf...), s.OneOf...)
 	for _, sub := range s.DependentSchemas {
@@ -161,16 +154,52 @@ func (c *costs) applied(s *jsonschema.Schema) []*jsonschema.Schema {
 	return out
 }
 
-// within reports whether a check of v takes at most steps.
-func (c *costs) within(v any, steps uint64) bool {
-	w := walk{c: c, left: steps, times: make([]uint64, len(c.nodes))}
-	return w.value(v, []term{{c.root, 1}})
+// take returns how many steps a check of v takes, and how deep v is; ok is false if it takes more than budget.
+func (c *costs) take(v any, budget uint64) (steps uint64, depth int, ok bool) {
+	w := walk{c: c, left: budget, times: make([]uint64, len(c.nodes))}
+	ok = w.value(v, []term{{c.root, 1}})
+	return budget - w.left, w.deepest, ok
+}
+
+// oneTarget refuses a schema in which the target of a $dynamicRef or $recursiveRef depends on the way to it: what such a
+// check costs can't be told from the schema alone.
+func oneTarget(doc any) error {
+	seen := map[string]bool{}
+	var walk func(v any) error
+	walk = func(v any) error {
+		switch v := v.(type) {
+		case map[string]any:
+			name, dynamic := v["$dynamicAnchor"].(string)
+			if v["$recursiveAnchor"] == true {
+				name, dynamic = "$recursiveAnchor", true
+			}
+			if dynamic && seen[name] {
+				return fmt.Errorf("must have each $dynamicAnchor, and $recursiveAnchor, once: %s is there twice", name)
+			}
+			seen[name] = seen[name] || dynamic
+			for _, sub := range v {
+				if err := walk(sub); err != nil {
+					return err
+				}
+			}
+		case []any:
+			for _, sub := range v {
+				if err := walk(sub); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}
+	return walk(doc)
 }
 
 // walk is one count.
 type walk struct {
 	c    *costs
 	left uint64
+
+	depth, deepest int
 
 	terms []term // of the values on the way to this one
 	// times and touched add up the terms of the value that comes next.
@@ -210,13 +239,18 @@ func (w *walk) next() []term {
 // value counts what holding the schemas of roots against v takes; false means more than is left.
 func (w *walk) value(v any, roots []term) bool {
 	start := len(w.terms)
-	defer func() { w.terms = w.terms[:start] }()
+	w.depth++
+	w.deepest = max(w.deepest, w.depth)
+	defer func() { w.terms, w.depth = w.terms[:start], w.depth-1 }()
 	for _, r := range roots {
 		for _, t := range r.n.inPlace {
 			w.add(t.n.s, min(most, r.times*t.times))
 		}
 	}
 	at := w.next()
+	if len(at) == 0 { // nothing is held against v, nor what is in it
+		return true
+	}
 	for i := 0; i < len(at); i++ { // it grows
 		t := at[i]
 		if !w.spend(w.steps(t.n.s, v), t.times) {
@@ -267,7 +301,14 @@ func (w *walk) steps(s *jsonschema.Schema, v any) uint64 {
 	switch v := v.(type) {
 	case map[string]any:
 		n += len(v) * (1 + len(s.PatternProperties))
+		if len(s.PatternProperties) > 0 {
+			for name := range v {
+				n += len(name) / 16 * len(s.PatternProperties)
+			}
+		}
+		n += compared(s) * size(v)
 	case []any:
+		n += compared(s) * size(v)
 		n += len(v)
 		if s.UniqueItems {
 			n += 10 * size(v) // each of up to 20 elements is compared with each
@@ -285,10 +326,23 @@ func (w *walk) steps(s *jsonschema.Schema, v any) uint64 {
 	return uint64(n)
 }
 
-// size is the number of values in v.
+// compared is with how many values of its own s compares one.
+func compared(s *jsonschema.Schema) (n int) {
+	if s.Enum != nil {
+		n = len(s.Enum.Values)
+	}
+	if s.Const != nil {
+		n++
+	}
+	return n
+}
+
+// size is the number of values in v, and more for long numbers, which are made fractions.
 func size(v any) int {
 	n := 1
 	switch v := v.(type) {
+	case json.Number:
+		n += len(v) / 16
 	case map[string]any:
 		for _, m := range v {
 			n += size(m)

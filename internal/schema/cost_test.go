@@ -2,6 +2,7 @@ package schema
 
 import (
 	"errors"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -46,6 +47,14 @@ func TestCostsAreBounded(t *testing.T) {
 		{dependent, chain("a", 60, "{}"), true},
 		{contained, nested(60), true},
 		{tree, chain("left", 127, `{"v":1}`), false},
+		{`{"$dynamicAnchor":"node","properties":{"c":{"$dynamicRef":"#node"}}}`, chain("c", 120, "{}"), false},
+		{`{"$schema":"https://json-schema.org/draft/2019-09/schema","$recursiveAnchor":true,"properties":{"c":{"$recursiveRef":"#"}}}`, chain("c", 120, "{}"), false},
+		// Long names against patterns, long numbers and composite values of enum, each held many times.
+		{
+			`{"anyOf":[{"patternProperties":{"^[a-z]+_id$":true},"additionalProperties":{"$ref":"#"}},{"patternProperties":{"^[a-z]+_id$":true},"additionalProperties":{"$ref":"#"},"required":["x"]}]}`,
+			chain("a", 12, `{"`+strings.Repeat("b", 100_000)+`":1}`), true,
+		},
+		{`{"items":{"enum":[` + strings.Repeat("[1,2,3],", 60) + `0]}}`, "[" + strings.Repeat("[1,2,3,4,5,6,7,8,9],", 5000) + "0]", true},
 		{expression, strings.Repeat(`{"op":"add","l":{"op":"neg"},"r":`, 100) + `{"op":"neg"}` + strings.Repeat("}", 100), false},
 		{`{"type":"array","items":{"type":["integer","null"]},"uniqueItems":true}`, "[" + strings.Repeat("null,", 50_000) + "1]", false},
 		{`{"oneOf":[{"$ref":"#"}]}`, `1`, false}, // a cycle in place is the library's to report
@@ -96,10 +105,27 @@ func TestCheckBounds(t *testing.T) {
 	}
 }
 
+// TestReasonsTakeLittleMemory: a body that is wrong at every place is told so without a reason for each.
+func TestReasonsTakeLittleMemory(t *testing.T) {
+	s := compile(t, `{"type":"array","items":{"$ref":"#"}}`)
+	text := []byte(strings.Repeat("[", 120) + strings.TrimSuffix(strings.Repeat("0,", 120_000), ",") + strings.Repeat("]", 120))
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	var invalid *InvalidError
+	if err := s.Validate(text); !errors.As(err, &invalid) || len(invalid.Findings) != 1 {
+		t.Fatal(err)
+	}
+	runtime.ReadMemStats(&after)
+	if took := after.TotalAlloc - before.TotalAlloc; took > 150<<20 { // all of it, freed or not; with reasons some 500 MiB at once
+		t.Errorf("the check allocated %d MiB", took>>20)
+	}
+}
+
 // TestSchemasAreBounded: the schema itself is read by the same parsers.
 func TestSchemasAreBounded(t *testing.T) {
 	for _, source := range []string{
 		`{"maximum":1e401}`,
+		`{"$dynamicAnchor":"n","$defs":{"x":{"$id":"weir:///x","$dynamicAnchor":"n"}},"properties":{"a":{"$dynamicRef":"#n"}}}`,
 		`{"const":` + strings.Repeat("[", schemaDepth) + strings.Repeat("]", schemaDepth) + `}`,
 	} {
 		if _, err := Compile([]byte(source)); err == nil {

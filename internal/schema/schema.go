@@ -38,13 +38,18 @@ const (
 	maxFindingBytes   = 1 << 10 // of a finding's pointer and of its detail
 )
 
+// maxReasons bounds what may be looked for reasons: the steps of its check, each weighed with what a reason takes, 200 bytes
+// and 16 for each level. That is 16 MiB.
+const maxReasons = 1 << 20
+
 // schemaDepth bounds the nesting of a schema: two levels for each of the body's.
 const schemaDepth = 2 * DefaultMaxDepth
 
 // Schema is a compiled JSON Schema. It is safe for concurrent use.
 type Schema struct {
 	compiled *jsonschema.Schema
-	rule     *rule // nil if the schema is not simple
+	verdict  *jsonschema.Schema // not: it finds no reasons, which take much more memory, and stops at the first failure
+	rule     *rule              // nil if the schema is not simple
 	costs    *costs
 	interest *interest
 	printer  *message.Printer
@@ -78,7 +83,7 @@ func (e *CostError) Error() string {
 
 // The made-up URL of a schema: hierarchical, so that a relative $ref resolves to another place and not this
 // one.
-const base, id = "weir:///", "weir:///schema"
+const base, id, idVerdict = "weir:///", "weir:///schema", "weir:///verdict"
 
 // Compile makes a schema ready for use. The error says what the schema's author must change.
 func Compile(source []byte) (*Schema, error) {
@@ -95,16 +100,24 @@ func Compile(source []byte) (*Schema, error) {
 	c := jsonschema.NewCompiler()
 	c.DefaultDraft(jsonschema.Draft2020)
 	c.UseLoader(noRemoteSchemas{})
-	var compiled *jsonschema.Schema
+	var compiled, verdict *jsonschema.Schema
 	if err = c.AddResource(id, doc); err == nil {
 		compiled, err = c.Compile(id)
+	}
+	if err == nil {
+		if err = c.AddResource(idVerdict, map[string]any{"not": map[string]any{"$ref": id}}); err == nil {
+			verdict, err = c.Compile(idVerdict)
+		}
 	}
 	if err != nil {
 		// Without the made-up URL, which would mean nothing to the schema's author.
 		msg := strings.ReplaceAll(strings.ReplaceAll(err.Error(), id, ""), base, "")
 		return nil, errors.New("must be a valid JSON Schema: " + strings.Join(strings.Fields(msg), " "))
 	}
-	s := &Schema{compiled: compiled, interest: interestOf(doc), printer: message.NewPrinter(language.English)}
+	if err := oneTarget(doc); err != nil {
+		return nil, err
+	}
+	s := &Schema{compiled: compiled, verdict: verdict, interest: interestOf(doc), printer: message.NewPrinter(language.English)}
 	if s.costs, err = newCosts(compiled); err != nil {
 		return nil, err
 	}
@@ -132,8 +145,16 @@ func (s *Schema) Validate(text []byte) error {
 	if err != nil {
 		return &SyntaxError{Err: err}
 	}
-	if steps := baseSteps + stepsPerByte*uint64(len(text)); !s.costs.within(v, steps) {
-		return &CostError{steps}
+	budget := baseSteps + stepsPerByte*uint64(len(text))
+	steps, depth, ok := s.costs.take(v, budget)
+	if !ok {
+		return &CostError{budget}
+	}
+	if valid := s.verdict.Validate(v) != nil; valid {
+		return nil
+	}
+	if steps*uint64(12+depth) > maxReasons {
+		return &InvalidError{Findings: []Finding{{Detail: "does not match; it is too large for the places to be named"}}}
 	}
 	err = s.compiled.Validate(v)
 	if err == nil {
