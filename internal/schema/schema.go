@@ -150,8 +150,8 @@ func (s *Schema) Validate(text []byte) error {
 	if !ok {
 		return &CostError{budget}
 	}
-	if valid := s.verdict.Validate(v) != nil; valid {
-		return nil
+	if s.verdict.Validate(v) != nil {
+		return nil //nolint:nilerr // it is the opposite schema
 	}
 	if steps*uint64(12+depth) > maxReasons {
 		return &InvalidError{Findings: []Finding{{Detail: "does not match; it is too large for the places to be named"}}}
