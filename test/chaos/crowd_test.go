@@ -112,15 +112,15 @@ func TestAHostileCrowd(t *testing.T) {
 	)
 	w := newWeir(t, manifests(t), "--function", fmt.Sprintf("order-writer=http://127.0.0.1:%d", freePort(t))) // nobody is there: the queue grows
 	w.up()
-	resp, err := http.Post("http://"+w.addr+"/reports", "application/json", strings.NewReader(`{"format":"csv"}`))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var job struct{ Links struct{ Self string } }
-	if err := json.NewDecoder(resp.Body).Decode(&job); err != nil || job.Links.Self == "" {
-		t.Fatalf("%d %v", resp.StatusCode, err)
-	}
-	_ = resp.Body.Close()
+	testkit.Eventually(t, "a job is accepted", func() bool { // at first the gateway may have no signing key yet
+		resp, err := http.Post("http://"+w.addr+"/reports", "application/json", strings.NewReader(`{"format":"csv"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		return resp.StatusCode == http.StatusAccepted && json.NewDecoder(resp.Body).Decode(&job) == nil && job.Links.Self != ""
+	})
 
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
