@@ -45,11 +45,8 @@ func Of(h http.Header) string {
 
 // Supports reports whether a coding can be undone.
 func Supports(name string) bool {
-	switch name {
-	case "", "gzip", "x-gzip", "deflate", "zstd":
-		return true
-	}
-	return false
+	_, err := NewReader(name, http.NoBody) // it reads nothing yet
+	return err == nil
 }
 
 // Memory is about what undoing a coding takes besides its input and output, in bytes.

@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -77,38 +78,31 @@ spec:
 // packages returns a folder with what package-lock.json names, or skips the test.
 func packages(t *testing.T) string {
 	t.Helper()
-	dir, missing, err := installed()
+	dir, err := installed()
 	switch {
-	case missing != "":
-		t.Skipf("!!! SKIPPED: NOTHING was tried with clients and functions of others: %s", missing)
+	case errors.Is(err, errMissing):
+		t.Skipf("!!! SKIPPED: NOTHING was tried with clients and functions of others: %v", err)
 	case err != nil:
 		t.Fatal(err)
 	}
 	return dir
 }
 
-// installed installs the packages once, into a folder of their own, or says what is missing for that.
-var installed = once(install)
+// errMissing means that this machine hasn't what the tests need.
+var errMissing = errors.New("not to be had here")
 
-func once(f func() (string, string, error)) func() (string, string, error) {
-	var once sync.Once
-	var dir, missing string
-	var err error
-	return func() (string, string, error) {
-		once.Do(func() { dir, missing, err = f() })
-		return dir, missing, err
-	}
-}
+// installed installs the packages once, into a folder of their own.
+var installed = sync.OnceValues(install)
 
-func install() (dir, missing string, err error) {
+func install() (dir string, err error) {
 	for _, program := range []string{"node", "npm"} {
 		if _, err := exec.LookPath(program); err != nil {
-			return "", "there is no " + program, nil
+			return "", fmt.Errorf("%s is %w", program, errMissing)
 		}
 	}
 	dir = filepath.Join(folder, "npm")
 	if err := os.Mkdir(dir, 0o700); err != nil {
-		return "", "", err
+		return "", err
 	}
 	for _, name := range []string{"package.json", "package-lock.json", "clients.mjs", "function.mjs"} {
 		text, err := os.ReadFile(name)
@@ -116,7 +110,7 @@ func install() (dir, missing string, err error) {
 			err = os.WriteFile(filepath.Join(dir, name), text, 0o600)
 		}
 		if err != nil {
-			return "", "", err
+			return "", err
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Minute)
@@ -126,11 +120,11 @@ func install() (dir, missing string, err error) {
 	out, err := npm.CombinedOutput()
 	switch {
 	case err == nil:
-		return dir, "", nil
+		return dir, nil
 	case ctx.Err() != nil || offline(string(out)):
-		return "", fmt.Sprintf("the packages can't be had here: %s", out), nil
+		return "", fmt.Errorf("the packages are %w: %s", errMissing, out)
 	}
-	return "", "", fmt.Errorf("npm ci: %w\n%s", err, out)
+	return "", fmt.Errorf("npm ci: %w\n%s", err, out)
 }
 
 // offline reports whether npm failed because it reached no registry.

@@ -128,8 +128,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return fmt.Errorf("--trusted-proxies: %w", err)
 	}
 	g, err := gateway.New(gateway.Config{
-		TrustedProxies: trusted,
-		Listener:       l, Conn: front, Caller: caller, Objects: store, Codec: cfg.Codec, Log: cfg.Log.With("service", "gateway"),
+		Listener: l, Conn: front, Caller: caller, TrustedProxies: trusted, Objects: store, Codec: cfg.Codec, Log: cfg.Log.With("service", "gateway"),
 		Realtime: &url.URL{Scheme: "http", Host: rl.Addr().String()},
 	})
 	if err != nil {
