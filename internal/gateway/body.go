@@ -27,6 +27,8 @@ const (
 	// second, once that is over.
 	bodyGrace   = 10 * time.Second
 	minBodyRate = 4 << 10
+	// linger is how long a client that still sends has to read its answer until the connection is closed.
+	linger = time.Second
 )
 
 // Why a body can't be read.
@@ -136,25 +138,19 @@ func (x *exchange) decode(coded string, body []byte, limit int64) ([]byte, error
 func (x *exchange) readAll(size, limit int64) ([]byte, error) {
 	p := (*x.memory)[:0]
 	defer func() { *x.memory = p }()
+	whole := size // as far as it may be read
+	if size < 0 {
+		whole = limit + 1 // one byte more shows that it is too large
+	}
+	var from io.Reader = x.req.Body // what has come with the head, usually all, needs no pace
 	var paced *pacedBody
 	for {
 		if !x.charge(int64(cap(p))) {
 			return p, errNoMemory
 		}
-		want := int64(cap(p))
-		if size >= 0 {
-			want = min(want, size)
-		} else {
-			want = min(want, limit+1) // one byte more shows that it is too large
-		}
+		want := min(int64(cap(p)), whole)
 		for int64(len(p)) < want {
-			var n int
-			var err error
-			if paced == nil { // what has come with the head, usually all
-				n, err = x.req.Body.Read(p[len(p):want])
-			} else {
-				n, err = paced.Read(p[len(p):want])
-			}
+			n, err := from.Read(p[len(p):want])
 			p = p[:len(p)+n]
 			switch {
 			case int64(len(p)) > limit: // even if it ends here
@@ -168,12 +164,13 @@ func (x *exchange) readAll(size, limit int64) ([]byte, error) {
 			case paced == nil && (size < 0 || int64(len(p)) < size):
 				paced = x.paced()
 				paced.pace.Bytes = int64(n)
+				from = paced
 			}
 		}
 		if int64(len(p)) == size {
 			return p, nil
 		}
-		q := x.grow(p, size, limit)
+		q := x.grow(p, min(2*int64(cap(p)), whole))
 		if q == nil {
 			return p, errNoMemory
 		}
@@ -181,14 +178,9 @@ func (x *exchange) readAll(size, limit int64) ([]byte, error) {
 	}
 }
 
-// grow returns p in a larger piece of memory, nil if the budget has none left. It gives back the smaller one.
-func (x *exchange) grow(p []byte, size, limit int64) []byte {
-	want := 2 * int64(cap(p))
-	if size >= 0 {
-		want = min(want, size)
-	} else {
-		want = min(want, limit+1)
-	}
+// grow returns p in a piece of memory of at least want bytes, nil if the budget has none left. It gives back the smaller
+// one.
+func (x *exchange) grow(p []byte, want int64) []byte {
 	next, _ := grown.Get().(*[]byte)
 	if next == nil || int64(cap(*next)) < want {
 		fresh := make([]byte, 0, want)
@@ -223,10 +215,14 @@ type pacedBody struct {
 	rc    *http.ResponseController
 	done  bool  // nothing more is to be read: its end has come, or Close
 	ended error // why no further read begins; nil if one may
+
+	reading sync.Mutex // held while one goes on
 }
 
 // Read implements io.Reader.
 func (b *pacedBody) Read(p []byte) (int, error) {
+	b.reading.Lock() // before it is asked whether one may begin
+	defer b.reading.Unlock()
 	if err := b.begin(); err != nil {
 		return 0, err
 	}
@@ -272,12 +268,20 @@ func (b *pacedBody) whole() bool {
 	return b.done && b.ended == nil
 }
 
-// Close ends Reads to come. The server closes the body itself.
+// Close ends the Read that goes on, waits for its end, and allows none to come: net/http takes the connection over when
+// the handler has returned, and panics if somebody still reads. It closes the body itself.
 func (b *pacedBody) Close() error {
 	b.mu.Lock()
-	defer b.mu.Unlock()
-	if !b.done {
+	first := !b.done
+	if first {
 		b.done, b.ended = true, http.ErrBodyReadAfterClose
+		_ = b.rc.SetReadDeadline(time.Now())
+	}
+	b.mu.Unlock()
+	b.reading.Lock()
+	defer b.reading.Unlock()
+	if first { // net/http reads some of the rest before it closes the connection
+		_ = b.rc.SetReadDeadline(time.Now().Add(linger))
 	}
 	return nil
 }
@@ -293,7 +297,7 @@ func (x *exchange) unhurried() {
 // leave answers by p while part of the body may still have to come. What has come already is read, so that the client can
 // use its connection again; else it gets the answer at once, and the connection is closed once it had the time to read it.
 func (x *exchange) leave(p problem.Problem) {
-	const atOnce, linger, most = 5 * time.Millisecond, time.Second, 256 << 10
+	const atOnce, most = 5 * time.Millisecond, 256 << 10
 	if x.req.Header.Get("Expect") != "" { // reading would ask for the body; net/http closes the connection
 		p.Write(x.w)
 		return
