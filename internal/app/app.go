@@ -102,7 +102,7 @@ func FromEnv(getenv func(string) string) (Config, error) {
 		return Config{}, fmt.Errorf("WEIR_CALLBACK_URL is %q: give it the address of the gateway as functions reach it, such as http://weir-gateway.weir-system", cfg.CallbackURL)
 	}
 	if v := getenv("WEIR_REALTIME_URL"); v != "" {
-		if cfg.RealtimeURL = address(v); cfg.RealtimeURL == nil {
+		if cfg.RealtimeURL = address(v); cfg.RealtimeURL == nil || cfg.RealtimeURL.Scheme != "http" {
 			return Config{}, fmt.Errorf("WEIR_REALTIME_URL is %q: give it the address of realtime as the gateway reaches it, such as http://weir-realtime.weir-system", v)
 		}
 	}

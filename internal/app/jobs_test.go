@@ -22,6 +22,7 @@ import (
 	"github.com/weir-dev/weir/internal/dispatcher"
 	"github.com/weir-dev/weir/internal/gateway"
 	"github.com/weir-dev/weir/internal/invoke"
+	"github.com/weir-dev/weir/internal/jobapi"
 	"github.com/weir-dev/weir/internal/realtime"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/sign"
@@ -106,9 +107,10 @@ func startJobsOf(t *testing.T, fn http.HandlerFunc, store *objects.Store, change
 		t.Fatal(err)
 	}
 	r.Use(&j.cat)
+	relay := jobapi.NewRelay(&url.URL{Scheme: "http", Host: rl.Addr().String()}, testkit.Log(t))
 	g, err := gateway.New(gateway.Config{
 		Listener: l, Conn: conn, Caller: caller, Objects: store, Codec: record.DefaultCodec, DrainTimeout: testkit.Patience, Log: testkit.Log(t),
-		Realtime: &url.URL{Scheme: "http", Host: rl.Addr().String()},
+		Realtime: relay,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -131,6 +133,7 @@ func startJobsOf(t *testing.T, fn http.HandlerFunc, store *objects.Store, change
 	t.Cleanup(j.stop)
 	wg.Go(func() { _ = g.Run(ctx, func() {}) })
 	wg.Go(func() { _ = r.Run(ctx, func() {}) })
+	wg.Go(func() { _ = relay.Run(ctx, func() {}) })
 	wg.Go(func() {
 		_ = conn.WatchKeys(ctx, func(ring sign.Ring) {
 			store.UseKeys(ring)

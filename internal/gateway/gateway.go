@@ -17,7 +17,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -51,8 +50,8 @@ type Config struct {
 	Caller   *invoke.Caller
 	Objects  blob.Store   // large results and uploaded inputs of jobs
 	Codec    record.Codec // of blocks
-	// Realtime is the address of the service that pushes the states of jobs; nil if disabled.
-	Realtime *url.URL
+	// Realtime serves those who listen to the states of jobs (jobapi.Config); nil if disabled.
+	Realtime jobapi.Listeners
 	// OwnThrottles are the throttles of Weir's own paths, by class (ParseOwnThrottles); nil means the defaults.
 	OwnThrottles map[string]catalog.Throttle
 	// TrustedProxies are the addresses of the proxies in front whose X-Forwarded-* and Forwarded headers are kept; all
@@ -215,7 +214,7 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 			conns.waitGone(ctx, noticeTimeout)
 		},
 	}.Run(ctx, ready)
-	g.stop() // also when the server has failed: connections proxied to realtime would stay open
+	g.stop() // also when the server has failed
 	g.mu.Lock()
 	g.ended = true
 	for _, w := range g.writers {

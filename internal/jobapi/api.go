@@ -1,12 +1,12 @@
 // Package jobapi is what clients ask about jobs over HTTP, and what functions report of them: states and results,
-// feeds, objects, callbacks, and the reverse proxy to realtime. The gateway serves its routes through the steps that
+// feeds, objects, callbacks, and the way to realtime. The gateway serves its routes through the steps that
 // all requests go through; realtime uses its documents and events too.
 //
 // Invariants: every id and address that is accepted was signed by Weir; what is answered with 204 is durable; nothing
 // begins once Close was called.
 //
 // The data flows through the files in this order: api.go (routes, catalog, end), then one of jobs.go, feeds.go,
-// callbacks.go, objects.go (with transfer.go) and realtime.go. document.go and events.go are what clients see.
+// callbacks.go, objects.go (with transfer.go) and relay.go. document.go and events.go are what clients see.
 //
 // May import: ownpath, problem, record, catalog, lifecycle, sign, stream, blob, job.
 package jobapi
@@ -16,7 +16,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"sync/atomic"
 	"time"
 
@@ -40,9 +39,17 @@ type Streams interface {
 type Config struct {
 	Conn    Streams
 	Objects blob.Store // large results and uploaded inputs of jobs
-	// Realtime is the address of the service that pushes the states of jobs; nil if disabled.
-	Realtime *url.URL
+	// Realtime serves those who listen to the states of jobs: a Relay, or the service itself if it is in this process. nil
+	// if disabled.
+	Realtime Listeners
 	Log      *slog.Logger
+}
+
+// Listeners serve those who listen to the states of jobs.
+type Listeners interface {
+	http.Handler
+	// Drain begins to disconnect them, and doesn't block.
+	Drain()
 }
 
 // API answers about the jobs of the current catalog.
@@ -54,7 +61,7 @@ type API struct {
 
 	drain      context.Context // cancelled when the drain begins
 	startDrain context.CancelFunc
-	work       lifecycle.Work // transfers, and connections proxied to realtime
+	work       lifecycle.Work // transfers
 	transfers  atomic.Int64   // of objects, by clients
 	reports    atomic.Int64   // the same, of results that functions report
 }
@@ -96,8 +103,13 @@ func (a *API) Ring() sign.Ring {
 	return sign.Ring{}
 }
 
-// Drain ends all waits at once, and the connections to realtime within partSpread. It doesn't block.
-func (a *API) Drain() { a.startDrain() }
+// Drain ends all waits at once, and has those who listen disconnected. It doesn't block.
+func (a *API) Drain() {
+	a.startDrain()
+	if a.cfg.Realtime != nil {
+		a.cfg.Realtime.Drain()
+	}
+}
 
 // Close drains, and returns once nothing is in flight any more.
 func (a *API) Close() {
@@ -141,12 +153,21 @@ func (a *API) Routes() []Route {
 		{"PUT " + ownpath.Objects + "{permit}", ClassObjects, whole, a.putObject},
 	}
 	if a.cfg.Realtime != nil {
-		pass := a.realtime(a.cfg.Realtime)
 		for _, path := range []string{ownpath.Jobs, ownpath.Jobs + "{id}/", ownpath.Feeds + "{id}/"} {
-			routes = append(routes, Route{"GET " + path + "events", ClassListen, none, pass}, Route{"GET " + path + "socket", ClassListen, none, pass})
+			routes = append(routes, Route{"GET " + path + "events", ClassListen, none, a.listen}, Route{"GET " + path + "socket", ClassListen, none, a.listen})
 		}
 	}
 	return routes
+}
+
+// listen hands a client that listens over.
+func (a *API) listen(w http.ResponseWriter, req *http.Request, _ []byte) {
+	// The server's read timeout would end the answer.
+	if err := http.NewResponseController(w).SetReadDeadline(time.Time{}); err != nil {
+		a.cfg.Log.Debug("a connection's read deadline stays", "error", err)
+	}
+	req.Header.Set(problem.HeaderRequestID, w.Header().Get(problem.HeaderRequestID)) // realtime answers under the same id
+	a.cfg.Realtime.ServeHTTP(w, req)
 }
 
 // ProblemOf maps the error of a failed submission, report or look-up to a problem; ok is false for an error that is

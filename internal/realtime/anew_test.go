@@ -89,14 +89,14 @@ func TestVersionOfQueueMadeAnew(t *testing.T) {
 	// A client that has the current one gets only what is later.
 	events, socket := connect(t, b, w, present.doc.Version)
 	w.do(func(ctx context.Context) error { return w.succeed(ctx, "text/plain", "done") })
-	for _, l := range []listener{events, socket} {
+	for _, l := range []stateReader{events, socket} {
 		if e, err := l.next(); err != nil || e.doc.Status != "succeeded" {
 			t.Errorf("%+v, %v", e.doc, err)
 		}
 	}
 }
 
-func connect(t *testing.T, b *bench, w *work, after string) (events, socket listener) {
+func connect(t *testing.T, b *bench, w *work, after string) (events, socket stateReader) {
 	t.Helper()
 	e := must[*eventClient](t)(b.listen(t.Context(), ownpath.Jobs+w.text+"/events", after))
 	t.Cleanup(e.close)

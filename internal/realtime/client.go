@@ -2,15 +2,14 @@ package realtime
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/job"
-	"github.com/weir-dev/weir/internal/jobapi"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/stream"
 )
@@ -123,17 +122,11 @@ func (f *clientFeed) next(ctx context.Context) (told, error) {
 	if err != nil {
 		return told{}, err
 	}
-	var body []byte
-	if jobapi.Shows(p.state) {
-		at, b, err := job.Get(ctx, f.s.cfg.Conn, p.id, f.s.queues.Load().maxAges[p.id.Queue], time.Now())
-		if err == nil && at.Version() == p.state.Version() { // else the client has to ask for the result
-			body = b
-		}
-	}
 	f.told[p.id.Queue] = p.at
-	d := jobapi.NewDocument(text, p.state, body)
+	d := f.s.document(ctx, text, p.id, f.s.queues.Load().maxAges[p.id.Queue], p.state)
 	d.Position = f.position()
-	return told{any: true, doc: &d}, nil
+	doc, err := json.Marshal(d)
+	return told{any: true, doc: doc}, err
 }
 
 // ended implements updates: there may always be another job.

@@ -34,13 +34,13 @@ func (b *bench) feedOf() (path string, client record.Client) {
 }
 
 // each connects by both protocols, to resume after a position.
-func (b *bench) each(path, after string) map[string]listener {
+func (b *bench) each(path, after string) map[string]stateReader {
 	b.t.Helper()
 	sse := must[*eventClient](b.t)(b.listen(b.t.Context(), path+"/events", after))
 	b.t.Cleanup(sse.close)
 	ws := must[*socketClient](b.t)(b.dial(b.t.Context(), path+"/socket?after="+after))
 	b.t.Cleanup(ws.close)
-	return map[string]listener{"events": sse, "socket": ws}
+	return map[string]stateReader{"events": sse, "socket": ws}
 }
 
 func TestFeed(t *testing.T) {
@@ -56,7 +56,7 @@ func TestFeed(t *testing.T) {
 
 	listeners := b.each(path, "")
 	name := map[string]string{done.text: "done", running.text: "running", begun.text: "begun", begun2.text: "begun2"}
-	expect := func(l listener, want ...string) (last event) {
+	expect := func(l stateReader, want ...string) (last event) {
 		t.Helper()
 		var got []string
 		for range want {
@@ -173,7 +173,7 @@ func TestFeedRace(t *testing.T) {
 		}
 	}
 	defer wg.Wait()
-	follow := func(connect func(after string) (listener, error)) error {
+	follow := func(connect func(after string) (stateReader, error)) error {
 		ends, versions, position := map[string]int{}, map[string]string{}, ""
 		for round := 0; len(ends) < jobs; round++ {
 			l, err := connect(position)
@@ -211,10 +211,10 @@ func TestFeedRace(t *testing.T) {
 	defer cancel()
 	results := make(chan error)
 	go func() {
-		results <- follow(func(after string) (listener, error) { return b.listen(ctx, path+"/events", after) })
+		results <- follow(func(after string) (stateReader, error) { return b.listen(ctx, path+"/events", after) })
 	}()
 	go func() {
-		results <- follow(func(after string) (listener, error) { return b.dial(ctx, path+"/socket?after="+after) })
+		results <- follow(func(after string) (stateReader, error) { return b.dial(ctx, path+"/socket?after="+after) })
 	}()
 	for range 2 {
 		if err := <-results; err != nil {
@@ -244,7 +244,7 @@ func TestFeedOfOtherQueues(t *testing.T) {
 func TestDrainOfFeeds(t *testing.T) {
 	b := start(t)
 	path, client := b.feedOf()
-	var listeners []listener
+	var listeners []stateReader
 	for range 30 {
 		for _, l := range b.each(path, "") {
 			listeners = append(listeners, l)

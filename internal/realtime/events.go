@@ -1,49 +1,55 @@
 package realtime
 
 import (
-	"encoding/json"
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net/http"
 	"strings"
 	"time"
 
-	"github.com/weir-dev/weir/internal/job"
 	"github.com/weir-dev/weir/internal/jobapi"
 	"github.com/weir-dev/weir/internal/problem"
 )
 
-// maxEventJobs bounds the jobs of one stream of events: their ids are in its address.
-const maxEventJobs = 64
+const (
+	// maxEventJobs bounds the jobs of one stream of events: their ids are in its address.
+	maxEventJobs = 64
+	// maxUnasked bounds what a client may send once its stream of events has begun, in bytes: it has nothing to say.
+	maxUnasked = 64 << 10
+)
 
 // events streams the states of a job, or of those that the query names, as Server-Sent Events (WHATWG HTML, section
 // 9.2). The id of each event holds the versions that the client has then, in the order of the jobs, so that it resumes
 // by Last-Event-ID. The stream ends with the last job; a client that reconnects then gets 204, which ends an
 // EventSource.
 func (s *Server) events(w http.ResponseWriter, req *http.Request) {
-	if !s.begin(w, true) {
+	l, ok := s.begin(w, true)
+	if !ok {
 		return
 	}
-	defer s.done()
 	texts := req.URL.Query()["id"]
 	if one := req.PathValue("id"); one != "" {
 		texts = []string{one}
 	}
 	if len(texts) == 0 || len(texts) > maxEventJobs {
+		l.done()
 		problem.Problem{
 			Type: problem.BadRequest, Status: http.StatusBadRequest, Title: "Which jobs?",
 			Detail: fmt.Sprintf("The query must name 1 to %d jobs, as in ?id=A&id=B, not %d. A WebSocket takes more.", maxEventJobs, len(texts)),
 		}.Write(w)
 		return
 	}
-	wake, signal := newSignal()
-	f := &subscription{s: s, wake: wake}
-	defer f.close()
+	f := &subscription{s: s, wake: l.wake}
+	l.updates = f
+	jobs := make([]*followed, len(texts))
 	have := strings.Split(jobapi.EventID(req), ",")
 	for i, text := range texts {
 		id, maxAge, err := s.parse(text)
 		if err != nil {
+			l.done()
 			problem.UnknownJob().Write(w)
 			return
 		}
@@ -51,168 +57,203 @@ func (s *Server) events(w http.ResponseWriter, req *http.Request) {
 		if len(have) == len(texts) {
 			after = have[i]
 		}
-		f.follow(f.newJob(id, text, maxAge, after))
+		jobs[i] = f.newJob(id, text, maxAge, after)
 	}
-	s.stream(w, req, f, wake, signal)
-}
-
-// newSignal returns the function that sets a signal, and the signal. Signals that nobody has received yet are one.
-func newSignal() (wake func(), signal chan struct{}) {
-	signal = make(chan struct{}, 1)
-	return func() {
-		select {
-		case signal <- struct{}{}:
-		default: // one is pending
+	l.stream(w, req, func() {
+		for _, j := range jobs {
+			f.follow(j)
 		}
-	}, signal
+	})
 }
 
 // feedEvents streams the states of all jobs of a feed. It has no end of its own.
 func (s *Server) feedEvents(w http.ResponseWriter, req *http.Request) {
-	if !s.begin(w, true) {
+	l, ok := s.begin(w, true)
+	if !ok {
 		return
 	}
-	defer s.done()
-	wake, signal := newSignal()
-	f, err := s.newClientFeed(req.PathValue("id"), jobapi.EventID(req), wake)
+	f, err := s.newClientFeed(req.PathValue("id"), jobapi.EventID(req), l.wake)
 	if err != nil {
+		l.done()
 		refuseFeed(w, true, err)
 		return
 	}
-	f.start(req.Context())
-	defer f.close()
-	s.stream(w, req, f, wake, signal)
+	l.updates = f
+	l.stream(w, req, func() { f.start(l.ctx) }) //nolint:contextcheck // the connection outlives the request, with a context of its own
 }
 
-func (s *Server) stream(w http.ResponseWriter, req *http.Request, f updates, wake func(), signal <-chan struct{}) {
+// stream answers with a stream of events. follow begins delivery.
+func (l *listener) stream(w http.ResponseWriter, req *http.Request, follow func()) {
 	if req.Method == http.MethodHead { // its answer has no body that could end
 		jobapi.BeginEvents(w.Header())
 		w.WriteHeader(http.StatusOK)
+		l.refused()
 		return
 	}
-	e := &eventStream{s: s, w: w, rc: http.NewResponseController(w), f: f}
-	if err := e.run(req, wake, signal); err != nil && !errors.Is(err, errEnded) {
-		s.cfg.Log.Debug("a stream of events ended", "error", err)
+	l.sending = true // by this goroutine, until it is known how to answer
+	follow()
+	first, err := l.first(req.Context())
+	switch {
+	case err != nil: // NATS is unavailable; a client that reconnects gets the state then
+		jobapi.RefuseEvents(w, jobapi.ComeBack(), closeAway.reason)
+		l.refused()
+		return
+	case !first.any && l.updates.ended(): // the client has it all
+		w.WriteHeader(http.StatusNoContent)
+		l.refused()
+		return
 	}
+	e := &eventStream{listener: l}
+	l.wire = e
+	jobapi.BeginEvents(w.Header())
+	again := func() { l.wg.Go(l.send) } // something may have come meanwhile
+	conn, buf, err := http.NewResponseController(w).Hijack()
+	if errors.Is(err, errors.ErrUnsupported) { // HTTP/2
+		ctx, cancel := context.WithCancel(req.Context())
+		e.conn = &response{w: w, ctx: ctx, cancel: cancel}
+		if err = e.begin(first); err == nil {
+			l.serve(again)
+			return
+		}
+	} else if err == nil {
+		e.conn = &paced{conn}
+		if err = jobapi.BeginTaken(buf.Writer, w.Header()); err == nil {
+			err = buf.Flush()
+		}
+		if err == nil {
+			err = e.begin(first)
+		}
+		if err == nil {
+			go l.serve(again) // not in this goroutine: it and the request would stay in memory for as long as the client does
+			return
+		}
+	}
+	if e.conn != nil {
+		_ = e.conn.Close()
+	}
+	l.s.cfg.Log.Debug("no stream of events", "error", err)
+	l.refused()
 }
 
-// eventStream is one client's connection.
-type eventStream struct {
-	s  *Server
-	w  http.ResponseWriter
-	rc *http.ResponseController
-	f  updates
-	on bool // the answer has begun
-}
-
-func (e *eventStream) run(req *http.Request, wake func(), signal <-chan struct{}) error {
-	ctx := req.Context()
-	again, ping, life := time.NewTimer(job.LookAgain), time.NewTicker(pingEvery), time.NewTimer(lifetime())
-	defer again.Stop()
-	defer ping.Stop()
-	defer life.Stop()
-	drain := e.s.drain.Done()
+// first takes the first state to send.
+func (l *listener) first(ctx context.Context) (told, error) {
 	for {
-		more, err := e.flush(req)
-		if err != nil {
-			return err
-		}
-		if more { // after the other events
-			wake()
-		}
-		select {
-		case <-signal:
-		case <-again.C:
-			e.f.lookAgain()
-		case <-ping.C:
-			if e.f.stale() {
-				return e.bye(closeLife)
-			}
-			e.f.lookAgain()                             // what NATS published and didn't get through
-			if err := e.write(": ping\n"); err != nil { // without an empty line, which would end an event
-				return err
-			}
-		case <-life.C:
-			return e.bye(closeLife)
-		case <-drain:
-			drain = nil
-			life.Reset(rand.N(e.s.cfg.DrainSpread))
-		case <-ctx.Done():
-			return nil
+		t, err := l.updates.next(ctx)
+		if err != nil || !t.any || t.doc != nil {
+			return t, err
 		}
 	}
 }
 
-// errEnded means that all has been sent.
-var errEnded = errors.New("realtime: the jobs have ended")
+// eventStream is a client's stream of Server-Sent Events.
+type eventStream struct {
+	*listener
+	conn io.ReadWriteCloser
+}
 
-// maxFlushed is how many states are sent before the other events are looked at.
-const maxFlushed = 16
-
-// flush sends what is pending; more reports that something is left.
-func (e *eventStream) flush(req *http.Request) (more bool, err error) {
-	for range maxFlushed {
-		t, err := e.f.next(req.Context())
-		switch {
-		case errors.Is(err, errSlow):
-			return false, errors.Join(err, e.bye(closeSlow))
-		case err != nil: // NATS is unavailable; a client that reconnects gets the state then
-			return false, errors.Join(err, e.bye(closeAway))
-		case !t.any && !e.f.ended():
-			return false, e.write("")
-		case !t.any:
-			if !e.on { // the client has it all
-				e.w.WriteHeader(http.StatusNoContent)
-			}
-			return false, errEnded
-		case t.doc == nil:
-			continue
-		}
-		data, err := json.Marshal(t.doc)
-		if err != nil {
-			return false, err
-		}
-		if err := e.write("event: state\nid: " + e.f.position() + "\ndata: " + string(data) + "\n\n"); err != nil {
-			return false, err
-		}
+// begin sends what comes first.
+func (e *eventStream) begin(first told) error {
+	if _, err := io.WriteString(e.conn, jobapi.RetryLine(jobapi.ComeBack())); err != nil {
+		return err
 	}
-	return true, nil
+	if !first.any {
+		return nil
+	}
+	return e.state(first)
+}
+
+// read implements wire: a client has nothing to say.
+func (e *eventStream) read() {
+	var buf [64]byte
+	for n := 0; n < maxUnasked; {
+		m, err := e.conn.Read(buf[:])
+		if err != nil {
+			return
+		}
+		n += m
+	}
+}
+
+// state implements wire.
+func (e *eventStream) state(t told) error {
+	if t.doc == nil {
+		return nil
+	}
+	at := e.updates.position()
+	text := make([]byte, 0, len(at)+len(t.doc)+32)
+	text = append(append(append(text, "event: state\nid: "...), at...), "\ndata: "...)
+	text = append(append(text, t.doc...), "\n\n"...)
+	_, err := e.conn.Write(text)
+	return err
+}
+
+// beat implements wire. An empty line would end an event.
+func (e *eventStream) beat() error {
+	_, err := io.WriteString(e.conn, ": ping\n")
+	return err
+}
+
+// idle implements wire: a stream lasts no longer than its jobs or its feed.
+func (e *eventStream) idle() bool { return false }
+
+// bye implements wire.
+func (e *eventStream) bye(c closing) {
+	if c != closeEnded {
+		_, _ = io.WriteString(e.conn, jobapi.CloseEvent(c.code, c.reason))
+	}
+}
+
+// cut implements wire.
+func (e *eventStream) cut() {
+	e.end()
+	_ = e.conn.Close()
+}
+
+// response is an answer whose connection can't be taken from HTTP.
+type response struct {
+	w      http.ResponseWriter
+	ctx    context.Context
+	cancel context.CancelFunc
+}
+
+// Read waits for the end of the request.
+func (r *response) Read([]byte) (int, error) {
+	<-r.ctx.Done()
+	return 0, io.EOF
+}
+
+// Write implements io.Writer.
+func (r *response) Write(p []byte) (int, error) {
+	rc := http.NewResponseController(r.w)
+	if err := rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return 0, err
+	}
+	if _, err := r.w.Write(p); err != nil {
+		return 0, err
+	}
+	return len(p), rc.Flush()
+}
+
+// Close ends Read.
+func (r *response) Close() error {
+	r.cancel()
+	return nil
 }
 
 // position is the id of an event.
 func (f *subscription) position() string {
+	jobs := f.all()
+	if len(jobs) == 1 {
+		return jobs[0].said
+	}
 	var b strings.Builder
-	for i, j := range f.all() {
+	for i, j := range jobs {
 		if i > 0 {
 			b.WriteByte(',')
 		}
 		b.WriteString(j.said) // empty if nothing was told
 	}
 	return b.String()
-}
-
-// write sends text, the first time after the answer's headers.
-func (e *eventStream) write(text string) error {
-	if !e.on {
-		e.on = true
-		jobapi.BeginEvents(e.w.Header())
-		text = jobapi.RetryLine(jobapi.ComeBack()) + text
-	}
-	if text == "" {
-		return nil
-	}
-	if err := e.rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return err
-	}
-	if _, err := e.w.Write([]byte(text)); err != nil {
-		return err
-	}
-	return e.rc.Flush()
-}
-
-// bye says why the stream ends.
-func (e *eventStream) bye(c closing) error {
-	return e.write(jobapi.CloseEvent(c.code, c.reason))
 }
 
 // lifetime is how long a connection may last.

@@ -157,8 +157,8 @@ type event struct {
 	}
 }
 
-// listener is a client, by either protocol.
-type listener interface {
+// stateReader is a client, by either protocol.
+type stateReader interface {
 	next() (event, error) // io.EOF: ended in order
 	close()
 }
@@ -271,12 +271,12 @@ func TestEachStateOnce(t *testing.T) {
 	defer ws.close()
 	both := func(status string, check func(e event) bool) (id string) {
 		t.Helper()
-		for name, l := range map[string]listener{"sse": sse, "socket": ws} {
+		for name, l := range map[string]stateReader{"sse": sse, "socket": ws} {
 			e, err := l.next()
 			if err != nil || e.kind != "state" || e.doc.ID != w.text || e.doc.Status != status || check != nil && !check(e) {
 				t.Fatalf("%s: %+v, %v; want %s", name, e, err, status)
 			}
-			if l == listener(sse) && e.id != e.doc.Version {
+			if l == stateReader(sse) && e.id != e.doc.Version {
 				t.Errorf("the event's id is %q, the version %q", e.id, e.doc.Version)
 			}
 			id = e.doc.Version
@@ -292,7 +292,7 @@ func TestEachStateOnce(t *testing.T) {
 	running := both("running", func(e event) bool { return e.doc.Progress != nil && e.doc.Progress.Message == "half" })
 	w.do(func(ctx context.Context) error { return w.succeed(ctx, "application/json", `{"n":1}`) })
 	last := both("succeeded", func(e event) bool { return e.doc.Result != nil && string(e.doc.Result.Data) == `{"n":1}` })
-	for name, l := range map[string]listener{"sse": sse, "socket": ws} {
+	for name, l := range map[string]stateReader{"sse": sse, "socket": ws} {
 		if e, err := l.next(); !errors.Is(err, io.EOF) {
 			t.Errorf("%s: after the end: %+v, %v", name, e, err)
 		}
@@ -331,7 +331,7 @@ func TestManyJobs(t *testing.T) {
 		ws.say(t, `{"watch":"`+w.text+`"}`)
 	}
 	ws.say(t, `{"watch":"`+works[0].text+`"}`) // is being watched
-	collect := func(l listener, n int) map[string]string {
+	collect := func(l stateReader, n int) map[string]string {
 		t.Helper()
 		got := map[string]string{}
 		for range n {
@@ -343,7 +343,7 @@ func TestManyJobs(t *testing.T) {
 		}
 		return got
 	}
-	for _, l := range []listener{sse, ws} {
+	for _, l := range []stateReader{sse, ws} {
 		for id, s := range collect(l, 3) {
 			if s != "queued " {
 				t.Errorf("%s: %s", id, s)
@@ -353,7 +353,7 @@ func TestManyJobs(t *testing.T) {
 	for _, w := range works {
 		w.do(w.begin, func(ctx context.Context) error { return w.succeed(ctx, "text/plain", "done") })
 	}
-	for _, l := range []listener{sse, ws} {
+	for _, l := range []stateReader{sse, ws} {
 		got := collect(l, 6)
 		for _, w := range works {
 			if got[w.text] != "running succeeded " {
@@ -448,7 +448,7 @@ func TestDrain(t *testing.T) {
 	defer sse.close()
 	ws := must[*socketClient](t)(b.dial(t.Context(), "/weir/jobs/"+w.text+"/socket"))
 	defer ws.close()
-	for _, l := range []listener{sse, ws} {
+	for _, l := range []stateReader{sse, ws} {
 		if e, err := l.next(); err != nil || e.doc.Status != "queued" {
 			t.Fatalf("%+v, %v", e, err)
 		}
@@ -504,7 +504,7 @@ func (b *bench) race(ctx context.Context, n int) error {
 	defer cancel()
 	w := b.submit()
 	worked := make(chan error, 1)
-	connect := func() (listener, error) {
+	connect := func() (stateReader, error) {
 		if n%2 == 0 {
 			return b.listen(ctx, "/weir/jobs/"+w.text+"/events", "")
 		}
@@ -517,7 +517,7 @@ func (b *bench) race(ctx context.Context, n int) error {
 		}
 		worked <- err
 	}
-	var l listener
+	var l stateReader
 	var err error
 	switch n / 2 % 3 {
 	case 0: // before

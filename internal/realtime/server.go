@@ -5,8 +5,8 @@
 // while or after it connects; what is pending for one client is bounded, and a client that is too slow is disconnected
 // and resumes; an idle connection costs one goroutine.
 //
-// The data flows through the files in this order: server.go (routes and drain), events.go or socket.go (one
-// connection), subscription.go (states of jobs that are named) or client.go (of all jobs of a client).
+// The data flows through the files in this order: server.go (routes and drain), events.go or socket.go (what client and
+// server say to each other), listener.go (one connection), subscription.go (states of jobs that are named) or client.go (of all jobs of a client).
 //
 // May import: ownpath, problem, catalog, lifecycle, sign, stream, job, jobapi.
 package realtime
@@ -39,6 +39,7 @@ type Streams interface {
 
 // Config is what a server needs.
 type Config struct {
+	// Listener is where clients connect; nil if another server of this process hands them over, by ServeHTTP.
 	Listener net.Listener
 	Conn     Streams
 	// MaxConnections bounds the concurrent clients; more get 503. Zero means DefaultMaxConnections.
@@ -70,8 +71,6 @@ const (
 // Validate names the first field that is missing.
 func (c *Config) Validate() error {
 	switch {
-	case c.Listener == nil:
-		return errors.New("realtime: Listener is missing")
 	case c.Conn == nil:
 		return errors.New("realtime: Conn is missing")
 	case c.Log == nil:
@@ -87,6 +86,7 @@ type Server struct {
 	hub    *job.Hub
 	queues atomic.Pointer[queues]
 	keys   atomic.Pointer[sign.Ring]
+	shown  shown
 	open   atomic.Int64 // connections
 	feeds  atomic.Int64 // of them those for clients' feeds
 
@@ -95,7 +95,7 @@ type Server struct {
 	drain context.Context
 	stop  context.CancelFunc
 
-	work lifecycle.Work // sockets: each ends within its own bounds
+	work lifecycle.Work // connections: each ends within its own bounds
 }
 
 // queues are those of the current catalog.
@@ -161,33 +161,44 @@ func (s *Server) Ready() (revision string, err error) {
 
 // Run serves until ctx is cancelled, then disconnects the clients and returns once the last has gone.
 func (s *Server) Run(ctx context.Context, ready func()) error {
-	err := lifecycle.Server{
-		Listener: s.cfg.Listener, Drain: s.cfg.DrainTimeout,
-		HTTP: &http.Server{
-			Handler: problem.Guard(http.HandlerFunc(s.identified), s.cfg.Log), ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
-			ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
-		},
-		Stopping: func(context.Context) { s.stop() },
-	}.Run(ctx, ready)
-	s.stop() // also when the server has failed
+	var err error
+	if s.cfg.Listener != nil {
+		err = lifecycle.Server{
+			Listener: s.cfg.Listener, Drain: s.cfg.DrainTimeout,
+			HTTP: &http.Server{
+				Handler: problem.Guard(s, s.cfg.Log), ReadHeaderTimeout: readHeaderTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeaderBytes,
+				ErrorLog: slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+			},
+			Stopping: func(context.Context) { s.Drain() },
+		}.Run(ctx, ready)
+	} else {
+		ready()
+		<-ctx.Done()
+	}
+	s.Drain() // also when the server has failed
 	s.work.Wait()
 	s.hub.Close()
 	return err
 }
 
-// identified answers under the request id that the gateway has given.
-func (s *Server) identified(w http.ResponseWriter, req *http.Request) {
+// Drain begins to disconnect the clients, and doesn't block.
+func (s *Server) Drain() { s.stop() }
+
+// ServeHTTP implements http.Handler. It answers under the request id that the gateway has given.
+func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if id := req.Header.Get(problem.HeaderRequestID); id != "" {
 		w.Header().Set(problem.HeaderRequestID, id)
 	}
 	s.mux.ServeHTTP(w, req)
 }
 
-// begin counts a connection, or answers why there can't be another. The caller ends it by done.
-func (s *Server) begin(w http.ResponseWriter, events bool) bool {
+// begin counts a connection, or answers why there can't be another. The listener has neither wire nor updates yet; its
+// owner has it serve, or ends it by refused, or by done while it has no updates.
+func (s *Server) begin(w http.ResponseWriter, events bool) (l *listener, ok bool) {
 	var p problem.Problem
+	done, ok := s.work.Begin()
 	switch _, err := s.Ready(); {
-	case s.drain.Err() != nil:
+	case !ok, s.drain.Err() != nil:
 		p = unavailable("Draining", "This instance is stopping. Try again: another one takes it.")
 	case err != nil:
 		p = unavailable("Not ready", err.Error())
@@ -195,10 +206,19 @@ func (s *Server) begin(w http.ResponseWriter, events bool) bool {
 		s.open.Add(-1)
 		p = unavailable("Too many connections", "Try again later, or poll the job.")
 	default:
-		return true
+		l = &listener{s: s, until: time.Now().Add(lifetime())}
+		l.done = func() {
+			s.open.Add(-1)
+			done()
+		}
+		l.ctx, l.end = context.WithCancel(context.Background())
+		return l, true
+	}
+	if ok {
+		done()
 	}
 	refuse(w, events, p)
-	return false
+	return nil, false
 }
 
 // refuse answers with p, or so that an EventSource reconnects.
@@ -223,8 +243,6 @@ func refuseFeed(w http.ResponseWriter, events bool, err error) {
 func unavailable(title, detail string) problem.Problem {
 	return problem.NotNow(title, detail, jobapi.ComeBack())
 }
-
-func (s *Server) done() { s.open.Add(-1) }
 
 // parse reads an id. The server is ready.
 func (s *Server) parse(text string) (id job.ID, maxAge time.Duration, err error) {

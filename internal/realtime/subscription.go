@@ -2,6 +2,7 @@ package realtime
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"slices"
 	"sync"
@@ -36,9 +37,9 @@ type updates interface {
 
 // told is what next took.
 type told struct {
-	any  bool             // false if nothing is pending
-	doc  *jobapi.Document // nil if the client has it already
-	over *followed        // a job that has ended; nil if none
+	any  bool      // false if nothing is pending
+	doc  []byte    // JSON of a jobapi.Document; nil if the client has it already
+	over *followed // a job that has ended; nil if none
 }
 
 // subscription has the states to send to one client of the jobs that it follows: of each the current state, then every
@@ -50,6 +51,7 @@ type told struct {
 type subscription struct {
 	s    *Server
 	wake func() // called when a state is pending: must not block, may be called with the subscription's lock held
+	open bool   // other jobs may be followed later
 
 	mu      sync.Mutex
 	jobs    []*followed
@@ -155,11 +157,11 @@ func (f *subscription) lookAgain() {
 	}
 }
 
-// ended reports whether the subscription has jobs and the client has the final states of all. Only the goroutine that
+// ended reports whether the client has the final states of all jobs that will ever be followed. Only the goroutine that
 // calls next may call it.
 func (f *subscription) ended() bool {
 	jobs := f.all()
-	return len(jobs) > 0 && !slices.ContainsFunc(jobs, func(j *followed) bool { return !j.final })
+	return !f.open && len(jobs) > 0 && !slices.ContainsFunc(jobs, func(j *followed) bool { return !j.final })
 }
 
 // next implements updates.
@@ -205,30 +207,29 @@ func (f *subscription) first() (pending, error) {
 // show returns the document to send, or nil when the state isn't later than the last one sent. A nil s means the
 // current state, which is sent unless the client has the very same one: an earlier version is of a queue that was
 // deleted and created again.
-func (j *followed) show(ctx context.Context, s *job.State) (*jobapi.Document, error) {
+func (j *followed) show(ctx context.Context, s *job.State) (doc []byte, err error) {
+	pushed, another := s != nil, false
 	var body []byte
-	another := false
-	switch {
-	case s == nil:
-		at, b, err := j.look(ctx)
-		if err != nil {
+	if !pushed {
+		if s, body, err = j.look(ctx); err != nil {
 			return nil, err
 		}
-		s, body = at, b
 		another = j.said != jobapi.Version(s) && s.Status != job.Expired
-	case jobapi.Shows(s) && j.later(s):
-		// Else the client has to ask for the result.
-		if at, b, err := job.Get(ctx, j.sub.s.cfg.Conn, j.id, j.maxAge, time.Now()); err == nil && at.Version() == s.Version() {
-			s, body = at, b
-		}
 	}
 	if had := s.Status == job.Expired && j.said == jobapi.Version(s); had || !j.later(s) && !another {
 		j.final = j.final || s.Status.Final() && jobapi.Version(s) == j.said // the client had it when it connected
-		return nil, nil                                                      //nolint:nilnil // documented
+		return nil, nil
+	}
+	if pushed {
+		doc, err = j.sub.s.shown.of(ctx, j, s)
+	} else {
+		doc, err = json.Marshal(jobapi.NewDocument(j.text, s, body))
+	}
+	if err != nil {
+		return nil, err
 	}
 	j.sent, j.version, j.said, j.final = true, s.Version(), jobapi.Version(s), s.Status.Final()
-	d := jobapi.NewDocument(j.text, s, body)
-	return &d, nil
+	return doc, nil
 }
 
 // look reads the current state. A replica may lag behind the state that the client has: an earlier one is believed

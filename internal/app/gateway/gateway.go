@@ -10,6 +10,7 @@ import (
 	"github.com/weir-dev/weir/internal/app/objects"
 	"github.com/weir-dev/weir/internal/gateway"
 	"github.com/weir-dev/weir/internal/invoke"
+	"github.com/weir-dev/weir/internal/jobapi"
 	"github.com/weir-dev/weir/internal/lifecycle"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
@@ -43,20 +44,29 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	if err != nil {
 		return fmt.Errorf("WEIR_TRUSTED_PROXIES: %w", err)
 	}
-	g, err := gateway.New(gateway.Config{
-		Listener: l, Conn: conn, Caller: caller, Objects: store, Codec: cfg.Codec, Sync: cfg.NATSSync, Realtime: cfg.RealtimeURL, OwnThrottles: throttles,
+	config := gateway.Config{
+		Listener: l, Conn: conn, Caller: caller, Objects: store, Codec: cfg.Codec, Sync: cfg.NATSSync, OwnThrottles: throttles,
 		TrustedProxies: trusted, DrainTimeout: cfg.DrainTimeout, Log: cfg.Log,
-	})
+	}
+	var parts []lifecycle.Part
+	if cfg.RealtimeURL != nil {
+		relay := jobapi.NewRelay(cfg.RealtimeURL, cfg.Log)
+		config.Realtime = relay
+		parts = append(parts, lifecycle.Part{Name: "relay", Run: relay.Run})
+	}
+	g, err := gateway.New(config)
 	if err != nil {
 		return err
 	}
 	return lifecycle.Run(ctx, cfg.Log, func() { cfg.Log.Info("listening", "address", l.Addr().String()) },
-		app.Health(ctx, cfg.HealthListen, g.Ready),
-		lifecycle.Part{Name: "gateway", Run: g.Run},
-		app.WatchCatalog(conn, g.Use),
-		app.WatchKeys(conn, func(ring sign.Ring) {
-			store.UseKeys(ring)
-			g.UseKeys(ring)
-		}),
+		append(parts,
+			app.Health(ctx, cfg.HealthListen, g.Ready),
+			lifecycle.Part{Name: "gateway", Run: g.Run},
+			app.WatchCatalog(conn, g.Use),
+			app.WatchKeys(conn, func(ring sign.Ring) {
+				store.UseKeys(ring)
+				g.UseKeys(ring)
+			}),
+		)...,
 	)
 }

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -113,12 +112,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 
-	rl, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return fmt.Errorf("listen for realtime: %w", err)
-	}
-	defer func() { _ = rl.Close() }()
-	r, err := realtime.New(realtime.Config{Listener: rl, Conn: front, DrainSpread: drainSpread, Log: cfg.Log.With("service", "realtime")})
+	r, err := realtime.New(realtime.Config{Conn: front, DrainSpread: drainSpread, Log: cfg.Log.With("service", "realtime")})
 	if err != nil {
 		return err
 	}
@@ -129,7 +123,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	g, err := gateway.New(gateway.Config{
 		Listener: l, Conn: front, Caller: caller, TrustedProxies: trusted, Objects: store, Codec: cfg.Codec, Log: cfg.Log.With("service", "gateway"),
-		Realtime: &url.URL{Scheme: "http", Host: rl.Addr().String()},
+		Realtime: r,
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,424 @@
+package jobapi
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/weir-dev/weir/internal/lifecycle"
+	"github.com/weir-dev/weir/internal/problem"
+)
+
+// Bounds of the way to realtime.
+const (
+	// realtimeTimeout bounds how long realtime may take to begin its answer.
+	realtimeTimeout = 10 * time.Second
+	// passedWriteTimeout is how long a client that listens may read nothing.
+	passedWriteTimeout = 30 * time.Second
+	// lingerTimeout is how long one side may stay when the other has ended.
+	lingerTimeout = 5 * time.Second
+	// partSpread is the time over which a draining gateway disconnects clients that listen. They reconnect to another
+	// one, and resume where they were.
+	partSpread    = 2 * time.Second
+	passedAtOnce  = 8 << 10  // bytes
+	maxAnswerHead = 16 << 10 // bytes of realtime's
+)
+
+// Relay passes clients that listen on to the service realtime, so that one address serves all that clients ask about
+// jobs. A connection that stays costs two goroutines and no buffer: once the answer has begun, both sides are taken
+// from HTTP, and bytes are passed as they come. An HTTP/2 stream can't be taken: it costs its handler and a buffer.
+type Relay struct {
+	address string // HOST:PORT
+	log     *slog.Logger
+	work    lifecycle.Work // requests, and what has become of them
+
+	mu    sync.Mutex
+	links map[*link]struct{}
+	ended bool
+}
+
+// NewRelay returns a relay to the service at target, an http URL. Run must be called.
+func NewRelay(target *url.URL, log *slog.Logger) *Relay {
+	port := target.Port()
+	if port == "" {
+		port = "80"
+	}
+	return &Relay{address: net.JoinHostPort(target.Hostname(), port), log: log, links: map[*link]struct{}{}}
+}
+
+// Run waits until ctx is cancelled, drains, and returns once the last client was disconnected.
+func (r *Relay) Run(ctx context.Context, ready func()) error {
+	ready()
+	<-ctx.Done()
+	r.Drain()
+	r.work.Wait()
+	return nil
+}
+
+// Drain refuses new clients and disconnects those there are within partSpread. It doesn't block, and is idempotent.
+func (r *Relay) Drain() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ended {
+		return
+	}
+	r.ended = true
+	for l := range r.links {
+		time.AfterFunc(rand.N(partSpread), l.cut)
+	}
+}
+
+// ServeHTTP implements http.Handler.
+func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	done, ok := r.work.Begin()
+	if !ok || r.draining() {
+		if ok {
+			done()
+		}
+		refuseListener(w, req)
+		return
+	}
+	l := &link{r: r, done: done}
+	answer, early, err := l.ask(req)
+	if err != nil {
+		r.log.Info("realtime can't be reached", "error", err)
+		l.close()
+		refuseListener(w, req)
+		return
+	}
+	for name, values := range answer.Header {
+		if !hopByHop(name) && name != problem.HeaderRequestID { // the gateway has set its own, which realtime was told
+			w.Header()[name] = values
+		}
+	}
+	switch {
+	case answer.StatusCode == http.StatusSwitchingProtocols:
+		err = l.upgrade(w, early)
+	case endless(req, answer):
+		err = l.stream(w, early)
+	default:
+		err = errors.ErrUnsupported
+	}
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = l.answer(w, req, answer)
+		l.close()
+	}
+	if err != nil {
+		r.log.Debug("a client that listens was not passed on", "error", err)
+	}
+}
+
+// endless reports whether the answer is a stream of events that ends with its connection.
+func endless(req *http.Request, answer *http.Response) bool {
+	media, _, err := mime.ParseMediaType(answer.Header.Get("Content-Type"))
+	return err == nil && media == "text/event-stream" && answer.StatusCode == http.StatusOK && req.Method == http.MethodGet &&
+		answer.ContentLength < 0 && len(answer.TransferEncoding) == 0
+}
+
+// hopByHop reports whether a header field is about one connection (RFC 9110, section 7.6.1).
+func hopByHop(name string) bool {
+	switch name {
+	case "Connection", "Proxy-Connection", "Keep-Alive", "Te", "Trailer", "Transfer-Encoding", "Upgrade", "Http2-Settings", "Proxy-Authorization":
+		return true
+	}
+	return false
+}
+
+// stayer is a TCP connection.
+type stayer interface {
+	net.Conn
+	syscall.Conn
+	CloseWrite() error
+}
+
+// link is a client and the connection to realtime that was opened for it.
+type link struct {
+	r          *Relay
+	done       func()
+	client, up stayer       // client is nil until it was taken from HTTP
+	passing    atomic.Int32 // directions
+}
+
+// ask sends the request to realtime. early is what has come of the answer's body with its head.
+func (l *link) ask(req *http.Request) (answer *http.Response, early *bufio.Reader, err error) {
+	ctx, cancel := context.WithTimeout(req.Context(), realtimeTimeout)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", l.r.address)
+	if err != nil {
+		return nil, nil, err
+	}
+	l.up = conn.(stayer) //nolint:forcetypeassert // a TCP connection
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	out := &http.Request{Method: req.Method, URL: &url.URL{Scheme: "http", Host: l.r.address, Path: req.URL.Path, RawPath: req.URL.RawPath, RawQuery: req.URL.RawQuery}, Header: http.Header{}}
+	for name, values := range req.Header {
+		if !hopByHop(name) && !named(req.Header, name) {
+			out.Header[name] = values
+		}
+	}
+	if up := req.Header["Upgrade"]; up != nil && named(req.Header, "Upgrade") {
+		out.Header["Upgrade"] = up
+		out.Header.Set("Connection", "Upgrade")
+	} else {
+		out.Close = true
+	}
+	if err := out.Write(conn); err != nil {
+		return nil, nil, err
+	}
+	head := &io.LimitedReader{R: conn, N: maxAnswerHead}
+	early = bufio.NewReaderSize(head, passedAtOnce)
+	if answer, err = http.ReadResponse(early, out); err != nil {
+		return nil, nil, err
+	}
+	head.N = 1<<63 - 1
+	if !stop() {
+		return nil, nil, context.Cause(ctx)
+	}
+	return answer, early, nil
+}
+
+// named reports whether the header Connection names the field.
+func named(h http.Header, field string) bool {
+	for _, line := range h["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(name), field) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// upgrade answers 101 and passes what follows on.
+func (l *link) upgrade(w http.ResponseWriter, early *bufio.Reader) error {
+	w.Header().Set("Connection", "Upgrade")
+	w.Header().Set("Upgrade", "websocket")
+	w.WriteHeader(http.StatusSwitchingProtocols)
+	buf, err := l.take(w)
+	if err != nil {
+		l.close()
+		return err
+	}
+	ahead, err := buf.Peek(buf.Reader.Buffered())
+	if err == nil {
+		_, err = l.up.Write(ahead)
+	}
+	return l.start(buf, early, err)
+}
+
+// stream answers 200 and passes events on. The error is errors.ErrUnsupported, and nothing was answered, if the
+// connection can't be taken from HTTP.
+func (l *link) stream(w http.ResponseWriter, early *bufio.Reader) error {
+	h := w.Header()
+	buf, err := l.take(w)
+	if errors.Is(err, errors.ErrUnsupported) {
+		return err
+	}
+	if err == nil {
+		err = BeginTaken(buf.Writer, h)
+	}
+	return l.start(buf, early, err)
+}
+
+// BeginTaken writes the head of an answer 200 whose connection was taken from HTTP: its body ends with it.
+func BeginTaken(w *bufio.Writer, h http.Header) error {
+	h.Set("Connection", "close")
+	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	_, err := w.WriteString("HTTP/1.1 200 OK\r\n")
+	if err == nil {
+		err = h.Write(w)
+	}
+	if err == nil {
+		_, err = w.WriteString("\r\n")
+	}
+	return err
+}
+
+// take takes the client's connection from HTTP.
+func (l *link) take(w http.ResponseWriter) (*bufio.ReadWriter, error) {
+	conn, buf, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return nil, err
+	}
+	client, ok := conn.(stayer)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("a connection of type %T can't be passed on", conn), conn.Close())
+	}
+	l.client = client
+	return buf, nil
+}
+
+// start sends the client what there is, unless an error has come before, and passes on what follows.
+func (l *link) start(buf *bufio.ReadWriter, early *bufio.Reader, err error) error {
+	if err == nil {
+		_, err = io.CopyN(buf.Writer, early, int64(early.Buffered()))
+	}
+	if err == nil {
+		err = errors.Join(l.client.SetWriteDeadline(time.Now().Add(passedWriteTimeout)), buf.Flush())
+	}
+	if err == nil && !l.r.add(l) {
+		err = errors.New("the gateway is stopping")
+	}
+	if err != nil {
+		l.close()
+		return err
+	}
+	l.passing.Store(2)
+	go l.pass(l.up, l.client)
+	go l.pass(l.client, l.up)
+	return nil
+}
+
+// answer passes an answer on while its request is served.
+func (l *link) answer(w http.ResponseWriter, req *http.Request, answer *http.Response) error {
+	stop := context.AfterFunc(req.Context(), l.cut)
+	defer stop()
+	if answer.StatusCode == http.StatusUpgradeRequired {
+		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Upgrade", "websocket")
+	}
+	if !l.r.add(l) {
+		refuseListener(w, req)
+		return nil
+	}
+	w.WriteHeader(answer.StatusCode)
+	rc := http.NewResponseController(w)
+	buf := buffers.Get().(*[passedAtOnce]byte) //nolint:forcetypeassert // it holds nothing else
+	defer buffers.Put(buf)
+	for {
+		n, err := answer.Body.Read(buf[:])
+		if n > 0 {
+			if err := rc.SetWriteDeadline(time.Now().Add(passedWriteTimeout)); err != nil {
+				return err
+			}
+			if _, err := w.Write(buf[:n]); err != nil {
+				return err
+			}
+			if err := rc.Flush(); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// pass passes bytes on until one side ends.
+func (l *link) pass(to, from stayer) {
+	err := passOn(to, from)
+	if errors.Is(err, io.EOF) { // to may have something left to say
+		err = errors.Join(to.CloseWrite(), to.SetReadDeadline(time.Now().Add(lingerTimeout)))
+	}
+	if err != nil {
+		l.cut()
+	}
+	if l.passing.Add(-1) == 0 {
+		l.close()
+	}
+}
+
+var buffers = sync.Pool{New: func() any { return new([passedAtOnce]byte) }} //nolint:gochecknoglobals // a pool
+
+// passOn passes bytes on until an error, io.EOF if from has ended. It holds a buffer only while there are bytes, so it
+// doesn't wait in Read; nor in splice, which takes a pipe for as long as it waits.
+func passOn(to, from stayer) error {
+	raw, err := from.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var buf *[passedAtOnce]byte
+	var n int
+	var rerr error
+	read := func(fd uintptr) bool {
+		buf = buffers.Get().(*[passedAtOnce]byte) //nolint:forcetypeassert // it holds nothing else
+		for {
+			if n, rerr = syscall.Read(int(fd), buf[:]); !errors.Is(rerr, syscall.EINTR) {
+				break
+			}
+		}
+		if errors.Is(rerr, syscall.EAGAIN) {
+			buffers.Put(buf)
+			return false
+		}
+		return true
+	}
+	for {
+		if err := raw.Read(read); err != nil { // the deadline has passed, or from was closed: there is no buffer
+			return err
+		}
+		err := rerr
+		switch {
+		case err != nil:
+		case n <= 0:
+			err = io.EOF
+		default:
+			if err = to.SetWriteDeadline(time.Now().Add(passedWriteTimeout)); err == nil {
+				_, err = to.Write(buf[:n])
+			}
+		}
+		buffers.Put(buf)
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// add makes l one to be disconnected when the relay ends. It reports false if the relay is ending.
+func (r *Relay) add(l *link) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.ended {
+		r.links[l] = struct{}{}
+	}
+	return !r.ended
+}
+
+func (r *Relay) draining() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.ended
+}
+
+// cut ends both sides' connections. What passes on ends then.
+func (l *link) cut() {
+	if l.up != nil {
+		_ = l.up.Close()
+	}
+	if l.client != nil {
+		_ = l.client.Close()
+	}
+}
+
+// close ends the link. Nothing passes on any more.
+func (l *link) close() {
+	l.cut()
+	l.r.mu.Lock()
+	delete(l.r.links, l)
+	l.r.mu.Unlock()
+	l.done()
+}
+
+// refuseListener answers a client that can't listen now.
+func refuseListener(w http.ResponseWriter, req *http.Request) {
+	if strings.HasSuffix(req.URL.Path, "/events") {
+		RefuseEvents(w, ComeBack(), "try again later")
+		return
+	}
+	problem.NotNow("Events can't be had now", "The service that pushes events gave no answer. Try again, or poll the job.", time.Second).Write(w)
+}
