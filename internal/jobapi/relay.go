@@ -92,7 +92,7 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	l := &link{r: r, done: done}
-	answer, early, err := l.ask(req)
+	answer, early, err := l.ask(req) //nolint:bodyclose // the connection is closed
 	if err != nil {
 		r.log.Info("realtime can't be reached", "error", err)
 		l.close()

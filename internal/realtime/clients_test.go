@@ -1,9 +1,12 @@
 package realtime
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +14,9 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/ownpath"
 	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/testkit"
 )
 
 // TestHeadEnds: the head of a stream that never ends does.
@@ -224,4 +229,41 @@ func TestTextIsUTF8(t *testing.T) {
 	if _, _, err := c.conn.Read(t.Context()); websocket.CloseStatus(err) != websocket.StatusInvalidFramePayloadData {
 		t.Errorf("%v", err)
 	}
+}
+
+// TestEventsOverHTTP2: where a connection can't be taken from HTTP, events are written as an answer's body.
+func TestEventsOverHTTP2(t *testing.T) {
+	b := start(t)
+	front := httptest.NewUnstartedServer(b.server)
+	front.Config.Protocols = new(http.Protocols)
+	front.Config.Protocols.SetUnencryptedHTTP2(true)
+	front.Start()
+	defer front.Close()
+	h2 := &http.Transport{Protocols: front.Config.Protocols}
+	defer h2.CloseIdleConnections()
+	b.client.Transport, b.url = h2, front.URL
+	w := b.submit()
+	for _, gone := range []bool{true, false} { // a client that leaves, and one that stays to the end
+		c := must[*eventClient](t)(b.listen(t.Context(), ownpath.Jobs+w.text+"/events", ""))
+		if e := must[event](t)(c.next()); e.doc.Status != string(job.Queued) || c.resp.ProtoMajor != 2 {
+			t.Errorf("%s, %+v", c.resp.Proto, e)
+		}
+		if gone {
+			c.close()
+			continue
+		}
+		w.do(w.begin)
+		if e := must[event](t)(c.next()); e.doc.Status != string(job.Running) {
+			t.Errorf("%+v", e)
+		}
+		w.do(func(ctx context.Context) error { return w.succeed(ctx, "text/plain", "done") })
+		if e := must[event](t)(c.next()); e.doc.Status != string(job.Succeeded) {
+			t.Errorf("%+v", e)
+		}
+		if _, err := c.next(); !errors.Is(err, io.EOF) {
+			t.Errorf("after the end: %v", err)
+		}
+		c.close()
+	}
+	testkit.Eventually(t, "all have left", func() bool { return b.server.open.Load() == 0 })
 }

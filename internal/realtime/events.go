@@ -79,7 +79,7 @@ func (s *Server) feedEvents(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	l.updates = f
-	l.stream(w, req, func() { f.start(l.ctx) }) //nolint:contextcheck // the connection outlives the request, with a context of its own
+	l.stream(w, req, func() { f.start(l.ctx) })
 }
 
 // stream answers with a stream of events. follow begins delivery.

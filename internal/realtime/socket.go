@@ -80,7 +80,7 @@ func (s *Server) socket(w http.ResponseWriter, req *http.Request) {
 		}
 	}
 	text, after := req.PathValue("id"), req.URL.Query().Get("after")
-	k.accept(w, req, func() { //nolint:contextcheck // the connection outlives the request, with a context of its own
+	k.accept(w, req, func() {
 		if !k.many {
 			k.sub.follow(k.sub.newJob(id, text, maxAge, after))
 		}
@@ -101,7 +101,7 @@ func (s *Server) feedSocket(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	k.wire, k.updates = k, f
-	k.accept(w, req, func() { f.start(k.ctx) }) //nolint:contextcheck // as in socket
+	k.accept(w, req, func() { f.start(k.ctx) })
 }
 
 // accept makes a connection that begin has counted a WebSocket. follow begins delivery.

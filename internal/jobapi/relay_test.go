@@ -1,0 +1,256 @@
+package jobapi
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/weir-dev/weir/internal/problem"
+	"github.com/weir-dev/weir/internal/testkit"
+)
+
+// passing is a relay in an HTTP server, to a server that answers as realtime may.
+type passing struct {
+	t      *testing.T
+	url    string
+	client *http.Client
+	stop   func()        // stops the relay, and returns once all clients were disconnected
+	gone   chan struct{} // one for each client of the server behind that has gone
+}
+
+func startRelay(t *testing.T) *passing {
+	t.Helper()
+	p := &passing{t: t, gone: make(chan struct{}, 16)}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/echo/socket", func(w http.ResponseWriter, req *http.Request) {
+		if req.Header.Get("Upgrade") != "websocket" || req.Header.Get("Connection") != "Upgrade" || req.Header.Get("Keep-Alive") != "" {
+			w.WriteHeader(http.StatusUpgradeRequired)
+			return
+		}
+		w.Header().Set("Upgrade", "websocket")
+		w.Header().Set("Connection", "Upgrade")
+		w.Header().Set("Sec-Websocket-Accept", "yes")
+		w.WriteHeader(http.StatusSwitchingProtocols)
+		conn, buf, err := http.NewResponseController(w).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = io.WriteString(conn, "hello ")
+		_, _ = io.Copy(conn, buf)
+		_ = conn.Close()
+		p.gone <- struct{}{}
+	})
+	mux.HandleFunc("/taken/events", func(w http.ResponseWriter, req *http.Request) {
+		BeginEvents(w.Header())
+		w.Header().Set(problem.HeaderRequestID, "theirs")
+		conn, buf, err := http.NewResponseController(w).Hijack()
+		if err == nil {
+			err = errors.Join(BeginTaken(buf.Writer, w.Header()), buf.Flush())
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = io.WriteString(conn, "id: "+req.Header.Get("Last-Event-Id")+"\ndata: 1\n\n")
+		_, _ = io.Copy(io.Discard, conn)
+		_ = conn.Close()
+		p.gone <- struct{}{}
+	})
+	mux.HandleFunc("/chunked/events", func(w http.ResponseWriter, req *http.Request) { // as an older version does it
+		BeginEvents(w.Header())
+		_, _ = io.WriteString(w, "data: 1\n\n")
+		_ = http.NewResponseController(w).Flush()
+		<-req.Context().Done()
+	})
+	mux.HandleFunc("/over/events", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	mux.HandleFunc("/unknown/events", func(w http.ResponseWriter, _ *http.Request) { problem.UnknownJob().Write(w) })
+	behind := httptest.NewServer(mux)
+	t.Cleanup(behind.CloseClientConnections)
+	at, err := url.Parse(behind.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := NewRelay(at, testkit.Log(t))
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = r.Run(ctx, func() {}) })
+	p.stop = func() {
+		cancel()
+		wg.Wait()
+	}
+	front := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set(problem.HeaderRequestID, "ours")
+		r.ServeHTTP(w, req)
+	}))
+	front.Config.Protocols = new(http.Protocols)
+	front.Config.Protocols.SetHTTP1(true)
+	front.Config.Protocols.SetUnencryptedHTTP2(true)
+	front.Start()
+	p.url, p.client = front.URL, &http.Client{Transport: &http.Transport{}}
+	t.Cleanup(func() {
+		p.stop()
+		p.client.CloseIdleConnections()
+		front.Close()
+		behind.Close()
+	})
+	return p
+}
+
+// get asks for a path, and returns the answer's beginning.
+func (p *passing) get(client *http.Client, path string, n int) (*http.Response, string) {
+	p.t.Helper()
+	req, err := http.NewRequestWithContext(p.t.Context(), http.MethodGet, p.url+path, http.NoBody)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	req.Header.Set("Last-Event-Id", "7")
+	resp, err := client.Do(req)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	head := make([]byte, n)
+	if _, err := io.ReadFull(resp.Body, head); err != nil {
+		p.t.Fatalf("%s: %v", path, err)
+	}
+	return resp, string(head)
+}
+
+// upgrade returns a connection that is a socket.
+func (p *passing) upgrade(with string) (*net.TCPConn, *bufio.Reader) {
+	p.t.Helper()
+	conn, err := net.Dial("tcp", strings.TrimPrefix(p.url, "http://"))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	p.t.Cleanup(func() { _ = conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(testkit.Patience)); err != nil {
+		p.t.Fatal(err)
+	}
+	if _, err := fmt.Fprintf(conn, "GET /echo/socket HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nKeep-Alive: 5\r\nUpgrade: websocket\r\n\r\n%s", with); err != nil {
+		p.t.Fatal(err)
+	}
+	r := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(r, nil) //nolint:bodyclose // there is none
+	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols || resp.Header.Get("Sec-Websocket-Accept") != "yes" {
+		p.t.Fatalf("%v, %v", resp, err)
+	}
+	return conn.(*net.TCPConn), r
+}
+
+func (p *passing) wait(what string, c <-chan struct{}) {
+	p.t.Helper()
+	select {
+	case <-c:
+	case <-time.After(testkit.Patience):
+		p.t.Fatal("not seen: " + what)
+	}
+}
+
+// TestRelayPassesSockets: what both sides say arrives whole and in order, also what came with the request; when the client
+// has ended its side it still gets what is left, and both connections end.
+func TestRelayPassesSockets(t *testing.T) {
+	p := startRelay(t)
+	said := make([]byte, 4<<20)
+	_, _ = rand.Read(said)
+	conn, r := p.upgrade("early ")
+	go func() {
+		_, _ = conn.Write(said)
+		_ = conn.CloseWrite()
+	}()
+	got, err := io.ReadAll(r)
+	if want := append([]byte("hello early "), said...); err != nil || !bytes.Equal(got, want) {
+		t.Fatalf("%d of %d bytes, %v", len(got), len(want), err)
+	}
+	p.wait("the end behind", p.gone)
+	_ = conn.Close()
+	p.stop()
+}
+
+// TestRelayPassesEvents: events arrive as they come, over HTTP/2 too and from a server that sends chunks, and the client's
+// end is the server's.
+func TestRelayPassesEvents(t *testing.T) {
+	p := startRelay(t)
+	h2 := &http.Transport{Protocols: new(http.Protocols)}
+	h2.Protocols.SetUnencryptedHTTP2(true)
+	defer h2.CloseIdleConnections()
+	for name, client := range map[string]*http.Client{"HTTP/1.1": p.client, "HTTP/2": {Transport: h2}} {
+		resp, text := p.get(client, "/taken/events", len("id: 7\ndata: 1\n\n"))
+		if text != "id: 7\ndata: 1\n\n" || resp.Header.Get("Content-Type") != "text/event-stream" || resp.Header.Get(problem.HeaderRequestID) != "ours" {
+			t.Errorf("%s: %q, %v", name, text, resp.Header)
+		}
+		if want := name == "HTTP/2"; (resp.ProtoMajor == 2) != want {
+			t.Errorf("%s: %s", name, resp.Proto)
+		}
+		_ = resp.Body.Close()
+		p.wait(name+": the end behind", p.gone)
+	}
+	resp, text := p.get(p.client, "/chunked/events", len("data: 1\n\n"))
+	if text != "data: 1\n\n" {
+		t.Errorf("chunks: %q", text)
+	}
+	_ = resp.Body.Close()
+}
+
+// TestRelayPassesRefusals: an answer that is no stream arrives as it is.
+func TestRelayPassesRefusals(t *testing.T) {
+	p := startRelay(t)
+	for path, want := range map[string]int{"/over/events": http.StatusNoContent, "/unknown/events": http.StatusNotFound, "/echo/socket": http.StatusUpgradeRequired} {
+		resp, err := p.client.Get(p.url + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || resp.StatusCode != want || resp.Header.Get(problem.HeaderRequestID) != "ours" {
+			t.Errorf("%s: %d, want %d: %v, %s", path, resp.StatusCode, want, err, body)
+		}
+		if up := resp.Header.Get("Upgrade"); (up == "websocket") != (want == http.StatusUpgradeRequired) {
+			t.Errorf("%s: Upgrade %q", path, up)
+		}
+	}
+}
+
+// TestRelayDrains: a relay that ends disconnects all that listen, also who says nothing, and tells others to come back.
+func TestRelayDrains(t *testing.T) {
+	p := startRelay(t)
+	conn, r := p.upgrade("")
+	resp, _ := p.get(p.client, "/taken/events", 1)
+	chunks, _ := p.get(p.client, "/chunked/events", 1)
+	p.stop()
+	for name, body := range map[string]io.Reader{"socket": r, "events": resp.Body, "chunks": chunks.Body} {
+		if _, err := io.Copy(io.Discard, body); errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	_, _ = conn.Close(), errors.Join(resp.Body.Close(), chunks.Body.Close())
+	later, text := p.get(p.client, "/taken/events", len("retry: "))
+	defer func() { _ = later.Body.Close() }()
+	if later.StatusCode != http.StatusOK || text != "retry: " {
+		t.Errorf("after the end: %d, %q", later.StatusCode, text)
+	}
+}
+
+// TestRelayToNobody: a realtime that can't be reached is a reason to come back.
+func TestRelayToNobody(t *testing.T) {
+	r := NewRelay(&url.URL{Scheme: "http", Host: "127.0.0.1:1"}, testkit.Log(t))
+	for path, want := range map[string]string{"/weir/jobs/x/events": `"code":1013`, "/weir/jobs/x/socket": "Events can't be had now"} {
+		w := httptest.NewRecorder()
+		r.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, http.NoBody))
+		if !strings.Contains(w.Body.String(), want) {
+			t.Errorf("%s: %d, %s", path, w.Code, w.Body)
+		}
+	}
+}
