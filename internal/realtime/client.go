@@ -102,6 +102,9 @@ func (f *clientFeed) add(ctx context.Context, s clientState) error {
 	}
 }
 
+// now implements updates: a small result has to be read.
+func (f *clientFeed) now() (told, error) { return told{}, errWait }
+
 // next implements updates.
 func (f *clientFeed) next(ctx context.Context) (told, error) {
 	f.mu.Lock()

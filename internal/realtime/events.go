@@ -1,13 +1,16 @@
 package realtime
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/weir-dev/weir/internal/jobapi"
@@ -106,33 +109,44 @@ func (l *listener) stream(w http.ResponseWriter, req *http.Request, follow func(
 	e := &eventStream{listener: l}
 	l.wire = e
 	jobapi.BeginEvents(w.Header())
-	again := func() { l.wg.Go(l.send) } // something may have come meanwhile
+	l.wg.Add(1)
+	again := func() { go l.send() } // something may have come meanwhile
 	conn, buf, err := http.NewResponseController(w).Hijack()
-	if errors.Is(err, errors.ErrUnsupported) { // HTTP/2
+	switch {
+	case errors.Is(err, errors.ErrUnsupported): // HTTP/2
 		ctx, cancel := context.WithCancel(req.Context())
+		defer cancel()
 		e.conn = &response{w: w, ctx: ctx, cancel: cancel}
 		if err = e.begin(first); err == nil {
 			l.serve(again)
 			return
 		}
-	} else if err == nil {
-		e.conn = &paced{conn}
-		if err = jobapi.BeginTaken(buf.Writer, w.Header()); err == nil {
-			err = buf.Flush()
-		}
-		if err == nil {
-			err = e.begin(first)
-		}
-		if err == nil {
+	case err == nil:
+		if err = e.take(conn, buf, w.Header(), first); err == nil {
 			go l.serve(again) // not in this goroutine: it and the request would stay in memory for as long as the client does
 			return
 		}
+		_ = conn.Close()
 	}
-	if e.conn != nil {
-		_ = e.conn.Close()
-	}
+	l.wg.Done()
 	l.s.cfg.Log.Debug("no stream of events", "error", err)
 	l.refused()
+}
+
+// take begins the answer on a connection that was taken from HTTP.
+func (e *eventStream) take(conn net.Conn, buf *bufio.ReadWriter, h http.Header, first told) error {
+	out, err := newPaced(conn)
+	if err == nil {
+		e.conn = out
+		err = jobapi.BeginTaken(buf.Writer, h)
+	}
+	if err == nil {
+		err = buf.Flush()
+	}
+	if err == nil {
+		err = e.begin(first)
+	}
+	return err
 }
 
 // first takes the first state to send.
@@ -148,18 +162,24 @@ func (l *listener) first(ctx context.Context) (told, error) {
 // eventStream is a client's stream of Server-Sent Events.
 type eventStream struct {
 	*listener
-	conn io.ReadWriteCloser
+	conn eventConn
+}
+
+// eventConn is a connection whose client has the headers of its answer.
+type eventConn interface {
+	io.Reader
+	io.Closer
+	// write sends text. If it may not wait, the error is errWait when not all could be sent at once, and the next call
+	// sends the rest first.
+	write(text []byte, wait bool) error
 }
 
 // begin sends what comes first.
 func (e *eventStream) begin(first told) error {
-	if _, err := io.WriteString(e.conn, jobapi.RetryLine(jobapi.ComeBack())); err != nil {
+	if err := e.conn.write([]byte(jobapi.RetryLine(jobapi.ComeBack())), true); err != nil || !first.any {
 		return err
 	}
-	if !first.any {
-		return nil
-	}
-	return e.state(first)
+	return e.state(first, true)
 }
 
 // read implements wire: a client has nothing to say.
@@ -175,7 +195,7 @@ func (e *eventStream) read() {
 }
 
 // state implements wire.
-func (e *eventStream) state(t told) error {
+func (e *eventStream) state(t told, wait bool) error {
 	if t.doc == nil {
 		return nil
 	}
@@ -183,15 +203,14 @@ func (e *eventStream) state(t told) error {
 	text := make([]byte, 0, len(at)+len(t.doc)+32)
 	text = append(append(append(text, "event: state\nid: "...), at...), "\ndata: "...)
 	text = append(append(text, t.doc...), "\n\n"...)
-	_, err := e.conn.Write(text)
-	return err
+	return e.conn.write(text, wait)
 }
 
+// finish implements wire.
+func (e *eventStream) finish() error { return e.conn.write(nil, true) }
+
 // beat implements wire. An empty line would end an event.
-func (e *eventStream) beat() error {
-	_, err := io.WriteString(e.conn, ": ping\n")
-	return err
-}
+func (e *eventStream) beat() error { return e.conn.write([]byte(": ping\n"), true) }
 
 // idle implements wire: a stream lasts no longer than its jobs or its feed.
 func (e *eventStream) idle() bool { return false }
@@ -199,7 +218,7 @@ func (e *eventStream) idle() bool { return false }
 // bye implements wire.
 func (e *eventStream) bye(c closing) {
 	if c != closeEnded {
-		_, _ = io.WriteString(e.conn, jobapi.CloseEvent(c.code, c.reason))
+		_ = e.conn.write([]byte(jobapi.CloseEvent(c.code, c.reason)), true)
 	}
 }
 
@@ -214,6 +233,9 @@ type response struct {
 	w      http.ResponseWriter
 	ctx    context.Context
 	cancel context.CancelFunc
+
+	mu   sync.Mutex
+	rest []byte
 }
 
 // Read waits for the end of the request.
@@ -222,16 +244,26 @@ func (r *response) Read([]byte) (int, error) {
 	return 0, io.EOF
 }
 
-// Write implements io.Writer.
-func (r *response) Write(p []byte) (int, error) {
+// write implements eventConn: whether it would have to wait can't be known.
+func (r *response) write(text []byte, wait bool) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	text, r.rest = append(r.rest, text...), nil
+	switch {
+	case !wait:
+		r.rest = text
+		return errWait
+	case len(text) == 0:
+		return nil
+	}
 	rc := http.NewResponseController(r.w)
 	if err := rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return 0, err
+		return err
 	}
-	if _, err := r.w.Write(p); err != nil {
-		return 0, err
+	if _, err := r.w.Write(text); err != nil {
+		return err
 	}
-	return len(p), rc.Flush()
+	return rc.Flush()
 }
 
 // Close ends Read.

@@ -4,15 +4,15 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"runtime"
 	"sync"
 	"time"
 
 	"github.com/weir-dev/weir/internal/job"
 )
 
-// listener is one client's connection. An idle one costs one goroutine, run, which reads. Pending states are sent by a
-// goroutine that lives only while there are some; the timer's goroutine pings and ends the connection.
+// listener is one client's connection. An idle one costs one goroutine, serve, which reads. Pending states are sent by one
+// of the server's senders, or by a goroutine that lives while it has to wait; the timer's goroutine pings and ends the
+// connection.
 type listener struct {
 	s       *Server
 	wire    wire
@@ -37,8 +37,11 @@ type listener struct {
 type wire interface {
 	// read returns when the connection has ended.
 	read()
-	// state sends a state. An error ends the connection.
-	state(t told) error
+	// state sends a state. If it may not wait, the error is errWait and finish has to be called when not all could be
+	// sent at once. Any other error ends the connection.
+	state(t told, wait bool) error
+	// finish sends what is left of a state.
+	finish() error
 	// beat checks that the client is there.
 	beat() error
 	// idle reports whether the client has had no use for the connection for too long.
@@ -60,9 +63,7 @@ func (l *listener) refused() {
 func (l *listener) serve(follow func()) {
 	defer l.done()
 	follow()
-	l.mu.Lock()
-	l.timer = time.AfterFunc(job.LookAgain, func() { l.spawn(l.look) })
-	l.mu.Unlock()
+	l.again(l.look, job.LookAgain)
 	l.stop = context.AfterFunc(l.s.drain, func() {
 		l.spawn(func() {
 			select {
@@ -100,7 +101,7 @@ func (l *listener) spawn(f func()) {
 // look has the states read once more, soon after the start.
 func (l *listener) look() {
 	l.updates.lookAgain()
-	l.again()
+	l.again(l.ping, pingEvery)
 }
 
 // ping checks that the client is there, and closes a connection that was idle or has lasted for too long.
@@ -118,16 +119,20 @@ func (l *listener) ping() {
 		return
 	}
 	l.updates.lookAgain() // in case an event of NATS was lost
-	l.again()
+	l.again(l.ping, pingEvery)
 }
 
 // again sets the timer, with jitter so that pings spread.
-func (l *listener) again() {
+func (l *listener) again(f func(), after time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.closed {
-		l.timer = time.AfterFunc(pingEvery-rand.N(pingEvery/5), func() { l.spawn(l.ping) })
+	if l.closed {
+		return
 	}
+	if l.timer != nil {
+		l.timer.Stop()
+	}
+	l.timer = time.AfterFunc(after-rand.N(after/5), func() { l.spawn(f) })
 }
 
 func (l *listener) close(c closing) {
@@ -136,7 +141,7 @@ func (l *listener) close(c closing) {
 	l.wire.cut()
 }
 
-// wake starts a sender unless one is running.
+// wake has it told of what is pending.
 func (l *listener) wake() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -146,28 +151,72 @@ func (l *listener) wake() {
 		l.more = true
 	default:
 		l.sending = true
-		l.wg.Go(l.send)
+		l.wg.Add(1)
+		l.s.senders.add(l)
 	}
 }
 
-// send sends what is pending.
-func (l *listener) send() {
+// sendNow sends what is pending. It reports false if it would have to wait: then the caller has send called, in a
+// goroutine of its own.
+func (l *listener) sendNow() bool {
 	for {
 		l.mu.Lock()
 		l.more = false
 		l.mu.Unlock()
-		c, ok := l.flush()
-		if c != nil {
-			runtime.Gosched() // others are told before this one is sent away
-			l.close(*c)
+		t, err := l.updates.now()
+		switch {
+		case err != nil, !t.any && l.updates.ended():
+			return false // send meets it again
+		case !t.any && l.sent():
+			return true
+		case !t.any:
+			continue
 		}
+		switch err := l.wire.state(t, false); {
+		case errors.Is(err, errWait):
+			return false
+		case err != nil:
+			l.wire.cut() // read ends too
+			l.wg.Done()
+			return true // sending stays: nothing more is sent
+		}
+	}
+}
+
+// sent reports whether there is no more to send: then the sender is one no more.
+func (l *listener) sent() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.more {
+		return false
+	}
+	l.sending = false
+	l.wg.Done()
+	return true
+}
+
+// send is sendNow for one who may wait.
+func (l *listener) send() {
+	if err := l.wire.finish(); err != nil {
+		l.wire.cut()
+		l.wg.Done()
+		return
+	}
+	for {
 		l.mu.Lock()
-		if !l.more || !ok {
-			l.sending = !ok // nothing is sent after the end
-			l.mu.Unlock()
+		l.more = false
+		l.mu.Unlock()
+		switch c, ok := l.flush(); {
+		case c != nil:
+			l.close(*c)
+			fallthrough
+		case !ok:
+			l.wg.Done() // sending stays: nothing is sent after the end
 			return
 		}
-		l.mu.Unlock()
+		if l.sent() {
+			return
+		}
 	}
 }
 
@@ -178,6 +227,9 @@ func (l *listener) flush() (c *closing, ok bool) {
 		switch {
 		case errors.Is(err, errSlow):
 			return &closeSlow, false
+		case errors.Is(err, errNoNews):
+			l.again(l.look, job.LookAgain)
+			return nil, true
 		case err != nil: // NATS is unavailable; a client that reconnects gets the state then
 			return &closeAway, false
 		case !t.any && l.updates.ended():
@@ -185,7 +237,7 @@ func (l *listener) flush() (c *closing, ok bool) {
 		case !t.any:
 			return nil, true
 		}
-		if err := l.wire.state(t); err != nil {
+		if err := l.wire.state(t, true); err != nil {
 			l.wire.cut() // read ends too
 			return nil, false
 		}

@@ -81,14 +81,15 @@ func (c *Config) Validate() error {
 
 // Server serves the clients.
 type Server struct {
-	cfg    Config
-	mux    *http.ServeMux
-	hub    *job.Hub
-	queues atomic.Pointer[queues]
-	keys   atomic.Pointer[sign.Ring]
-	shown  shown
-	open   atomic.Int64 // connections
-	feeds  atomic.Int64 // of them those for clients' feeds
+	cfg     Config
+	mux     *http.ServeMux
+	hub     *job.Hub
+	queues  atomic.Pointer[queues]
+	keys    atomic.Pointer[sign.Ring]
+	shown   shown
+	senders senders
+	open    atomic.Int64 // connections
+	feeds   atomic.Int64 // of them those for clients' feeds
 
 	// drain is cancelled when the server is to stop. New connections are refused then, and each open one ends within
 	// DrainSpread.
@@ -177,6 +178,7 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	}
 	s.Drain() // also when the server has failed
 	s.work.Wait()
+	s.senders.wg.Wait()
 	s.hub.Close()
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -36,6 +37,7 @@ const (
 type socket struct {
 	*listener
 	conn *websocket.Conn
+	out  *paced
 	sub  subscription // the updates, unless the socket is for a client's feed
 	many bool         // for jobs that the client names by messages
 
@@ -117,14 +119,15 @@ func (k *socket) accept(w http.ResponseWriter, req *http.Request, follow func())
 		return
 	}
 	// The id is the only credential that a job needs: a page of another origin that has been given one may use it.
-	conn, err := websocket.Accept(frugal{w}, req, &websocket.AcceptOptions{InsecureSkipVerify: true, Subprotocols: []string{subprotocol}})
+	front := &frugal{ResponseWriter: w}
+	conn, err := websocket.Accept(front, req, &websocket.AcceptOptions{InsecureSkipVerify: true, Subprotocols: []string{subprotocol}})
 	if err != nil {
 		k.refused()
 		k.s.cfg.Log.Debug("no WebSocket", "error", err)
 		return
 	}
 	conn.SetReadLimit(maxRequestBytes)
-	k.conn = conn
+	k.conn, k.out = conn, front.out
 	go k.serve(follow) // not in this goroutine: it and the request would stay in memory for as long as the client does
 }
 
@@ -169,14 +172,17 @@ func tokens(h http.Header, name string) []string {
 // Buffers are most of an idle socket's memory: net/http's are 4 KiB each way.
 const (
 	readBuffer  = 256
-	writeBuffer = 1 << 10 // most states fit
+	writeBuffer = 256 // of control frames: the library writes nothing else, each in one piece
 )
 
 // frugal is an http.ResponseWriter whose connection has small buffers once it is hijacked.
-type frugal struct{ http.ResponseWriter }
+type frugal struct {
+	http.ResponseWriter
+	out *paced // the connection
+}
 
 // Hijack implements http.Hijacker.
-func (f frugal) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+func (f *frugal) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	conn, rw, err := http.NewResponseController(f.ResponseWriter).Hijack()
 	if err != nil {
 		return nil, nil, err
@@ -190,20 +196,10 @@ func (f frugal) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if _, err := r.Peek(len(early)); err != nil {
 		return nil, nil, errors.Join(err, conn.Close())
 	}
-	conn = &paced{conn}
-	return conn, bufio.NewReadWriter(r, bufio.NewWriterSize(conn, writeBuffer)), nil
-}
-
-// paced is a connection whose client takes what is written within writeTimeout. The library's own way, by a context,
-// costs more than the rest of a write.
-type paced struct{ net.Conn }
-
-// Write implements io.Writer.
-func (p *paced) Write(b []byte) (int, error) {
-	if err := p.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return 0, err
+	if f.out, err = newPaced(conn); err != nil {
+		return nil, nil, errors.Join(err, conn.Close())
 	}
-	return p.Conn.Write(b)
+	return f.out, bufio.NewReadWriter(r, bufio.NewWriterSize(f.out, writeBuffer)), nil
 }
 
 // read implements wire.
@@ -249,21 +245,39 @@ func (k *socket) cut() {
 }
 
 // state implements wire.
-func (k *socket) state(t told) error {
+func (k *socket) state(t told, wait bool) error {
 	if t.over != nil && k.many { // before the client learns of it, and may watch it again
 		k.forget(t.over)
 	}
 	if t.doc == nil {
 		return nil
 	}
-	return k.conn.Write(context.Background(), websocket.MessageText, t.doc)
+	return k.out.write(frame(t.doc), wait)
+}
+
+// finish implements wire.
+func (k *socket) finish() error { return k.out.write(nil, true) }
+
+// frame is an unfragmented text message of a server (RFC 6455, section 5.2).
+func frame(text []byte) []byte {
+	const finText = 0x81
+	b := make([]byte, 0, len(text)+10)
+	switch n := len(text); {
+	case n < 126:
+		b = append(b, finText, byte(n))
+	case n < 1<<16:
+		b = binary.BigEndian.AppendUint16(append(b, finText, 126), uint16(n))
+	default:
+		b = binary.BigEndian.AppendUint64(append(b, finText, 127), uint64(n))
+	}
+	return append(b, text...)
 }
 
 // say sends a message of another kind.
 func (k *socket) say(v any) {
 	data, err := json.Marshal(v)
 	if err == nil {
-		err = k.conn.Write(context.Background(), websocket.MessageText, data)
+		err = k.out.write(frame(data), true)
 	}
 	if err != nil {
 		k.cut()

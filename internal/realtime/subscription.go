@@ -17,13 +17,20 @@ import (
 // and resumes where it was when it reconnects.
 const maxPending = 128
 
-// errSlow means that more than maxPending states are pending.
-var errSlow = errors.New("realtime: the client reads too slowly")
+var (
+	// errSlow means that more than maxPending states are pending.
+	errSlow = errors.New("realtime: the client reads too slowly")
+	// errNoNews means that a state could not be looked up, of a job of which the client was told one: it is no worse off
+	// than without the look, which is to be repeated.
+	errNoNews = errors.New("realtime: the state can't be looked up now")
+)
 
 // updates are the states to send to one client.
 type updates interface {
-	// next takes the oldest pending one.
+	// next takes the oldest pending one. The error is errNoNews if it couldn't be had, and the client has another already.
 	next(ctx context.Context) (told, error)
+	// now is next, but the error is errWait, and nothing is taken, where that would have to wait.
+	now() (told, error)
 	// ended reports whether nothing more will come.
 	ended() bool
 	// position is the cursor that the client gives when it reconnects, to get what is later.
@@ -160,14 +167,20 @@ func (f *subscription) lookAgain() {
 // ended reports whether the client has the final states of all jobs that will ever be followed. Only the goroutine that
 // calls next may call it.
 func (f *subscription) ended() bool {
-	jobs := f.all()
-	return !f.open && len(jobs) > 0 && !slices.ContainsFunc(jobs, func(j *followed) bool { return !j.final })
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.open && len(f.jobs) > 0 && !slices.ContainsFunc(f.jobs, func(j *followed) bool { return !j.final })
 }
 
 // next implements updates.
-func (f *subscription) next(ctx context.Context) (told, error) {
+func (f *subscription) next(ctx context.Context) (told, error) { return f.take(ctx, true) }
+
+// now implements updates: to look a state up takes time.
+func (f *subscription) now() (told, error) { return f.take(context.Background(), false) }
+
+func (f *subscription) take(ctx context.Context, wait bool) (told, error) {
 	for {
-		p, err := f.first()
+		p, err := f.first(wait)
 		if p.job == nil || err != nil {
 			return told{}, err
 		}
@@ -185,14 +198,17 @@ func (f *subscription) next(ctx context.Context) (told, error) {
 // stale implements updates.
 func (f *subscription) stale() bool { return false }
 
-// first takes the oldest pending one.
-func (f *subscription) first() (pending, error) {
+// first takes the oldest pending one, if it may wait or needn't.
+func (f *subscription) first(wait bool) (pending, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err != nil || len(f.pending) == 0 {
 		return pending{}, f.err
 	}
 	p := f.pending[0]
+	if p.state == nil && !wait {
+		return pending{}, errWait
+	}
 	if f.pending = f.pending[1:]; len(f.pending) == 0 {
 		f.pending = nil // an idle client costs no memory for it
 	}
@@ -212,6 +228,9 @@ func (j *followed) show(ctx context.Context, s *job.State) (doc []byte, err erro
 	var body []byte
 	if !pushed {
 		if s, body, err = j.look(ctx); err != nil {
+			if j.sent {
+				err = errNoNews
+			}
 			return nil, err
 		}
 		another = j.said != jobapi.Version(s) && s.Status != job.Expired
