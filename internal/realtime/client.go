@@ -2,7 +2,6 @@ package realtime
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"maps"
 	"slices"
@@ -128,7 +127,7 @@ func (f *clientFeed) next(ctx context.Context) (told, error) {
 	f.told[p.id.Queue] = p.at
 	d := f.s.document(ctx, text, p.id, f.s.queues.Load().maxAges[p.id.Queue], p.state)
 	d.Position = f.position()
-	doc, err := json.Marshal(d)
+	doc, err := shownOnce(d)
 	return told{any: true, doc: doc}, err
 }
 

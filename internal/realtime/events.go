@@ -200,9 +200,9 @@ func (e *eventStream) state(t told, wait bool) error {
 		return nil
 	}
 	at := e.updates.position()
-	text := make([]byte, 0, len(at)+len(t.doc)+32)
+	text := make([]byte, 0, len(at)+len(t.doc.text)+32)
 	text = append(append(append(text, "event: state\nid: "...), at...), "\ndata: "...)
-	text = append(append(text, t.doc...), "\n\n"...)
+	text = append(append(text, t.doc.text...), "\n\n"...)
 	return e.conn.write(text, wait)
 }
 
@@ -214,6 +214,15 @@ func (e *eventStream) beat() error { return e.conn.write([]byte(": ping\n"), tru
 
 // idle implements wire: a stream lasts no longer than its jobs or its feed.
 func (e *eventStream) idle() bool { return false }
+
+// last implements wire: the stream ends with its connection.
+func (e *eventStream) last() error {
+	if err := e.conn.write(nil, false); err != nil {
+		return err
+	}
+	e.cut()
+	return nil
+}
 
 // bye implements wire.
 func (e *eventStream) bye(c closing) {

@@ -42,6 +42,8 @@ type wire interface {
 	state(t told, wait bool) error
 	// finish sends what is left of a state.
 	finish() error
+	// last says that the jobs have ended, and has read return soon. An error means that it can't without waiting.
+	last() error
 	// beat checks that the client is there.
 	beat() error
 	// idle reports whether the client has had no use for the connection for too long.
@@ -156,8 +158,7 @@ func (l *listener) wake() {
 	}
 }
 
-// sendNow sends what is pending. It reports false if it would have to wait: then the caller has send called, in a
-// goroutine of its own.
+// sendNow sends what is pending. It reports false if sendLate is to be called: it would have to wait, or nothing follows.
 func (l *listener) sendNow() bool {
 	for {
 		l.mu.Lock()
@@ -166,7 +167,7 @@ func (l *listener) sendNow() bool {
 		t, err := l.updates.now()
 		switch {
 		case err != nil, !t.any && l.updates.ended():
-			return false // send meets it again
+			return false // sendLate meets it again
 		case !t.any && l.sent():
 			return true
 		case !t.any:
@@ -181,6 +182,16 @@ func (l *listener) sendNow() bool {
 			return true // sending stays: nothing more is sent
 		}
 	}
+}
+
+// sendLate does what can be put off.
+func (l *listener) sendLate() {
+	if !l.updates.ended() || l.wire.last() != nil {
+		go l.send() // serve waits for it
+		return
+	}
+	l.updates.close()
+	l.wg.Done() // sending stays: nothing more is sent
 }
 
 // sent reports whether there is no more to send: then the sender is one no more.

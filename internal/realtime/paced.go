@@ -17,6 +17,7 @@ type paced struct {
 
 	mu   sync.Mutex // held by who writes
 	rest []byte     // what was begun
+	over bool       // the last was written
 	// Of the attempt to write; try is attempt, made once.
 	try  func(fd uintptr) bool
 	todo []byte
@@ -63,6 +64,32 @@ func (p *paced) write(b []byte, wait bool) error {
 		return errWait
 	}
 	defer p.mu.Unlock()
+	return p.writeNext(b, wait)
+}
+
+// last writes what is the last: nothing follows it, though others may write. The error is errWait, and b was not begun,
+// if something else is still to be written.
+func (p *paced) last(b []byte) error {
+	if !p.mu.TryLock() {
+		return errWait
+	}
+	defer p.mu.Unlock()
+	if err := p.writeNext(nil, false); err != nil {
+		return err
+	}
+	err := p.writeNext(b, false)
+	p.over = true
+	if errors.Is(err, errWait) {
+		return nil // a client that doesn't take this either is cut off
+	}
+	return err
+}
+
+// writeNext writes after what is still to be written. The caller holds mu.
+func (p *paced) writeNext(b []byte, wait bool) error {
+	if p.over {
+		return nil
+	}
 	p.late.mu.Lock()
 	late := p.late.writes
 	p.late.writes = nil

@@ -9,8 +9,8 @@ import (
 
 const (
 	sentAtOnce = 16 // listeners that a sender takes at a time
-	// maxPutOff is how long a sender puts off listeners that have to wait for something.
-	maxPutOff = 100 * time.Millisecond
+	// maxPutOff is how long a sender puts off listeners that have to wait for something, or are to be closed.
+	maxPutOff = time.Second
 )
 
 // errWait means that what is asked for can't be done without waiting.
@@ -53,7 +53,7 @@ func (s *senders) run() {
 		}
 		if n < len(taken) || len(late) > 0 && time.Since(since) > maxPutOff {
 			for _, l := range late {
-				go l.send() // serve waits for it
+				l.sendLate()
 			}
 			late = nil
 		}

@@ -32,13 +32,14 @@ type shownKey struct {
 }
 
 type shownDoc struct {
-	once sync.Once
-	text []byte // JSON
-	err  error
+	once  sync.Once
+	text  []byte // JSON
+	frame []byte // of a WebSocket: text is its end
+	err   error
 }
 
 // of returns the document of a state of job j that the hub has told.
-func (d *shown) of(ctx context.Context, j *followed, s *job.State) ([]byte, error) {
+func (d *shown) of(ctx context.Context, j *followed, s *job.State) (*shownDoc, error) {
 	key := shownKey{s, j.text}
 	d.mu.Lock()
 	doc, ok := d.docs[key]
@@ -55,9 +56,26 @@ func (d *shown) of(ctx context.Context, j *followed, s *job.State) ([]byte, erro
 	doc.once.Do(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), showTimeout) // others wait for it too
 		defer cancel()
-		doc.text, doc.err = json.Marshal(j.sub.s.document(ctx, j.text, j.id, j.maxAge, s))
+		var text []byte
+		text, doc.err = json.Marshal(j.sub.s.document(ctx, j.text, j.id, j.maxAge, s))
+		doc.frame = frame(text)
+		doc.text = doc.frame[len(doc.frame)-len(text):]
 	})
-	return doc.text, doc.err
+	return doc, doc.err
+}
+
+// shownOnce is a document for one client.
+func shownOnce(d jobapi.Document) (*shownDoc, error) {
+	text, err := json.Marshal(d)
+	return &shownDoc{text: text}, err
+}
+
+// framed returns the document in a frame.
+func (d *shownDoc) framed() []byte {
+	if d.frame != nil {
+		return d.frame
+	}
+	return frame(d.text)
 }
 
 // document is a state as its followers see it, with a small result.

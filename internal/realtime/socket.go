@@ -31,6 +31,8 @@ const (
 	maxIdle = 10 * time.Minute
 	// pongTimeout is how long a client may take to answer a ping.
 	pongTimeout = 10 * time.Second
+	// closeTimeout is how long a client may take to answer the close frame.
+	closeTimeout = 5 * time.Second
 )
 
 // socket is a client's WebSocket (RFC 6455).
@@ -233,6 +235,14 @@ func (k *socket) beat() error {
 	return k.conn.Ping(ctx)
 }
 
+// last implements wire. The client's answer ends read.
+func (k *socket) last() error {
+	if err := k.out.last(closeFrame(closeEnded)); err != nil {
+		return err
+	}
+	return k.out.SetReadDeadline(time.Now().Add(closeTimeout))
+}
+
 // bye implements wire.
 func (k *socket) bye(c closing) {
 	_ = k.conn.Close(websocket.StatusCode(c.code), c.reason) // waits for the client's answer, for 5 s at most
@@ -252,7 +262,7 @@ func (k *socket) state(t told, wait bool) error {
 	if t.doc == nil {
 		return nil
 	}
-	return k.out.write(frame(t.doc), wait)
+	return k.out.write(t.doc.framed(), wait)
 }
 
 // finish implements wire.
@@ -271,6 +281,12 @@ func frame(text []byte) []byte {
 		b = binary.BigEndian.AppendUint64(append(b, finText, 127), uint64(n))
 	}
 	return append(b, text...)
+}
+
+// closeFrame is a close frame of a server (RFC 6455, section 5.5.1).
+func closeFrame(c closing) []byte {
+	b := binary.BigEndian.AppendUint16([]byte{0x88, byte(2 + len(c.reason))}, uint16(c.code))
+	return append(b, c.reason...)
 }
 
 // say sends a message of another kind.

@@ -2,7 +2,6 @@ package realtime
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"slices"
 	"sync"
@@ -45,7 +44,7 @@ type updates interface {
 // told is what next took.
 type told struct {
 	any  bool      // false if nothing is pending
-	doc  []byte    // JSON of a jobapi.Document; nil if the client has it already
+	doc  *shownDoc // nil if the client has it already
 	over *followed // a job that has ended; nil if none
 }
 
@@ -223,7 +222,7 @@ func (f *subscription) first(wait bool) (pending, error) {
 // show returns the document to send, or nil when the state isn't later than the last one sent. A nil s means the
 // current state, which is sent unless the client has the very same one: an earlier version is of a queue that was
 // deleted and created again.
-func (j *followed) show(ctx context.Context, s *job.State) (doc []byte, err error) {
+func (j *followed) show(ctx context.Context, s *job.State) (doc *shownDoc, err error) {
 	pushed, another := s != nil, false
 	var body []byte
 	if !pushed {
@@ -242,7 +241,7 @@ func (j *followed) show(ctx context.Context, s *job.State) (doc []byte, err erro
 	if pushed {
 		doc, err = j.sub.s.shown.of(ctx, j, s)
 	} else {
-		doc, err = json.Marshal(jobapi.NewDocument(j.text, s, body))
+		doc, err = shownOnce(jobapi.NewDocument(j.text, s, body))
 	}
 	if err != nil {
 		return nil, err
