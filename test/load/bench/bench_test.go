@@ -2,8 +2,10 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"net"
+	"slices"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -56,5 +58,37 @@ func TestExchangeReadsAnswersInPieces(t *testing.T) {
 			t.Errorf("cut at %d: %d %q %v", cut, status, body, err)
 		}
 		_ = client.Close()
+	}
+}
+
+func TestFramesAreReadWhole(t *testing.T) {
+	sizes := []int{0, 1, 125, 126, 65535, 65536}
+	var stream []byte
+	for i, n := range sizes {
+		stream = append(stream, 0x80|opText)
+		switch {
+		case n < 126:
+			stream = append(stream, byte(n))
+		case n < 1<<16:
+			stream = binary.BigEndian.AppendUint16(append(stream, 126), uint16(n))
+		default:
+			stream = binary.BigEndian.AppendUint64(append(stream, 127), uint64(n))
+		}
+		stream = append(stream, bytes.Repeat([]byte{byte(i)}, n)...)
+	}
+	for _, piece := range []int{1, 2, 3, 1000, len(stream)} {
+		var got []int
+		var rest []byte
+		for part := range slices.Chunk(stream, piece) {
+			rest = bytes.Clone(frames(append(rest, part...), func(op byte, payload []byte) {
+				if op != opText || bytes.Count(payload, []byte{byte(len(got))}) != len(payload) {
+					t.Errorf("in pieces of %d, frame %d: opcode %d, %.20q", piece, len(got), op, payload)
+				}
+				got = append(got, len(payload))
+			}))
+		}
+		if !slices.Equal(got, sizes) || len(rest) > 0 {
+			t.Errorf("in pieces of %d: frames of %v bytes, want %v; %d bytes are left", piece, got, sizes, len(rest))
+		}
 	}
 }

@@ -28,7 +28,6 @@ type target struct {
 	orders *orderBook     // that are posted; nil means the run's, which have no attributes
 	dir    string         // NATS's data; empty means none
 	nats   string         // URL; of the job stack
-	push   string         // address of realtime; of the job stack
 	pids   map[string]int // whose CPU is counted
 }
 

@@ -22,6 +22,7 @@ const (
 	jobRate        = 200                   // jobs a second, open loop
 	jobWork        = 50 * time.Millisecond // of the function, in the open loop
 	jobInFlight    = 512                   // requests at once, before the open loop's schedule slips
+	jobHeartbeat   = time.Hour             // longer than a job is kept running
 	jobWait        = "Prefer: wait=29\r\n" // as long as the gateway holds a request
 )
 
@@ -61,34 +62,46 @@ func startJobs(ctx context.Context, b *bench) (*target, error) {
 
 // startJobStack starts NATS, realtime and the gateway.
 func (b *bench) startJobStack(ctx context.Context, dir, function string) (*target, error) {
-	server, url, err := b.startNATS(ctx, dir)
+	server, url, err := b.startJobNATS(ctx, dir, function)
 	if err != nil {
-		return nil, err
-	}
-	cat, err := b.catalogOf(function) //nolint:contextcheck // reading YAML takes none
-	if err != nil {
-		return nil, err
-	}
-	makeJobs(cat)
-	if err := provision(ctx, url, cat); err != nil {
 		return nil, err
 	}
 	realtime, push, err := b.startRealtime(ctx, url)
 	if err != nil {
 		return nil, err
 	}
-	gateway, addr, err := b.startGateway(ctx, url, "WEIR_REALTIME_URL=http://"+push)
+	gateway, addr, err := b.startJobGateway(ctx, url, push)
 	if err != nil {
 		return nil, err
 	}
-	err = gateway.until(ctx, func() bool { // the signing keys are there
+	return &target{
+		addr: addr, nats: url,
+		pids: map[string]int{"gateway": gateway.PID(), "nats": server.PID(), "realtime": realtime.PID()},
+	}, nil
+}
+
+// startJobNATS starts NATS with a catalog whose routes make jobs.
+func (b *bench) startJobNATS(ctx context.Context, dir, function string) (c *child, url string, err error) {
+	if c, url, err = b.startNATS(ctx, dir); err != nil {
+		return nil, "", err
+	}
+	cat, err := b.catalogOf(function) //nolint:contextcheck // reading YAML takes none
+	if err != nil {
+		return nil, "", err
+	}
+	makeJobs(cat)
+	return c, url, provision(ctx, url, cat)
+}
+
+// startJobGateway starts a gateway in front of the realtime at push, and waits until it has the signing keys.
+func (b *bench) startJobGateway(ctx context.Context, natsURL, push string) (c *child, addr string, err error) {
+	if c, addr, err = b.startGateway(ctx, natsURL, "WEIR_REALTIME_URL=http://"+push); err != nil {
+		return nil, "", err
+	}
+	return c, addr, c.until(ctx, func() bool {
 		status, _ := get(ctx, http.MethodGet, "http://"+addr+"/weir/jobs/x", "", nil)
 		return status == http.StatusNotFound
 	})
-	return &target{
-		addr: addr, nats: url, push: push,
-		pids: map[string]int{"gateway": gateway.PID(), "nats": server.PID(), "realtime": realtime.PID()},
-	}, err
 }
 
 // startWork starts all that jobs need, with a function that takes d.
@@ -119,7 +132,7 @@ func makeJobs(cat *catalog.Catalog) {
 		cat.Queues[i].Jobs = true
 	}
 	for i := range cat.Mappings {
-		cat.Mappings[i].MaxConcurrency = jobConcurrency
+		cat.Mappings[i].MaxConcurrency, cat.Mappings[i].Heartbeat = jobConcurrency, jobHeartbeat
 	}
 }
 
@@ -212,7 +225,7 @@ func submit(ctx context.Context, client *http.Client, url string) (string, error
 
 // do reads an answer to its end.
 func do(ctx context.Context, client *http.Client, method, url, body, prefer string) (status int, location, text string, err error) {
-	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body)) //nolint:gosec // of a server that bench has started
+	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
 	if err != nil {
 		return 0, "", "", err
 	}
@@ -220,7 +233,7 @@ func do(ctx context.Context, client *http.Client, method, url, body, prefer stri
 	if prefer != "" {
 		req.Header.Set("Prefer", prefer)
 	}
-	resp, err := client.Do(req) //nolint:gosec // as above
+	resp, err := client.Do(req)
 	if err != nil {
 		return 0, "", "", err
 	}

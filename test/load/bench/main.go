@@ -2,7 +2,7 @@
 // their own, prints a table and writes bench/latest.json. bench/README.md says what each figure is.
 //
 //	ONLY=ingest,drain,latency,memory,images,job,socket,catalog,schema   what to measure; default: all
-//	ROUNDS=5                           of ingest, drain and the images' starts; figures are medians over them
+//	ROUNDS=5                           of ingest, drain, fan-outs and the images' starts; figures are medians over them
 //	SECONDS=4                          of one ingest measurement, after a second of warm-up
 //	DRAIN_ORDERS=200000 LATENCY_SECONDS=20 MEMORY_ORDERS=1000000   smaller for a smoke test
 //	PROFILE=DIR                        perf's profiles of the servers under load go there
@@ -160,6 +160,7 @@ type bench struct {
 	children  []*child
 	db        *localdb.DB // nil until a stage needs it
 	serial    int         // of data folders
+	peer      *bool       // whether Centrifugo could be built; nil until it was tried
 }
 
 func (b *bench) say(format string, args ...any) {

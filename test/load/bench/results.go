@@ -54,8 +54,10 @@ func (r *results) ratio(name, numerator, denominator string) {
 	r.values[name] = []float64{r.median(numerator) / r.median(denominator)}
 }
 
-func (r *results) median(name string) float64 {
-	v := slices.Sorted(slices.Values(r.values[name]))
+func (r *results) median(name string) float64 { return median(r.values[name]) }
+
+func median(values []float64) float64 {
+	v := slices.Sorted(slices.Values(values))
 	switch n := len(v); {
 	case n == 0:
 		return math.NaN()
@@ -93,6 +95,10 @@ func goals() []goal {
 		{"job_sse_p50_ms", false, 15},
 		{"job_socket_p50_ms", false, 15},
 		{"socket_per_gib", true, 60_000},
+		{"socket_per_gib_gateway", true, 40_000},
+		{"sse_per_gib_gateway", true, 40_000},
+		{"socket_fanout_max_ms", false, 150},
+		{"socket_fanout_progress_max_ms", false, 150},
 	}
 }
 

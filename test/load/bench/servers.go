@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -27,7 +26,7 @@ import (
 //	bench wait FILE           the same, but it waits until a write to the file, which all share, is synced
 //	bench publish-each URL    a handler that makes one JetStream publish a request; prints its address
 //	bench work DURATION       a function that takes so long and answers 200; prints its address
-//	bench listen GATEWAY PUSH N  N clients, each with a WebSocket on a job of its own; prints how many it has
+//	bench listen              clients that listen (listener.go); prints the address at which bench asks for them
 func runChild(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -66,20 +65,13 @@ func runChild(args []string) error {
 			case <-r.Context().Done():
 			}
 		}))
-	case args[0] == "listen" && len(args) == 4:
-		n, err := strconv.Atoi(args[3])
+	case args[0] == "listen" && len(args) == 1:
+		l, err := newListener()
 		if err != nil {
 			return err
 		}
-		client := &http.Client{Transport: &http.Transport{}}
-		conns, err := listen(ctx, n, args[2], client, func() (string, error) { return submit(ctx, client, args[1]) })
-		defer hangUp(conns)
-		if err != nil {
-			return err
-		}
-		fmt.Println(len(conns))
-		<-ctx.Done()
-		return nil
+		go l.run() // ends with the process
+		return serve(ctx, l.handler())
 	case args[0] == "work" && len(args) == 2:
 		d, err := time.ParseDuration(args[1])
 		if err != nil {

@@ -136,8 +136,9 @@ func (b *bench) startRealtime(ctx context.Context, natsURL string) (c *child, ad
 	return c, addr, c.answers(ctx, "http://"+probes+"/readyz")
 }
 
-func (b *bench) startDispatcher(natsURL string) (*child, error) {
-	return b.start("dispatcher", filepath.Join(b.bin, "dispatcher"), nil, []string{"WEIR_NATS_URL=" + natsURL, "WEIR_HEALTH_LISTEN=off"})
+func (b *bench) startDispatcher(natsURL string, more ...string) (*child, error) {
+	env := append([]string{"WEIR_NATS_URL=" + natsURL, "WEIR_HEALTH_LISTEN=off"}, more...)
+	return b.start("dispatcher", filepath.Join(b.bin, "dispatcher"), nil, env)
 }
 
 // startWriter starts order-writer, one instance for all that a cluster would run: it gets as many
