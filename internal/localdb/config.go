@@ -13,6 +13,10 @@ const (
 	Database = "weir"
 )
 
+// QueryWaitSeconds is PgBouncer's query_wait_timeout. A client must wait longer for its answer, by its statement's
+// timeout and more: PgBouncer closes a server connection when it is the turn of a client that gave up in its queue.
+const QueryWaitSeconds = 3
+
 const (
 	defaultPoolSize      = 10
 	defaultMaxClientConn = 500

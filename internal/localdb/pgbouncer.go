@@ -102,7 +102,7 @@ func (db *DB) pgbouncerConfig() string {
 		// An outage must be noticed soon, and its end as well.
 		"server_connect_timeout = 3",
 		"server_login_retry = 1",
-		"query_wait_timeout = 10",
+		fmt.Sprintf("query_wait_timeout = %d", QueryWaitSeconds),
 		// A line for each connection would drown the rest.
 		"log_connections = 0",
 		"log_disconnections = 0",

@@ -66,7 +66,8 @@ func template(t testing.TB, values string, args ...string) (string, error) {
 	return helm(t, append([]string{"template", "weir", chart, "--namespace", namespace, "--kube-version", kubeVersion, "--values", file}, args...)...)
 }
 
-// serviceMonitor and certificate are what is used of the Prometheus operator's and cert-manager's types.
+// serviceMonitor, httpRoute and certificate are what is used of the types of the Prometheus operator, the Gateway API and
+// cert-manager.
 type (
 	serviceMonitor struct {
 		metav1.TypeMeta   `json:",inline"`
@@ -82,6 +83,31 @@ type (
 				Interval string `json:"interval"`
 			} `json:"endpoints"`
 		} `json:"spec"`
+	}
+	httpRoute struct {
+		metav1.TypeMeta   `json:",inline"`
+		metav1.ObjectMeta `json:"metadata"`
+		Spec              struct {
+			ParentRefs []map[string]any `json:"parentRefs"`
+			Hostnames  []string         `json:"hostnames"`
+			Rules      []routeRule      `json:"rules"`
+		} `json:"spec"`
+	}
+	routeRule struct {
+		Matches []struct {
+			Method string `json:"method"`
+			Path   struct {
+				Type  string `json:"type"`
+				Value string `json:"value"`
+			} `json:"path"`
+		} `json:"matches"`
+		BackendRefs []struct {
+			Name string `json:"name"`
+			Port int32  `json:"port"`
+		} `json:"backendRefs"`
+		Timeouts struct {
+			Request string `json:"request"`
+		} `json:"timeouts"`
 	}
 	certificate struct {
 		metav1.TypeMeta   `json:",inline"`
@@ -148,6 +174,8 @@ func decode(t testing.TB, rendered string) []typed {
 		switch meta.APIVersion {
 		case "monitoring.coreos.com/v1":
 			d.value = new(serviceMonitor)
+		case "gateway.networking.k8s.io/v1":
+			d.value = new(httpRoute)
 		case "cert-manager.io/v1":
 			d.value = new(certificate)
 		default:

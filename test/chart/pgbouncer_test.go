@@ -15,8 +15,14 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
 
+	"github.com/weir-dev/weir/internal/functions/orderapi"
+	"github.com/weir-dev/weir/internal/functions/orderdb"
+	"github.com/weir-dev/weir/internal/functions/orderwriter"
+	"github.com/weir-dev/weir/internal/functions/report"
 	"github.com/weir-dev/weir/internal/localdb"
+	"github.com/weir-dev/weir/internal/manifest"
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
@@ -148,6 +154,76 @@ pgbouncer:
 	}
 	if err := <-ended; err != nil {
 		t.Errorf("PgBouncer's end: %v\n%s", err, log)
+	}
+}
+
+// TestTimeoutsFit holds the timeouts to the rule of docs/operations.md, wherever they are set: PgBouncer and the server
+// answer before the function gives up, and the function before its callers do.
+func TestTimeoutsFit(t *testing.T) {
+	if orderdb.QueueTimeout != localdb.QueryWaitSeconds*time.Second {
+		t.Errorf("orderdb.QueueTimeout is %v, and weir local's query_wait_timeout %d s", orderdb.QueueTimeout, localdb.QueryWaitSeconds)
+	}
+	waits := func(file string) (most, least time.Duration) {
+		data, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var values struct {
+			PgBouncer struct{ QueryWaitTimeout, ShortestClientWait int }
+		}
+		if err := yaml.Unmarshal(data, &values); err != nil {
+			t.Fatal(err)
+		}
+		return time.Duration(values.PgBouncer.QueryWaitTimeout) * time.Second, time.Duration(values.PgBouncer.ShortestClientWait) * time.Second
+	}
+	queue, least := waits(chart + "/values.yaml")
+	if queue != orderdb.QueueTimeout {
+		t.Errorf("orderdb.QueueTimeout is %v, and the chart's queryWaitTimeout %v", orderdb.QueueTimeout, queue)
+	}
+	for _, file := range []string{"../../deploy/k8s/kind/values.yaml", "../../deploy/k8s/production/values.yaml"} {
+		if own, ownLeast := waits(file); own != 0 || ownLeast != 0 {
+			t.Errorf("%s has timeouts of its own: queryWaitTimeout %v, shortestClientWait %v", file, own, ownLeast)
+		}
+	}
+
+	bundle, err := manifest.LoadDir("../../deploy/k8s/orders", manifest.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	patience := map[string]time.Duration{} // of a function's most impatient caller
+	shorter := func(function string, timeout time.Duration) {
+		if d, ok := patience[function]; !ok || timeout < d {
+			patience[function] = timeout
+		}
+	}
+	for _, s := range bundle.Services {
+		shorter(s.Name, s.Timeout)
+	}
+	for _, m := range bundle.Catalog.Mappings {
+		shorter(m.Function.Name, m.Timeout)
+	}
+	for _, api := range bundle.Catalog.APIs {
+		for _, r := range api.Routes {
+			if r.Function != nil {
+				shorter(r.Function.Function.Name, r.Function.Timeout)
+			}
+		}
+	}
+	samples := map[string]struct{ statement, call, before time.Duration }{
+		"order-api":    {statement: orderapi.StatementTimeout, call: orderapi.CallTimeout},
+		"order-writer": {statement: orderwriter.StatementTimeout, call: orderwriter.CallTimeout},
+		"report":       {statement: report.StatementTimeout, call: report.CallTimeout, before: report.MaxSeconds * time.Second},
+	}
+	for name, s := range samples {
+		if left := s.call - s.statement - orderdb.Margin; left < least {
+			t.Errorf("%s leaves %v for PgBouncer's queue, below the chart's shortestClientWait, %v", name, left, least)
+		}
+		if d := s.before + s.call; d >= patience[name] {
+			t.Errorf("%s may take %v, and a caller waits %v", name, d, patience[name])
+		}
+	}
+	if len(patience) != len(samples) {
+		t.Errorf("the manifests have %d functions: %v", len(patience), patience)
 	}
 }
 

@@ -53,6 +53,8 @@ pgbouncer:
   extraEnv: [{name: A, value: b}]
 `,
 	"autoscaling":         `gateway: {autoscaling: {enabled: true, minReplicas: 3, behavior: {scaleDown: {stabilizationWindowSeconds: 600}}}}`,
+	"route":               `route: {enabled: true, parentRefs: [{name: public}], requestTimeout: ""}`,
+	"route to realtime":   `route: {enabled: true, parentRefs: [{name: public}], listeners: realtime}`,
 	"no network policies": `networkPolicy: {enabled: false}`,
 	"namespaces":          `controller: {watchNamespaces: [shop, billing]}`,
 	"no definitions":      `crds: {install: false}`,
@@ -91,6 +93,13 @@ networkPolicy:
   natsFrom: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}]
   pgbouncerFrom: [{namespaceSelector: {}}]
   dnsPorts: [53, 5353]
+route:
+  enabled: true
+  parentRefs: [{group: gateway.networking.k8s.io, kind: Gateway, namespace: gateways, name: public, sectionName: https, port: 443}]
+  hostnames: ["*.example.com", example.org]
+  annotations: {a: b}
+  listeners: realtime
+  requestTimeout: 1h
 serviceMonitor: {enabled: true, interval: 15s, labels: {release: prometheus}}
 tests: {image: mine, command: [], args: []}
 `,

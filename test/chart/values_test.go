@@ -56,6 +56,10 @@ func TestRefused(t *testing.T) {
 		{`pgbouncer: {serverTls: {sslmode: verify}}`, "/pgbouncer/serverTls/sslmode"},
 		{`networkPolicy: {gatewayFrom: [{namespace: a}]}`, "namespace"},
 		{`networkPolicy: {dnsPorts: [0]}`, "/networkPolicy/dnsPorts/0"},
+		{`route: {listeners: both}`, "/route/listeners"},
+		{`route: {parentRefs: [{nam: a}]}`, "nam"},
+		{`route: {hostnames: [https://a.example.com]}`, "/route/hostnames/0"},
+		{`route: {enabled: true}`, "route.parentRefs"},
 		{`serviceMonitor: {enabled: "true"}`, "/serviceMonitor/enabled"},
 		{`tests: {cmd: []}`, "cmd"},
 		{`objects: {s3: {endpoint: s3.example.com}}`, "/objects/s3/endpoint"},
@@ -78,6 +82,10 @@ func TestRefused(t *testing.T) {
 		{`pgbouncer: {enabled: true, databases: [{name: a, host: b}], auth: {existingSecret: a}, serverTls: {sslmode: verify-ca}}`, "caSecret"},
 		{`pgbouncer: {enabled: true, databases: [{name: a, host: b}], auth: {existingSecret: a}, clientTls: {sslmode: require}}`, "existingSecret"},
 		{`pgbouncer: {enabled: true, databases: [{name: a, host: b}], auth: {existingSecret: a}, extraConfig: {pool_mode: session}}`, "use its own value"},
+		{`pgbouncer: {queryWaitTimeout: 0}`, "/pgbouncer/queryWaitTimeout"},
+		{`pgbouncer: {enabled: true, databases: [{name: a, host: b}], auth: {existingSecret: a}, queryWaitTimeout: 4}`, "pgbouncer.queryWaitTimeout is 4, but some function waits 3 s at most"},
+		{`pgbouncer: {enabled: true, databases: [{name: a, host: b}], auth: {existingSecret: a}, reservePoolSize: 1, reservePoolTimeout: 3}`, "pgbouncer.reservePoolTimeout is 3"},
+		{`pgbouncer: {enabled: true, databases: [{name: a, host: b, reservePool: 1}], auth: {existingSecret: a}, reservePoolTimeout: 3}`, "pgbouncer.reservePoolTimeout is 3"},
 	} {
 		_, err := template(t, c.values)
 		if err == nil {

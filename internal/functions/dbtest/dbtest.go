@@ -81,6 +81,53 @@ func Connect(t testing.TB, url string) *pgx.Conn {
 	return conn
 }
 
+// FillPool takes all of PgBouncer's server connections until release is called.
+func FillPool(t testing.TB) (release func()) {
+	t.Helper()
+	open := make([]pgx.Tx, 0, PoolSize)
+	for range PoolSize {
+		tx, err := Connect(t, WithParam(t, shared.PoolURL(), "default_query_exec_mode", "exec")).Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		open = append(open, tx)
+	}
+	return func() {
+		t.Helper()
+		for _, tx := range open {
+			if err := tx.Commit(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// ServerPIDs returns the processes of PostgreSQL that PgBouncer is connected to.
+func ServerPIDs(t testing.TB) []int32 {
+	t.Helper()
+	// The console knows no extended protocol.
+	conn := Connect(t, WithParam(t, shared.AdminURL(), "default_query_exec_mode", "simple_protocol"))
+	rows, err := conn.Query(t.Context(), "SHOW SERVERS")
+	if err != nil {
+		t.Fatal(err)
+	}
+	pids, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (int32, error) {
+		server, err := pgx.RowToMap(row)
+		if err != nil {
+			return 0, err
+		}
+		pid, ok := server["remote_pid"].(int32)
+		if !ok {
+			return 0, fmt.Errorf("remote_pid is %v", server["remote_pid"])
+		}
+		return pid, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pids
+}
+
 // One returns the only value of a query.
 func One[T any](t testing.TB, conn *pgx.Conn, sql string, args ...any) T {
 	t.Helper()

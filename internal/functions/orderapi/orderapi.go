@@ -28,11 +28,11 @@ import (
 )
 
 const (
-	// StatementTimeout is enforced by the server and CallTimeout by the function. Both are short: a client waits for
-	// the answer.
+	// StatementTimeout is enforced by the server. It is short: a client waits for the answer.
 	StatementTimeout = 2 * time.Second
-	// CallTimeout bounds the wait for a connection, the statement and its answer.
-	CallTimeout = 3 * time.Second
+	// CallTimeout bounds the wait for a connection, the statement and its answer. It is as short as orderdb.Config lets it
+	// be: PgBouncer's queue may take 3 s.
+	CallTimeout = 7 * time.Second
 
 	// RetryAfter is what a client is told while the database is unavailable.
 	RetryAfter = time.Second

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -130,6 +132,35 @@ func TestRefusals(t *testing.T) {
 		if err := json.Unmarshal(res.Body.Bytes(), &p); err != nil || res.Code != tc.status || p.Status != tc.status || p.Type == "" || p.Detail == "" || res.Header().Get("Content-Type") != "application/problem+json" {
 			t.Errorf("%s %s: %d %s", tc.method, tc.target, res.Code, res.Body)
 		}
+	}
+}
+
+// With all connections taken PgBouncer answers before the readers give up: they cost the database no connection when
+// one becomes free.
+func TestFullPool(t *testing.T) {
+	db := dbtest.DB(t)
+	f := start(t, db.PoolURL())
+	fill(t, 1)
+	release := dbtest.FillPool(t)
+	before := dbtest.ServerPIDs(t)
+	var wg sync.WaitGroup
+	for range orderdb.DefaultMaxConns {
+		wg.Go(func() {
+			if res := call(f, http.MethodGet, "/orders"); res.Code != 503 || res.Header().Get("Retry-After") != "1" {
+				t.Errorf("%d %v %s", res.Code, res.Header(), res.Body)
+			}
+		})
+	}
+	wg.Wait()
+	release()
+	if res := call(f, http.MethodGet, "/orders"); res.Code != 200 {
+		t.Errorf("%d %s", res.Code, res.Body)
+	}
+	after := dbtest.ServerPIDs(t)
+	slices.Sort(before)
+	slices.Sort(after)
+	if len(before) != dbtest.PoolSize || !slices.Equal(before, after) {
+		t.Errorf("PgBouncer's connections were %v, and are %v", before, after)
 	}
 }
 

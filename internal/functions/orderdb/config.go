@@ -1,6 +1,7 @@
 package orderdb
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -18,6 +19,15 @@ const (
 	DefaultMaxConns = 4
 	maxMaxConns     = 1000
 
+	// QueueTimeout is the query_wait_timeout of the PgBouncer of weir local and of the chart: TestTimeoutsFit.
+	QueueTimeout = 3 * time.Second
+	// Margin is what CallTimeout needs beyond waiting in PgBouncer and the statement: acquireMargin for a connection of
+	// this instance, answerMargin until the server's or PgBouncer's last word has come. PgBouncer looks at its queue
+	// three times a second.
+	Margin        = acquireMargin + answerMargin
+	acquireMargin = time.Second
+	answerMargin  = time.Second
+
 	connectTimeout  = 5 * time.Second
 	maxConnLifetime = 30 * time.Minute // after a rotation the old credentials are gone by then
 	maxConnIdleTime = 5 * time.Minute
@@ -29,8 +39,10 @@ type Config struct {
 	MaxConns int32  // connections of this instance, at most
 
 	StatementTimeout time.Duration // of one statement, enforced by the server
-	// CallTimeout bounds waiting for a connection, the statement and its answer. Longer than
-	// StatementTimeout, and shorter than the function's caller waits.
+	// QueueTimeout is PgBouncer's query_wait_timeout, or longer; 0 means the constant.
+	QueueTimeout time.Duration
+	// CallTimeout bounds waiting for a connection, the statement and its answer. At least QueueTimeout +
+	// StatementTimeout + Margin, and shorter than the function's caller waits.
 	CallTimeout time.Duration
 
 	SecretTTL time.Duration // how long the connection string is kept; 0 means secret.DefaultTTL
@@ -62,10 +74,21 @@ func (c Config) Validate() error {
 		return fmt.Errorf("orderdb: MaxConns is %d; use 1 to %d", c.MaxConns, maxMaxConns)
 	case c.StatementTimeout < time.Millisecond:
 		return fmt.Errorf("orderdb: StatementTimeout is %v; use at least 1ms", c.StatementTimeout)
-	case c.CallTimeout <= c.StatementTimeout:
-		return fmt.Errorf("orderdb: CallTimeout %v must be longer than StatementTimeout %v, or the server's answer to a slow statement is never seen", c.CallTimeout, c.StatementTimeout)
+	case c.QueueTimeout < 0:
+		return fmt.Errorf("orderdb: QueueTimeout is %v; use PgBouncer's query_wait_timeout, or 0 for %v", c.QueueTimeout, QueueTimeout)
+	case c.acquireTimeout() < acquireMargin:
+		return fmt.Errorf("orderdb: CallTimeout %v must be at least QueueTimeout %v + StatementTimeout %v + %v: a call that gives up before PgBouncer and the server do costs the database a connection",
+			c.CallTimeout, c.queueTimeout(), c.StatementTimeout, Margin)
 	}
 	return nil
+}
+
+func (c Config) queueTimeout() time.Duration { return cmp.Or(c.QueueTimeout, QueueTimeout) }
+
+// acquireTimeout is how long a call may wait for a connection of this instance, so that its statement has the rest of
+// CallTimeout to itself.
+func (c Config) acquireTimeout() time.Duration {
+	return c.CallTimeout - c.queueTimeout() - c.StatementTimeout - answerMargin
 }
 
 // parseURL reads a connection string. Unless it says otherwise (default_query_exec_mode=…) nothing

@@ -54,6 +54,8 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	poolCfg.MaxConnLifetimeJitter = maxConnLifetime / 10
 	poolCfg.MaxConnIdleTime = maxConnIdleTime
 	poolCfg.BeforeConnect = db.refreshURL
+	poolCfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
+	poolCfg.PrepareConn = prepareConn
 	// The pool's context is only for what it opens ahead of need, which is nothing.
 	db.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), poolCfg)
 	if err != nil {
@@ -80,10 +82,11 @@ func (db *DB) refreshURL(ctx context.Context, cfg *pgx.ConnConfig) error {
 }
 
 // within calls work with a connection and a context of its own: a caller that goes away ends the wait for a
-// connection, but not a statement in flight. Both share one deadline.
+// connection, but not a statement in flight. However long the first took, the second has what PgBouncer's queue and the
+// server may take.
 func (db *DB) within(ctx context.Context, work func(context.Context, *pgx.Conn) error) error {
 	deadline := time.Now().Add(db.cfg.CallTimeout)
-	waiting, cancel := context.WithDeadline(ctx, deadline)
+	waiting, cancel := context.WithTimeout(ctx, db.cfg.acquireTimeout())
 	defer cancel()
 	conn, err := db.pool.Acquire(waiting)
 	if err != nil {

@@ -8,8 +8,11 @@
 //     connections.
 //   - A statement is bounded by statement_timeout, on the server, sent along with it in one round
 //     trip. A context's deadline would close the connection and leave the server working, which is
-//     one connection more than the pool allows. The deadline is there all the same, some seconds
-//     later, for a network or a PgBouncer that doesn't answer.
+//     one connection more than the pool allows. So would a call that gives up in PgBouncer's queue:
+//     when it is its turn, PgBouncer has a server connection for nobody, and closes it. The deadline
+//     is there all the same, after query_wait_timeout and statement_timeout, for a network or a
+//     PgBouncer that doesn't answer.
+//   - Nothing is asked of PgBouncer before the statement: a call waits in its queue once.
 //   - A caller that goes away doesn't end a statement in flight, for the same reason. One that takes rows
 //     ends it by an error of its scan: the server is asked to stop, and the connection is kept.
 //   - The connection string is read from a file, kept, and read again for new connections.

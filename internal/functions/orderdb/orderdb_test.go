@@ -2,11 +2,13 @@ package orderdb
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"syscall"
@@ -16,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/weir-dev/weir/internal/functions/dbtest"
 )
@@ -42,7 +45,7 @@ func modeURL(t testing.TB, mode string) string {
 
 func open(t testing.TB, url string, change func(*Config)) *DB {
 	t.Helper()
-	cfg := Config{URLFile: dbtest.File(t, url), MaxConns: 2, StatementTimeout: 5 * time.Second, CallTimeout: 8 * time.Second, Log: quiet}
+	cfg := Config{URLFile: dbtest.File(t, url), MaxConns: 2, StatementTimeout: 5 * time.Second, CallTimeout: 10 * time.Second, Log: quiet}
 	if change != nil {
 		change(&cfg)
 	}
@@ -81,13 +84,15 @@ func TestConfigFromEnv(t *testing.T) {
 }
 
 func TestOpenRefusesBadConfig(t *testing.T) {
-	good := Config{URLFile: dbtest.File(t, "postgres://u:hunter2@127.0.0.1:1/d"), MaxConns: 1, StatementTimeout: time.Second, CallTimeout: 2 * time.Second, Log: quiet}
+	good := Config{URLFile: dbtest.File(t, "postgres://u:hunter2@127.0.0.1:1/d"), MaxConns: 1, StatementTimeout: time.Second, CallTimeout: 6 * time.Second, Log: quiet}
 	for name, change := range map[string]func(*Config){
 		"no file":         func(c *Config) { c.URLFile += "x" },
 		"URLFile":         func(c *Config) { c.URLFile = "" },
 		"MaxConns":        func(c *Config) { c.MaxConns = 0 },
 		"StatementTime":   func(c *Config) { c.StatementTimeout = 0 },
-		"CallTimeout":     func(c *Config) { c.CallTimeout = c.StatementTimeout },
+		"CallTimeout":     func(c *Config) { c.CallTimeout-- },
+		"QueueTimeout":    func(c *Config) { c.QueueTimeout = QueueTimeout + 1 },
+		"QueueTimeout 0":  func(c *Config) { c.QueueTimeout = -1 },
 		"not a URL":       func(c *Config) { c.URLFile = dbtest.File(t, "postgres://u:hunter2@%zz:x/d") },
 		"unknown mode":    func(c *Config) { c.URLFile = dbtest.File(t, "postgres://u:hunter2@h/d?default_query_exec_mode=x") },
 		"ambiguous value": func(c *Config) { c.URLFile = dbtest.File(t, "host = h password = hunter2 port") },
@@ -263,11 +268,164 @@ func TestCallTimeout(t *testing.T) {
 	}
 	defer ln.Close()
 	db := open(t, "postgres://u:p@"+ln.Addr().String()+"/d?sslmode=disable", func(c *Config) {
-		c.StatementTimeout, c.CallTimeout = 100*time.Millisecond, 200*time.Millisecond
+		c.StatementTimeout, c.QueueTimeout, c.CallTimeout = 100*time.Millisecond, 100*time.Millisecond, 200*time.Millisecond+Margin
 	})
 	start := time.Now()
 	if err := ping(t.Context(), db); !Unavailable(err) || time.Since(start) > 4*time.Second {
 		t.Fatalf("after %v: %v", time.Since(start), err)
+	}
+}
+
+// Connections that were closed while they were idle fail no call: neither by PgBouncer's end, nor by PostgreSQL, which
+// says why before it closes.
+func TestStaleConnections(t *testing.T) {
+	srv := dbtest.DB(t)
+	super := dbtest.Connect(t, srv.SuperuserURL())
+	for name, tt := range map[string]struct {
+		url   string
+		close func() error
+	}{
+		"PgBouncer": {srv.PoolURL(), func() error {
+			return errors.Join(srv.StopPgBouncer(t.Context()), srv.StartPgBouncer(t.Context()))
+		}},
+		"PostgreSQL": {dbtest.WithParam(t, srv.DirectURL(), "application_name", "stale"), func() error {
+			_, err := super.Exec(t.Context(), `SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'stale'`)
+			return err
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const conns = 2
+			db := open(t, tt.url, func(c *Config) { c.MaxConns = conns })
+			for range 3 {
+				for _, conn := range acquire(t, db, conns) {
+					conn.Release()
+				}
+				if err := tt.close(); err != nil {
+					t.Fatal(err)
+				}
+				var wg sync.WaitGroup
+				for range conns {
+					wg.Go(func() {
+						if err := ping(t.Context(), db); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				wg.Wait()
+			}
+		})
+	}
+}
+
+func acquire(t *testing.T, db *DB, n int) []*pgxpool.Conn {
+	t.Helper()
+	var conns []*pgxpool.Conn
+	for range n {
+		conn, err := db.pool.Acquire(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, conn)
+	}
+	return conns
+}
+
+func TestAlive(t *testing.T) {
+	srv := httptest.NewUnstartedServer(nil)
+	srv.StartTLS() // for its certificate
+	defer srv.Close()
+	for name, tt := range map[string]struct{ secure, read bool }{
+		"plain": {}, "TLS": {secure: true}, "read in the background": {read: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ln, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer ln.Close()
+			accepted := make(chan net.Conn, 1)
+			go func() {
+				conn, err := ln.Accept()
+				if err != nil {
+					close(accepted)
+					return
+				}
+				if tt.secure {
+					conn = tls.Server(conn, srv.TLS)
+				}
+				_, _ = conn.Write([]byte("x"))
+				accepted <- conn
+			}()
+			client, err := new(net.Dialer).DialContext(t.Context(), "tcp", ln.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer client.Close()
+			if tt.secure {
+				client = tls.Client(client, &tls.Config{InsecureSkipVerify: true})
+			}
+			if _, err := client.Read(make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+			server := <-accepted
+			var wg sync.WaitGroup
+			defer wg.Wait()
+			if tt.read {
+				wg.Go(func() { _, _ = client.Read(make([]byte, 1)) })
+			}
+			for range 2 {
+				if !alive(client) {
+					t.Error("an idle connection is dead")
+				}
+			}
+			if err := server.Close(); err != nil {
+				t.Fatal(err)
+			}
+			dbtest.Eventually(t, func() error {
+				if alive(client) {
+					return errors.New("a closed connection is alive")
+				}
+				return nil
+			})
+		})
+	}
+}
+
+// A call waits in PgBouncer's queue once, however long its connection was idle: pgxpool would ping it after 1 s.
+func TestFullPoolIsSeenAfterOneWait(t *testing.T) {
+	srv := dbtest.DB(t)
+	db := open(t, srv.PoolURL(), func(c *Config) { c.StatementTimeout, c.CallTimeout = 15*time.Second, 20*time.Second })
+	if err := ping(t.Context(), db); err != nil {
+		t.Fatal(err)
+	}
+	idle := time.NewTimer(1100 * time.Millisecond)
+	release := dbtest.FillPool(t)
+	defer release()
+	<-idle.C
+	start := time.Now()
+	err := ping(t.Context(), db)
+	if pg, ok := errors.AsType[*pgconn.PgError](err); !ok || pg.Code != "08P01" || !Unavailable(err) {
+		t.Errorf("a full pool: %v", err)
+	}
+	if d := time.Since(start); d >= 2*QueueTimeout {
+		t.Errorf("a full pool is seen after %v", d)
+	}
+	if n := db.pool.Stat().NewConnsCount(); n != 1 {
+		t.Errorf("%d connections were opened", n)
+	}
+}
+
+// A call that waits for a connection of its own instance gives up while its statement would still have the time that
+// PgBouncer's queue and the server may take.
+func TestOwnPoolFull(t *testing.T) {
+	db := open(t, dbtest.DB(t).PoolURL(), func(c *Config) { c.MaxConns = 1 })
+	defer acquire(t, db, 1)[0].Release()
+	start := time.Now()
+	if err := ping(t.Context(), db); !errors.Is(err, context.DeadlineExceeded) || !Unavailable(err) {
+		t.Error(err)
+	}
+	if d, most := time.Since(start), db.cfg.CallTimeout-QueueTimeout-db.cfg.StatementTimeout; d > most {
+		t.Errorf("gave up after %v: later than %v the statement has too little", d, most)
 	}
 }
 

@@ -19,11 +19,15 @@ import (
 
 	"github.com/weir-dev/weir/function"
 	"github.com/weir-dev/weir/internal/functions/dbtest"
+	"github.com/weir-dev/weir/internal/functions/orderdb"
 	"github.com/weir-dev/weir/internal/functions/orderwriter"
 	"github.com/weir-dev/weir/internal/localdb"
 )
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
+
+// callTimeout is the shortest for a statement of 1 s.
+const callTimeout = orderdb.QueueTimeout + time.Second + orderdb.Margin
 
 const accepted = "2026-02-03T04:05:06.789012Z"
 
@@ -35,7 +39,7 @@ func start(t testing.TB, poolURL, directURL string, change func(*orderwriter.Con
 	if err != nil {
 		t.Fatal(err)
 	}
-	cfg.Database.StatementTimeout, cfg.Database.CallTimeout = time.Second, 2*time.Second
+	cfg.Database.StatementTimeout, cfg.Database.CallTimeout = time.Second, callTimeout
 	cfg.Log = slog.New(slog.DiscardHandler)
 	if change != nil {
 		change(&cfg)
@@ -289,7 +293,7 @@ func TestOutages(t *testing.T) {
 						for e := event(id, `{"sku":"A"}`); ; {
 							begin := time.Now()
 							res := send(f, e)
-							if d := time.Since(begin); d > 4*time.Second {
+							if d := time.Since(begin); d > callTimeout+2*time.Second {
 								t.Errorf("an answer took %v", d)
 							}
 							if res.Code == 200 {
@@ -393,7 +397,7 @@ func TestPoolExhausted(t *testing.T) {
 	startReady(t, db)
 	f := start(t, db.PoolURL(), db.DirectURL(), func(c *orderwriter.Config) {
 		c.Database.MaxConns = 1
-		c.Database.StatementTimeout, c.Database.CallTimeout = 200*time.Millisecond, 300*time.Millisecond
+		c.Database.StatementTimeout = 200 * time.Millisecond
 	})
 	untilOK(t, f)
 	tx, err := dbtest.Connect(t, db.DirectURL()).Begin(t.Context())

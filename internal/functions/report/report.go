@@ -41,7 +41,7 @@ const (
 	MaxRows = 5_000_000
 
 	// StatementTimeout bounds the query of the rows, and so the time that the caller has to read them.
-	StatementTimeout = 25 * time.Second
+	StatementTimeout = 22 * time.Second
 	// CallTimeout bounds the wait for a connection, the statement and its answer.
 	CallTimeout = 27 * time.Second
 

@@ -52,7 +52,12 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
 - name: realtime
   serves: http
   service: {port: 80}
-  from: [{{ include "weir.peer" (dict "root" . "component" "gateway") }}]
+  {{- $peer := include "weir.peer" (dict "root" . "component" "gateway") | fromJson }}
+  {{- $from := list $peer }}
+  {{- if and .Values.route.enabled (eq .Values.route.listeners "realtime") }}
+  {{- $from = ternary (append .Values.networkPolicy.gatewayFrom $peer) list (not (empty .Values.networkPolicy.gatewayFrom)) }}
+  {{- end }}
+  from: {{ toJson $from }}
 
 - name: controller
   serves: metrics
