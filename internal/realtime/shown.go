@@ -32,10 +32,11 @@ type shownKey struct {
 }
 
 type shownDoc struct {
-	once  sync.Once
-	text  []byte // JSON
-	frame []byte // of a WebSocket: text is its end
-	err   error
+	once    sync.Once
+	version string
+	text    []byte // JSON
+	frame   []byte // of a WebSocket: text is its end; nil if it is for one client
+	err     error
 }
 
 // of returns the document of a state of job j that the hub has told.
@@ -56,10 +57,11 @@ func (d *shown) of(ctx context.Context, j *followed, s *job.State) (*shownDoc, e
 	doc.once.Do(func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), showTimeout) // others wait for it too
 		defer cancel()
-		var text []byte
-		text, doc.err = json.Marshal(j.sub.s.document(ctx, j.text, j.id, j.maxAge, s))
-		doc.frame = frame(text)
-		doc.text = doc.frame[len(doc.frame)-len(text):]
+		var made *shownDoc
+		if made, doc.err = shownOnce(j.sub.s.document(ctx, j.text, j.id, j.maxAge, s)); doc.err == nil {
+			doc.version, doc.frame = made.version, frame(made.text)
+			doc.text = doc.frame[len(doc.frame)-len(made.text):]
+		}
 	})
 	return doc, doc.err
 }
@@ -67,7 +69,7 @@ func (d *shown) of(ctx context.Context, j *followed, s *job.State) (*shownDoc, e
 // shownOnce is a document for one client.
 func shownOnce(d jobapi.Document) (*shownDoc, error) {
 	text, err := json.Marshal(d)
-	return &shownDoc{text: text}, err
+	return &shownDoc{version: d.Version, text: text}, err
 }
 
 // framed returns the document in a frame.

@@ -246,7 +246,7 @@ func (j *followed) show(ctx context.Context, s *job.State) (doc *shownDoc, err e
 	if err != nil {
 		return nil, err
 	}
-	j.sent, j.version, j.said, j.final = true, s.Version(), jobapi.Version(s), s.Status.Final()
+	j.sent, j.version, j.said, j.final = true, s.Version(), doc.version, s.Status.Final()
 	return doc, nil
 }
 
