@@ -7,7 +7,7 @@
 // The data flows through the files in this order: gateway.go (catalog and server), route.go (which route), then the
 // steps that chain.go lists; own.go has Weir's own paths.
 //
-// May import: ownpath, problem, record, throttle, catalog, lifecycle, telemetry, schema, value, stream, invoke, blob, job, jobapi.
+// May import: ownpath, mediatype, problem, record, throttle, catalog, lifecycle, telemetry, schema, value, stream, invoke, blob, job, jobapi.
 package gateway
 
 import (

@@ -99,6 +99,19 @@ func TestGood(t *testing.T) {
 	golden(t, "testdata/good.golden.json", b)
 }
 
+// TestContentTypes: the gateway gets a route's as they are written.
+func TestContentTypes(t *testing.T) {
+	text := strings.Replace(good, "    queue: {name: orders}", "    contentTypes: [Application/JSON, text/*, \"application/*+json\"]\n    queue: {name: orders}", 1)
+	b, err := load(map[string]string{"a.yaml": text}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes := b.Catalog.APIs[0].Routes
+	if got := strings.Join(routes[0].ContentTypes, " "); got != "Application/JSON text/* application/*+json" || routes[1].ContentTypes != nil {
+		t.Errorf("%v", routes)
+	}
+}
+
 // TestOrdersSample holds the meaning of the sample that users start from.
 func TestOrdersSample(t *testing.T) {
 	b, err := LoadDir("../../deploy/k8s/orders", Options{})
