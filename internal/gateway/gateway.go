@@ -53,6 +53,8 @@ type Config struct {
 	Codec    record.Codec // of blocks
 	// Realtime is the address of the service that pushes the states of jobs; nil if disabled.
 	Realtime *url.URL
+	// Base is that of the addresses that clients are given.
+	Base ownpath.Base
 	// OwnThrottles are the throttles of Weir's own paths, by class (ParseOwnThrottles); nil means the defaults.
 	OwnThrottles map[string]catalog.Throttle
 	// TrustedProxies are the addresses of the proxies in front whose X-Forwarded-* and Forwarded headers are kept; all
@@ -137,7 +139,7 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		cfg: cfg, writers: map[catalog.Key]*writer{},
-		jobs: jobapi.New(jobapi.Config{Conn: cfg.Conn, Objects: cfg.Objects, Realtime: cfg.Realtime, Log: cfg.Log}),
+		jobs: jobapi.New(jobapi.Config{Conn: cfg.Conn, Objects: cfg.Objects, Realtime: cfg.Realtime, Base: cfg.Base, Log: cfg.Log}),
 	}
 	g.drain, g.startDrain = context.WithCancel(context.Background())
 	g.own = g.ownMux()
@@ -271,10 +273,15 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if ownpath.Reserved(r.URL.Path) {
-		if h, pattern := g.own.Handler(r); pattern == "" {
+		h, pattern := g.own.Handler(r)
+		_, route := h.(http.HandlerFunc)
+		switch {
+		case pattern == "":
 			refuse(w, r, noRoute(h, r))
-		} else {
+		case route:
 			g.own.ServeHTTP(w, r) // sets the request's path values
+		default:
+			g.redirect(w, r, h)
 		}
 		return
 	}
@@ -285,10 +292,18 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		route.serve(w, r)
 	case pattern != "": // a redirect to the clean form of the path
-		h.ServeHTTP(w, r)
+		g.redirect(w, r, h)
 	default:
 		refuse(w, r, noRoute(h, r))
 	}
+}
+
+// redirect answers with the redirect to the clean form of the path that a mux has found, as clients reach it.
+func (g *Gateway) redirect(w http.ResponseWriter, r *http.Request, h http.Handler) {
+	found := &headerProbe{header: http.Header{}}
+	h.ServeHTTP(found, r)
+	w.Header().Set("Location", g.cfg.Base.Of(found.header.Get("Location")))
+	w.WriteHeader(found.status)
 }
 
 // refuse answers a request that has no route.

@@ -42,6 +42,7 @@ type Config struct {
 	Objects blob.Store // large results and uploaded inputs of jobs
 	// Realtime is the address of the service that pushes the states of jobs; nil if disabled.
 	Realtime *url.URL
+	Base     ownpath.Base // of the addresses that clients are given
 	Log      *slog.Logger
 }
 

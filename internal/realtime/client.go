@@ -131,7 +131,7 @@ func (f *clientFeed) next(ctx context.Context) (told, error) {
 		}
 	}
 	f.told[p.id.Queue] = p.at
-	d := jobapi.NewDocument(text, p.state, body)
+	d := jobapi.NewDocument(f.s.cfg.Base, text, p.state, body)
 	d.Position = f.position()
 	return told{any: true, doc: &d}, nil
 }

@@ -41,6 +41,7 @@ type Streams interface {
 type Config struct {
 	Listener net.Listener
 	Conn     Streams
+	Base     ownpath.Base // of the addresses that clients are given
 	// MaxConnections bounds the concurrent clients; more get 503. Zero means DefaultMaxConnections.
 	MaxConnections int
 	// DrainTimeout bounds the drain; clients are disconnected over its first DrainSpread, so that they don't all

@@ -227,7 +227,7 @@ func (j *followed) show(ctx context.Context, s *job.State) (*jobapi.Document, er
 		return nil, nil                                                      //nolint:nilnil // documented
 	}
 	j.sent, j.version, j.said, j.final = true, s.Version(), jobapi.Version(s), s.Status.Final()
-	d := jobapi.NewDocument(j.text, s, body)
+	d := jobapi.NewDocument(j.sub.s.cfg.Base, j.text, s, body)
 	return &d, nil
 }
 

@@ -44,7 +44,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 		return fmt.Errorf("WEIR_TRUSTED_PROXIES: %w", err)
 	}
 	g, err := gateway.New(gateway.Config{
-		Listener: l, Conn: conn, Caller: caller, Objects: store, Codec: cfg.Codec, Sync: cfg.NATSSync, Realtime: cfg.RealtimeURL, OwnThrottles: throttles,
+		Listener: l, Conn: conn, Caller: caller, Objects: store, Codec: cfg.Codec, Sync: cfg.NATSSync, Realtime: cfg.RealtimeURL, Base: cfg.PathPrefix, OwnThrottles: throttles,
 		TrustedProxies: trusted, DrainTimeout: cfg.DrainTimeout, Log: cfg.Log,
 	})
 	if err != nil {

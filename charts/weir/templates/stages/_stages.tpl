@@ -27,6 +27,9 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
   env:
   - {name: WEIR_COMPRESSION, value: {{ .Values.compression | quote }}}
   - {name: WEIR_REALTIME_URL, value: "http://{{ include "weir.fullname" . }}-realtime.{{ .Release.Namespace }}"}
+  {{- with .Values.gateway.pathPrefix }}
+  - {name: WEIR_PATH_PREFIX, value: {{ . | quote }}}
+  {{- end }}
   - {name: WEIR_NATS_SYNC, value: {{ .Values.nats.syncInterval | quote }}}
   # A gateway takes part once it has a catalog and NATS, and stays in when NATS goes away: it answers 503 with a
   # Retry-After then, where a Service without endpoints would refuse the connection. A pod that ends leaves the
@@ -53,6 +56,10 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
   serves: http
   service: {port: 80}
   from: [{{ include "weir.peer" (dict "root" . "component" "gateway") }}]
+  {{- with .Values.gateway.pathPrefix }}
+  env:
+  - {name: WEIR_PATH_PREFIX, value: {{ . | quote }}} # in the links of what it pushes
+  {{- end }}
 
 - name: controller
   serves: metrics
