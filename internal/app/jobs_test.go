@@ -115,7 +115,7 @@ func startJobsAt(t *testing.T, base ownpath.Base, fn http.HandlerFunc, store *ob
 	r.Use(&j.cat)
 	g, err := gateway.New(gateway.Config{
 		Listener: l, Conn: conn, Caller: caller, Objects: store, Codec: record.DefaultCodec, DrainTimeout: testkit.Patience, Log: testkit.Log(t),
-		Realtime: &url.URL{Scheme: "http", Host: rl.Addr().String()}, Base: base,
+		Realtime: &url.URL{Scheme: "http", Host: rl.Addr().String()}, Base: base, H2C: true,
 	})
 	if err != nil {
 		t.Fatal(err)

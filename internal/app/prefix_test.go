@@ -2,7 +2,6 @@ package app_test
 
 import (
 	"bufio"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -92,10 +91,7 @@ func TestBelowAPath(t *testing.T) {
 	_ = feed.Body.Close()
 
 	r = j.do("POST", "/shop/v1/weir/uploads", fmt.Sprintf(`{"path": "/reports", "size": %d}`, 5))
-	var u upload
-	if err := json.Unmarshal([]byte(r.body), &u); err != nil {
-		t.Fatal(err)
-	}
+	u := decode[upload](t, r.body)
 	below(u.URL)
 	j.put(u, strings.NewReader("large"), 5)
 	path := j.do("POST", "/shop/v1/reports", "", "Weir-Input", u.ID).doc.Links.Self

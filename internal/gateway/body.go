@@ -294,7 +294,8 @@ func (x *exchange) unhurried() {
 }
 
 // leave answers by p while part of the body may still have to come. What has come already is read, so that the client can
-// use its connection again; else it gets the answer at once, and the connection is closed once it had the time to read it.
+// use its connection again; else it gets the answer at once, and the connection, or its stream, is closed once it had the
+// time to read it.
 func (x *exchange) leave(p problem.Problem) {
 	const most = 256 << 10
 	if x.req.Header.Get("Expect") != "" { // reading would ask for the body; net/http closes the connection
@@ -311,6 +312,10 @@ func (x *exchange) leave(p problem.Problem) {
 	}
 	if drain(atOnce) {
 		_ = rc.SetReadDeadline(time.Time{}) // as in pacedBody
+		p.Write(x.w)
+		return
+	}
+	if streams(x.req) {
 		p.Write(x.w)
 		return
 	}

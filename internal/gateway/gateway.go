@@ -60,6 +60,8 @@ type Config struct {
 	// TrustedProxies are the addresses of the proxies in front whose X-Forwarded-* and Forwarded headers are kept; all
 	// others' are dropped.
 	TrustedProxies []netip.Prefix
+	// H2C makes it serve HTTP/2 by prior knowledge beside HTTP/1.1.
+	H2C bool
 	// Sync is the sync_interval of NATS as the operator states it: NATS doesn't report it. Anything but SyncAlways is
 	// logged as a warning and shown by /readyz. Empty means SyncAlways.
 	Sync string
@@ -205,13 +207,16 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 			"sync", g.cfg.Sync, "fix", "configure NATS with sync_interval: always")
 	}
 	conns := newConnections()
+	srv := &http.Server{
+		Handler: problem.Guard(g, g.cfg.Log), ReadTimeout: readTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(g.cfg.Log.Handler(), slog.LevelDebug),
+		ConnState: conns.observe,
+	}
+	if g.cfg.H2C {
+		speakHTTP2(srv)
+	}
 	err := lifecycle.Server{
-		Listener: g.cfg.Listener, Drain: g.cfg.DrainTimeout,
-		HTTP: &http.Server{
-			Handler: problem.Guard(g, g.cfg.Log), ReadTimeout: readTimeout, IdleTimeout: idleTimeout,
-			MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(g.cfg.Log.Handler(), slog.LevelDebug),
-			ConnState: conns.observe,
-		},
+		Listener: g.cfg.Listener, Drain: g.cfg.DrainTimeout, HTTP: srv,
 		Stopping: func(ctx context.Context) {
 			g.stop()
 			conns.waitGone(ctx, noticeTimeout)

@@ -45,7 +45,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	}
 	g, err := gateway.New(gateway.Config{
 		Listener: l, Conn: conn, Caller: caller, Objects: store, Codec: cfg.Codec, Sync: cfg.NATSSync, Realtime: cfg.RealtimeURL, Base: cfg.PathPrefix, OwnThrottles: throttles,
-		TrustedProxies: trusted, DrainTimeout: cfg.DrainTimeout, Log: cfg.Log,
+		H2C: cfg.H2C, TrustedProxies: trusted, DrainTimeout: cfg.DrainTimeout, Log: cfg.Log,
 	})
 	if err != nil {
 		return err

@@ -44,6 +44,7 @@ type Config struct {
 	Functions map[string]string // Knative Service → URL of the user's own process
 	Trusted   string            // proxies whose X-Forwarded-* are kept, as gateway.ParseTrustedProxies reads them
 	Prefix    string            // below which clients find Weir, as ownpath.ParseBase reads it
+	H2C       bool              // the gateway serves HTTP/2 by prior knowledge too
 	EnvFile   string            // written when ready: WEIR_URL, WEIR_ADMIN_URL, WEIR_NATS_URL; empty means none
 	Codec     record.Codec
 	Log       *slog.Logger
@@ -135,7 +136,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	g, err := gateway.New(gateway.Config{
 		Listener: l, Conn: front, Caller: caller, TrustedProxies: trusted, Objects: store, Codec: cfg.Codec, Log: cfg.Log.With("service", "gateway"),
-		Realtime: &url.URL{Scheme: "http", Host: rl.Addr().String()}, Base: base,
+		Realtime: &url.URL{Scheme: "http", Host: rl.Addr().String()}, Base: base, H2C: cfg.H2C,
 	})
 	if err != nil {
 		return err

@@ -27,6 +27,9 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
   env:
   - {name: WEIR_COMPRESSION, value: {{ .Values.compression | quote }}}
   - {name: WEIR_REALTIME_URL, value: "http://{{ include "weir.fullname" . }}-realtime.{{ .Release.Namespace }}"}
+  {{- if .Values.gateway.h2c }}
+  - {name: WEIR_H2C, value: "on"}
+  {{- end }}
   {{- with .Values.gateway.pathPrefix }}
   - {name: WEIR_PATH_PREFIX, value: {{ . | quote }}}
   {{- end }}
