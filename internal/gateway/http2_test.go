@@ -202,7 +202,7 @@ func TestHTTP2Drain(t *testing.T) {
 	begin, stopped := time.Now(), make(chan error)
 	go func() { stopped <- f.stop() }()
 	testkit.Eventually(t, "it drains", func() bool { _, err := f.g.Ready(); return err != nil })
-	f.do("GET", "/orders/7", "")                                 // its answer tells the client to go
+	f.do("GET", "/orders/7", "") // its answer tells the client to go
 	if r, err := f.client.Get(f.url + "/orders/7"); err == nil {
 		_ = r.Body.Close()
 	}

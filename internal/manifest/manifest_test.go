@@ -251,14 +251,15 @@ EventSourceMapping orders: spec.queue: there is no Queue "orders" in namespace d
 // TestService: what the local runner learns of a Knative Service.
 func TestService(t *testing.T) {
 	legacy := strings.Replace(good, "autoscaling.knative.dev/max-scale", "autoscaling.knative.dev/maxScale", 1)
+	legacy = strings.Replace(legacy, "- image: example.com/writer", "- image: example.com/writer\n        ports: [{name: h2c, containerPort: 8080}]", 1)
 	b, err := load(map[string]string{"a.yaml": legacy}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := b.Services[1]; s.MaxScale != 5 || s.ContainerConcurrency != 2 || s.Timeout != 30*time.Second {
+	if s := b.Services[1]; !s.H2C || s.MaxScale != 5 || s.ContainerConcurrency != 2 || s.Timeout != 30*time.Second {
 		t.Errorf("got %+v", s)
 	}
-	if s := b.Services[0]; s.MaxScale != 0 || s.ContainerConcurrency != 0 || s.Timeout != 300*time.Second {
+	if s := b.Services[0]; s.H2C || s.MaxScale != 0 || s.ContainerConcurrency != 0 || s.Timeout != 300*time.Second {
 		t.Errorf("got %+v, want Knative's defaults", s)
 	}
 }
