@@ -108,6 +108,7 @@ type Throttle struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.queue) && !has(self.job) || self.match.method in ['POST', 'PUT', 'PATCH', 'DELETE']",message="a buffered write or a job needs a method whose requests have a body: POST, PUT, PATCH or DELETE"
 // +kubebuilder:validation:XValidation:rule="!has(self.schema) || !has(self.job) || !has(self.job.maxUploadBytes)",message="what is uploaded is not checked against a schema: remove schema or job.maxUploadBytes"
 // +kubebuilder:validation:XValidation:rule="!has(self.function) || !has(self.attributes) && !has(self.required)",message="attributes are of events: a synchronous call has the request itself; remove attributes and required"
+// +kubebuilder:validation:XValidation:rule="!has(self.contentTypes) || self.match.method in ['POST', 'PUT', 'PATCH', 'DELETE']",message="a request of this method has no body: remove contentTypes, or use POST, PUT, PATCH or DELETE"
 // +kubebuilder:validation:XValidation:rule="!has(self.schema) || self.match.method in ['POST', 'PUT', 'PATCH', 'DELETE']",message="a request of this method has no body to check: remove the schema, or use POST, PUT, PATCH or DELETE"
 type Route struct {
 	// Name is unique within the API.
@@ -122,6 +123,14 @@ type Route struct {
 	// +optional
 	// +kubebuilder:default="256Ki"
 	MaxBodyBytes *resource.Quantity `json:"maxBodyBytes,omitempty"`
+	// ContentTypes are the media types that a body may have, such as application/json, text/* or application/*+json: any
+	// other is refused with 415. Case and parameters make no difference. By default all may be sent.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=32
+	// +kubebuilder:validation:items:MaxLength=128
+	ContentTypes []string `json:"contentTypes,omitempty"`
 	// MaxDepth bounds how deeply the objects and arrays of a JSON body are nested. Default 128.
 	// +optional
 	// +kubebuilder:default=128

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/weir-dev/weir/internal/mediatype"
 	"github.com/weir-dev/weir/internal/ownpath"
 	"github.com/weir-dev/weir/internal/schema"
 	"github.com/weir-dev/weir/internal/value"
@@ -98,8 +99,42 @@ func (r *Route) validate(p *field.Path, check func([]byte) error) field.ErrorLis
 		}
 		errs = append(errs, validateSchema(r.Schema, p.Child("schema"), check)...)
 	}
+	if r.ContentTypes != nil {
+		if known && !hasBody {
+			errs = append(errs, field.Forbidden(p.Child("contentTypes"), fmt.Sprintf(
+				"a %s request has no body: remove contentTypes, or use %s", r.Match.Method, strings.Join(bodyMethods(), ", "))))
+		}
+		errs = append(errs, r.validateContentTypes(p.Child("contentTypes"))...)
+	}
 	if (r.Queue != nil || r.Job != nil) && known && !hasBody {
 		errs = append(errs, field.NotSupported(p.Child("match", "method"), r.Match.Method, bodyMethods()))
+	}
+	return errs
+}
+
+// MaxContentTypes bounds a route's list of them.
+const MaxContentTypes = 32
+
+func (r *Route) validateContentTypes(p *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	switch n := len(r.ContentTypes); {
+	case n == 0:
+		return append(errs, field.Required(p, "name a media type such as application/json, or leave contentTypes out to take all"))
+	case n > MaxContentTypes:
+		return append(errs, field.TooMany(p, n, MaxContentTypes))
+	}
+	seen := map[mediatype.Range]bool{}
+	for i, text := range r.ContentTypes {
+		switch taken, err := mediatype.Parse(text); {
+		case err != nil:
+			errs = append(errs, field.Invalid(p.Index(i), text, err.Error()))
+		case seen[taken]:
+			errs = append(errs, field.Duplicate(p.Index(i), text))
+		case r.Schema != nil && !taken.MayBeJSON():
+			errs = append(errs, field.Invalid(p.Index(i), text, "no body of it is JSON, which the route's schema asks for: remove it, or the schema"))
+		default:
+			seen[taken] = true
+		}
 	}
 	return errs
 }

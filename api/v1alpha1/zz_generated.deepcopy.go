@@ -499,6 +499,11 @@ func (in *Route) DeepCopyInto(out *Route) {
 		x := (*in).DeepCopy()
 		*out = &x
 	}
+	if in.ContentTypes != nil {
+		in, out := &in.ContentTypes, &out.ContentTypes
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.MaxDepth != nil {
 		in, out := &in.MaxDepth, &out.MaxDepth
 		*out = new(int32)

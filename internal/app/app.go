@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/weir-dev/weir/internal/ownpath"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/telemetry"
@@ -34,6 +35,8 @@ type Config struct {
 	RealtimeURL  *url.URL      // WEIR_REALTIME_URL: realtime's, as the gateway reaches it; empty means no events and no sockets
 	OwnThrottles string        // WEIR_OWN_THROTTLES: of Weir's own paths, as gateway.ParseOwnThrottles reads them; empty means the defaults
 	Trusted      string        // WEIR_TRUSTED_PROXIES: whose X-Forwarded-* the gateway keeps, as gateway.ParseTrustedProxies reads them; empty means none's
+	H2C          bool          // WEIR_H2C: the gateway serves HTTP/2 by prior knowledge too: on or off (default)
+	PathPrefix   ownpath.Base  // WEIR_PATH_PREFIX: below which clients find Weir, as ownpath.ParseBase reads it; empty means none
 	S3           S3            // WEIR_S3_…: where objects are; without an endpoint they are in NATS
 	Codec        record.Codec  // WEIR_COMPRESSION: s2 (default), zstd or none
 	Log          *slog.Logger  // WEIR_LOG_LEVEL (default info), WEIR_LOG_FORMAT (json or text; default json)
@@ -100,6 +103,15 @@ func FromEnv(getenv func(string) string) (Config, error) {
 	var err error
 	if cfg.CallbackURL != "" && address(cfg.CallbackURL) == nil {
 		return Config{}, fmt.Errorf("WEIR_CALLBACK_URL is %q: give it the address of the gateway as functions reach it, such as http://weir-gateway.weir-system", cfg.CallbackURL)
+	}
+	switch v := or("WEIR_H2C", "off"); v {
+	case "on", "off":
+		cfg.H2C = v == "on"
+	default:
+		return Config{}, fmt.Errorf("WEIR_H2C is %q: say on or off", v)
+	}
+	if cfg.PathPrefix, err = ownpath.ParseBase(getenv("WEIR_PATH_PREFIX")); err != nil {
+		return Config{}, fmt.Errorf("WEIR_PATH_PREFIX: %w", err)
 	}
 	if v := getenv("WEIR_REALTIME_URL"); v != "" {
 		if cfg.RealtimeURL = address(v); cfg.RealtimeURL == nil || cfg.RealtimeURL.Scheme != "http" {

@@ -94,6 +94,8 @@ func TestFromEnvNamesWhatIsWrong(t *testing.T) {
 		{map[string]string{"WEIR_DRAIN_TIMEOUT": "soon"}, "WEIR_DRAIN_TIMEOUT"},
 		{map[string]string{"WEIR_DRAIN_TIMEOUT": "-1s"}, "WEIR_DRAIN_TIMEOUT"},
 		{map[string]string{"WEIR_COMPRESSION": "rar"}, "WEIR_COMPRESSION"},
+		{map[string]string{"WEIR_H2C": "yes"}, "WEIR_H2C"},
+		{map[string]string{"WEIR_PATH_PREFIX": "/shop/"}, "WEIR_PATH_PREFIX"},
 		{map[string]string{"WEIR_LOG_LEVEL": "loud"}, "WEIR_LOG_LEVEL"},
 	} {
 		if len(row.env) > 0 {

@@ -23,6 +23,7 @@ import (
 	"github.com/weir-dev/weir/internal/gateway"
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/jobapi"
+	"github.com/weir-dev/weir/internal/ownpath"
 	"github.com/weir-dev/weir/internal/realtime"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/sign"
@@ -59,6 +60,12 @@ func startJobs(t *testing.T, fn http.HandlerFunc, change ...func(*catalog.Mappin
 // startJobsOf takes the object store, nil if it is in NATS.
 func startJobsOf(t *testing.T, fn http.HandlerFunc, store *objects.Store, change func(*catalog.Catalog)) *jobs {
 	t.Helper()
+	return startJobsAt(t, "", fn, store, change)
+}
+
+// startJobsAt gives clients addresses below base.
+func startJobsAt(t *testing.T, base ownpath.Base, fn http.HandlerFunc, store *objects.Store, change func(*catalog.Catalog)) *jobs {
+	t.Helper()
 	server := testkit.NATS(t)
 	conn := testkit.Conn(t, server)
 	if store == nil {
@@ -67,7 +74,7 @@ func startJobsOf(t *testing.T, fn http.HandlerFunc, store *objects.Store, change
 			t.Fatal(err)
 		}
 		t.Cleanup(large.Close)
-		store = objects.Over(large)
+		store = objects.Over(large, base)
 	}
 	j := &jobs{t: t, conn: conn, queue: catalog.Key{Namespace: "default", Name: "reports"}}
 	srv := httptest.NewServer(fn)
@@ -102,7 +109,7 @@ func startJobsOf(t *testing.T, fn http.HandlerFunc, store *objects.Store, change
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := realtime.New(realtime.Config{Listener: rl, Conn: conn, DrainTimeout: testkit.Patience, DrainSpread: time.Millisecond, Log: testkit.Log(t)})
+	r, err := realtime.New(realtime.Config{Listener: rl, Conn: conn, Base: base, DrainTimeout: testkit.Patience, DrainSpread: time.Millisecond, Log: testkit.Log(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +117,7 @@ func startJobsOf(t *testing.T, fn http.HandlerFunc, store *objects.Store, change
 	relay := jobapi.NewRelay(&url.URL{Scheme: "http", Host: rl.Addr().String()}, testkit.Log(t))
 	g, err := gateway.New(gateway.Config{
 		Listener: l, Conn: conn, Caller: caller, Objects: store, Codec: record.DefaultCodec, DrainTimeout: testkit.Patience, Log: testkit.Log(t),
-		Realtime: relay,
+		Realtime: relay, Base: base, H2C: true,
 	})
 	if err != nil {
 		t.Fatal(err)

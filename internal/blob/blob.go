@@ -7,7 +7,7 @@
 // be read; a read of an object that is not whole is an error, never a short object; what a pre-signed URL permits can't
 // be widened by its holder.
 //
-// May import: stream, sign, catalog, and the S3 client, which nobody else does.
+// May import: ownpath, stream, sign, catalog, and the S3 client, which nobody else does.
 package blob
 
 import (

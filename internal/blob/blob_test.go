@@ -52,7 +52,7 @@ func newNATS(t testing.TB, limits catalog.Objects) natsStore {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return natsStore{NewNATS(conn, func() sign.Ring { return ring }, time.Now), server}
+	return natsStore{NewNATS(conn, func() sign.Ring { return ring }, time.Now, ""), server}
 }
 
 // messages is what the stream of the objects holds.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/ownpath"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
 )
@@ -19,11 +20,13 @@ type NATS struct {
 	conn stream.Objects
 	ring func() sign.Ring
 	now  func() time.Time
+	base ownpath.Base
 }
 
-// NewNATS returns a store on conn. ring returns the current signing keys, now the time.
-func NewNATS(conn stream.Objects, ring func() sign.Ring, now func() time.Time) *NATS {
-	return &NATS{conn: conn, ring: ring, now: now}
+// NewNATS returns a store on conn. ring returns the current signing keys, now the time;
+// pre-signed URLs begin with base.
+func NewNATS(conn stream.Objects, ring func() sign.Ring, now func() time.Time, base ownpath.Base) *NATS {
+	return &NATS{conn: conn, ring: ring, now: now, base: base}
 }
 
 // Put is Store.Put.
@@ -73,12 +76,20 @@ func (s *NATS) Delete(ctx context.Context, queue catalog.Key, key string) error 
 
 // PresignGet is Store.PresignGet. It doesn't look whether there is such an object.
 func (s *NATS) PresignGet(_ context.Context, queue catalog.Key, key string, expiry time.Duration) (Presigned, error) {
-	return presign(s.ring(), s.now(), Permit{Method: "GET", Queue: queue, Key: key}, expiry)
+	return s.presign(Permit{Method: "GET", Queue: queue, Key: key}, expiry)
 }
 
 // PresignPut is Store.PresignPut.
 func (s *NATS) PresignPut(_ context.Context, queue catalog.Key, key, contentType string, size int64, expiry time.Duration) (Presigned, error) {
-	return presign(s.ring(), s.now(), Permit{Method: "PUT", Queue: queue, Key: key, ContentType: contentType, Size: size}, expiry)
+	return s.presign(Permit{Method: "PUT", Queue: queue, Key: key, ContentType: contentType, Size: size}, expiry)
+}
+
+func (s *NATS) presign(p Permit, expiry time.Duration) (Presigned, error) {
+	signed, err := presign(s.ring(), s.now(), p, expiry)
+	if err == nil {
+		signed.URL = s.base.Of(signed.URL)
+	}
+	return signed, err
 }
 
 type natsReader struct{ *stream.ObjectReader }

@@ -63,9 +63,10 @@ type Route struct {
 	Path         string          `json:"path"` // a net/http.ServeMux path pattern, such as /orders/{id}
 	Throttle     *Throttle       `json:"throttle,omitempty"`
 	MaxBodyBytes int64           `json:"maxBodyBytes"`
-	MaxDepth     int             `json:"maxDepth,omitempty"`   // nesting of a JSON body; 0 means the gateway's default
-	Schema       json.RawMessage `json:"schema,omitempty"`     // JSON Schema 2020-12 of the body
-	Attributes   []Attribute     `json:"attributes,omitempty"` // of Queue and Job, sorted by name
+	ContentTypes []string        `json:"contentTypes,omitempty"` // ranges of package mediatype that a body may be of; none means all
+	MaxDepth     int             `json:"maxDepth,omitempty"`     // nesting of a JSON body; 0 means the gateway's default
+	Schema       json.RawMessage `json:"schema,omitempty"`       // JSON Schema 2020-12 of the body
+	Attributes   []Attribute     `json:"attributes,omitempty"`   // of Queue and Job, sorted by name
 	Queue        *QueueTarget    `json:"queue,omitempty"`
 	Job          *QueueTarget    `json:"job,omitempty"`
 	MaxUpload    int64           `json:"maxUpload,omitempty"` // of Job: bytes that a client may upload instead of a body; 0 means no uploads

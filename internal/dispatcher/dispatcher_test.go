@@ -204,7 +204,7 @@ func (w *world) put(bodies ...string) {
 func (w *world) start(owner string, drain time.Duration) (*dispatcher.Dispatcher, func()) {
 	w.t.Helper()
 	caller := invoke.NewCaller(16)
-	d, err := dispatcher.New(dispatcher.Config{Conn: w.conn, Caller: caller, Objects: blob.NewNATS(w.conn, func() sign.Ring { return sign.Ring{} }, time.Now), Owner: owner, DrainTimeout: drain, Log: testkit.Log(w.t)})
+	d, err := dispatcher.New(dispatcher.Config{Conn: w.conn, Caller: caller, Objects: blob.NewNATS(w.conn, func() sign.Ring { return sign.Ring{} }, time.Now, ""), Owner: owner, DrainTimeout: drain, Log: testkit.Log(w.t)})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -116,7 +116,7 @@ func (c *cluster) start(owner string, drain time.Duration) *process {
 	caller := invoke.NewCaller(16)
 	var err error
 	h.Dispatcher, err = dispatcher.New(dispatcher.Config{
-		Conn: h.conn, Caller: caller, Objects: blob.NewNATS(h.conn, func() sign.Ring { return sign.Ring{} }, time.Now),
+		Conn: h.conn, Caller: caller, Objects: blob.NewNATS(h.conn, func() sign.Ring { return sign.Ring{} }, time.Now, ""),
 		Owner: owner, DrainTimeout: drain, Log: testkit.Log(c.t).With("dispatcher", owner),
 	})
 	if err != nil {
@@ -407,7 +407,7 @@ func TestWhoWaitsForLeasesAsksNothing(t *testing.T) {
 	caller := invoke.NewCaller(1)
 	defer caller.Close()
 	d, err := dispatcher.New(dispatcher.Config{
-		Conn: waits, Caller: caller, Objects: blob.NewNATS(waits, func() sign.Ring { return sign.Ring{} }, time.Now), Owner: "waits", Log: testkit.Log(t),
+		Conn: waits, Caller: caller, Objects: blob.NewNATS(waits, func() sign.Ring { return sign.Ring{} }, time.Now, ""), Owner: "waits", Log: testkit.Log(t),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -29,6 +29,8 @@ const (
 	minBodyRate = 4 << 10
 	// linger is how long a client that still sends has to read its answer until the connection is closed.
 	linger = time.Second
+	// atOnce is how long the rest of a body that has been sent already may take to come.
+	atOnce = 5 * time.Millisecond
 )
 
 // Why a body can't be read.
@@ -62,10 +64,7 @@ func (x *exchange) readBody() *problem.Problem {
 	case limit == 0, x.kind == toFunction && x.schema == nil, x.uploaded(), size == 0:
 		return nil
 	case x.schema != nil && !jsonMedia(x.req.Header):
-		return &problem.Problem{
-			Status: http.StatusUnsupportedMediaType, Type: problem.UnsupportedMedia, Title: "Unsupported media type",
-			Detail: "This route takes JSON: send Content-Type: application/json.",
-		}
+		return problemOfMedia(x.w.Header(), "application/json", "This route takes JSON: send Content-Type: application/json.")
 	}
 	x.memory, _ = small.Get().(*[]byte)
 	body, err := x.readAll(size, limit)
@@ -295,9 +294,10 @@ func (x *exchange) unhurried() {
 }
 
 // leave answers by p while part of the body may still have to come. What has come already is read, so that the client can
-// use its connection again; else it gets the answer at once, and the connection is closed once it had the time to read it.
+// use its connection again; else it gets the answer at once, and the connection, or its stream, is closed once it had the
+// time to read it.
 func (x *exchange) leave(p problem.Problem) {
-	const atOnce, most = 5 * time.Millisecond, 256 << 10
+	const most = 256 << 10
 	if x.req.Header.Get("Expect") != "" { // reading would ask for the body; net/http closes the connection
 		p.Write(x.w)
 		return
@@ -312,6 +312,10 @@ func (x *exchange) leave(p problem.Problem) {
 	}
 	if drain(atOnce) {
 		_ = rc.SetReadDeadline(time.Time{}) // as in pacedBody
+		p.Write(x.w)
+		return
+	}
+	if streams(x.req) {
 		p.Write(x.w)
 		return
 	}

@@ -13,9 +13,10 @@ import (
 //
 //  1. requestid.go  which name has it in logs and answers
 //  2. throttle.go   has its route, and its API, a token left
-//  3. body.go       is its body within its bounds, and is there memory for it
-//  4. validate.go   does the body match the route's schema
-//  5. the target: buffered.go, job.go, synchronous.go, or one of Weir's own paths (own.go)
+//  3. media.go      is its body of a media type that the route takes
+//  4. body.go       is its body within its bounds, and is there memory for it
+//  5. validate.go   does the body match the route's schema
+//  6. the target: buffered.go, job.go, synchronous.go, or one of Weir's own paths (own.go)
 type exchange struct {
 	w   http.ResponseWriter
 	req *http.Request
@@ -37,6 +38,9 @@ func (r *route) serve(w http.ResponseWriter, req *http.Request) {
 	p := x.throttle()
 	if p == nil {
 		p = x.open()
+	}
+	if p == nil {
+		p = x.checkMedia()
 	}
 	if p == nil {
 		p = x.readBody()

@@ -25,7 +25,7 @@ var (
 	}
 	ownExposed = []string{ //nolint:gochecknoglobals // a constant list
 		"Location", "Operation-Location", "ETag", "Retry-After", "Preference-Applied", "RateLimit", "RateLimit-Policy", "X-Request-Id",
-		"Accept-Encoding", "Accept-Ranges", "Content-Range",
+		"Accept", "Accept-Encoding", "Accept-Ranges", "Content-Range",
 	}
 	ownMethods = []string{http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodDelete} //nolint:gochecknoglobals // a constant list
 )

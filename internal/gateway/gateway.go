@@ -7,7 +7,7 @@
 // The data flows through the files in this order: gateway.go (catalog and server), route.go (which route), then the
 // steps that chain.go lists; own.go has Weir's own paths.
 //
-// May import: ownpath, problem, record, throttle, catalog, lifecycle, telemetry, schema, value, stream, invoke, blob, job, jobapi.
+// May import: ownpath, mediatype, problem, record, throttle, catalog, lifecycle, telemetry, schema, value, stream, invoke, blob, job, jobapi.
 package gateway
 
 import (
@@ -52,11 +52,15 @@ type Config struct {
 	Codec    record.Codec // of blocks
 	// Realtime serves those who listen to the states of jobs (jobapi.Config); nil if disabled.
 	Realtime jobapi.Listeners
+	// Base is that of the addresses that clients are given.
+	Base ownpath.Base
 	// OwnThrottles are the throttles of Weir's own paths, by class (ParseOwnThrottles); nil means the defaults.
 	OwnThrottles map[string]catalog.Throttle
 	// TrustedProxies are the addresses of the proxies in front whose X-Forwarded-* and Forwarded headers are kept; all
 	// others' are dropped.
 	TrustedProxies []netip.Prefix
+	// H2C makes it serve HTTP/2 by prior knowledge beside HTTP/1.1.
+	H2C bool
 	// Sync is the sync_interval of NATS as the operator states it: NATS doesn't report it. Anything but SyncAlways is
 	// logged as a warning and shown by /readyz. Empty means SyncAlways.
 	Sync string
@@ -136,7 +140,7 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		cfg: cfg, writers: map[catalog.Key]*writer{},
-		jobs: jobapi.New(jobapi.Config{Conn: cfg.Conn, Objects: cfg.Objects, Realtime: cfg.Realtime, Log: cfg.Log}),
+		jobs: jobapi.New(jobapi.Config{Conn: cfg.Conn, Objects: cfg.Objects, Realtime: cfg.Realtime, Base: cfg.Base, Log: cfg.Log}),
 	}
 	g.drain, g.startDrain = context.WithCancel(context.Background())
 	g.own = g.ownMux()
@@ -202,13 +206,16 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 			"sync", g.cfg.Sync, "fix", "configure NATS with sync_interval: always")
 	}
 	conns := newConnections()
+	srv := &http.Server{
+		Handler: problem.Guard(g, g.cfg.Log), ReadTimeout: readTimeout, IdleTimeout: idleTimeout,
+		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(g.cfg.Log.Handler(), slog.LevelDebug),
+		ConnState: conns.observe,
+	}
+	if g.cfg.H2C {
+		speakHTTP2(srv)
+	}
 	err := lifecycle.Server{
-		Listener: g.cfg.Listener, Drain: g.cfg.DrainTimeout,
-		HTTP: &http.Server{
-			Handler: problem.Guard(g, g.cfg.Log), ReadTimeout: readTimeout, IdleTimeout: idleTimeout,
-			MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(g.cfg.Log.Handler(), slog.LevelDebug),
-			ConnState: conns.observe,
-		},
+		Listener: g.cfg.Listener, Drain: g.cfg.DrainTimeout, HTTP: srv,
 		Stopping: func(ctx context.Context) {
 			g.stop()
 			conns.waitGone(ctx, noticeTimeout)
@@ -270,10 +277,15 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	if ownpath.Reserved(r.URL.Path) {
-		if h, pattern := g.own.Handler(r); pattern == "" {
+		h, pattern := g.own.Handler(r)
+		_, route := h.(http.HandlerFunc)
+		switch {
+		case pattern == "":
 			refuse(w, r, noRoute(h, r))
-		} else {
+		case route:
 			g.own.ServeHTTP(w, r) // sets the request's path values
+		default:
+			g.redirect(w, r, h)
 		}
 		return
 	}
@@ -284,10 +296,18 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		route.serve(w, r)
 	case pattern != "": // a redirect to the clean form of the path
-		h.ServeHTTP(w, r)
+		g.redirect(w, r, h)
 	default:
 		refuse(w, r, noRoute(h, r))
 	}
+}
+
+// redirect answers with the redirect to the clean form of the path that a mux has found, as clients reach it.
+func (g *Gateway) redirect(w http.ResponseWriter, r *http.Request, h http.Handler) {
+	found := &headerProbe{header: http.Header{}}
+	h.ServeHTTP(found, r)
+	w.Header().Set("Location", g.cfg.Base.Of(found.header.Get("Location")))
+	w.WriteHeader(found.status)
 }
 
 // refuse answers a request that has no route.

@@ -508,7 +508,7 @@ func FuzzFront(f *testing.F) {
 }
 
 func objects(conn *stream.Conn) blob.Store {
-	return blob.NewNATS(conn, func() sign.Ring { return sign.Ring{} }, time.Now)
+	return blob.NewNATS(conn, func() sign.Ring { return sign.Ring{} }, time.Now, "")
 }
 
 // TestWhatTheRequestSaidIsStored: a buffered PUT or DELETE is useful only with its path, and with what the route names.

@@ -63,8 +63,8 @@ func (x *exchange) job(input *upload) *problem.Problem {
 	h := x.w.Header()
 	// Pollers that know no more than a status follow Location until it answers other than 202; others ask for the status
 	// at Operation-Location.
-	h.Set("Operation-Location", ownpath.Jobs+text)
-	h.Set("Location", ownpath.Jobs+text+"/result")
+	h.Set("Operation-Location", x.g.cfg.Base.Of(ownpath.Jobs+text))
+	h.Set("Location", x.g.cfg.Base.Of(ownpath.Jobs+text+"/result"))
 	if h.Get(problem.HeaderRequestID) == "" {
 		h.Set(problem.HeaderRequestID, rec.ID.String())
 	}

@@ -67,6 +67,15 @@ func (g *Gateway) ownMux() *http.ServeMux {
 	})
 	for _, own := range routes {
 		r := &route{g: g, kind: toOwn, source: ownSource, bucket: buckets[own.Class], own: own, maxBody: own.MaxBody, held: new(atomic.Int64)}
+		if serve := own.Serve; strings.HasSuffix(own.Pattern, "/socket") {
+			r.own.Serve = func(w http.ResponseWriter, req *http.Request, body []byte) {
+				if streams(req) {
+					noSocket(w)
+					return
+				}
+				serve(w, req, body)
+			}
+		}
 		mux.HandleFunc(own.Pattern, r.serve)
 	}
 	return mux

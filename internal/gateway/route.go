@@ -7,6 +7,7 @@ import (
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/jobapi"
+	"github.com/weir-dev/weir/internal/mediatype"
 )
 
 // kind is where a route's requests go.
@@ -28,8 +29,9 @@ type route struct {
 	api        *bucket       // nil if not throttled
 	bucket     *bucket       // the route's own; nil if not throttled
 	maxBody    func(*http.Request) int64
-	cors       *crossOrigin // of the API; nil if pages of other origins may not use it
-	schema     lazySchema   // nil if there is none
+	cors       *crossOrigin      // of the API; nil if pages of other origins may not use it
+	media      []mediatype.Range // of bodies that it takes; none means all
+	schema     lazySchema        // nil if there is none
 	attributes []attribute
 	wildcards  bool // attributes need the values of the path's wildcards
 

@@ -23,7 +23,7 @@ func (x *exchange) synchronous() {
 	kept := *x // of its own: with x in the context every exchange would be on the heap, those of writes too
 	req := x.req.WithContext(context.WithValue(ctx, exchangeKey{}, &kept))
 	req.Header.Set(problem.HeaderRequestID, ensureRequestID(x.w.Header())) // the function logs the same id
-	w := &forwardWriter{ResponseWriter: x.w, said: x.w.Header().Clone(), cross: x.cors != nil && len(x.req.Header["Origin"]) > 0}
+	w := &forwardWriter{ResponseWriter: x.w, said: x.w.Header().Clone(), cross: x.cors != nil && len(x.req.Header["Origin"]) > 0, alone: !streams(x.req)}
 	switch {
 	case x.schema != nil: // validation has read the body
 		req.Body, req.ContentLength = io.NopCloser(bytes.NewReader(x.body)), int64(len(x.body))
@@ -46,6 +46,7 @@ type forwardWriter struct {
 	http.ResponseWriter
 	said  http.Header
 	cross bool       // the API has cors, and the request an origin
+	alone bool       // on its connection
 	body  *pacedBody // of the request; nil if it was read before, or there is none
 }
 
@@ -63,7 +64,7 @@ func (f *forwardWriter) WriteHeader(status int) {
 				h[name] = values
 			}
 		}
-		if f.body != nil && !f.body.whole() {
+		if f.body != nil && f.alone && !f.body.whole() {
 			h.Set("Connection", "close") // what is left of the body is not the next request
 		}
 	}

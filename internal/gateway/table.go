@@ -94,6 +94,9 @@ func (r *route) compile() (err error) {
 	r.schema = newLazySchema(r.spec.Schema, func(err error) {
 		log.Error("a route can't be served", "route", source, "reason", err.Error())
 	})
+	if r.media, err = compileMedia(r.spec.ContentTypes); err != nil {
+		return err
+	}
 	if r.attributes, err = compileAttributes(r.spec.Attributes); err != nil {
 		return err
 	}

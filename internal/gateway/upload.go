@@ -82,6 +82,9 @@ func (g *Gateway) presignUpload(w http.ResponseWriter, req *http.Request, body [
 	case ask.Size > route.spec.MaxUpload:
 		return nil, problemOfUploadSize(route.spec.MaxUpload)
 	}
+	if !route.takes(ask.ContentType) {
+		return nil, route.refuseMedia(w.Header())
+	}
 	if p := route.take(w.Header(), time.Now()); p != nil {
 		return nil, p
 	}
@@ -139,6 +142,9 @@ func (x *exchange) jobOfUpload() *problem.Problem {
 		return new(jobapi.ProblemOfObject(err, x.g.cfg.Log, x.source))
 	case input.Size > x.spec.MaxUpload: // the route's limit was higher when it was uploaded
 		return problemOfUploadSize(x.spec.MaxUpload)
+	}
+	if !x.takes(contentType) { // the route took it when it was uploaded
+		return x.refuseMedia(x.w.Header())
 	}
 	return x.job(&upload{input, contentType})
 }

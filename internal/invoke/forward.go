@@ -47,6 +47,7 @@ type Hop struct {
 	Host string // for the function, if other than Base's
 	// Inner means that a proxy before this one has said whom the request is for: this one adds nothing, as Knative's.
 	Inner bool
+	H2C   bool // the function speaks HTTP/2 by prior knowledge, and maybe nothing else
 	// Failed answers when there is no answer, with one of the errors above, or with the error of reading the client's body.
 	Failed func(http.ResponseWriter, *http.Request, error)
 }
@@ -60,8 +61,15 @@ func (c *Caller) Forward(hop Hop) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("function URL %q: %w", hop.Base, err)
 	}
+	through := c.http.Transport
+	if hop.H2C {
+		if target.Scheme != "http" {
+			return nil, fmt.Errorf("function URL %q: h2c is HTTP/2 without TLS: give an http URL", hop.Base)
+		}
+		through = c.h2c
+	}
 	proxy := &httputil.ReverseProxy{
-		Transport:     c.http.Transport,
+		Transport:     through,
 		FlushInterval: -1, // a stream of events must not wait for a full buffer
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)

@@ -99,11 +99,15 @@ const (
 // Caller calls functions. It is safe for concurrent use.
 type Caller struct {
 	http *http.Client
+	h2c  *http.Transport // HTTP/2 by prior knowledge
 }
 
 // NewCaller returns a caller that keeps at most maxIdle idle connections to each function.
 func NewCaller(maxIdle int) *Caller {
-	return &Caller{http: &http.Client{
+	h2c := transport(maxIdle)
+	h2c.Protocols = new(http.Protocols)
+	h2c.Protocols.SetUnencryptedHTTP2(true)
+	return &Caller{h2c: h2c, http: &http.Client{
 		Transport: transport(maxIdle),
 		// A function that redirects is misconfigured: following would turn a POST into a GET.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -125,7 +129,10 @@ func transport(maxIdle int) *http.Transport {
 }
 
 // Close drops idle connections.
-func (c *Caller) Close() { c.http.CloseIdleConnections() }
+func (c *Caller) Close() {
+	c.http.CloseIdleConnections()
+	c.h2c.CloseIdleConnections()
+}
 
 // Answer is a function's answer to one record.
 type Answer struct {

@@ -42,6 +42,7 @@ type Config struct {
 	// Realtime serves those who listen to the states of jobs: a Relay, or the service itself if it is in this process. nil
 	// if disabled.
 	Realtime Listeners
+	Base     ownpath.Base // of the addresses that clients are given
 	Log      *slog.Logger
 }
 

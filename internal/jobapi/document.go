@@ -54,8 +54,8 @@ type Links struct {
 }
 
 // NewDocument shows the state s of the job whose id is text. body is the result, nil if it isn't loaded.
-func NewDocument(text string, s *job.State, body []byte) Document {
-	self := ownpath.Jobs + text
+func NewDocument(base ownpath.Base, text string, s *job.State, body []byte) Document {
+	self := base.Of(ownpath.Jobs + text)
 	d := Document{
 		ID: text, Status: s.Status, Version: Version(s), Created: s.Created, Started: s.Started, Finished: s.Finished,
 		Attempts: s.Attempts, Progress: s.Progress,

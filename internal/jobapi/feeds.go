@@ -15,7 +15,7 @@ func (a *API) newFeed(w http.ResponseWriter, _ *http.Request, _ []byte) {
 		problemOf(err, "").Write(w)
 		return
 	}
-	self := ownpath.Feeds + text
+	self := a.cfg.Base.Of(ownpath.Feeds + text)
 	h := w.Header()
 	h.Set("Location", self)
 	h.Set("Cache-Control", "no-store")

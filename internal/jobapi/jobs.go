@@ -169,7 +169,7 @@ func (j *Request) WriteState(w http.ResponseWriter, status int, s *job.State, re
 	if !s.Status.Final() {
 		h.Set("Retry-After", pollAfter)
 	}
-	body, err := json.Marshal(NewDocument(j.text, s, result))
+	body, err := json.Marshal(NewDocument(j.a.cfg.Base, j.text, s, result))
 	if err != nil {
 		body = []byte(`{}`) // plain values always marshal
 	}

@@ -9,7 +9,6 @@ import (
 
 	"github.com/weir-dev/weir/internal/blob"
 	"github.com/weir-dev/weir/internal/job"
-	"github.com/weir-dev/weir/internal/ownpath"
 	"github.com/weir-dev/weir/internal/problem"
 )
 
@@ -111,7 +110,7 @@ func ProblemOfObject(err error, log *slog.Logger, about string) problem.Problem 
 	case errors.Is(err, blob.ErrNoPermit), errors.Is(err, blob.ErrMethod):
 		return problem.Problem{Status: http.StatusNotFound, Type: problem.NoObject, Title: "No such object", Detail: "This address was never given, for this method, or its queue was deleted."}
 	case errors.Is(err, blob.ErrExpired):
-		return problem.Problem{Status: http.StatusForbidden, Type: problem.URLExpired, Title: "The address has expired", Detail: "Ask for another one where you got it: the job's result, or " + ownpath.Uploads + "."}
+		return problem.Problem{Status: http.StatusForbidden, Type: problem.URLExpired, Title: "The address has expired", Detail: "Ask for another one where you got it: at the job's result, or where uploads are asked for."}
 	case errors.Is(err, blob.ErrNotFound), errors.Is(err, blob.ErrGone):
 		return problem.Problem{Status: http.StatusGone, Type: problem.ObjectGone, Title: "The object is gone", Detail: "It has expired. Raise results.maxAge of its queue to keep objects for longer."}
 	case errors.Is(err, blob.ErrNoKeys):

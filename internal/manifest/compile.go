@@ -261,6 +261,7 @@ func (c *compiler) route(s *subject, path string, r *v1alpha1.Route) catalog.Rou
 		Path:         r.Match.Path,
 		Throttle:     throttle(r.Throttle),
 		MaxBodyBytes: r.MaxBodyBytes.Value(),
+		ContentTypes: r.ContentTypes,
 		MaxDepth:     int(*r.MaxDepth),
 	}
 	if r.Schema != nil {

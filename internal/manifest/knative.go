@@ -103,7 +103,7 @@ func describeService(key catalog.Key, svc *servingv1.Service) *knativeService {
 		s.Timeout = time.Duration(min(*spec.TimeoutSeconds, int64(maxServiceTimeout/time.Second))) * time.Second
 	}
 	if c := servingContainer(spec.Containers); c != nil {
-		s.Image = c.Image
+		s.Image, s.H2C = c.Image, len(c.Ports) > 0 && c.Ports[0].Name == "h2c"
 		s.Env = envOf(c)
 		s.SecretMounts = secretMountsOf(c, spec.Volumes)
 	}

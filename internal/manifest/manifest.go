@@ -70,6 +70,7 @@ type Service struct {
 	ContainerConcurrency int           // concurrent calls of one instance; 0 means unlimited
 	MaxScale             int           // instances; 0 means unlimited
 	Timeout              time.Duration // of one call
+	H2C                  bool          `json:",omitempty"` // the container speaks HTTP/2 by prior knowledge: its port is named h2c
 }
 
 // EnvVar is a Value, or the key SecretKey of the Secret SecretName.

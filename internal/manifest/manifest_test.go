@@ -99,6 +99,19 @@ func TestGood(t *testing.T) {
 	golden(t, "testdata/good.golden.json", b)
 }
 
+// TestContentTypes: the gateway gets a route's as they are written.
+func TestContentTypes(t *testing.T) {
+	text := strings.Replace(good, "    queue: {name: orders}", "    contentTypes: [Application/JSON, text/*, \"application/*+json\"]\n    queue: {name: orders}", 1)
+	b, err := load(map[string]string{"a.yaml": text}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	routes := b.Catalog.APIs[0].Routes
+	if got := strings.Join(routes[0].ContentTypes, " "); got != "Application/JSON text/* application/*+json" || routes[1].ContentTypes != nil {
+		t.Errorf("%v", routes)
+	}
+}
+
 // TestOrdersSample holds the meaning of the sample that users start from.
 func TestOrdersSample(t *testing.T) {
 	b, err := LoadDir("../../deploy/k8s/orders", Options{})
@@ -238,14 +251,15 @@ EventSourceMapping orders: spec.queue: there is no Queue "orders" in namespace d
 // TestService: what the local runner learns of a Knative Service.
 func TestService(t *testing.T) {
 	legacy := strings.Replace(good, "autoscaling.knative.dev/max-scale", "autoscaling.knative.dev/maxScale", 1)
+	legacy = strings.Replace(legacy, "- image: example.com/writer", "- image: example.com/writer\n        ports: [{name: h2c, containerPort: 8080}]", 1)
 	b, err := load(map[string]string{"a.yaml": legacy}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := b.Services[1]; s.MaxScale != 5 || s.ContainerConcurrency != 2 || s.Timeout != 30*time.Second {
+	if s := b.Services[1]; !s.H2C || s.MaxScale != 5 || s.ContainerConcurrency != 2 || s.Timeout != 30*time.Second {
 		t.Errorf("got %+v", s)
 	}
-	if s := b.Services[0]; s.MaxScale != 0 || s.ContainerConcurrency != 0 || s.Timeout != 300*time.Second {
+	if s := b.Services[0]; s.H2C || s.MaxScale != 0 || s.ContainerConcurrency != 0 || s.Timeout != 300*time.Second {
 		t.Errorf("got %+v, want Knative's defaults", s)
 	}
 }

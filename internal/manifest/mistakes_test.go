@@ -44,6 +44,30 @@ func TestMistakes(t *testing.T) {
 			`a.yaml:10: API shop: spec.routes[0].maxDepth: Invalid value: 1001: must be between 1 and 1000`,
 		},
 		{
+			"a media type with parameters",
+			"    queue: {name: orders}",
+			"    contentTypes: [application/json, \"application/*+json; charset=utf-8\"]\n    queue: {name: orders}",
+			`a.yaml:10: API shop: spec.routes[0].contentTypes[1]: Invalid value: "application/*+json; charset=utf-8": must have no parameters: they make no difference; write such as text/plain`,
+		},
+		{
+			"no media type",
+			"    queue: {name: orders}",
+			"    contentTypes: []\n    queue: {name: orders}",
+			`a.yaml:10: API shop: spec.routes[0].contentTypes: Required value: name a media type such as application/json, or leave contentTypes out to take all`,
+		},
+		{
+			"a media type twice",
+			"    queue: {name: orders}",
+			"    contentTypes: [application/json, Application/JSON]\n    queue: {name: orders}",
+			`a.yaml:10: API shop: spec.routes[0].contentTypes[1]: Duplicate value: "Application/JSON"`,
+		},
+		{
+			"a media type that the schema refuses",
+			"    queue: {name: orders}",
+			"    contentTypes: [application/json, image/png]\n    queue: {name: orders}",
+			`a.yaml:10: API shop: spec.routes[0].contentTypes[1]: Invalid value: "image/png": no body of it is JSON, which the route's schema asks for: remove it, or the schema`,
+		},
+		{
 			"an origin with a path",
 			"  routes:",
 			"  cors: {origins: [\"https://shop.example/\"]}\n  routes:",
@@ -346,6 +370,12 @@ a.yaml:9: API shop: spec.routes[0].schema: Forbidden: a GET request has no body 
 			"    function: {name: reader, timeout: 20s}",
 			"    function: {name: reader, timeout: 20s}\n    schema: {type: object}",
 			`a.yaml:14: API shop: spec.routes[1].schema: Forbidden: a GET request has no body to check: remove the schema, or use POST, PUT, PATCH, DELETE`,
+		},
+		{
+			"media types without a body",
+			"    function: {name: reader, timeout: 20s}",
+			"    function: {name: reader, timeout: 20s}\n    contentTypes: [text/csv]",
+			`a.yaml:14: API shop: spec.routes[1].contentTypes: Forbidden: a GET request has no body: remove contentTypes, or use POST, PUT, PATCH, DELETE`,
 		},
 		{
 			"schema that is none",

@@ -4,7 +4,11 @@
 // May import: the standard library only.
 package ownpath
 
-import "strings"
+import (
+	"fmt"
+	"path"
+	"strings"
+)
 
 // Prefix is reserved: no route of an API is below it. The rule of the custom resource (v1alpha1.RouteMatch) says the same.
 const Prefix = "/weir/"
@@ -23,3 +27,24 @@ const (
 func Reserved(path string) bool {
 	return strings.HasPrefix(path, Prefix) || path == strings.TrimSuffix(Prefix, "/")
 }
+
+// Base is the path below which clients find Weir: a proxy in front takes it off. Every address that clients are given
+// begins with it, and none that Weir serves or functions call. Empty if there is none.
+type Base string
+
+const maxBase = 256
+
+// ParseBase reads a base such as /shop; empty is none.
+func ParseBase(text string) (Base, error) {
+	const plain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~" // unreserved (RFC 3986, section 2.3)
+	switch {
+	case text == "":
+		return "", nil
+	case text[0] != '/' || text == "/" || path.Clean(text) != text || strings.Trim(text, plain+"/") != "" || len(text) > maxBase:
+		return "", fmt.Errorf("%.300q: must be a path such as /shop, of letters, digits and - . _ ~ between slashes, without one at its end, at most %d bytes", text, maxBase)
+	}
+	return Base(text), nil
+}
+
+// Of returns the address of own, one of Weir's paths, for clients.
+func (b Base) Of(own string) string { return string(b) + own }

@@ -25,7 +25,9 @@ func Guard(h http.Handler, log *slog.Logger) http.Handler {
 			if g.begun {
 				panic(http.ErrAbortHandler)
 			}
-			w.Header().Set("Connection", "close") // the rest of the request may still be coming
+			if r.ProtoMajor < 2 {
+				w.Header().Set("Connection", "close") // the rest of the request may still be coming
+			}
 			Problem{
 				Status: http.StatusInternalServerError, Type: Internal, Title: "Internal error",
 				Detail: "The request met a bug, which the log of the service has. What it asked for may or may not have been done.",

@@ -42,6 +42,7 @@ type Config struct {
 	// Listener is where clients connect; nil if another server of this process hands them over, by ServeHTTP.
 	Listener net.Listener
 	Conn     Streams
+	Base     ownpath.Base // of the addresses that clients are given
 	// MaxConnections bounds the concurrent clients; more get 503. Zero means DefaultMaxConnections.
 	MaxConnections int
 	// DrainTimeout bounds the drain; clients are disconnected over its first DrainSpread, so that they don't all

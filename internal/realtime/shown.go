@@ -89,5 +89,5 @@ func (s *Server) document(ctx context.Context, text string, id job.ID, maxAge ti
 			body = b
 		}
 	}
-	return jobapi.NewDocument(text, state, body)
+	return jobapi.NewDocument(s.cfg.Base, text, state, body)
 }

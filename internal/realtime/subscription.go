@@ -241,7 +241,7 @@ func (j *followed) show(ctx context.Context, s *job.State) (doc *shownDoc, err e
 	if pushed {
 		doc, err = j.sub.s.shown.of(ctx, j, s)
 	} else {
-		doc, err = shownOnce(jobapi.NewDocument(j.text, s, body))
+		doc, err = shownOnce(jobapi.NewDocument(j.sub.s.cfg.Base, j.text, s, body))
 	}
 	if err != nil {
 		return nil, err

@@ -149,6 +149,15 @@ func TestSwitches(t *testing.T) {
 	if g := *gateway(`gateway: {drainTimeout: 120s, preStopSleepSeconds: 7}`).Spec.Template.Spec.TerminationGracePeriodSeconds; g != 137 {
 		t.Error("the grace period doesn't follow from drainTimeout and preStopSleepSeconds:", g)
 	}
+	if !slices.Contains(gateway(`gateway: {h2c: true}`).Spec.Template.Spec.Containers[0].Env, corev1.EnvVar{Name: "WEIR_H2C", Value: "on"}) {
+		t.Error("gateway.h2c changes nothing")
+	}
+	docs = render(t, `gateway: {pathPrefix: /shop}`)
+	for _, name := range []string{"weir-gateway", "weir-realtime"} { // both give addresses to clients
+		if !slices.Contains(get[appsv1.Deployment](t, docs, name).Spec.Template.Spec.Containers[0].Env, corev1.EnvVar{Name: "WEIR_PATH_PREFIX", Value: "/shop"}) {
+			t.Error(name, "does not know gateway.pathPrefix")
+		}
+	}
 	if n := len(all[networkingv1.NetworkPolicy](render(t, matrix["no network policies"]))); n != 0 {
 		t.Error(n, "network policies though they are off")
 	}

@@ -25,6 +25,7 @@ func TestRefused(t *testing.T) {
 		{`gateway: {replica: 3}`, "replica"},
 		{`gateway: {replicas: "3"}`, "/gateway/replicas"},
 		{`gateway: {drainTimeout: 1m}`, "/gateway/drainTimeout"},
+		{`gateway: {pathPrefix: /shop/}`, "/gateway/pathPrefix"},
 		{`gateway: {autoscaling: {enable: true}}`, "enable"},
 		{`gateway: {service: {type: Loadbalancer}}`, "/gateway/service/type"},
 		{`gateway: {resources: {limit: {}}}`, "limit"},

@@ -45,8 +45,8 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 		return fmt.Errorf("WEIR_TRUSTED_PROXIES: %w", err)
 	}
 	config := gateway.Config{
-		Listener: l, Conn: conn, Caller: caller, Objects: store, Codec: cfg.Codec, Sync: cfg.NATSSync, OwnThrottles: throttles,
-		TrustedProxies: trusted, DrainTimeout: cfg.DrainTimeout, Log: cfg.Log,
+		Listener: l, Conn: conn, Caller: caller, Objects: store, Codec: cfg.Codec, Sync: cfg.NATSSync, Base: cfg.PathPrefix, OwnThrottles: throttles,
+		H2C: cfg.H2C, TrustedProxies: trusted, DrainTimeout: cfg.DrainTimeout, Log: cfg.Log,
 	}
 	var parts []lifecycle.Part
 	if cfg.RealtimeURL != nil {

@@ -130,7 +130,7 @@ func (x *host) build(ctx context.Context, cfg Config, s manifest.Service) error 
 	if url := cfg.Functions[s.Name]; url != "" {
 		x.caller = invoke.NewCaller(maxIdle)
 		forward, err := x.caller.Forward(invoke.Hop{
-			Base: url, Host: s.Name + "." + s.Namespace + ".svc.cluster.local", Inner: true, Failed: notReached(log, url),
+			Base: url, Host: s.Name + "." + s.Namespace + ".svc.cluster.local", Inner: true, H2C: s.H2C, Failed: notReached(log, url),
 		})
 		if err != nil {
 			return fmt.Errorf("--function %s=%s: %w", s.Name, url, err)

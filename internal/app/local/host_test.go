@@ -201,6 +201,52 @@ func TestOwnProcessSeesTheClient(t *testing.T) {
 	}
 }
 
+// TestOwnProcessThatSpeaksHTTP2: it is called as Knative calls a container whose port is named h2c.
+func TestOwnProcessThatSpeaksHTTP2(t *testing.T) {
+	own := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/early" {
+			w.WriteHeader(http.StatusTooManyRequests)
+			return
+		}
+		body, _ := io.ReadAll(r.Body)
+		_, _ = io.WriteString(w, r.Proto+" "+string(body))
+	}))
+	own.Config.Protocols = new(http.Protocols)
+	own.Config.Protocols.SetUnencryptedHTTP2(true) // and nothing else
+	own.Start()
+	s := manifest.Service{Key: catalog.Key{Namespace: "default", Name: "f"}, Timeout: time.Minute, H2C: true}
+	h := &hosts{log: testkit.Log(t)}
+	defer own.Close() // once there is no connection to it
+	defer h.close()
+	if err := h.open(t.Context(), Config{Functions: map[string]string{"f": own.URL}, Log: testkit.Log(t)}, []manifest.Service{s}); err != nil {
+		t.Fatal(err)
+	}
+	post := func(path, body string) (int, string) {
+		w := httptest.NewRecorder()
+		h.list[0].srv.Handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, strings.NewReader(body)))
+		return w.Code, w.Body.String()
+	}
+	if status, body := post("/", "hi"); status != http.StatusOK || body != "HTTP/2.0 hi" {
+		t.Errorf("%d %s", status, body)
+	}
+	for range 20 {
+		if status, _ := post("/early", strings.Repeat("x", 1<<20)); status != http.StatusTooManyRequests {
+			t.Errorf("answered early: %d", status)
+		}
+	}
+	own.CloseClientConnections()
+	own.Close()
+	testkit.Eventually(t, "it is away, which is no failure", func() bool {
+		status, _ := post("/", "hi") // the first may still find the connection
+		return status == http.StatusServiceUnavailable
+	})
+	tls := &hosts{log: testkit.Log(t)}
+	defer tls.close()
+	if err := tls.open(t.Context(), Config{Functions: map[string]string{"f": "https://127.0.0.1:1"}, Log: testkit.Log(t)}, []manifest.Service{s}); err == nil || !strings.Contains(err.Error(), "h2c") {
+		t.Errorf("by TLS: %v", err)
+	}
+}
+
 // TestUndrainedQueuesAreNamed, once each, whatever fills them.
 func TestUndrainedQueuesAreNamed(t *testing.T) {
 	key := func(name string) catalog.Key { return catalog.Key{Namespace: "default", Name: name} }

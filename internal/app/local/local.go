@@ -26,6 +26,7 @@ import (
 	"github.com/weir-dev/weir/internal/lifecycle"
 	"github.com/weir-dev/weir/internal/localnats"
 	"github.com/weir-dev/weir/internal/manifest"
+	"github.com/weir-dev/weir/internal/ownpath"
 	"github.com/weir-dev/weir/internal/realtime"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/sign"
@@ -41,6 +42,8 @@ type Config struct {
 	Secrets   string            // folder: NAME/KEY is the key KEY of the Secret NAME; empty means none
 	Functions map[string]string // Knative Service → URL of the user's own process
 	Trusted   string            // proxies whose X-Forwarded-* are kept, as gateway.ParseTrustedProxies reads them
+	Prefix    string            // below which clients find Weir, as ownpath.ParseBase reads it
+	H2C       bool              // the gateway serves HTTP/2 by prior knowledge too
 	EnvFile   string            // written when ready: WEIR_URL, WEIR_ADMIN_URL, WEIR_NATS_URL; empty means none
 	Codec     record.Codec
 	Log       *slog.Logger
@@ -60,6 +63,10 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	app.TuneGC()
 	if os.Getenv("GOMEMLIMIT") == "" {
 		debug.SetMemoryLimit(memoryLimit)
+	}
+	base, err := ownpath.ParseBase(cfg.Prefix)
+	if err != nil {
+		return fmt.Errorf("--path-prefix: %w", err)
 	}
 	hosts := &hosts{log: cfg.Log}
 	defer hosts.close()
@@ -107,12 +114,12 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer large.Close()
-	store := objects.Over(large)
+	store := objects.Over(large, base)
 	if err := provision(ctx, back, bundle.Catalog); err != nil {
 		return err
 	}
 
-	r, err := realtime.New(realtime.Config{Conn: front, DrainSpread: drainSpread, Log: cfg.Log.With("service", "realtime")})
+	r, err := realtime.New(realtime.Config{Conn: front, Base: base, DrainSpread: drainSpread, Log: cfg.Log.With("service", "realtime")})
 	if err != nil {
 		return err
 	}
@@ -123,7 +130,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	g, err := gateway.New(gateway.Config{
 		Listener: l, Conn: front, Caller: caller, TrustedProxies: trusted, Objects: store, Codec: cfg.Codec, Log: cfg.Log.With("service", "gateway"),
-		Realtime: r,
+		Realtime: r, Base: base, H2C: cfg.H2C,
 	})
 	if err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 
 	"github.com/weir-dev/weir/internal/app"
 	"github.com/weir-dev/weir/internal/blob"
+	"github.com/weir-dev/weir/internal/ownpath"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
 )
@@ -38,7 +39,7 @@ func Open(cfg app.Config, service string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := Over(conn)
+	s := Over(conn, cfg.PathPrefix)
 	s.end = conn.Close
 	return s, nil
 }
@@ -52,15 +53,15 @@ func S3(cfg app.Config) (*blob.S3, error) {
 	return s3, nil
 }
 
-// Over returns a store in NATS over conn, which the caller still has to close.
-func Over(conn *stream.Conn) *Store {
+// Over returns a store in NATS over conn, which the caller still has to close. Its URLs begin with base.
+func Over(conn *stream.Conn, base ownpath.Base) *Store {
 	s := &Store{end: func() {}}
 	s.Store = blob.NewNATS(conn, func() sign.Ring {
 		if ring := s.keys.Load(); ring != nil {
 			return *ring
 		}
 		return sign.Ring{}
-	}, time.Now)
+	}, time.Now, base)
 	return s
 }
 

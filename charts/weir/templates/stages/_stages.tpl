@@ -27,6 +27,12 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
   env:
   - {name: WEIR_COMPRESSION, value: {{ .Values.compression | quote }}}
   - {name: WEIR_REALTIME_URL, value: "http://{{ include "weir.fullname" . }}-realtime.{{ .Release.Namespace }}"}
+  {{- if .Values.gateway.h2c }}
+  - {name: WEIR_H2C, value: "on"}
+  {{- end }}
+  {{- with .Values.gateway.pathPrefix }}
+  - {name: WEIR_PATH_PREFIX, value: {{ . | quote }}}
+  {{- end }}
   - {name: WEIR_NATS_SYNC, value: {{ .Values.nats.syncInterval | quote }}}
   # A gateway takes part once it has a catalog and NATS, and stays in when NATS goes away: it answers 503 with a
   # Retry-After then, where a Service without endpoints would refuse the connection. A pod that ends leaves the
@@ -58,6 +64,10 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
   {{- $from = ternary (append .Values.networkPolicy.gatewayFrom $peer) list (not (empty .Values.networkPolicy.gatewayFrom)) }}
   {{- end }}
   from: {{ toJson $from }}
+  {{- with .Values.gateway.pathPrefix }}
+  env:
+  - {name: WEIR_PATH_PREFIX, value: {{ . | quote }}} # in the links of what it pushes
+  {{- end }}
 
 - name: controller
   serves: metrics
