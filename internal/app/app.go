@@ -13,7 +13,6 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -145,17 +144,6 @@ func address(text string) *url.URL {
 		return nil
 	}
 	return u
-}
-
-// gcPercent trades memory for time: the services hold little, and what they hold is bounded, so collecting
-// at the default of 100 would spend a tenth of the CPU on a heap of a few MiB. GOGC overrides it.
-const gcPercent = 400
-
-// TuneGC configures the garbage collector for a process of Weir.
-func TuneGC() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 }
 
 // Main runs a service until SIGTERM or SIGINT and returns the process's exit code. ping is how often the

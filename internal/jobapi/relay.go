@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"mime"
 	"net"
@@ -92,7 +93,14 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	l := &link{r: r, done: done}
-	answer, early, err := l.ask(req) //nolint:bodyclose // the connection is closed
+	l.head = heads.Get().(*bufio.ReadWriter) //nolint:forcetypeassert // it holds nothing else
+	defer func() {
+		l.head.Reader.Reset(nil)
+		l.head.Writer.Reset(nil)
+		heads.Put(l.head)
+		l.head = nil
+	}()
+	answer, err := l.ask(req) //nolint:bodyclose // the connection is closed
 	if err != nil {
 		r.log.Info("realtime can't be reached", "error", err)
 		l.close()
@@ -106,9 +114,9 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	switch {
 	case answer.StatusCode == http.StatusSwitchingProtocols:
-		err = l.upgrade(w, early)
+		err = l.upgrade(w)
 	case endless(req, answer):
-		err = l.stream(w, early)
+		err = l.stream(w)
 	default:
 		err = errors.ErrUnsupported
 	}
@@ -148,17 +156,22 @@ type stayer interface {
 type link struct {
 	r          *Relay
 	done       func()
-	client, up stayer       // client is nil until it was taken from HTTP
-	passing    atomic.Int32 // directions
+	client, up stayer            // client is nil until it was taken from HTTP
+	passing    atomic.Int32      // directions
+	head       *bufio.ReadWriter // to and from realtime, until both connections are passed on
 }
 
-// ask sends the request to realtime. early is what has come of the answer's body with its head.
-func (l *link) ask(req *http.Request) (answer *http.Response, early *bufio.Reader, err error) {
+var heads = sync.Pool{New: func() any { //nolint:gochecknoglobals // a pool
+	return bufio.NewReadWriter(bufio.NewReader(nil), bufio.NewWriter(nil))
+}}
+
+// ask sends the request to realtime.
+func (l *link) ask(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithTimeout(req.Context(), realtimeTimeout)
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "tcp", l.r.address)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	l.up = conn.(stayer) //nolint:forcetypeassert // a TCP connection
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
@@ -174,19 +187,21 @@ func (l *link) ask(req *http.Request) (answer *http.Response, early *bufio.Reade
 	} else {
 		out.Close = true
 	}
-	if err := out.Write(conn); err != nil {
-		return nil, nil, err
+	l.head.Writer.Reset(conn)
+	if err := errors.Join(out.Write(l.head.Writer), l.head.Flush()); err != nil {
+		return nil, err
 	}
-	head := &io.LimitedReader{R: conn, N: maxAnswerHead}
-	early = bufio.NewReaderSize(head, passedAtOnce)
-	if answer, err = http.ReadResponse(early, out); err != nil {
-		return nil, nil, err
+	bounded := &io.LimitedReader{R: conn, N: maxAnswerHead}
+	l.head.Reader.Reset(bounded)
+	answer, err := http.ReadResponse(l.head.Reader, out)
+	if err != nil {
+		return nil, err
 	}
-	head.N = 1<<63 - 1
+	bounded.N = math.MaxInt64 // what follows has no bound
 	if !stop() {
-		return nil, nil, context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
-	return answer, early, nil
+	return answer, nil
 }
 
 // named reports whether the header Connection names the field.
@@ -202,7 +217,7 @@ func named(h http.Header, field string) bool {
 }
 
 // upgrade answers 101 and passes what follows on.
-func (l *link) upgrade(w http.ResponseWriter, early *bufio.Reader) error {
+func (l *link) upgrade(w http.ResponseWriter) error {
 	w.Header().Set("Connection", "Upgrade")
 	w.Header().Set("Upgrade", "websocket")
 	w.WriteHeader(http.StatusSwitchingProtocols)
@@ -215,12 +230,12 @@ func (l *link) upgrade(w http.ResponseWriter, early *bufio.Reader) error {
 	if err == nil {
 		_, err = l.up.Write(ahead)
 	}
-	return l.start(buf, early, err)
+	return l.start(buf, err)
 }
 
 // stream answers 200 and passes events on. The error is errors.ErrUnsupported, and nothing was answered, if the
 // connection can't be taken from HTTP.
-func (l *link) stream(w http.ResponseWriter, early *bufio.Reader) error {
+func (l *link) stream(w http.ResponseWriter) error {
 	h := w.Header()
 	buf, err := l.take(w)
 	if errors.Is(err, errors.ErrUnsupported) {
@@ -229,7 +244,7 @@ func (l *link) stream(w http.ResponseWriter, early *bufio.Reader) error {
 	if err == nil {
 		err = BeginTaken(buf.Writer, h)
 	}
-	return l.start(buf, early, err)
+	return l.start(buf, err)
 }
 
 // BeginTaken writes the head of an answer 200 whose connection was taken from HTTP: its body ends with it.
@@ -261,9 +276,9 @@ func (l *link) take(w http.ResponseWriter) (*bufio.ReadWriter, error) {
 }
 
 // start sends the client what there is, unless an error has come before, and passes on what follows.
-func (l *link) start(buf *bufio.ReadWriter, early *bufio.Reader, err error) error {
+func (l *link) start(buf *bufio.ReadWriter, err error) error {
 	if err == nil {
-		_, err = io.CopyN(buf.Writer, early, int64(early.Buffered()))
+		_, err = io.CopyN(buf.Writer, l.head, int64(l.head.Reader.Buffered())) // what came with the head
 	}
 	if err == nil {
 		err = errors.Join(l.client.SetWriteDeadline(time.Now().Add(passedWriteTimeout)), buf.Flush())

@@ -5,8 +5,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
-	"runtime/debug"
 
 	"github.com/weir-dev/weir/internal/app"
 	"github.com/weir-dev/weir/internal/lifecycle"
@@ -17,15 +15,8 @@ import (
 // PingInterval detects a NATS server that hangs within a second.
 const PingInterval = stream.DefaultPingInterval
 
-// gcPercent is lower than the other services': what counts here is the memory of many idle connections, which make
-// little garbage. GOGC overrides it.
-const gcPercent = 50
-
 // Run serves the jobs of the published catalog until ctx is cancelled, then drains.
 func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", cfg.Listen)
 	if err != nil {
