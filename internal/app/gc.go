@@ -11,7 +11,7 @@ import (
 // what is alive, is too little for a heap of a few MiB, where the default would take a tenth of the CPU, and too much
 // for tens of thousands of idle connections, whose memory is what counts.
 const (
-	garbageRoom  = 32 << 20
+	garbageRoom  = 12 << 20
 	minGCPercent = 25
 	maxGCPercent = 400
 )

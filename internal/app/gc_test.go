@@ -10,7 +10,7 @@ import (
 
 // TestGarbageHasRoom: the less is alive, the larger is the proportion.
 func TestGarbageHasRoom(t *testing.T) {
-	for alive, want := range map[uint64]int{0: 400, 1 << 20: 400, 8 << 20: 400, 16 << 20: 200, 64 << 20: 50, 1 << 40: 25} {
+	for alive, want := range map[uint64]int{0: 400, 1 << 20: 400, 3 << 20: 400, 6 << 20: 200, 24 << 20: 50, 1 << 40: 25} {
 		if got := percentFor(alive); got != want {
 			t.Errorf("%d bytes alive: %d %%, want %d", alive, got, want)
 		}
