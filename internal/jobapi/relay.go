@@ -304,9 +304,8 @@ func (l *link) answer(w http.ResponseWriter, req *http.Request, answer *http.Res
 		w.Header().Set("Connection", "Upgrade")
 		w.Header().Set("Upgrade", "websocket")
 	}
-	if !l.r.add(l) {
-		refuseListener(w, req)
-		return nil
+	if !l.r.add(l) && answer.ContentLength < 0 {
+		return errors.New("the gateway is stopping") // an empty stream: the client comes back
 	}
 	w.WriteHeader(answer.StatusCode)
 	rc := http.NewResponseController(w)
