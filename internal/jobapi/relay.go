@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -129,12 +130,16 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
-// endless reports whether the answer is a stream of events that ends with its connection.
+// endless reports whether the answer is a stream of events whose chunks the client can be sent as they are.
 func endless(req *http.Request, answer *http.Response) bool {
 	media, _, err := mime.ParseMediaType(answer.Header.Get("Content-Type"))
 	return err == nil && media == "text/event-stream" && answer.StatusCode == http.StatusOK && req.Method == http.MethodGet &&
-		answer.ContentLength < 0 && len(answer.TransferEncoding) == 0
+		slices.Equal(answer.TransferEncoding, []string{"chunked"}) && Chunks(req)
 }
+
+// Chunks reports whether the client of a request whose connection can be taken from HTTP knows chunks. Their end tells a
+// stream that has ended from one that was cut off.
+func Chunks(req *http.Request) bool { return req.ProtoMajor == 1 && req.ProtoMinor >= 1 }
 
 // hopByHop reports whether a header field is about one connection (RFC 9110, section 7.6.1).
 func hopByHop(name string) bool {
@@ -242,15 +247,19 @@ func (l *link) stream(w http.ResponseWriter) error {
 		return err
 	}
 	if err == nil {
-		err = BeginTaken(buf.Writer, h)
+		err = BeginTaken(buf.Writer, h, true)
 	}
 	return l.start(buf, err)
 }
 
-// BeginTaken writes the head of an answer 200 whose connection was taken from HTTP: its body ends with it.
-func BeginTaken(w *bufio.Writer, h http.Header) error {
+// BeginTaken writes the head of an answer 200 whose connection was taken from HTTP. Its body comes in chunks (RFC 9112,
+// section 7.1), or ends with the connection.
+func BeginTaken(w *bufio.Writer, h http.Header, chunks bool) error {
 	h.Set("Connection", "close")
 	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	if chunks {
+		h.Set("Transfer-Encoding", "chunked")
+	}
 	_, err := w.WriteString("HTTP/1.1 200 OK\r\n")
 	if err == nil {
 		err = h.Write(w)

@@ -4,7 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -266,4 +268,23 @@ func TestEventsOverHTTP2(t *testing.T) {
 		c.close()
 	}
 	testkit.Eventually(t, "all have left", func() bool { return b.server.open.Load() == 0 })
+}
+
+// TestEndsOfStreams: an orderly end is told from a cut by chunks, which HTTP/1.0 doesn't know.
+func TestEndsOfStreams(t *testing.T) {
+	b := start(t)
+	w := b.submit()
+	w.do(w.begin, func(ctx context.Context) error { return w.succeed(ctx, "text/plain", "done") })
+	for version, want := range map[string]bool{"1.0": false, "1.1": true} {
+		conn := must[net.Conn](t)(net.Dial("tcp", strings.TrimPrefix(b.url, "http://")))
+		if _, err := fmt.Fprintf(conn, "GET %s%s/events HTTP/%s\r\nHost: a\r\n\r\n", ownpath.Jobs, w.text, version); err != nil {
+			t.Fatal(err)
+		}
+		all := string(must[[]byte](t)(io.ReadAll(conn)))
+		_ = conn.Close()
+		if !strings.Contains(all, `"status":"succeeded"`) || !strings.Contains(all, "Connection: close\r\n") ||
+			strings.Contains(all, "Transfer-Encoding: chunked\r\n") != want || strings.HasSuffix(all, "\r\n0\r\n\r\n") != want {
+			t.Errorf("HTTP/%s: %q", version, all)
+		}
+	}
 }

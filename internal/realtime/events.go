@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -106,7 +107,7 @@ func (l *listener) stream(w http.ResponseWriter, req *http.Request, follow func(
 		l.refused()
 		return
 	}
-	e := &eventStream{listener: l}
+	e := &eventStream{listener: l, chunks: jobapi.Chunks(req)}
 	l.wire = e
 	jobapi.BeginEvents(w.Header())
 	l.wg.Add(1)
@@ -114,6 +115,7 @@ func (l *listener) stream(w http.ResponseWriter, req *http.Request, follow func(
 	conn, buf, err := http.NewResponseController(w).Hijack()
 	switch {
 	case errors.Is(err, errors.ErrUnsupported): // HTTP/2
+		e.chunks = false
 		ctx, cancel := context.WithCancel(req.Context())
 		defer cancel()
 		e.conn = &response{w: w, ctx: ctx, cancel: cancel}
@@ -138,7 +140,7 @@ func (e *eventStream) take(conn net.Conn, buf *bufio.ReadWriter, h http.Header, 
 	out, err := newPaced(conn)
 	if err == nil {
 		e.conn = out
-		err = jobapi.BeginTaken(buf.Writer, h)
+		err = jobapi.BeginTaken(buf.Writer, h, e.chunks)
 	}
 	if err == nil {
 		err = buf.Flush()
@@ -162,7 +164,8 @@ func (l *listener) first(ctx context.Context) (told, error) {
 // eventStream is a client's stream of Server-Sent Events.
 type eventStream struct {
 	*listener
-	conn eventConn
+	conn   eventConn
+	chunks bool // of HTTP/1.1
 }
 
 // eventConn is a connection whose client has the headers of its answer.
@@ -176,7 +179,7 @@ type eventConn interface {
 
 // begin sends what comes first.
 func (e *eventStream) begin(first told) error {
-	if err := e.conn.write([]byte(jobapi.RetryLine(jobapi.ComeBack())), true); err != nil || !first.any {
+	if err := e.say([]byte(jobapi.RetryLine(jobapi.ComeBack())), true); err != nil || !first.any {
 		return err
 	}
 	return e.state(first, true)
@@ -203,14 +206,31 @@ func (e *eventStream) state(t told, wait bool) error {
 	text := make([]byte, 0, len(at)+len(t.doc.text)+32)
 	text = append(append(append(text, "event: state\nid: "...), at...), "\ndata: "...)
 	text = append(append(text, t.doc.text...), "\n\n"...)
+	return e.say(text, wait)
+}
+
+// say sends text.
+func (e *eventStream) say(text []byte, wait bool) error {
+	if e.chunks {
+		chunk := strconv.AppendInt(make([]byte, 0, len(text)+12), int64(len(text)), 16)
+		text = append(append(append(chunk, "\r\n"...), text...), "\r\n"...)
+	}
 	return e.conn.write(text, wait)
+}
+
+// ended is what follows the last chunk.
+func (e *eventStream) ended() []byte {
+	if e.chunks {
+		return []byte("0\r\n\r\n")
+	}
+	return nil
 }
 
 // finish implements wire.
 func (e *eventStream) finish() error { return e.conn.write(nil, true) }
 
 // beat implements wire. An empty line would end an event.
-func (e *eventStream) beat() error { return e.conn.write([]byte(": ping\n"), true) }
+func (e *eventStream) beat() error { return e.say([]byte(": ping\n"), true) }
 
 // idle implements wire: a stream lasts no longer than its jobs or its feed.
 func (e *eventStream) idle() bool { return false }
@@ -220,6 +240,7 @@ func (e *eventStream) last() error {
 	if err := e.conn.write(nil, false); err != nil {
 		return err
 	}
+	_ = e.conn.write(e.ended(), false) // a client without it comes back, and gets 204
 	e.cut()
 	return nil
 }
@@ -227,8 +248,9 @@ func (e *eventStream) last() error {
 // bye implements wire.
 func (e *eventStream) bye(c closing) {
 	if c != closeEnded {
-		_ = e.conn.write([]byte(jobapi.CloseEvent(c.code, c.reason)), true)
+		_ = e.say([]byte(jobapi.CloseEvent(c.code, c.reason)), true)
 	}
+	_ = e.conn.write(e.ended(), true)
 }
 
 // cut implements wire.
