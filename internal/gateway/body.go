@@ -61,10 +61,13 @@ func (x *exchange) readBody() *problem.Problem {
 		return x.decodeStream(coded)
 	case size > limit && x.kind != toOwn, size > limit && limit > 0:
 		return new(problemTooLarge(limit))
+	case limit == 0 && streams(x.req):
+		_ = x.req.Body.Close() // what comes of it is dropped; by HTTP/1.1 it waits in the system
+		return nil
 	case limit == 0, x.kind == toFunction && x.schema == nil, x.uploaded(), size == 0:
 		return nil
 	case x.schema != nil && !jsonMedia(x.req.Header):
-		return problemOfMedia(x.w.Header(), "application/json", "This route takes JSON: send Content-Type: application/json.")
+		return x.refuseNoJSON()
 	}
 	x.memory, _ = small.Get().(*[]byte)
 	body, err := x.readAll(size, limit)

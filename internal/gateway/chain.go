@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/weir-dev/weir/internal/jobapi"
 	"github.com/weir-dev/weir/internal/problem"
 )
 
@@ -33,6 +34,11 @@ func (x *exchange) ctx() context.Context { return x.req.Context() }
 
 // serve takes the request through the steps.
 func (r *route) serve(w http.ResponseWriter, req *http.Request) {
+	if r.long() && !streams(req) {
+		a := newAnswer(w)
+		defer a.end()
+		w = a
+	}
 	x := exchange{w: w, req: req, now: time.Now(), route: r}
 	x.identify()
 	p := x.throttle()
@@ -56,6 +62,11 @@ func (r *route) serve(w http.ResponseWriter, req *http.Request) {
 		x.release() // the answer may take a while
 		x.refuse(*p)
 	}
+}
+
+// long reports whether answers may be long. Objects, and what is told to those who listen, have paces of their own.
+func (r *route) long() bool {
+	return r.kind == toFunction || r.kind == toOwn && r.own.Class != jobapi.ClassObjects && r.own.Class != jobapi.ClassListen
 }
 
 // open refuses a request that the route can't serve now.

@@ -265,6 +265,11 @@ func (g *Gateway) Ready() (map[string]string, error) {
 // ServeHTTP finds the request's route, of Weir's own paths or of an API, and serves it.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	t := g.table.Load()
+	if streams(r) { // by HTTP/1.1 small answers need no reader: the system takes them
+		a := newAnswer(w)
+		defer a.end()
+		w = a
+	}
 	if g.drain.Err() != nil {
 		w.Header().Set("Connection", "close") // net/http then closes it: the client's next request goes elsewhere
 	}

@@ -7,12 +7,13 @@ import (
 	"github.com/weir-dev/weir/internal/problem"
 )
 
-// Bounds of HTTP/2. What a client may send ahead of its bodies' reading is in none of the gateway's budgets, so it is
-// little; a proxy in front that has more requests than streams opens one more connection.
+// Bounds of HTTP/2. What a client may send ahead of its bodies' reading is in none of the gateway's budgets; of a
+// connection it is as much as a system holds of one by HTTP/1.1. Each stream can have its part of it, so that a body that
+// nobody reads holds up no other. A proxy in front that has more requests than streams opens one more connection.
 const (
-	maxStreams       = 250       // of a connection
-	maxAheadOfStream = 128 << 10 // bytes
-	maxAheadOfConn   = 256 << 10 // bytes
+	maxStreams       = 128                           // of a connection
+	maxAheadOfStream = 64 << 10                      // bytes
+	maxAheadOfConn   = maxStreams * maxAheadOfStream // bytes
 	pingQuietAfter   = 30 * time.Second
 	writeStallAfter  = 30 * time.Second // a connection that takes no byte for as long is gone
 )

@@ -245,7 +245,7 @@ func TestHTTP2IsBounded(t *testing.T) {
 			_ = s.ForeachSetting(func(s http2.Setting) error { got[s.ID] = s.Val; return nil })
 		}
 	}
-	if got[http2.SettingMaxConcurrentStreams] != 250 || got[http2.SettingInitialWindowSize] != 128<<10 || got[http2.SettingMaxHeaderListSize] > 80<<10 || got[http2.SettingEnableConnectProtocol] != 0 {
+	if got[http2.SettingMaxConcurrentStreams] != 128 || got[http2.SettingInitialWindowSize] != 64<<10 || got[http2.SettingMaxHeaderListSize] > 80<<10 || got[http2.SettingEnableConnectProtocol] != 0 {
 		t.Errorf("%v", got)
 	}
 }

@@ -76,6 +76,15 @@ func (r *route) refuseMedia(h http.Header) *problem.Problem {
 	return problemOfMedia(h, accepted, "Content-Type must be one of: "+accepted+" (contentTypes of the route).")
 }
 
+// refuseNoJSON answers a body that the schema can't be held against.
+func (x *exchange) refuseNoJSON() *problem.Problem {
+	accepted := "application/json"
+	if !x.takes(accepted) {
+		accepted = strings.Join(x.spec.ContentTypes, ", ")
+	}
+	return problemOfMedia(x.w.Header(), accepted, "This route takes JSON: send Content-Type: "+accepted+".")
+}
+
 // problemOfMedia is 415 with Accept (RFC 9110, section 15.5.16).
 func problemOfMedia(h http.Header, accepted, detail string) *problem.Problem {
 	h.Set("Accept", accepted)

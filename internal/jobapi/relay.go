@@ -332,6 +332,9 @@ func (l *link) answer(w http.ResponseWriter, req *http.Request, answer *http.Res
 			if err := rc.Flush(); err != nil {
 				return err
 			}
+			if err := rc.SetWriteDeadline(time.Time{}); err != nil { // it would end a stream that nothing is written to
+				return err
+			}
 		}
 		switch {
 		case errors.Is(err, io.EOF):

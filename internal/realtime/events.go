@@ -294,7 +294,10 @@ func (r *response) write(text []byte, wait bool) error {
 	if _, err := r.w.Write(text); err != nil {
 		return err
 	}
-	return rc.Flush()
+	if err := rc.Flush(); err != nil {
+		return err
+	}
+	return rc.SetWriteDeadline(time.Time{}) // it would end a stream that nothing is written to
 }
 
 // Close ends Read.
