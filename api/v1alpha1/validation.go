@@ -44,6 +44,22 @@ func validateName(name string, p *field.Path) field.ErrorList {
 }
 
 func validateFunction(f *FunctionReference, p *field.Path) field.ErrorList {
+	errs := validateTarget(f, p)
+	switch protocol := p.Child("protocol"); {
+	case f.Protocol == "":
+	case f.Protocol != ProtocolHTTP1 && f.Protocol != ProtocolH2C:
+		errs = append(errs, field.NotSupported(protocol, f.Protocol, []FunctionProtocol{ProtocolHTTP1, ProtocolH2C}))
+	case f.Name != "":
+		errs = append(errs, field.Forbidden(protocol,
+			"it is of a function given by url: remove it, and name the port of the Service's container h2c instead"))
+	case f.Protocol == ProtocolH2C && len(errs) == 0 && !strings.HasPrefix(strings.ToLower(f.URL), "http:"):
+		errs = append(errs, field.Invalid(protocol, f.Protocol, "h2c is HTTP/2 without TLS: it needs an http url; give one, or remove protocol"))
+	}
+	return errs
+}
+
+// validateTarget checks Name and URL.
+func validateTarget(f *FunctionReference, p *field.Path) field.ErrorList {
 	switch {
 	case f.Name == "" && f.URL == "":
 		return field.ErrorList{field.Required(p, "say name (a Knative Service of this namespace) or url")}

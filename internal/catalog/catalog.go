@@ -95,6 +95,7 @@ type FunctionTarget struct {
 type Function struct {
 	Name string `json:"name"` // the Knative Service's name, or the host of a bare URL: for people
 	URL  string `json:"url"`
+	H2C  bool   `json:"h2c,omitempty"` // it speaks HTTP/2 by prior knowledge; else HTTP/1.1
 }
 
 // Queue is a durable buffer and its dead-letter queue.

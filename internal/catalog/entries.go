@@ -31,9 +31,12 @@ const (
 	kindAPI     = "api"
 	kindRoute   = "route"
 
-	// entryFormat is the format of the values. An entry with a higher one is not read: something in it must not be
-	// ignored.
-	entryFormat = 1
+	// entryFormat is the highest format of the values that is read. An entry with a higher one is not: something in it must
+	// not be ignored. An entry is written in the lowest format that has all that is in it (item.format).
+	entryFormat = 2
+	// formatH2C is the format from which on Function.H2C is known: a reader that ignored it would call in a protocol that
+	// the function doesn't speak, and count that as its failure.
+	formatH2C = 2
 )
 
 // envelope is the value of an entry.
@@ -97,10 +100,25 @@ func (c *Catalog) items(f func(item) error) error {
 	return nil
 }
 
+// format is the lowest that has all of i.
+func (i item) format() int {
+	h2c := false
+	switch spec := i.spec.(type) {
+	case *Mapping:
+		h2c = spec.Function.H2C
+	case *Route:
+		h2c = spec.Function != nil && spec.Function.Function.H2C
+	}
+	if h2c {
+		return formatH2C
+	}
+	return 1
+}
+
 // value doesn't escape a schema's text for HTML, which could make it six times as long.
 func (i item) value() ([]byte, error) {
 	var out bytes.Buffer
-	fmt.Fprintf(&out, `{"format":%d,"spec":`, entryFormat)
+	fmt.Fprintf(&out, `{"format":%d,"spec":`, i.format())
 	enc := json.NewEncoder(&out)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(i.spec); err != nil {

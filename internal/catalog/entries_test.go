@@ -103,10 +103,42 @@ func TestDiff(t *testing.T) {
 	}
 }
 
+// TestAnEntryHasTheLowestFormatThatDoes: what an older reader must not ignore has a higher one, and nothing else.
+func TestAnEntryHasTheLowestFormatThatDoes(t *testing.T) {
+	c := sample()
+	formats := func() (out map[string]int) {
+		entries, err := c.Entries()
+		if err != nil {
+			t.Fatal(err)
+		}
+		out = map[string]int{}
+		for key, value := range entries {
+			var e struct{ Format int }
+			if err := json.Unmarshal(value, &e); err != nil {
+				t.Fatal(err)
+			}
+			if e.Format != 1 {
+				out[key] = e.Format
+			}
+		}
+		return out
+	}
+	if got := formats(); len(got) != 0 {
+		t.Errorf("formats other than 1: %v", got)
+	}
+	c.Mappings[0].Function.H2C, c.APIs[0].Routes[1].Function.Function.H2C = true, true
+	if got, want := formats(), (map[string]int{"mapping.default.m": 2, "route.default.shop.two": 2}); !maps.Equal(got, want) {
+		t.Errorf("formats %v, want %v", got, want)
+	}
+	if got := build(t, c).Catalog(); !got.Mappings[0].Function.H2C || !got.APIs[0].Routes[1].Function.Function.H2C {
+		t.Errorf("read as %+v", got)
+	}
+}
+
 func TestAnEntryThatCanNotBeReadKeepsItsFormerVersion(t *testing.T) {
 	b := build(t, sample())
 	before := b.Revision()
-	for _, bad := range []string{``, `{`, `{"format":2,"spec":{}}`, `{"format":1,"spec":[]}`} {
+	for _, bad := range []string{``, `{`, `{"format":3,"spec":{}}`, `{"format":1,"spec":[]}`} {
 		if err := b.Set("queue.default.a", []byte(bad)); err == nil {
 			t.Errorf("%q is taken", bad)
 		}
@@ -114,14 +146,14 @@ func TestAnEntryThatCanNotBeReadKeepsItsFormerVersion(t *testing.T) {
 			t.Errorf("after %q: %+v, revision %s", bad, c.Queues, b.Revision())
 		}
 	}
-	later := []byte(`{"format":2,"spec":{"name":"new","method":"PUT","path":"/new","maxBodyBytes":"1Mi","target":7}}`)
+	later := []byte(`{"format":3,"spec":{"name":"new","method":"PUT","path":"/new","maxBodyBytes":"1Mi","target":7}}`)
 	if err := b.Set("route.default.shop.new", later); err == nil {
 		t.Error("a route of a later format is taken")
 	}
 	if r := b.Catalog().APIs[0].Routes[0]; !reflect.DeepEqual(r, catalog.Route{Name: "new", Method: "PUT", Path: "/new"}) {
 		t.Errorf("it is %+v: it can't be told from one that is not there", r)
 	}
-	moved := []byte(`{"format":2,"spec":{"name":"new","method":"PUT","path":"/moved"}}`)
+	moved := []byte(`{"format":3,"spec":{"name":"new","method":"PUT","path":"/moved"}}`)
 	if err := b.Set("route.default.shop.new", moved); err == nil || b.Catalog().APIs[0].Routes[0].Path != "/moved" {
 		t.Errorf("when it moves it is %+v, %v", b.Catalog().APIs[0].Routes[0], err)
 	}

@@ -152,7 +152,7 @@ func (e *batchRun) outcome(intake, work context.Context, items []*item) (invoke.
 		// that was formed before maxRecords became 1 is still sent as a batch.
 		spec := e.m.spec()
 		o := e.m.cfg.Caller.Call(work, invoke.Batch{
-			URL: spec.Function.URL, Records: rs, Single: spec.Batch.MaxRecords == 1 && len(rs) == 1, Timeout: spec.Timeout, Permanent: spec.Retry.Permanent,
+			URL: spec.Function.URL, H2C: spec.Function.H2C, Records: rs, Single: spec.Batch.MaxRecords == 1 && len(rs) == 1, Timeout: spec.Timeout, Permanent: spec.Retry.Permanent,
 		})
 		if work.Err() != nil && o.Class == invoke.NotNow {
 			e.m.limiter.Cancel() // we cut the call ourselves: it says nothing about the function

@@ -150,6 +150,21 @@ func TestMappingChangesLive(t *testing.T) {
 		w.settled() // the pause was the other function's
 	})
 
+	t.Run("another protocol while the function was not understood", func(t *testing.T) {
+		t.Parallel()
+		w, release := blocking(t, nil)
+		close(release)
+		w.spec.Function.H2C = true
+		w.put("a")
+		d, _ := w.start("a", testkit.Patience)
+		testkit.Eventually(t, "its limit is the lowest", func() bool { s, _ := d.Stats(w.spec.Key); return s.Throttled > 4 })
+		w.use(d, func(m *catalog.Mapping) { m.Function.H2C = false })
+		w.settled()
+		if s, _ := d.Stats(w.spec.Key); s.Failed != 0 {
+			t.Errorf("%+v", s)
+		}
+	})
+
 	t.Run("another batch and window", func(t *testing.T) {
 		t.Parallel()
 		w, release := blocking(t, nil)

@@ -150,7 +150,7 @@ func (e *batchRun) ask(work context.Context, it *item, watch *job.Watch, callbac
 	}()
 	spec := e.m.spec()
 	o, answer := e.m.cfg.Caller.Ask(ctx, invoke.Question{
-		URL: spec.Function.URL, Record: it.rec, Timeout: spec.Timeout, Callback: callback, Permanent: spec.Retry.Permanent,
+		URL: spec.Function.URL, H2C: spec.Function.H2C, Record: it.rec, Timeout: spec.Timeout, Callback: callback, Permanent: spec.Retry.Permanent,
 		Open: func(ctx context.Context) (io.ReadCloser, error) {
 			r, err := e.m.openInput(ctx, it.rec.Input)
 			if ended, eerr := job.Ended(ctx, e.m.cfg.Conn, e.m.queue, it.rec); eerr == nil && ended { // opening may have taken long

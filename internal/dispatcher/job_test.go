@@ -3,6 +3,7 @@ package dispatcher_test
 import (
 	"context"
 	"net/http"
+	"net/http/httptest"
 	"testing"
 	"time"
 
@@ -51,6 +52,38 @@ func TestJobsWithoutRoomForTheirStates(t *testing.T) {
 	w.takesJobs(16 << 20)
 	w.settled()
 	for _, b := range []string{"a", "b", "no job"} {
+		if w.taken[b] != 1 {
+			t.Errorf("%s was taken %d times", b, w.taken[b])
+		}
+	}
+}
+
+// TestAFunctionThatSpeaksHTTP2: batches, single records and jobs are called by what the mapping says, which may change: by
+// HTTP/1.1 such a function is away.
+func TestAFunctionThatSpeaksHTTP2(t *testing.T) {
+	w := newWorld(t, testkit.Conn(t, testkit.NATS(t)), func(call) answer { return answer{} }, nil)
+	own := httptest.NewUnstartedServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if r.ProtoMajor != 2 {
+			t.Errorf("called by %s", r.Proto)
+		}
+		w.serve(rw, r, func(call) answer { return answer{} })
+	}))
+	own.Config.Protocols = new(http.Protocols)
+	own.Config.Protocols.SetUnencryptedHTTP2(true) // and nothing else
+	own.Start()
+	t.Cleanup(own.Close)
+	w.takesJobs(16 << 20)
+	w.spec.Function.H2C = true // of the function that speaks HTTP/1.1 only
+	w.put("a", "b")
+	w.putJob("job")
+	d, _ := w.start("a", testkit.Patience)
+	testkit.Eventually(t, "it is away, which is no failure", func() bool { s, _ := d.Stats(w.spec.Key); return s.Throttled > 0 && s.Failed == 0 })
+	w.use(d, func(m *catalog.Mapping) { m.Function.URL = own.URL })
+	w.settled()
+	w.use(d, func(m *catalog.Mapping) { m.Batch.MaxRecords = 1 })
+	w.put("single")
+	w.settled()
+	for _, b := range []string{"a", "b", "job", "single"} {
 		if w.taken[b] != 1 {
 			t.Errorf("%s was taken %d times", b, w.taken[b])
 		}

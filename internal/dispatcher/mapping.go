@@ -90,7 +90,7 @@ func (m *mapping) change(spec catalog.Mapping) {
 	}
 	m.present.Store(&spec)
 	m.limiter.SetMax(spec.MaxConcurrency)
-	if spec.Function.URL != former.Function.URL {
+	if spec.Function.URL != former.Function.URL || spec.Function.H2C != former.Function.H2C {
 		m.limiter.Forget()
 	}
 	select {

@@ -305,6 +305,37 @@ func TestSynchronousRequestsPassThrough(t *testing.T) {
 	}
 }
 
+// TestASynchronousFunctionThatSpeaksHTTP2 is called so from the moment on at which its route says so.
+func TestASynchronousFunctionThatSpeaksHTTP2(t *testing.T) {
+	own := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.Proto)
+	}))
+	own.Config.Protocols = new(http.Protocols)
+	own.Config.Protocols.SetUnencryptedHTTP2(true) // and nothing else
+	own.Start()
+	t.Cleanup(own.Close)
+	f := start(t, nil, func(cat *catalog.Catalog) {
+		cat.APIs[0].Routes[2].Function = &catalog.FunctionTarget{Function: catalog.Function{URL: own.URL}, Timeout: testkit.Patience}
+	})
+	if r := f.do("GET", "/orders/7", ""); r.status < 400 {
+		t.Errorf("by HTTP/1.1: %d %s", r.status, r.body)
+	}
+	use := func(url string) {
+		f.cat.APIs[0].Routes[2].Function = &catalog.FunctionTarget{Function: catalog.Function{URL: url, H2C: true}, Timeout: testkit.Patience}
+		f.g.Use(&f.cat)
+	}
+	use(own.URL)
+	if r := f.do("GET", "/orders/7", ""); r.status != 200 || string(r.body) != "HTTP/2.0" {
+		t.Errorf("%d %s", r.status, r.body)
+	}
+	plain := httptest.NewServer(http.NotFoundHandler())
+	defer plain.Close()
+	use(plain.URL)
+	if r := f.do("GET", "/orders/7", ""); r.status != 503 || r.header.Get("Retry-After") == "" {
+		t.Errorf("speaks HTTP/1.1 only: %d %s", r.status, r.body)
+	}
+}
+
 func TestThrottles(t *testing.T) {
 	f := start(t, nil, func(c *catalog.Catalog) {
 		c.APIs[0].Throttle = &catalog.Throttle{Rate: 0.001, Burst: 3}

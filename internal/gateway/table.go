@@ -109,7 +109,8 @@ func (r *route) compile() (err error) {
 		r.kind = toQueue
 	case r.spec.Function != nil:
 		r.kind = toFunction
-		r.forward, err = r.g.cfg.Caller.Forward(invoke.Hop{Base: r.spec.Function.Function.URL, Failed: r.g.forwardFailed})
+		f := &r.spec.Function.Function
+		r.forward, err = r.g.cfg.Caller.Forward(invoke.Hop{Base: f.URL, H2C: f.H2C, Failed: r.g.forwardFailed})
 	default:
 		err = errors.New("this version doesn't know its target: update this gateway")
 	}

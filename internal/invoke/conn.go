@@ -11,13 +11,15 @@ import (
 const answerGrace = 2 * time.Second
 
 func dial(ctx context.Context, network, address string) (net.Conn, error) {
-	d := net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second}
+	d := dialer()
 	c, err := d.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
-	return &patientConn{Conn: c, ended: make(chan struct{})}, nil
+	return newPatientConn(c), nil
 }
+
+func dialer() net.Dialer { return net.Dialer{Timeout: 5 * time.Second, KeepAlive: 30 * time.Second} }
 
 // patientConn is a connection whose failed writes wait until all that the function has sent is read. A function that
 // answers early, without reading a large body, closes the connection: net/http's transport would take the failed write
@@ -26,6 +28,10 @@ type patientConn struct {
 	net.Conn
 	once  sync.Once
 	ended chan struct{} // nothing more is to be read
+}
+
+func newPatientConn(c net.Conn) *patientConn {
+	return &patientConn{Conn: c, ended: make(chan struct{})}
 }
 
 // Read implements net.Conn.

@@ -61,15 +61,11 @@ func (c *Caller) Forward(hop Hop) (http.Handler, error) {
 	if err != nil {
 		return nil, fmt.Errorf("function URL %q: %w", hop.Base, err)
 	}
-	through := c.http.Transport
-	if hop.H2C {
-		if target.Scheme != "http" {
-			return nil, fmt.Errorf("function URL %q: h2c is HTTP/2 without TLS: give an http URL", hop.Base)
-		}
-		through = c.h2c
+	if hop.H2C && target.Scheme != "http" {
+		return nil, fmt.Errorf("function URL %q: h2c is HTTP/2 without TLS: give an http URL", hop.Base)
 	}
 	proxy := &httputil.ReverseProxy{
-		Transport:     through,
+		Transport:     c.speaking(hop.H2C).Transport,
 		FlushInterval: -1, // a stream of events must not wait for a full buffer
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)
@@ -80,7 +76,8 @@ func (c *Caller) Forward(hop Hop) (http.Handler, error) {
 			for _, name := range []string{"Upgrade", "Connection", "Http2-Settings"} {
 				r.Out.Header.Del(name)
 			}
-			r.Out.Close = r.Out.Method == http.MethodHead // the function may still be at work at a body without end
+			// The function may still be at work at a body without end; by HTTP/2 that ends with its stream.
+			r.Out.Close = r.Out.Method == http.MethodHead && !hop.H2C
 			setForwarded(r, hop.Inner)
 		},
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
@@ -94,7 +91,7 @@ func (c *Caller) Forward(hop Hop) (http.Handler, error) {
 				err = fmt.Errorf("%w: %w", ErrRequestBody, err)
 			case errors.Is(context.Cause(r.Context()), context.DeadlineExceeded):
 				err = fmt.Errorf("%w: %w", ErrTimeout, err)
-			case refusedConnection(err):
+			case refusedConnection(err), errors.Is(err, errNoHTTP2):
 				err = fmt.Errorf("%w: %w", ErrNotReached, err)
 			default:
 				err = fmt.Errorf("%w: %w", ErrBroken, err)

@@ -99,19 +99,27 @@ const (
 // Caller calls functions. It is safe for concurrent use.
 type Caller struct {
 	http *http.Client
-	h2c  *http.Transport // HTTP/2 by prior knowledge
+	h2c  *http.Client // HTTP/2 by prior knowledge
 }
 
 // NewCaller returns a caller that keeps at most maxIdle idle connections to each function.
 func NewCaller(maxIdle int) *Caller {
-	h2c := transport(maxIdle)
-	h2c.Protocols = new(http.Protocols)
-	h2c.Protocols.SetUnencryptedHTTP2(true)
-	return &Caller{h2c: h2c, http: &http.Client{
-		Transport: transport(maxIdle),
+	return &Caller{http: client(transport(maxIdle)), h2c: client(newPriorKnowledge(maxIdle))}
+}
+
+func client(through http.RoundTripper) *http.Client {
+	return &http.Client{
+		Transport: through,
 		// A function that redirects is misconfigured: following would turn a POST into a GET.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}}
+	}
+}
+
+func (c *Caller) speaking(h2c bool) *http.Client {
+	if h2c {
+		return c.h2c
+	}
+	return c.http
 }
 
 func transport(maxIdle int) *http.Transport {
@@ -144,6 +152,7 @@ type Answer struct {
 // Batch is a call that needs only the outcome of its records.
 type Batch struct {
 	URL     string
+	H2C     bool // the function speaks HTTP/2 by prior knowledge; else HTTP/1.1
 	Records []*record.Record
 	Single  bool          // send the one record in CloudEvents' binary mode, else a JSON batch
 	Timeout time.Duration // of the whole call
@@ -154,7 +163,7 @@ type Batch struct {
 // Call posts a batch and classifies the answer. ctx ending before the timeout gives NotNow, because it says nothing about
 // the records.
 func (c *Caller) Call(ctx context.Context, b Batch) Outcome {
-	o, a := c.exchange(ctx, call{url: b.URL, records: b.Records, single: b.Single, timeout: b.Timeout, permanent: b.Permanent, limit: maxAnswerBytes})
+	o, a := c.exchange(ctx, call{url: b.URL, h2c: b.H2C, records: b.Records, single: b.Single, timeout: b.Timeout, permanent: b.Permanent, limit: maxAnswerBytes})
 	if a == nil {
 		return o
 	}
@@ -167,6 +176,7 @@ const HeaderCallback = "Weir-Callback"
 // Question is a call whose answer is kept.
 type Question struct {
 	URL      string
+	H2C      bool // as in Batch
 	Record   *record.Record
 	Timeout  time.Duration
 	Callback string // HeaderCallback; empty if none
@@ -195,7 +205,7 @@ func (t *TroubleError) Unwrap() error { return t.Err }
 // Ask posts the record in CloudEvents' binary mode. Otherwise it is like Call. The answer has no body when Keep took it.
 func (c *Caller) Ask(ctx context.Context, q Question) (Outcome, Answer) {
 	o, a := c.exchange(ctx, call{
-		url: q.URL, records: []*record.Record{q.Record}, single: true, timeout: q.Timeout, permanent: q.Permanent, limit: q.Limit, callback: q.Callback,
+		url: q.URL, h2c: q.H2C, records: []*record.Record{q.Record}, single: true, timeout: q.Timeout, permanent: q.Permanent, limit: q.Limit, callback: q.Callback,
 		open: q.Open, keep: q.Keep,
 	})
 	switch {
@@ -209,6 +219,7 @@ func (c *Caller) Ask(ctx context.Context, q Question) (Outcome, Answer) {
 
 type call struct {
 	url       string
+	h2c       bool
 	records   []*record.Record
 	single    bool
 	timeout   time.Duration
@@ -250,7 +261,7 @@ func (c *Caller) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 		req.Header.Set("Expect", "100-continue")
 		watchSending(req, &unsent)
 	}
-	resp, err := c.http.Do(req)
+	resp, err := c.speaking(k.h2c).Do(req)
 	if err != nil {
 		if o := troubled(ctx, input.failure(), err); o != nil {
 			return *o, nil
@@ -258,7 +269,10 @@ func (c *Caller) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 		if !connected.Load() && ctx.Err() == nil {
 			return Outcome{Class: NotNow, Reason: "no connection: " + err.Error()}, nil
 		}
-		if (!written.Load() || unsent.Load()) && cctx.Err() == nil { // and it has not answered either
+		if errors.Is(err, errNoHTTP2) && cctx.Err() == nil {
+			return Outcome{Class: NotNow, Reason: err.Error()}, nil
+		}
+		if (!written.Load() || unsent.Load() || errors.Is(err, errNotTaken)) && cctx.Err() == nil { // and it has not answered either
 			return Outcome{Class: NotNow, Undelivered: true, Reason: "the function closed the connection before it had the whole request: " + err.Error()}, nil
 		}
 		return noAnswer(ctx, cctx, k.timeout, err), nil

@@ -390,7 +390,7 @@ const maxDerivedConcurrency = 100_000
 // function resolves a reference; svc is nil for a url and for a Service that doesn't exist.
 func (c *compiler) function(s *subject, path string, f *v1alpha1.FunctionReference) (catalog.Function, *knativeService) {
 	if f.URL != "" {
-		fn := catalog.Function{Name: f.URL, URL: f.URL}
+		fn := catalog.Function{Name: f.URL, URL: f.URL, H2C: f.Protocol == v1alpha1.ProtocolH2C}
 		if u, err := url.Parse(f.URL); err == nil && u.Host != "" {
 			fn.Name = u.Host
 		}

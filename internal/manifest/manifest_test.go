@@ -99,6 +99,24 @@ func TestGood(t *testing.T) {
 	golden(t, "testdata/good.golden.json", b)
 }
 
+// TestProtocol: a function given by url is called by HTTP/2 only if its protocol says so.
+func TestProtocol(t *testing.T) {
+	for protocol, want := range map[string]bool{"": false, ", protocol: http1": false, ", protocol: h2c": true} {
+		text := strings.NewReplacer(
+			"{name: reader, timeout: 20s}", `{url: "http://x:8080/r"`+protocol+"}",
+			"{name: writer}\n  timeout", `{url: "HTTP://y"`+protocol+"}\n  maxConcurrency: 3\n  timeout",
+		).Replace(good)
+		b, err := load(map[string]string{"a.yaml": text}, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		route, mapping := b.Catalog.APIs[0].Routes[1].Function.Function, b.Catalog.Mappings[0].Function
+		if route != (catalog.Function{Name: "x:8080", URL: "http://x:8080/r", H2C: want}) || mapping != (catalog.Function{Name: "y", URL: "HTTP://y", H2C: want}) {
+			t.Errorf("%q: %+v, %+v", protocol, route, mapping)
+		}
+	}
+}
+
 // TestContentTypes: the gateway gets a route's as they are written.
 func TestContentTypes(t *testing.T) {
 	text := strings.Replace(good, "    queue: {name: orders}", "    contentTypes: [Application/JSON, text/*, \"application/*+json\"]\n    queue: {name: orders}", 1)

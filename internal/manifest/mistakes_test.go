@@ -444,6 +444,30 @@ a.yaml:9: API shop: spec.routes[0].schema: Forbidden: a GET request has no body 
 			`a.yaml:13: API shop: spec.routes[1].function.url: Invalid value: "ftp://x": must be an absolute http or https URL without user and fragment, such as http://billing.internal:8080/orders`,
 		},
 		{
+			"protocol of a Service",
+			"{name: reader, timeout: 20s}",
+			"{name: reader, protocol: h2c}",
+			`a.yaml:13: API shop: spec.routes[1].function.protocol: Forbidden: it is of a function given by url: remove it, and name the port of the Service's container h2c instead`,
+		},
+		{
+			"unknown protocol",
+			"{name: reader, timeout: 20s}",
+			"{url: \"http://x\", protocol: h2}",
+			`a.yaml:13: API shop: spec.routes[1].function.protocol: Unsupported value: "h2": supported values: "http1", "h2c"`,
+		},
+		{
+			"h2c by TLS",
+			"{name: reader, timeout: 20s}",
+			"{url: \"https://x\", protocol: h2c}",
+			`a.yaml:13: API shop: spec.routes[1].function.protocol: Invalid value: "h2c": h2c is HTTP/2 without TLS: it needs an http url; give one, or remove protocol`,
+		},
+		{
+			"h2c of a mapping by TLS",
+			"{name: writer}",
+			"{url: \"https://x\", protocol: h2c}\n  maxConcurrency: 2",
+			`a.yaml:25: EventSourceMapping orders: spec.function.protocol: Invalid value: "h2c": h2c is HTTP/2 without TLS: it needs an http url; give one, or remove protocol`,
+		},
+		{
 			"timeout of zero",
 			"timeout: 20s",
 			"timeout: 0s",
