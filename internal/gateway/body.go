@@ -61,10 +61,10 @@ func (x *exchange) readBody() *problem.Problem {
 		return x.decodeStream(coded)
 	case size > limit && x.kind != toOwn, size > limit && limit > 0:
 		return new(problemTooLarge(limit))
-	case limit == 0 && streams(x.req):
-		_ = x.req.Body.Close() // what comes of it is dropped; by HTTP/1.1 it waits in the system
+	case limit == 0:
+		x.spurn()
 		return nil
-	case limit == 0, x.kind == toFunction && x.schema == nil, x.uploaded(), size == 0:
+	case x.kind == toFunction && x.schema == nil, x.uploaded(), size == 0:
 		return nil
 	case x.schema != nil && !jsonMedia(x.req.Header):
 		return x.refuseNoJSON()
@@ -300,33 +300,60 @@ func (x *exchange) unhurried() {
 // use its connection again; else it gets the answer at once, and the connection, or its stream, is closed once it had the
 // time to read it.
 func (x *exchange) leave(p problem.Problem) {
-	const most = 256 << 10
 	if x.req.Header.Get("Expect") != "" { // reading would ask for the body; net/http closes the connection
 		p.Write(x.w)
 		return
 	}
-	rc := http.NewResponseController(x.w)
-	drain := func(d time.Duration) bool {
-		if err := rc.SetReadDeadline(time.Now().Add(d)); err != nil {
-			return false
-		}
-		_, err := io.CopyN(io.Discard, x.req.Body, most)
-		return errors.Is(err, io.EOF)
-	}
-	if drain(atOnce) {
-		_ = rc.SetReadDeadline(time.Time{}) // as in pacedBody
+	if x.drained(atOnce) || streams(x.req) {
 		p.Write(x.w)
 		return
 	}
-	if streams(x.req) {
-		p.Write(x.w)
-		return
-	}
-	x.w.Header().Set("Connection", "close")
-	_ = rc.EnableFullDuplex() // else net/http reads the body before it sends the answer; HTTP/2 needs none
+	x.dontWait()
 	p.Write(x.w)
-	_ = rc.Flush()
-	drain(linger) // closing a connection on which bytes arrive can cost its client the answer
+	_ = http.NewResponseController(x.w).Flush()
+	x.drained(linger) // closing a connection on which bytes arrive can cost its client the answer
+}
+
+// spurn has a body that nobody wants hold up nothing.
+func (x *exchange) spurn() {
+	switch {
+	case x.req.ContentLength == 0, x.req.Header.Get("Expect") != "":
+	case streams(x.req):
+		_ = x.req.Body.Close() // what comes of it is dropped
+	case x.drained(atOnce):
+		x.req.Body = http.NoBody
+	default:
+		x.dontWait()
+		x.spurned = newAnswer(x.w)
+		x.w = x.spurned
+	}
+}
+
+// forgetBody has net/http close the connection of a body that is wanted by nobody, instead of reading it.
+func (x *exchange) forgetBody() {
+	if x.spurned != nil && !x.spurned.taken {
+		_ = x.spurned.rc.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
+// dontWait has net/http answer before it has the body, and close the connection after that.
+func (x *exchange) dontWait() {
+	x.w.Header().Set("Connection", "close")
+	_ = http.NewResponseController(x.w).EnableFullDuplex() // HTTP/2 needs none
+}
+
+// drained reads what comes of the body within d, and reports whether that was all.
+func (x *exchange) drained(d time.Duration) bool {
+	const most = 256 << 10
+	rc := http.NewResponseController(x.w)
+	if err := rc.SetReadDeadline(time.Now().Add(d)); err != nil {
+		return false
+	}
+	if _, err := io.CopyN(io.Discard, x.req.Body, most); !errors.Is(err, io.EOF) {
+		return false
+	}
+	_ = rc.SetReadDeadline(time.Time{}) // as in pacedBody
+	return true
 }
 
 // charge sets the exchange's share of the budget to n bytes; false means that the budget, or the route's share of it, has

@@ -27,6 +27,7 @@ type exchange struct {
 	body     []byte
 	read     bool    // the whole body has come
 	memory   *[]byte // pooled memory of body; nil if none
+	spurned  *answer // over w, if the request's body is wanted by nobody and still to come
 	reserved int64   // bytes charged to the gateway's budget
 }
 
@@ -52,6 +53,7 @@ func (r *route) serve(w http.ResponseWriter, req *http.Request) {
 		p = x.readBody()
 	}
 	defer x.release()
+	defer x.forgetBody()
 	if p == nil {
 		p = x.validate()
 	}

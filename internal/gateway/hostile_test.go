@@ -11,12 +11,14 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/gateway"
+	"github.com/weir-dev/weir/internal/jobapi"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/testkit"
 )
@@ -372,5 +374,27 @@ func TestARouteHasItsShare(t *testing.T) {
 		if r := f.do("POST", "/orders", `{"sku":"a"}`); r.status != 202 {
 			t.Errorf("beside it: %d %s", r.status, r.body)
 		}
+	}
+}
+
+// TestABodyThatNobodyWants holds up no answer of Weir's own paths, nor does its connection stay.
+func TestABodyThatNobodyWants(t *testing.T) {
+	f := startAs(t, nil, nil, func(c *gateway.Config) {
+		c.Realtime = jobapi.NewRelay(&url.URL{Scheme: "http", Host: "127.0.0.1:1"}, testkit.Log(t))
+	})
+	for _, path := range []string{"/weir/jobs/x/events", "/weir/jobs/x/socket", "/weir/jobs/x"} {
+		conn, err := net.Dial("tcp", strings.TrimPrefix(f.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.1\r\nHost: a\r\nContent-Length: 1000\r\n\r\n", path); err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+		all, err := io.ReadAll(conn)
+		if err != nil || !strings.Contains(string(all), "Connection: close") {
+			t.Errorf("%s: %q, %v", path, all, err)
+		}
+		_ = conn.Close()
 	}
 }

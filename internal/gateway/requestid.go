@@ -7,28 +7,14 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 )
 
-const maxRequestID = 128
-
 // identify sets the answer's X-Request-Id to the client's, if that is safe to log and to echo. Without one, Weir's own
 // paths get an id here; an API's target sets it later, as a record has an id already.
 func (x *exchange) identify() {
-	if lines := x.req.Header[problem.HeaderRequestID]; len(lines) > 0 && validRequestID(lines[0]) {
+	if lines := x.req.Header[problem.HeaderRequestID]; len(lines) > 0 && problem.ValidRequestID(lines[0]) {
 		x.w.Header()[problem.HeaderRequestID] = lines[:1:1]
 	} else if x.route != nil && x.kind == toOwn {
 		ensureRequestID(x.w.Header())
 	}
-}
-
-func validRequestID(id string) bool {
-	if id == "" || len(id) > maxRequestID {
-		return false
-	}
-	for i := range len(id) {
-		if id[i] <= ' ' || id[i] >= 0x7f {
-			return false
-		}
-	}
-	return true
 }
 
 // ensureRequestID returns the answer's request id, and makes one if there is none.

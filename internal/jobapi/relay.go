@@ -37,6 +37,7 @@ const (
 	partSpread    = 2 * time.Second
 	passedAtOnce  = 8 << 10  // bytes
 	maxAnswerHead = 16 << 10 // bytes of realtime's
+	maxLinks      = 100_000  // clients
 )
 
 // Relay passes clients that listen on to the service realtime, so that one address serves all that clients ask about
@@ -46,6 +47,8 @@ type Relay struct {
 	address string // HOST:PORT
 	log     *slog.Logger
 	work    lifecycle.Work // requests, and what has become of them
+
+	count atomic.Int64 // requests and links
 
 	mu    sync.Mutex
 	links map[*link]struct{}
@@ -86,25 +89,32 @@ func (r *Relay) Drain() {
 // ServeHTTP implements http.Handler.
 func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	done, ok := r.work.Begin()
-	if !ok || r.draining() {
-		if ok {
-			done()
-		}
+	if !ok {
 		refuseListener(w, req)
 		return
 	}
-	l := &link{r: r, done: done}
-	l.head = heads.Get().(*bufio.ReadWriter) //nolint:forcetypeassert // it holds nothing else
+	l := &link{r: r, done: done, head: heads.Get().(*bufio.ReadWriter)} //nolint:forcetypeassert // it holds nothing else
+	taken := false
 	defer func() {
 		l.head.Reader.Reset(nil)
 		l.head.Writer.Reset(nil)
 		heads.Put(l.head)
 		l.head = nil
+		if taken {
+			l.start()
+		} else {
+			l.close()
+		}
 	}()
+	if n := r.count.Add(1); n > maxLinks || r.draining() {
+		refuseListener(w, req)
+		return
+	}
 	answer, err := l.ask(req) //nolint:bodyclose // the connection is closed
 	if err != nil {
-		r.log.Info("realtime can't be reached", "error", err)
-		l.close()
+		if req.Context().Err() == nil {
+			r.log.Info("realtime can't be reached", "error", err)
+		}
 		refuseListener(w, req)
 		return
 	}
@@ -119,13 +129,10 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	case endless(req, answer):
 		err = l.stream(w)
 	default:
-		err = errors.ErrUnsupported
+		l.answer(w, req, answer)
+		return
 	}
-	if errors.Is(err, errors.ErrUnsupported) {
-		err = l.answer(w, req, answer)
-		l.close()
-	}
-	if err != nil {
+	if taken = err == nil; !taken {
 		r.log.Debug("a client that listens was not passed on", "error", err)
 	}
 }
@@ -203,7 +210,10 @@ func (l *link) ask(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	bounded.N = math.MaxInt64 // what follows has no bound
-	if !stop() {
+	switch upgraded := answer.StatusCode == http.StatusSwitchingProtocols; {
+	case upgraded && (out.Close || req.ProtoMajor != 1), !upgraded && (answer.StatusCode < 200 || answer.StatusCode > 599):
+		return nil, fmt.Errorf("its answer is %q", answer.Status)
+	case !stop():
 		return nil, context.Cause(ctx)
 	}
 	return answer, nil
@@ -221,35 +231,35 @@ func named(h http.Header, field string) bool {
 	return false
 }
 
-// upgrade answers 101 and passes what follows on.
+// upgrade answers 101. What follows is to be passed on.
 func (l *link) upgrade(w http.ResponseWriter) error {
 	w.Header().Set("Connection", "Upgrade")
 	w.Header().Set("Upgrade", "websocket")
 	w.WriteHeader(http.StatusSwitchingProtocols)
 	buf, err := l.take(w)
 	if err != nil {
-		l.close()
 		return err
 	}
 	ahead, err := buf.Peek(buf.Reader.Buffered())
 	if err == nil {
 		_, err = l.up.Write(ahead)
 	}
-	return l.start(buf, err)
-}
-
-// stream answers 200 and passes events on. The error is errors.ErrUnsupported, and nothing was answered, if the
-// connection can't be taken from HTTP.
-func (l *link) stream(w http.ResponseWriter) error {
-	h := w.Header()
-	buf, err := l.take(w)
-	if errors.Is(err, errors.ErrUnsupported) {
+	if err != nil {
 		return err
 	}
+	return l.begin(buf)
+}
+
+// stream answers 200. The events that follow are to be passed on.
+func (l *link) stream(w http.ResponseWriter) error {
+	buf, err := l.take(w)
 	if err == nil {
-		err = BeginTaken(buf.Writer, h, true)
+		err = BeginTaken(buf.Writer, w.Header(), true)
 	}
-	return l.start(buf, err)
+	if err != nil {
+		return err
+	}
+	return l.begin(buf)
 }
 
 // BeginTaken writes the head of an answer 200 whose connection was taken from HTTP. Its body comes in chunks (RFC 9112,
@@ -284,29 +294,32 @@ func (l *link) take(w http.ResponseWriter) (*bufio.ReadWriter, error) {
 	return buf, nil
 }
 
-// start sends the client what there is, unless an error has come before, and passes on what follows.
-func (l *link) start(buf *bufio.ReadWriter, err error) error {
-	if err == nil {
-		_, err = io.CopyN(buf.Writer, l.head, int64(l.head.Reader.Buffered())) // what came with the head
-	}
-	if err == nil {
-		err = errors.Join(l.client.SetWriteDeadline(time.Now().Add(passedWriteTimeout)), buf.Flush())
-	}
-	if err == nil && !l.r.add(l) {
-		err = errors.New("the gateway is stopping")
-	}
-	if err != nil {
-		l.close()
+// begin sends the client what there is.
+func (l *link) begin(buf *bufio.ReadWriter) error {
+	if _, err := io.CopyN(buf.Writer, l.head, int64(l.head.Reader.Buffered())); err != nil { // what came with the head
 		return err
 	}
-	l.passing.Store(2)
-	go l.pass(l.up, l.client)
-	go l.pass(l.client, l.up)
+	if err := l.client.SetWriteDeadline(time.Now().Add(passedWriteTimeout)); err != nil {
+		return err
+	}
+	if err := buf.Flush(); err != nil {
+		return err
+	}
+	if !l.r.add(l) {
+		return errors.New("the gateway is stopping")
+	}
 	return nil
 }
 
+// start passes on what follows.
+func (l *link) start() {
+	l.passing.Store(2)
+	go l.pass(l.up, l.client)
+	go l.pass(l.client, l.up)
+}
+
 // answer passes an answer on while its request is served.
-func (l *link) answer(w http.ResponseWriter, req *http.Request, answer *http.Response) error {
+func (l *link) answer(w http.ResponseWriter, req *http.Request, answer *http.Response) {
 	stop := context.AfterFunc(req.Context(), l.cut)
 	defer stop()
 	if answer.StatusCode == http.StatusUpgradeRequired {
@@ -314,7 +327,7 @@ func (l *link) answer(w http.ResponseWriter, req *http.Request, answer *http.Res
 		w.Header().Set("Upgrade", "websocket")
 	}
 	if !l.r.add(l) && answer.ContentLength < 0 {
-		return errors.New("the gateway is stopping") // an empty stream: the client comes back
+		panic(http.ErrAbortHandler) // it would hold the drain up
 	}
 	w.WriteHeader(answer.StatusCode)
 	rc := http.NewResponseController(w)
@@ -323,45 +336,55 @@ func (l *link) answer(w http.ResponseWriter, req *http.Request, answer *http.Res
 	for {
 		n, err := answer.Body.Read(buf[:])
 		if n > 0 {
-			if err := rc.SetWriteDeadline(time.Now().Add(passedWriteTimeout)); err != nil {
-				return err
-			}
-			if _, err := w.Write(buf[:n]); err != nil {
-				return err
-			}
-			if err := rc.Flush(); err != nil {
-				return err
-			}
-			if err := rc.SetWriteDeadline(time.Time{}); err != nil { // it would end a stream that nothing is written to
-				return err
+			if werr := Push(w, rc, buf[:n], passedWriteTimeout); werr != nil {
+				return // the client has gone
 			}
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			return nil
+			return
 		case err != nil:
-			return err
+			panic(http.ErrAbortHandler) // what the client has must not look whole
 		}
 	}
 }
 
-// pass passes bytes on until one side ends.
+// Push writes a part of an answer and sends it at once. The client has as long as wait to take it.
+func Push(w io.Writer, rc *http.ResponseController, part []byte, wait time.Duration) error {
+	if err := rc.SetWriteDeadline(time.Now().Add(wait)); err != nil {
+		return err
+	}
+	if _, err := w.Write(part); err != nil {
+		return err
+	}
+	if err := rc.Flush(); err != nil {
+		return err
+	}
+	return rc.SetWriteDeadline(time.Time{}) // by HTTP/2 it would end a stream that nothing is written to
+}
+
+// pass passes bytes on until one side ends. Each end has the other side end soon, but not before it was heard out.
 func (l *link) pass(to, from stayer) {
 	err := passOn(to, from)
-	if errors.Is(err, io.EOF) { // to may have something left to say
-		err = errors.Join(to.CloseWrite(), to.SetReadDeadline(time.Now().Add(lingerTimeout)))
+	var refused *writeError
+	if !errors.As(err, &refused) {
+		_ = to.CloseWrite()
 	}
-	if err != nil {
-		l.cut()
+	_ = to.SetReadDeadline(time.Now().Add(lingerTimeout))
+	if refused != nil {
+		_ = passOn(nil, from) // bytes that nobody has read when a connection is closed cost its peer what is on its way
 	}
 	if l.passing.Add(-1) == 0 {
 		l.close()
 	}
 }
 
+// writeError is of writing, not of reading.
+type writeError struct{ error }
+
 var buffers = sync.Pool{New: func() any { return new([passedAtOnce]byte) }} //nolint:gochecknoglobals // a pool
 
-// passOn passes bytes on until an error, io.EOF if from has ended. It holds a buffer only while there are bytes, so it
+// passOn passes bytes on, or drops them if to is nil, until an error: io.EOF if from has ended. It holds a buffer only while there are bytes, so it
 // doesn't wait in Read; nor in splice, which takes a pipe for as long as it waits.
 func passOn(to, from stayer) error {
 	raw, err := from.SyscallConn()
@@ -393,9 +416,13 @@ func passOn(to, from stayer) error {
 		case err != nil:
 		case n <= 0:
 			err = io.EOF
-		default:
-			if err = to.SetWriteDeadline(time.Now().Add(passedWriteTimeout)); err == nil {
-				_, err = to.Write(buf[:n])
+		case to != nil:
+			werr := to.SetWriteDeadline(time.Now().Add(passedWriteTimeout))
+			if werr == nil {
+				_, werr = to.Write(buf[:n])
+			}
+			if werr != nil {
+				err = &writeError{werr}
 			}
 		}
 		buffers.Put(buf)
@@ -437,6 +464,7 @@ func (l *link) close() {
 	l.r.mu.Lock()
 	delete(l.r.links, l)
 	l.r.mu.Unlock()
+	l.r.count.Add(-1)
 	l.done()
 }
 

@@ -256,3 +256,124 @@ func TestRelayToNobody(t *testing.T) {
 		}
 	}
 }
+
+// TestRelayHearsOut: a client that still talks gets all that realtime had said before it ended.
+func TestRelayHearsOut(t *testing.T) {
+	const size = 3 << 20
+	said := make(chan struct{})
+	r := NewRelay(rawRealtime(t, func(conn net.Conn) {
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n")
+		_, _ = conn.Write(make([]byte, size))
+		_ = conn.Close()
+		close(said)
+	}), testkit.Log(t))
+	front := httptest.NewServer(r)
+	defer front.Close()
+	conn, err := net.Dial("tcp", front.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.(*net.TCPConn).SetReadBuffer(8 << 10)
+	fmt.Fprintf(conn, "GET /x/socket HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+	br := bufio.NewReader(conn)
+	if _, err := http.ReadResponse(br, nil); err != nil { //nolint:bodyclose // there is none
+		t.Fatal(err)
+	}
+	talked := make(chan struct{})
+	go func() {
+		defer close(talked)
+		for range 1000 {
+			if _, err := conn.Write([]byte{0x8a, 0x80, 0, 0, 0, 0}); err != nil {
+				return
+			}
+		}
+	}()
+	<-talked
+	_ = conn.(*net.TCPConn).SetReadBuffer(1 << 20)
+	n, err := io.Copy(io.Discard, br)
+	if n != size {
+		t.Errorf("%d of %d bytes, %v", n, size, err)
+	}
+	<-said
+}
+
+// rawRealtime answers each request by answer, which closes the connection.
+func rawRealtime(t *testing.T, answer func(net.Conn)) *url.URL {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			wg.Go(func() {
+				_, _ = http.ReadRequest(bufio.NewReader(conn))
+				answer(conn)
+			})
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		wg.Wait()
+	})
+	return &url.URL{Scheme: "http", Host: l.Addr().String()}
+}
+
+// TestRelayOfGarbage: an answer that is none is refused, and one that breaks off doesn't look whole; nothing is left of
+// either.
+func TestRelayOfGarbage(t *testing.T) {
+	for name, row := range map[string]struct {
+		answer string
+		http2  bool
+		want   string // of what the client gets; empty if its answer breaks off
+	}{
+		"101 by HTTP/2": {"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", true, `"code":1013`},
+		"101 unasked":   {"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n", false, `"code":1013`},
+		"status 000":    {"HTTP/1.1 000 Huh\r\nContent-Length: 0\r\n\r\n", false, `"code":1013`},
+		"no HTTP":       {"hello\r\n\r\n", false, `"code":1013`},
+		"a long head":   {"HTTP/1.1 200 OK\r\nA: " + strings.Repeat("a", 2*maxAnswerHead) + "\r\n\r\n", false, `"code":1013`},
+		"broken off":    {"HTTP/1.1 503 Huh\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n", false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := NewRelay(rawRealtime(t, func(conn net.Conn) {
+				_, _ = io.WriteString(conn, row.answer)
+				_ = conn.Close()
+			}), testkit.Log(t))
+			front := httptest.NewUnstartedServer(problem.Guard(r, testkit.Log(t)))
+			front.Config.Protocols = new(http.Protocols)
+			front.Config.Protocols.SetHTTP1(true)
+			front.Config.Protocols.SetUnencryptedHTTP2(true)
+			front.Start()
+			defer front.Close()
+			client := &http.Transport{Protocols: new(http.Protocols)}
+			client.Protocols.SetHTTP1(!row.http2)
+			client.Protocols.SetUnencryptedHTTP2(row.http2)
+			defer client.CloseIdleConnections()
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, front.URL+"/x/events", http.NoBody)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := client.RoundTrip(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			text, err := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			if broken := row.want == ""; broken != (err != nil) || !strings.Contains(string(text), row.want) {
+				t.Errorf("%d %q, %v", resp.StatusCode, text, err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			_ = r.Run(ctx, func() {}) // returns once nothing is left
+			if n := r.count.Load(); n != 0 {
+				t.Errorf("%d are counted", n)
+			}
+		})
+	}
+}

@@ -128,13 +128,13 @@ func (f *clientFeed) next(ctx context.Context) (told, error) {
 	d := f.s.document(ctx, text, p.id, f.s.queues.Load().maxAges[p.id.Queue], p.state)
 	d.Position = f.position()
 	doc, err := shownOnce(d)
-	return told{any: true, doc: doc}, err
+	return told{any: true, doc: doc, at: d.Position}, err
 }
 
 // ended implements updates: there may always be another job.
 func (f *clientFeed) ended() bool { return false }
 
-// position implements updates.
+// position is the cursor.
 func (f *clientFeed) position() string { return f.told.String() }
 
 // lookAgain implements updates: NATS delivers every stored state, so none can be missed.

@@ -202,7 +202,7 @@ func (e *eventStream) state(t told, wait bool) error {
 	if t.doc == nil {
 		return nil
 	}
-	at := e.updates.position()
+	at := t.at
 	text := make([]byte, 0, len(at)+len(t.doc.text)+32)
 	text = append(append(append(text, "event: state\nid: "...), at...), "\ndata: "...)
 	text = append(append(text, t.doc.text...), "\n\n"...)
@@ -265,8 +265,11 @@ type response struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 
-	mu   sync.Mutex
-	rest []byte
+	mu   sync.Mutex // held by who writes
+	late struct {   // what is to be written before anything else
+		mu   sync.Mutex
+		text []byte
+	}
 }
 
 // Read waits for the end of the request.
@@ -277,49 +280,28 @@ func (r *response) Read([]byte) (int, error) {
 
 // write implements eventConn: whether it would have to wait can't be known.
 func (r *response) write(text []byte, wait bool) error {
+	if !wait {
+		r.late.mu.Lock()
+		defer r.late.mu.Unlock()
+		r.late.text = append(r.late.text, text...)
+		return errWait
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	text, r.rest = append(r.rest, text...), nil
-	switch {
-	case !wait:
-		r.rest = text
-		return errWait
-	case len(text) == 0:
+	r.late.mu.Lock()
+	text = append(r.late.text, text...)
+	r.late.text = nil
+	r.late.mu.Unlock()
+	if len(text) == 0 {
 		return nil
 	}
-	rc := http.NewResponseController(r.w)
-	if err := rc.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
-		return err
-	}
-	if _, err := r.w.Write(text); err != nil {
-		return err
-	}
-	if err := rc.Flush(); err != nil {
-		return err
-	}
-	return rc.SetWriteDeadline(time.Time{}) // it would end a stream that nothing is written to
+	return jobapi.Push(r.w, http.NewResponseController(r.w), text, writeTimeout)
 }
 
 // Close ends Read.
 func (r *response) Close() error {
 	r.cancel()
 	return nil
-}
-
-// position is the id of an event.
-func (f *subscription) position() string {
-	jobs := f.all()
-	if len(jobs) == 1 {
-		return jobs[0].said
-	}
-	var b strings.Builder
-	for i, j := range jobs {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteString(j.said) // empty if nothing was told
-	}
-	return b.String()
 }
 
 // lifetime is how long a connection may last.

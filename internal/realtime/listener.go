@@ -19,17 +19,18 @@ type listener struct {
 	updates updates
 	done    func() // counts it out of the server's connections
 
-	ctx  context.Context // ends with the connection
-	end  context.CancelFunc
-	stop func() bool // stops waiting for the drain
+	ctx context.Context // ends with the connection
+	end context.CancelFunc
 
-	timer *time.Timer
-	until time.Time // end of its lifetime
+	timer *time.Timer // of the next ping, at first of a look
+	until time.Time   // end of its lifetime
 
 	mu      sync.Mutex
 	sending bool
 	more    bool // something arrived since the sender looked
 	closed  bool
+	failed  int            // looks in a row, each of which is repeated
+	retry   *time.Timer    // of the next look after one that failed; nil if none is due
 	wg      sync.WaitGroup // of senders and timers
 }
 
@@ -66,7 +67,7 @@ func (l *listener) serve(follow func()) {
 	defer l.done()
 	follow()
 	l.again(l.look, job.LookAgain)
-	l.stop = context.AfterFunc(l.s.drain, func() {
+	stop := context.AfterFunc(l.s.drain, func() {
 		l.spawn(func() {
 			select {
 			case <-time.After(rand.N(l.s.cfg.DrainSpread)):
@@ -79,8 +80,11 @@ func (l *listener) serve(follow func()) {
 	l.mu.Lock()
 	l.closed = true
 	l.timer.Stop()
+	if l.retry != nil {
+		l.retry.Stop()
+	}
 	l.mu.Unlock()
-	l.stop()
+	stop()
 	l.updates.close()
 	l.end()
 	l.wire.cut() // a sender may be at it
@@ -130,9 +134,6 @@ func (l *listener) again(f func(), after time.Duration) {
 	defer l.mu.Unlock()
 	if l.closed {
 		return
-	}
-	if l.timer != nil {
-		l.timer.Stop()
 	}
 	l.timer = time.AfterFunc(after-rand.N(after/5), func() { l.spawn(f) })
 }
@@ -233,13 +234,23 @@ func (l *listener) send() {
 
 // flush sends what is pending. ok is false when the connection is to end: c says why, or is nil if it is broken.
 func (l *listener) flush() (c *closing, ok bool) {
+	looks, failed := true, false
+	defer func() { l.looked(failed) }()
 	for {
-		t, err := l.updates.next(l.ctx)
+		var t told
+		var err error
+		if looks {
+			t, err = l.updates.next(l.ctx)
+		} else {
+			t, err = l.updates.now()
+		}
 		switch {
 		case errors.Is(err, errSlow):
 			return &closeSlow, false
-		case errors.Is(err, errNoNews):
-			l.again(l.look, job.LookAgain)
+		case errors.Is(err, errNoNews): // nor can other jobs' states be looked up; what was pushed is told
+			looks, failed = false, true
+			continue
+		case errors.Is(err, errWait): // looks are left, for later
 			return nil, true
 		case err != nil: // NATS is unavailable; a client that reconnects gets the state then
 			return &closeAway, false
@@ -252,5 +263,29 @@ func (l *listener) flush() (c *closing, ok bool) {
 			l.wire.cut() // read ends too
 			return nil, false
 		}
+	}
+}
+
+// maxLookPause bounds the pauses between looks that fail, each twice as long as the one before.
+const maxLookPause = 30 * time.Second
+
+// looked has looks repeated after one has failed.
+func (l *listener) looked(failed bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case !failed:
+		l.failed = 0
+	case !l.closed && l.retry == nil:
+		pause := min(job.LookAgain<<min(l.failed, 16), maxLookPause)
+		l.failed++
+		l.retry = time.AfterFunc(pause/2+rand.N(pause), func() {
+			l.spawn(func() {
+				l.mu.Lock()
+				l.retry = nil
+				l.mu.Unlock()
+				l.updates.lookAgain()
+			})
+		})
 	}
 }

@@ -45,9 +45,15 @@ func newPaced(conn net.Conn) (*paced, error) {
 	return p, nil
 }
 
-// Write implements io.Writer.
+// Write implements io.Writer, for frames of the library: nothing follows a close frame.
 func (p *paced) Write(b []byte) (int, error) {
-	if err := p.write(b, true); err != nil {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	err := p.writeNext(b, true)
+	if len(b) > 0 && b[0] == closeOpcode {
+		p.over = true
+	}
+	if err != nil {
 		return 0, err
 	}
 	return len(b), nil

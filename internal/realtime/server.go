@@ -6,7 +6,7 @@
 // and resumes; an idle connection costs one goroutine.
 //
 // The data flows through the files in this order: server.go (routes and drain), events.go or socket.go (what client and
-// server say to each other), listener.go (one connection), subscription.go (states of jobs that are named) or client.go (of all jobs of a client).
+// server say to each other, over paced.go), listener.go (one connection) and senders.go (who tells it), subscription.go (states of jobs that are named) or client.go (of all jobs of a client).
 //
 // May import: ownpath, problem, catalog, lifecycle, sign, stream, job, jobapi.
 package realtime
@@ -123,6 +123,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{cfg: cfg, mux: http.NewServeMux(), hub: job.NewHub(cfg.Conn, cfg.Log)}
+	s.shown.s, s.shown.docs = s, make(map[shownKey]*shownDoc, maxDocuments)
 	s.drain, s.stop = context.WithCancel(context.Background())
 	s.mux.HandleFunc("GET "+ownpath.Jobs+"{id}/events", s.events)
 	s.mux.HandleFunc("GET "+ownpath.Jobs+"events", s.events)
@@ -179,17 +180,18 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	}
 	s.Drain() // also when the server has failed
 	s.work.Wait()
-	s.senders.wg.Wait()
 	s.hub.Close()
+	s.shown.wg.Wait()
+	s.senders.wg.Wait()
 	return err
 }
 
 // Drain begins to disconnect the clients, and doesn't block.
 func (s *Server) Drain() { s.stop() }
 
-// ServeHTTP implements http.Handler. It answers under the request id that the gateway has given.
+// ServeHTTP implements http.Handler. It answers under the request id that the gateway, or a client, has given.
 func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
-	if id := req.Header.Get(problem.HeaderRequestID); id != "" {
+	if id := req.Header.Get(problem.HeaderRequestID); problem.ValidRequestID(id) {
 		w.Header().Set(problem.HeaderRequestID, id)
 	}
 	s.mux.ServeHTTP(w, req)

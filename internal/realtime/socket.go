@@ -251,6 +251,7 @@ func (k *socket) bye(c closing) {
 // cut implements wire.
 func (k *socket) cut() {
 	k.end()
+	_ = k.out.Close() // the library waits for its own end
 	_ = k.conn.CloseNow()
 }
 
@@ -268,24 +269,29 @@ func (k *socket) state(t told, wait bool) error {
 // finish implements wire.
 func (k *socket) finish() error { return k.out.write(nil, true) }
 
+// The first bytes of whole messages.
+const (
+	textOpcode  = 0x81
+	closeOpcode = 0x88
+)
+
 // frame is an unfragmented text message of a server (RFC 6455, section 5.2).
 func frame(text []byte) []byte {
-	const finText = 0x81
 	b := make([]byte, 0, len(text)+10)
 	switch n := len(text); {
 	case n < 126:
-		b = append(b, finText, byte(n))
+		b = append(b, textOpcode, byte(n))
 	case n < 1<<16:
-		b = binary.BigEndian.AppendUint16(append(b, finText, 126), uint16(n))
+		b = binary.BigEndian.AppendUint16(append(b, textOpcode, 126), uint16(n))
 	default:
-		b = binary.BigEndian.AppendUint64(append(b, finText, 127), uint64(n))
+		b = binary.BigEndian.AppendUint64(append(b, textOpcode, 127), uint64(n))
 	}
 	return append(b, text...)
 }
 
 // closeFrame is a close frame of a server (RFC 6455, section 5.5.1).
 func closeFrame(c closing) []byte {
-	b := binary.BigEndian.AppendUint16([]byte{0x88, byte(2 + len(c.reason))}, uint16(c.code))
+	b := binary.BigEndian.AppendUint16([]byte{closeOpcode, byte(2 + len(c.reason))}, uint16(c.code))
 	return append(b, c.reason...)
 }
 

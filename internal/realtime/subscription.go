@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -28,12 +29,10 @@ var (
 type updates interface {
 	// next takes the oldest pending one. The error is errNoNews if it couldn't be had, and the client has another already.
 	next(ctx context.Context) (told, error)
-	// now is next, but the error is errWait, and nothing is taken, where that would have to wait.
+	// now takes the oldest pending one that needs no waiting. The error is errWait if there is none such, but others.
 	now() (told, error)
 	// ended reports whether nothing more will come.
 	ended() bool
-	// position is the cursor that the client gives when it reconnects, to get what is later.
-	position() string
 	// lookAgain reads again what may have been missed (job.LookAgain).
 	lookAgain()
 	// stale reports whether the client should reconnect.
@@ -46,6 +45,7 @@ type told struct {
 	any  bool      // false if nothing is pending
 	doc  *shownDoc // nil if the client has it already
 	over *followed // a job that has ended; nil if none
+	at   string    // the cursor that the client gives when it reconnects, to get what is later
 }
 
 // subscription has the states to send to one client of the jobs that it follows: of each the current state, then every
@@ -61,6 +61,7 @@ type subscription struct {
 
 	mu      sync.Mutex
 	jobs    []*followed
+	named   []*followed // unless open: those that the client has named, in its order, also when they are followed no more
 	pending []pending
 	states  int   // in pending, without those to be read
 	err     error // errSlow
@@ -103,6 +104,9 @@ func (f *subscription) newJob(id job.ID, text string, maxAge time.Duration, afte
 func (f *subscription) follow(j *followed) {
 	f.mu.Lock()
 	f.jobs = append(f.jobs, j)
+	if !f.open {
+		f.named = append(f.named, j)
+	}
 	f.mu.Unlock()
 	f.s.hub.Follow(j.id.Queue, j.id.Record, j)
 	j.Changed(nil)
@@ -153,7 +157,11 @@ func (j *followed) Changed(s *job.State) {
 	if f.err == nil {
 		f.pending = append(f.pending, pending{j, s})
 	}
-	f.wake()
+	if s == nil || f.err != nil {
+		f.wake()
+		return
+	}
+	f.s.shown.whenMade(j, s, f.wake)
 }
 
 // lookAgain implements updates.
@@ -185,7 +193,7 @@ func (f *subscription) take(ctx context.Context, wait bool) (told, error) {
 		}
 		d, err := p.job.show(ctx, p.state)
 		if err != nil || d != nil || p.job.final {
-			t := told{any: true, doc: d}
+			t := told{any: true, doc: d, at: f.position()}
 			if p.job.final {
 				t.over = p.job
 			}
@@ -197,19 +205,45 @@ func (f *subscription) take(ctx context.Context, wait bool) (told, error) {
 // stale implements updates.
 func (f *subscription) stale() bool { return false }
 
-// first takes the oldest pending one, if it may wait or needn't.
+// position is the id of an event: the versions that the client has, in the order in which it has named the jobs.
+func (f *subscription) position() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.named) == 1 {
+		return f.named[0].said
+	}
+	var b strings.Builder
+	for i, j := range f.named {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(j.said) // empty if nothing was told
+	}
+	return b.String()
+}
+
+// first takes the oldest pending one, or, if it may not wait, the oldest that needs no waiting.
 func (f *subscription) first(wait bool) (pending, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.err != nil || len(f.pending) == 0 {
 		return pending{}, f.err
 	}
-	p := f.pending[0]
-	if p.state == nil && !wait {
-		return pending{}, errWait
+	i := 0
+	if !wait {
+		i = slices.IndexFunc(f.pending, func(p pending) bool { return p.state != nil && f.s.shown.made(p.job, p.state) })
+		if i < 0 {
+			return pending{}, errWait
+		}
 	}
-	if f.pending = f.pending[1:]; len(f.pending) == 0 {
+	p := f.pending[i]
+	switch {
+	case len(f.pending) == 1:
 		f.pending = nil // an idle client costs no memory for it
+	case i == 0:
+		f.pending = f.pending[1:]
+	default:
+		f.pending = slices.Delete(f.pending, i, i+1)
 	}
 	if p.state == nil {
 		p.job.looking = false
@@ -239,7 +273,7 @@ func (j *followed) show(ctx context.Context, s *job.State) (doc *shownDoc, err e
 		return nil, nil
 	}
 	if pushed {
-		doc, err = j.sub.s.shown.of(ctx, j, s)
+		doc, err = j.sub.s.shown.of(j, s)
 	} else {
 		doc, err = shownOnce(jobapi.NewDocument(j.sub.s.cfg.Base, j.text, s, body))
 	}

@@ -164,7 +164,7 @@ func TestSwitches(t *testing.T) {
 	if n := len(all[serviceMonitor](render(t, ``))); n != 0 {
 		t.Error("a ServiceMonitor though it is off")
 	}
-	if out, err := helm(t, "template", "prod", chart, "--kube-version", kubeVersion); err != nil || !strings.Contains(out, "name: prod-weir-gateway\n") {
+	if out, err := helm(t, "template", "prod", chart, "--kube-version", kubeVersion); err != nil || !strings.Contains(out, "name: \"prod-weir-gateway\"\n") {
 		t.Error("a release without weir in its name: RELEASE-weir", err)
 	}
 

@@ -24,7 +24,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 
 {{/* metadata of an object of a component. Takes root, component and optionally name and annotations. */}}
 {{- define "weir.metadata" -}}
-name: {{ .name | default (printf "%s-%s" (include "weir.fullname" .root) .component) }}
+name: {{ .name | default (printf "%s-%s" (include "weir.fullname" .root) .component) | quote }}
 namespace: {{ .root.Release.Namespace }}
 labels:
   {{- include "weir.labels" . | nindent 2 }}

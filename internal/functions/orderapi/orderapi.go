@@ -30,9 +30,9 @@ import (
 const (
 	// StatementTimeout is enforced by the server. It is short: a client waits for the answer.
 	StatementTimeout = 2 * time.Second
-	// CallTimeout bounds the wait for a connection, the statement and its answer. It is as short as orderdb.Config lets it
-	// be: PgBouncer's queue may take 3 s.
-	CallTimeout = 7 * time.Second
+	// CallTimeout bounds the wait for a connection, the statement and its answer: 3 s for one of the instance's own, of
+	// which it has fewer than calls, as long in PgBouncer's queue, and what orderdb.Config asks for.
+	CallTimeout = 9 * time.Second
 
 	// RetryAfter is what a client is told while the database is unavailable.
 	RetryAfter = time.Second
