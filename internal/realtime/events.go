@@ -63,7 +63,7 @@ func (s *Server) events(w http.ResponseWriter, req *http.Request) {
 		}
 		jobs[i] = f.newJob(id, text, maxAge, after)
 	}
-	l.stream(w, req, func() {
+	l.stream(w, req, func() { //nolint:contextcheck // what is shown is for all followers
 		for _, j := range jobs {
 			f.follow(j)
 		}

@@ -84,7 +84,7 @@ func (s *Server) socket(w http.ResponseWriter, req *http.Request) {
 		}
 	}
 	text, after := req.PathValue("id"), req.URL.Query().Get("after")
-	k.accept(w, req, func() {
+	k.accept(w, req, func() { //nolint:contextcheck // what is shown is for all followers
 		if !k.many {
 			k.sub.follow(k.sub.newJob(id, text, maxAge, after))
 		}

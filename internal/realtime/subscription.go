@@ -273,7 +273,7 @@ func (j *followed) show(ctx context.Context, s *job.State) (doc *shownDoc, err e
 		return nil, nil
 	}
 	if pushed {
-		doc, err = j.sub.s.shown.of(j, s)
+		doc, err = j.sub.s.shown.of(j, s) //nolint:contextcheck // it is for all followers
 	} else {
 		doc, err = shownOnce(jobapi.NewDocument(j.sub.s.cfg.Base, j.text, s, body))
 	}
