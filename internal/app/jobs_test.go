@@ -114,7 +114,7 @@ func startJobsAt(t *testing.T, base ownpath.Base, fn http.HandlerFunc, store *ob
 		t.Fatal(err)
 	}
 	r.Use(&j.cat)
-	relay := jobapi.NewRelay(&url.URL{Scheme: "http", Host: rl.Addr().String()}, testkit.Log(t))
+	relay := jobapi.NewRelay(&url.URL{Scheme: "http", Host: rl.Addr().String()}, func(int64) {}, testkit.Log(t))
 	g, err := gateway.New(gateway.Config{
 		Listener: l, Conn: conn, Caller: caller, Objects: store, Codec: record.DefaultCodec, DrainTimeout: testkit.Patience, Log: testkit.Log(t),
 		Realtime: relay, Base: base, H2C: true,

@@ -380,7 +380,7 @@ func TestARouteHasItsShare(t *testing.T) {
 // TestABodyThatNobodyWants holds up no answer of Weir's own paths, nor does its connection stay.
 func TestABodyThatNobodyWants(t *testing.T) {
 	f := startAs(t, nil, nil, func(c *gateway.Config) {
-		c.Realtime = jobapi.NewRelay(&url.URL{Scheme: "http", Host: "127.0.0.1:1"}, testkit.Log(t))
+		c.Realtime = jobapi.NewRelay(&url.URL{Scheme: "http", Host: "127.0.0.1:1"}, func(int64) {}, testkit.Log(t))
 	})
 	for _, path := range []string{"/weir/jobs/x/events", "/weir/jobs/x/socket", "/weir/jobs/x"} {
 		conn, err := net.Dial("tcp", strings.TrimPrefix(f.url, "http://"))

@@ -25,7 +25,7 @@ import (
 func startHTTP2(t *testing.T, fn http.Handler, change func(*catalog.Catalog)) (f *front, dialled *atomic.Int32) {
 	t.Helper()
 	f = startAs(t, fn, change, func(c *gateway.Config) {
-		c.H2C, c.Realtime = true, jobapi.NewRelay(&url.URL{Scheme: "http", Host: "127.0.0.1:1"}, testkit.Log(t))
+		c.H2C, c.Realtime = true, jobapi.NewRelay(&url.URL{Scheme: "http", Host: "127.0.0.1:1"}, func(int64) {}, testkit.Log(t))
 	})
 	dialled = new(atomic.Int32)
 	only := new(http.Protocols)

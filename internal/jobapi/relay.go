@@ -38,6 +38,7 @@ const (
 	passedAtOnce  = 8 << 10  // bytes
 	maxAnswerHead = 16 << 10 // bytes of realtime's
 	maxLinks      = 100_000  // clients
+	resizeStep    = 500      // clients
 )
 
 // Relay passes clients that listen on to the service realtime, so that one address serves all that clients ask about
@@ -46,6 +47,7 @@ const (
 type Relay struct {
 	address string // HOST:PORT
 	log     *slog.Logger
+	resized func(clients int64)
 	work    lifecycle.Work // requests, and what has become of them
 
 	count atomic.Int64 // requests and links
@@ -55,13 +57,14 @@ type Relay struct {
 	ended bool
 }
 
-// NewRelay returns a relay to the service at target, an http URL. Run must be called.
-func NewRelay(target *url.URL, log *slog.Logger) *Relay {
+// NewRelay returns a relay to the service at target, an http URL. Run must be called. resized is told of how many clients
+// there are, about every 500.
+func NewRelay(target *url.URL, resized func(clients int64), log *slog.Logger) *Relay {
 	port := target.Port()
 	if port == "" {
 		port = "80"
 	}
-	return &Relay{address: net.JoinHostPort(target.Hostname(), port), log: log, links: map[*link]struct{}{}}
+	return &Relay{address: net.JoinHostPort(target.Hostname(), port), resized: resized, log: log, links: map[*link]struct{}{}}
 }
 
 // Run waits until ctx is cancelled, drains, and returns once the last client was disconnected.
@@ -106,7 +109,7 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 			l.close()
 		}
 	}()
-	if n := r.count.Add(1); n > maxLinks || r.draining() {
+	if r.counted(1) > maxLinks || r.draining() {
 		refuseListener(w, req)
 		return
 	}
@@ -442,6 +445,15 @@ func (r *Relay) add(l *link) bool {
 	return !r.ended
 }
 
+// counted counts clients, and returns how many there are.
+func (r *Relay) counted(n int64) int64 {
+	now := r.count.Add(n)
+	if now%resizeStep == 0 {
+		r.resized(now)
+	}
+	return now
+}
+
 func (r *Relay) draining() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -464,7 +476,7 @@ func (l *link) close() {
 	l.r.mu.Lock()
 	delete(l.r.links, l)
 	l.r.mu.Unlock()
-	l.r.count.Add(-1)
+	l.r.counted(-1)
 	l.done()
 }
 

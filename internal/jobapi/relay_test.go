@@ -84,7 +84,7 @@ func startRelay(t *testing.T) *passing {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := NewRelay(at, testkit.Log(t))
+	r := NewRelay(at, func(int64) {}, testkit.Log(t))
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = r.Run(ctx, func() {}) })
@@ -247,7 +247,7 @@ func TestRelayDrains(t *testing.T) {
 
 // TestRelayToNobody: a realtime that can't be reached is a reason to come back.
 func TestRelayToNobody(t *testing.T) {
-	r := NewRelay(&url.URL{Scheme: "http", Host: "127.0.0.1:1"}, testkit.Log(t))
+	r := NewRelay(&url.URL{Scheme: "http", Host: "127.0.0.1:1"}, func(int64) {}, testkit.Log(t))
 	for path, want := range map[string]string{"/weir/jobs/x/events": `"code":1013`, "/weir/jobs/x/socket": "Events can't be had now"} {
 		w := httptest.NewRecorder()
 		r.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, http.NoBody))
@@ -266,7 +266,7 @@ func TestRelayHearsOut(t *testing.T) {
 		_, _ = conn.Write(make([]byte, size))
 		_ = conn.Close()
 		close(said)
-	}), testkit.Log(t))
+	}), func(int64) {}, testkit.Log(t))
 	front := httptest.NewServer(r)
 	defer front.Close()
 	conn, err := net.Dial("tcp", front.Listener.Addr().String())
@@ -341,7 +341,7 @@ func TestRelayOfGarbage(t *testing.T) {
 			r := NewRelay(rawRealtime(t, func(conn net.Conn) {
 				_, _ = io.WriteString(conn, row.answer)
 				_ = conn.Close()
-			}), testkit.Log(t))
+			}), func(int64) {}, testkit.Log(t))
 			front := httptest.NewUnstartedServer(problem.Guard(r, testkit.Log(t)))
 			front.Config.Protocols = new(http.Protocols)
 			front.Config.Protocols.SetHTTP1(true)

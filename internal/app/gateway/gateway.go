@@ -50,7 +50,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	}
 	var parts []lifecycle.Part
 	if cfg.RealtimeURL != nil {
-		relay := jobapi.NewRelay(cfg.RealtimeURL, cfg.Log)
+		relay := jobapi.NewRelay(cfg.RealtimeURL, app.TuneGCFor, cfg.Log)
 		config.Realtime = relay
 		parts = append(parts, lifecycle.Part{Name: "relay", Run: relay.Run})
 	}

@@ -17,6 +17,7 @@ const PingInterval = stream.DefaultPingInterval
 
 // Run serves the jobs of the published catalog until ctx is cancelled, then drains.
 func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
+	app.TuneGCFor(realtime.DefaultMaxConnections)
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", cfg.Listen)
 	if err != nil {
