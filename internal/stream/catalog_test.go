@@ -176,7 +176,7 @@ func TestWhatCanNotBeReadFailsAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	entries["statemachine.default.x"] = []byte(`{"format":1,"spec":{}}`)
-	entries["route.default.api-0.r-1"] = []byte(`{"format":99,"spec":{"name":"r-1"}}`)
+	entries["route.default.api-0.r-1"] = []byte(`{"format":9,"spec":{"name":"r-1"}}`)
 	entries["route.default.api-0.r-2"] = []byte(`{"format":1,"spec":{"name":"r-2","method":"POST","path":"/x","maxBodyBytes":1,"stateMachine":{"name":"x"},"later":true}}`)
 	entries["queue.default.broken"] = []byte(`what?`)
 	putSet(t, kv, entries)
@@ -210,7 +210,7 @@ func TestFormerVersionsOutliveAConnection(t *testing.T) {
 		change(entries)
 		putSet(t, kv, entries)
 	}
-	later := func(entries map[string][]byte) { entries["route.default.api-0.r-1"] = []byte(`{"format":99,"spec":{}}`) }
+	later := func(entries map[string][]byte) { entries["route.default.api-0.r-1"] = []byte(`{"format":9,"spec":{}}`) }
 	put(later)
 	if next := <-got; len(next.APIs[0].Routes) != 3 {
 		t.Fatalf("%d routes are left", len(next.APIs[0].Routes))
