@@ -304,29 +304,32 @@ func (x *exchange) leave(p problem.Problem) {
 		p.Write(x.w)
 		return
 	}
-	if x.drained(atOnce) || streams(x.req) {
+	if _, whole := x.drain(atOnce); whole || streams(x.req) {
 		p.Write(x.w)
 		return
 	}
 	x.dontWait()
 	p.Write(x.w)
 	_ = http.NewResponseController(x.w).Flush()
-	x.drained(linger) // closing a connection on which bytes arrive can cost its client the answer
+	x.drain(linger) // closing a connection on which bytes arrive can cost its client the answer
 }
 
 // spurn has a body that nobody wants hold up nothing.
 func (x *exchange) spurn() {
 	switch {
 	case x.req.ContentLength == 0, x.req.Header.Get("Expect") != "":
+		return
 	case streams(x.req):
 		_ = x.req.Body.Close() // what comes of it is dropped
-	case x.drained(atOnce):
-		x.req.Body = http.NoBody
-	default:
-		x.dontWait()
-		x.spurned = newAnswer(x.w)
-		x.w = x.spurned
+		return
 	}
+	if _, whole := x.drain(atOnce); whole {
+		x.req.Body = http.NoBody
+		return
+	}
+	x.dontWait()
+	x.spurned = newAnswer(x.w)
+	x.w = x.spurned
 }
 
 // forgetBody has net/http close the connection of a body that is wanted by nobody, instead of reading it.
@@ -342,18 +345,19 @@ func (x *exchange) dontWait() {
 	_ = http.NewResponseController(x.w).EnableFullDuplex() // HTTP/2 needs none
 }
 
-// drained reads what comes of the body within d, and reports whether that was all.
-func (x *exchange) drained(d time.Duration) bool {
+// drain drops what comes of the body within d. It returns how much that was, and whether it was the whole rest.
+func (x *exchange) drain(d time.Duration) (n int64, whole bool) {
 	const most = 256 << 10
 	rc := http.NewResponseController(x.w)
 	if err := rc.SetReadDeadline(time.Now().Add(d)); err != nil {
-		return false
+		return 0, false
 	}
-	if _, err := io.CopyN(io.Discard, x.req.Body, most); !errors.Is(err, io.EOF) {
-		return false
+	n, err := io.CopyN(io.Discard, x.req.Body, most)
+	if !errors.Is(err, io.EOF) {
+		return n, false
 	}
 	_ = rc.SetReadDeadline(time.Time{}) // as in pacedBody
-	return true
+	return n, true
 }
 
 // charge sets the exchange's share of the budget to n bytes; false means that the budget, or the route's share of it, has

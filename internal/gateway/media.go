@@ -1,13 +1,10 @@
 package gateway
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/weir-dev/weir/internal/blob"
 	"github.com/weir-dev/weir/internal/mediatype"
@@ -45,15 +42,11 @@ func (x *exchange) ended() bool {
 	if x.req.ContentLength > 0 || x.req.Header.Get("Expect") != "" {
 		return false
 	}
-	rc := http.NewResponseController(x.w)
-	if rc.SetReadDeadline(time.Now().Add(atOnce)) != nil {
-		return false
-	}
-	if n, err := x.req.Body.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
+	if n, whole := x.drain(atOnce); n > 0 || !whole {
 		return false
 	}
 	x.req.Body, x.req.ContentLength = http.NoBody, 0
-	return rc.SetReadDeadline(time.Time{}) == nil // as in pacedBody
+	return true
 }
 
 // takes reports whether the route takes bodies of the Content-Type. Without one a body is JSON where there is a schema,
