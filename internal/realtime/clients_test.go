@@ -233,17 +233,24 @@ func TestTextIsUTF8(t *testing.T) {
 	}
 }
 
-// TestEventsOverHTTP2: where a connection can't be taken from HTTP, events are written as an answer's body.
-func TestEventsOverHTTP2(t *testing.T) {
-	b := start(t)
+// overHTTP2 has another server of the process hand over its clients, who speak HTTP/2.
+func (b *bench) overHTTP2() {
 	front := httptest.NewUnstartedServer(b.server)
 	front.Config.Protocols = new(http.Protocols)
 	front.Config.Protocols.SetUnencryptedHTTP2(true)
 	front.Start()
-	defer front.Close()
 	h2 := &http.Transport{Protocols: front.Config.Protocols}
-	defer h2.CloseIdleConnections()
+	b.t.Cleanup(func() {
+		h2.CloseIdleConnections()
+		front.Close()
+	})
 	b.client.Transport, b.url = h2, front.URL
+}
+
+// TestEventsOverHTTP2: where a connection can't be taken from HTTP, events are written as an answer's body.
+func TestEventsOverHTTP2(t *testing.T) {
+	b := start(t)
+	b.overHTTP2()
 	w := b.submit()
 	for _, gone := range []bool{true, false} { // a client that leaves, and one that stays to the end
 		c := must[*eventClient](t)(b.listen(t.Context(), ownpath.Jobs+w.text+"/events", ""))

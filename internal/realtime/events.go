@@ -39,7 +39,7 @@ func (s *Server) events(w http.ResponseWriter, req *http.Request) {
 		texts = []string{one}
 	}
 	if len(texts) == 0 || len(texts) > maxEventJobs {
-		l.done()
+		l.refused()
 		problem.Problem{
 			Type: problem.BadRequest, Status: http.StatusBadRequest, Title: "Which jobs?",
 			Detail: fmt.Sprintf("The query must name 1 to %d jobs, as in ?id=A&id=B, not %d. A WebSocket takes more.", maxEventJobs, len(texts)),
@@ -53,7 +53,7 @@ func (s *Server) events(w http.ResponseWriter, req *http.Request) {
 	for i, text := range texts {
 		id, maxAge, err := s.parse(text)
 		if err != nil {
-			l.done()
+			l.refused()
 			problem.UnknownJob().Write(w)
 			return
 		}
@@ -78,7 +78,7 @@ func (s *Server) feedEvents(w http.ResponseWriter, req *http.Request) {
 	}
 	f, err := s.newClientFeed(req.PathValue("id"), jobapi.EventID(req), l.wake)
 	if err != nil {
-		l.done()
+		l.refused()
 		refuseFeed(w, true, err)
 		return
 	}

@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -233,14 +232,7 @@ func TestEventsOverHTTP2Stay(t *testing.T) {
 		t.Skip("takes eleven seconds")
 	}
 	b := start(t)
-	front := httptest.NewUnstartedServer(b.server)
-	front.Config.Protocols = new(http.Protocols)
-	front.Config.Protocols.SetUnencryptedHTTP2(true)
-	front.Start()
-	defer front.Close()
-	h2 := &http.Transport{Protocols: front.Config.Protocols}
-	defer h2.CloseIdleConnections()
-	b.client.Transport, b.url = h2, front.URL
+	b.overHTTP2()
 	w := b.submit()
 	w.do(w.begin)
 	c := must[*eventClient](t)(b.listen(t.Context(), ownpath.Jobs+w.text+"/events", ""))

@@ -55,9 +55,11 @@ type wire interface {
 	cut()
 }
 
-// refused ends a listener that serve was not called for.
+// refused ends a listener that serve was not called for, and which need not have updates.
 func (l *listener) refused() {
-	l.updates.close()
+	if l.updates != nil {
+		l.updates.close()
+	}
 	l.end()
 	l.done()
 }

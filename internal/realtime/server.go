@@ -198,7 +198,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 }
 
 // begin counts a connection, or answers why there can't be another. The listener has neither wire nor updates yet; its
-// owner has it serve, or ends it by refused, or by done while it has no updates.
+// owner has it serve, or ends it by refused.
 func (s *Server) begin(w http.ResponseWriter, events bool) (l *listener, ok bool) {
 	var p problem.Problem
 	done, ok := s.work.Begin()

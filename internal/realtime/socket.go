@@ -100,7 +100,7 @@ func (s *Server) feedSocket(w http.ResponseWriter, req *http.Request) {
 	k := &socket{listener: l}
 	f, err := s.newClientFeed(req.PathValue("id"), req.URL.Query().Get("after"), k.wake)
 	if err != nil {
-		k.done()
+		k.refused()
 		refuseFeed(w, false, err)
 		return
 	}
