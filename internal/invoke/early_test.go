@@ -22,8 +22,8 @@ import (
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
-// earlyServer answers each request when it has read its head alone, and closes the connection.
-func earlyServer(t *testing.T, answer func(head textproto.MIMEHeader) string) string {
+// rawServer serves each connection by serve, and closes it.
+func rawServer(t *testing.T, serve func(net.Conn)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -37,16 +37,24 @@ func earlyServer(t *testing.T, answer func(head textproto.MIMEHeader) string) st
 				return
 			}
 			go func() {
-				r := textproto.NewReader(bufio.NewReaderSize(c, 512))
-				if _, err := r.ReadLine(); err == nil {
-					head, _ := r.ReadMIMEHeader()
-					_, _ = io.WriteString(c, answer(head))
-				}
-				_ = c.Close()
+				defer func() { _ = c.Close() }()
+				serve(c)
 			}()
 		}
 	}()
 	return "http://" + l.Addr().String()
+}
+
+// earlyServer answers each request when it has read its head alone, and closes the connection.
+func earlyServer(t *testing.T, answer func(head textproto.MIMEHeader) string) string {
+	t.Helper()
+	return rawServer(t, func(c net.Conn) {
+		r := textproto.NewReader(bufio.NewReaderSize(c, 512))
+		if _, err := r.ReadLine(); err == nil {
+			head, _ := r.ReadMIMEHeader()
+			_, _ = io.WriteString(c, answer(head))
+		}
+	})
 }
 
 // TestEarlyAnswersCount: what a function answers before it has read the request is its answer, though the rest of the

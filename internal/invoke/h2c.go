@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"runtime"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -78,6 +79,9 @@ func (p priorKnowledge) RoundTrip(req *http.Request) (*http.Response, error) {
 func dialH2C(ctx context.Context, network, address string) (net.Conn, error) {
 	d := dialer()
 	d.Control = func(_, _ string, raw syscall.RawConn) (err error) {
+		if runtime.GOOS != "linux" {
+			return nil // elsewhere it is another option, or none
+		}
 		cerr := raw.Control(func(fd uintptr) {
 			err = syscall.SetsockoptInt(int(fd), syscall.IPPROTO_TCP, tcpUserTimeout, int(deadAfter/time.Millisecond))
 		})

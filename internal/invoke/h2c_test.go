@@ -183,26 +183,11 @@ func TestWhoSpeaksNoHTTP2(t *testing.T) {
 // peer says something when it has read HTTP/2's first words, and closes the connection.
 func peer(t *testing.T, says func(net.Conn)) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer func() { _ = c.Close() }()
-				if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err == nil {
-					says(c)
-				}
-			}()
+	return rawServer(t, func(c net.Conn) {
+		if _, err := io.ReadFull(c, make([]byte, len(http2.ClientPreface))); err == nil {
+			says(c)
 		}
-	}()
-	return "http://" + l.Addr().String()
+	})
 }
 
 // TestRefusedStreams: what a function has refused is no attempt, soon; a single refusal is nobody's concern.
