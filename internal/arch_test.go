@@ -20,8 +20,8 @@ var ranks = map[string]int{
 	"function": 0, // public: for people who write functions
 
 	"internal/record": 0, "internal/batch": 0, "internal/throttle": 0, "internal/catalog": 0, "internal/sign": 0, "internal/filelock": 0,
-	"internal/childproc": 0, "internal/ownpath": 0, "internal/mediatype": 0, "internal/coding": 0, "internal/pace": 0,
-	"internal/schema": 1, "internal/value": 1, "internal/problem": 1, "internal/lifecycle": 1, "internal/telemetry": 1, "internal/secret": 1,
+	"internal/childproc": 0, "internal/ownpath": 0, "internal/mediatype": 0, "internal/telemetry": 0, "internal/coding": 0, "internal/pace": 0,
+	"internal/schema": 1, "internal/value": 1, "internal/problem": 1, "internal/lifecycle": 1, "internal/secret": 1,
 	"internal/localnats": 1, "internal/localdb": 1,
 	"api/v1alpha1": 2, "internal/stream": 2, "internal/invoke": 2,
 	"internal/manifest": 3, "internal/blob": 3,
@@ -54,6 +54,10 @@ var owners = map[string][]string{
 	"github.com/rs/cors":                    {"internal/gateway"},
 	"github.com/coder/websocket":            {"internal/realtime"},
 	"github.com/santhosh-tekuri/jsonschema": {"internal/schema"},
+	"go.opentelemetry.io/otel/sdk":          {"internal/telemetry"},
+	"go.opentelemetry.io/otel/exporters":    {"internal/telemetry"},
+	"go.opentelemetry.io/contrib":           {"internal/telemetry"},
+	"github.com/prometheus":                 {"internal/telemetry", "internal/controller"},
 }
 
 // The binaries must not link what is heavy or dangerous in them; the data plane has no Kubernetes client.

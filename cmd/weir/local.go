@@ -34,7 +34,7 @@ functions. The sample functions run inside this process; for any other start it 
 			if cfg.Codec, err = record.ParseCodec(compression); err != nil {
 				return fmt.Errorf("--compression: %w", err)
 			}
-			if cfg.Log, err = telemetry.NewLogger(cmd.ErrOrStderr(), logFormat, logLevel); err != nil {
+			if cfg.Lines, err = telemetry.NewLines(cmd.ErrOrStderr(), logFormat, logLevel); err != nil {
 				return err
 			}
 			return local.Run(cmd.Context(), cfg)
@@ -43,7 +43,7 @@ functions. The sample functions run inside this process; for any other start it 
 	f := cmd.Flags()
 	f.StringVarP(&cfg.Folder, "folder", "f", "", "folder of YAML")
 	f.StringVar(&cfg.Listen, "listen", "127.0.0.1:8080", "address of the gateway")
-	f.StringVar(&cfg.Admin, "admin", "127.0.0.1:0", "address of probes: /healthz and /readyz")
+	f.StringVar(&cfg.Admin, "admin", "127.0.0.1:0", "address of /healthz, /readyz and /metrics")
 	f.StringVar(&cfg.Data, "data", ".weir/nats", "folder of the queues' data")
 	f.StringVar(&cfg.Secrets, "secrets", "", "folder of secrets: NAME/KEY is the key KEY of the Secret NAME")
 	f.StringArrayVar(&functions, "function", nil, "NAME=URL: calls to the Knative Service NAME go to your own process at URL (repeatable)")

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"sync"
 	"syscall"
 	"time"
 
@@ -39,7 +40,11 @@ type Config struct {
 	PathPrefix   ownpath.Base  // WEIR_PATH_PREFIX: below which clients find Weir, as ownpath.ParseBase reads it; empty means none
 	S3           S3            // WEIR_S3_…: where objects are; without an endpoint they are in NATS
 	Codec        record.Codec  // WEIR_COMPRESSION: s2 (default), zstd or none
-	Log          *slog.Logger  // WEIR_LOG_LEVEL (default info), WEIR_LOG_FORMAT (json or text; default json)
+	Lines        *telemetry.Lines
+	Log          *slog.Logger // WEIR_LOG_LEVEL (default info), WEIR_LOG_FORMAT (json or text; default json)
+	LevelFile    string       // WEIR_LOG_LEVEL_FILE: the level, as it may change; empty means that it stays
+	// Telemetry is the process's, set up by Main.
+	Telemetry *telemetry.Telemetry
 }
 
 // NATS is how to reach NATS.
@@ -131,10 +136,11 @@ func FromEnv(getenv func(string) string) (Config, error) {
 	if cfg.Codec, err = record.ParseCodec(or("WEIR_COMPRESSION", record.DefaultCodec.String())); err != nil {
 		return Config{}, fmt.Errorf("WEIR_COMPRESSION: %w", err)
 	}
-	cfg.Log, err = telemetry.NewLogger(os.Stderr, or("WEIR_LOG_FORMAT", "json"), or("WEIR_LOG_LEVEL", "info"))
+	cfg.Lines, err = telemetry.NewLines(os.Stderr, or("WEIR_LOG_FORMAT", "json"), or("WEIR_LOG_LEVEL", "info"))
 	if err != nil {
 		return Config{}, fmt.Errorf("WEIR_LOG_FORMAT, WEIR_LOG_LEVEL: %w", err)
 	}
+	cfg.Log, cfg.LevelFile = cfg.Lines.Logger(nil), getenv("WEIR_LOG_LEVEL_FILE")
 	return cfg, nil
 }
 
@@ -153,6 +159,9 @@ const gcPercent = 400
 
 // idleGCPercent is for a process of many idle connections: their memory is what counts, and they make little garbage.
 const idleGCPercent = 25
+
+// Admin is what a service serves on its admin port.
+func (c *Config) Admin() Admin { return Admin{Metrics: c.Telemetry.Page()} }
 
 // TuneGC configures the garbage collector for a process of Weir.
 func TuneGC() { TuneGCFor(0) }
@@ -180,7 +189,22 @@ func Main(service string, ping time.Duration, run func(context.Context, Config, 
 		fmt.Fprintf(os.Stderr, "weir %s: %v\n", service, err)
 		return 2
 	}
-	cfg.Log = cfg.Log.With("service", service, "instance", cfg.Instance)
+	named := func(l *slog.Logger) *slog.Logger { return l.With("service", service, "instance", cfg.Instance) }
+	cfg.Telemetry, err = telemetry.Setup(ctx, telemetry.Config{
+		Service: "weir-" + service, Instance: cfg.Instance, Version: Version(), Getenv: os.Getenv, Log: named(cfg.Log),
+	})
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "weir %s: %v\n", service, err)
+		return 2
+	}
+	defer cfg.Telemetry.Close()
+	cfg.Log = named(cfg.Lines.Logger(cfg.Telemetry.Logs))
+	if cfg.LevelFile != "" {
+		var wg sync.WaitGroup
+		wg.Go(func() { cfg.Lines.Follow(ctx, cfg.LevelFile, cfg.Log) })
+		defer wg.Wait()
+		defer stop()
+	}
 	nats := cfg.NATS.Stream("weir-"+service+"-"+cfg.Instance, cfg.Log)
 	nats.PingInterval = ping
 	conn, err := stream.Connect(nats)
@@ -194,4 +218,12 @@ func Main(service string, ping time.Duration, run func(context.Context, Config, 
 	}
 	cfg.Log.Info("ended")
 	return 0
+}
+
+// Version is that of this build; "devel" if it was not built from a release.
+func Version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "devel"
 }

@@ -20,15 +20,22 @@ const HealthOff = "off"
 const (
 	healthTimeout     = 5 * time.Second // of a request, and of the answers in flight at the end
 	healthHeaderBytes = 8 << 10
+	// scrapeTimeout is of an answer with metrics, which may be long.
+	scrapeTimeout = 30 * time.Second
 )
 
-// Health returns the part that serves /healthz and /readyz on listen. ready returns what /readyz shows besides its
-// status, or why the process can't serve. Anybody may read both, so neither may hold anything confidential.
+// Admin is what the admin port serves besides the probes.
+type Admin struct {
+	Metrics http.Handler // at /metrics; nil if disabled
+}
+
+// Health returns the part that serves /healthz, /readyz and what admin has on listen. ready returns what /readyz shows besides its
+// status, or why the process can't serve. Anybody may read all of it, so nothing of it may be confidential.
 //
 // /healthz is 200 as long as the process serves: a part that ends by itself ends the process (package lifecycle).
 // /readyz is 503 as soon as process ends, although this part serves until the ones after it have drained: so it has to
 // come before them.
-func Health(process context.Context, listen string, ready func() (map[string]string, error)) lifecycle.Part {
+func Health(process context.Context, listen string, ready func() (map[string]string, error), admin Admin) lifecycle.Part {
 	return lifecycle.Part{Name: "health", Run: func(ctx context.Context, started func()) error {
 		if listen == HealthOff {
 			started()
@@ -40,17 +47,17 @@ func Health(process context.Context, listen string, ready func() (map[string]str
 		if err != nil {
 			return fmt.Errorf("listen on %s (WEIR_HEALTH_LISTEN; %q turns the probes off): %w", listen, HealthOff, err)
 		}
-		return HealthOn(process, l, ready).Run(ctx, started)
+		return HealthOn(process, l, ready, admin).Run(ctx, started)
 	}}
 }
 
 // HealthOn is Health on a listener, which it closes.
-func HealthOn(process context.Context, l net.Listener, ready func() (map[string]string, error)) lifecycle.Part {
+func HealthOn(process context.Context, l net.Listener, ready func() (map[string]string, error), admin Admin) lifecycle.Part {
 	return lifecycle.Part{Name: "health", Run: func(ctx context.Context, started func()) error {
 		err := lifecycle.Server{
 			Listener: l, Drain: healthTimeout,
 			HTTP: &http.Server{
-				Handler: healthHandler(process, ready), MaxHeaderBytes: healthHeaderBytes,
+				Handler: healthHandler(process, ready, admin), MaxHeaderBytes: healthHeaderBytes,
 				ReadTimeout: healthTimeout, WriteTimeout: healthTimeout, IdleTimeout: time.Minute,
 			},
 		}.Run(ctx, started)
@@ -61,8 +68,14 @@ func HealthOn(process context.Context, l net.Listener, ready func() (map[string]
 	}}
 }
 
-func healthHandler(process context.Context, ready func() (map[string]string, error)) http.Handler {
+func healthHandler(process context.Context, ready func() (map[string]string, error), admin Admin) http.Handler {
 	mux := http.NewServeMux()
+	if admin.Metrics != nil {
+		mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(scrapeTimeout)) // net/http's has one
+			admin.Metrics.ServeHTTP(w, r)
+		})
+	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeStatus(w, map[string]string{"status": "ok"}) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
 		if process.Err() != nil {

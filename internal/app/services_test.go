@@ -287,7 +287,7 @@ func TestHealthAnswersWhileOthersDrain(t *testing.T) {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- lifecycle.Run(ctx, testkit.Log(t), func() {},
-			app.Health(ctx, addr, func() (map[string]string, error) { return nil, nil }),
+			app.Health(ctx, addr, func() (map[string]string, error) { return nil, nil }, app.Admin{}),
 			lifecycle.Part{Name: "work", Run: func(ctx context.Context, ready func()) error {
 				ready()
 				<-ctx.Done()
@@ -317,7 +317,7 @@ func TestHealthAnswersWhileOthersDrain(t *testing.T) {
 func TestHealthNamesAnAddressThatIsTaken(t *testing.T) {
 	s := httptest.NewServer(http.NotFoundHandler())
 	defer s.Close()
-	part := app.Health(t.Context(), s.Listener.Addr().String(), func() (map[string]string, error) { return nil, nil })
+	part := app.Health(t.Context(), s.Listener.Addr().String(), func() (map[string]string, error) { return nil, nil }, app.Admin{})
 	if err := part.Run(t.Context(), func() {}); err == nil || !strings.Contains(err.Error(), "WEIR_HEALTH_LISTEN") {
 		t.Errorf("%v", err)
 	}

@@ -28,6 +28,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
@@ -41,6 +42,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -78,9 +80,7 @@ type Config struct {
 	Namespaces []string
 	// LeaseNamespace is where the leader's lease is kept.
 	LeaseNamespace string
-	// MetricsListen is an address such as ":8080" for Prometheus; "0" means none.
-	MetricsListen string
-	Log           *slog.Logger
+	Log            *slog.Logger
 }
 
 // Expirer removes the objects of a queue that are older than olderThan (blob.S3).
@@ -103,6 +103,9 @@ func (c *Config) Validate() error {
 	return nil
 }
 
+// Metrics are what controller-runtime and client-go count.
+func Metrics() prometheus.Gatherer { return metrics.Registry }
+
 // Run watches and reconciles until ctx is cancelled. It calls ready when the caches are synced, whether or not this
 // replica leads.
 func Run(ctx context.Context, cfg Config, ready func()) error {
@@ -120,7 +123,7 @@ func Run(ctx context.Context, cfg Config, ready func()) error {
 		Scheme:                  newScheme(),
 		Logger:                  log,
 		Cache:                   cacheOptions(cfg.Namespaces),
-		Metrics:                 server.Options{BindAddress: cfg.MetricsListen},
+		Metrics:                 server.Options{BindAddress: "0"}, // package app has the page,
 		HealthProbeBindAddress:  "0", // package app has the probes
 		LeaderElection:          true,
 		LeaderElectionID:        leaseName,

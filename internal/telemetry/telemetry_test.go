@@ -30,19 +30,20 @@ func TestValidTraceParent(t *testing.T) {
 	}
 }
 
-func TestNewLogger(t *testing.T) {
+func TestNewLines(t *testing.T) {
 	var b bytes.Buffer
-	log, err := NewLogger(&b, "json", "warn")
+	lines, err := NewLines(&b, "json", "warn")
 	if err != nil {
 		t.Fatal(err)
 	}
+	log := lines.Logger(nil)
 	log.Info("no")
 	log.Warn("yes", "a", 1)
 	if s := b.String(); strings.Contains(s, "no") || !strings.Contains(s, `"a":1`) {
 		t.Error(s)
 	}
 	for _, bad := range [][2]string{{"xml", "info"}, {"json", "loud"}} {
-		if _, err := NewLogger(&b, bad[0], bad[1]); err == nil {
+		if _, err := NewLines(&b, bad[0], bad[1]); err == nil {
 			t.Errorf("%v is taken", bad)
 		}
 	}

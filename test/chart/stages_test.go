@@ -104,7 +104,7 @@ var stages = map[string]stage{
 	},
 	"controller": {
 		env: map[string]string{
-			"WEIR_METRICS_LISTEN": ":8080", "WEIR_STREAM_REPLICAS": "1", "WEIR_NAMESPACES": "",
+			"WEIR_STREAM_REPLICAS": "1", "WEIR_NAMESPACES": "",
 			"WEIR_LEADER_ELECTION_NAMESPACE": "metadata.namespace", "GOMEMLIMIT": "342255206",
 		},
 		objects: true,

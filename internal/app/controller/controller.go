@@ -22,8 +22,7 @@ import (
 const PingInterval = 2 * time.Second
 
 // Run reconciles until ctx is cancelled. Beside app.Config it reads WEIR_STREAM_REPLICAS (default 1), WEIR_NAMESPACES
-// (comma separated; empty means the whole cluster), WEIR_LEADER_ELECTION_NAMESPACE and WEIR_METRICS_LISTEN (default
-// :8080; 0 means none).
+// (comma separated; empty means the whole cluster) and WEIR_LEADER_ELECTION_NAMESPACE.
 func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	c, err := fromEnv(os.Getenv)
 	if err != nil {
@@ -49,7 +48,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 		return map[string]string{"nats": conn.Address()}, nil
 	}
 	return lifecycle.Run(ctx, cfg.Log, func() {},
-		app.Health(ctx, cfg.HealthListen, ready),
+		app.Health(ctx, cfg.HealthListen, ready, app.Admin{Metrics: cfg.Telemetry.Page(controller.Metrics())}),
 		lifecycle.Part{Name: "controller", Run: func(ctx context.Context, started func()) error {
 			return controller.Run(ctx, c, func() {
 				synced.Store(true)
@@ -60,12 +59,9 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 }
 
 func fromEnv(getenv func(string) string) (controller.Config, error) {
-	c := controller.Config{Replicas: 1, LeaseNamespace: getenv("WEIR_LEADER_ELECTION_NAMESPACE"), MetricsListen: getenv("WEIR_METRICS_LISTEN")}
+	c := controller.Config{Replicas: 1, LeaseNamespace: getenv("WEIR_LEADER_ELECTION_NAMESPACE")}
 	if c.LeaseNamespace == "" {
 		return c, errors.New("WEIR_LEADER_ELECTION_NAMESPACE is not set: give it the namespace that this process runs in")
-	}
-	if c.MetricsListen == "" {
-		c.MetricsListen = ":8080"
 	}
 	if v := getenv("WEIR_STREAM_REPLICAS"); v != "" {
 		n, err := strconv.Atoi(v)

@@ -52,7 +52,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 		}
 	}
 	return lifecycle.Run(ctx, cfg.Log, func() {},
-		app.Health(ctx, cfg.HealthListen, ready),
+		app.Health(ctx, cfg.HealthListen, ready, cfg.Admin()),
 		lifecycle.Part{Name: "dispatcher", Run: func(ctx context.Context, ready func()) error {
 			ready() // it waits for a catalog, which the next part brings
 			return d.Run(ctx, func() {})

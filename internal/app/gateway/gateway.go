@@ -60,7 +60,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	}
 	return lifecycle.Run(ctx, cfg.Log, func() { cfg.Log.Info("listening", "address", l.Addr().String()) },
 		append(parts,
-			app.Health(ctx, cfg.HealthListen, g.Ready),
+			app.Health(ctx, cfg.HealthListen, g.Ready, cfg.Admin()),
 			lifecycle.Part{Name: "gateway", Run: g.Run},
 			app.WatchCatalog(conn, g.Use),
 			app.WatchKeys(conn, func(ring sign.Ring) {

@@ -31,6 +31,7 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/telemetry"
 )
 
 // Config is the configuration of `weir local`.
@@ -46,7 +47,8 @@ type Config struct {
 	H2C       bool              // the gateway serves HTTP/2 by prior knowledge too
 	EnvFile   string            // written when ready: WEIR_URL, WEIR_ADMIN_URL, WEIR_NATS_URL; empty means none
 	Codec     record.Codec
-	Log       *slog.Logger
+	Lines     *telemetry.Lines
+	Log       *slog.Logger // Run makes it of Lines, unless it is set
 }
 
 const (
@@ -67,6 +69,19 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	base, err := ownpath.ParseBase(cfg.Prefix)
 	if err != nil {
 		return fmt.Errorf("--path-prefix: %w", err)
+	}
+	if cfg.Log == nil {
+		cfg.Log = cfg.Lines.Logger(nil)
+	}
+	tel, err := telemetry.Setup(ctx, telemetry.Config{
+		Service: "weir-local", Instance: "local", Version: app.Version(), Getenv: os.Getenv, Log: cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	defer tel.Close() //nolint:contextcheck // the last export has a time of its own
+	if tel.Logs != nil {
+		cfg.Log = cfg.Lines.Logger(tel.Logs)
 	}
 	hosts := &hosts{log: cfg.Log}
 	defer hosts.close()
@@ -166,7 +181,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		}
 	}
 	return lifecycle.Run(ctx, cfg.Log, ready,
-		app.HealthOn(ctx, al, g.Ready),
+		app.HealthOn(ctx, al, g.Ready, app.Admin{Metrics: tel.Page()}),
 		lifecycle.Part{Name: "functions", Run: hosts.run},
 		lifecycle.Part{Name: "dispatcher", Run: d.Run},
 		lifecycle.Part{Name: "realtime", Run: r.Run},

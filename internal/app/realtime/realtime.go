@@ -35,7 +35,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 		return map[string]string{"catalog": revision, "nats": conn.Address()}, nil
 	}
 	return lifecycle.Run(ctx, cfg.Log, func() { cfg.Log.Info("listening", "address", l.Addr().String()) },
-		app.Health(ctx, cfg.HealthListen, ready),
+		app.Health(ctx, cfg.HealthListen, ready, cfg.Admin()),
 		lifecycle.Part{Name: "realtime", Run: s.Run},
 		app.WatchCatalog(conn, s.Use),
 		app.WatchKeys(conn, s.UseKeys),

@@ -75,7 +75,6 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
   calls: apiServer
   objects: true
   env:
-  - {name: WEIR_METRICS_LISTEN, value: ":8080"}
   - {name: WEIR_STREAM_REPLICAS, value: {{ .Values.controller.streamReplicas | default (ternary .Values.nats.replicas 1 .Values.nats.enabled) | toString | quote }}}
   - {name: WEIR_NAMESPACES, value: {{ join "," .Values.controller.watchNamespaces | quote }}}
   - {name: WEIR_LEADER_ELECTION_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
