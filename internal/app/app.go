@@ -206,7 +206,7 @@ func Main(service string, ping time.Duration, run func(context.Context, Config, 
 		defer stop()
 	}
 	nats := cfg.NATS.Stream("weir-"+service+"-"+cfg.Instance, cfg.Log)
-	nats.PingInterval = ping
+	nats.PingInterval, nats.Telemetry = ping, cfg.Telemetry.Providers
 	conn, err := stream.Connect(nats)
 	if err == nil {
 		err = run(ctx, cfg, conn)

@@ -28,6 +28,7 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/telemetry"
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
@@ -99,7 +100,7 @@ func startJobsAt(t *testing.T, base ownpath.Base, fn http.HandlerFunc, store *ob
 			t.Fatal(err)
 		}
 	}
-	caller := invoke.NewCaller(16)
+	caller := invoke.NewCaller(16, telemetry.Providers{})
 	t.Cleanup(caller.Close)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

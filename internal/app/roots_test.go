@@ -13,6 +13,7 @@ import (
 
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/telemetry"
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
@@ -39,7 +40,7 @@ func TestAFunctionOfAnUnknownCA(t *testing.T) {
 	fn.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo) // it logs the handshakes that fail
 	fn.StartTLS()
 	defer fn.Close()
-	caller := invoke.NewCaller(1)
+	caller := invoke.NewCaller(1, telemetry.Providers{})
 	defer caller.Close()
 	id, err := record.NewID()
 	if err != nil {

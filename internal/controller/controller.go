@@ -52,6 +52,7 @@ import (
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/manifest"
 	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/telemetry"
 )
 
 const (
@@ -80,7 +81,9 @@ type Config struct {
 	Namespaces []string
 	// LeaseNamespace is where the leader's lease is kept.
 	LeaseNamespace string
-	Log            *slog.Logger
+	// Telemetry makes its instruments; the zero value makes none.
+	Telemetry telemetry.Providers
+	Log       *slog.Logger
 }
 
 // Expirer removes the objects of a queue that are older than olderThan (blob.S3).
@@ -124,7 +127,7 @@ func Run(ctx context.Context, cfg Config, ready func()) error {
 		Logger:                  log,
 		Cache:                   cacheOptions(cfg.Namespaces),
 		Metrics:                 server.Options{BindAddress: "0"}, // package app has the page,
-		HealthProbeBindAddress:  "0", // package app has the probes
+		HealthProbeBindAddress:  "0",                              // package app has the probes
 		LeaderElection:          true,
 		LeaderElectionID:        leaseName,
 		LeaderElectionNamespace: cfg.LeaseNamespace,

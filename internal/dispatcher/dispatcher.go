@@ -11,7 +11,7 @@
 // acknowledgements), expiry.go (what waited too long; sweep.go: in queues without a mapping), batchrun.go (calls and
 // outcomes), job.go (the same of one whose answer somebody waits for), objects.go (large inputs and results).
 //
-// May import: record, batch, catalog, sign, stream, invoke, blob, job.
+// May import: record, batch, catalog, sign, telemetry, stream, invoke, blob, job.
 package dispatcher
 
 import (
@@ -31,6 +31,7 @@ import (
 	"github.com/weir-dev/weir/internal/ownpath"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/telemetry"
 )
 
 // Streams is what a dispatcher does with NATS.
@@ -60,7 +61,9 @@ type Config struct {
 	// DrainTimeout bounds how long calls in flight may go on after Run's context was cancelled.
 	// Zero means DefaultDrainTimeout.
 	DrainTimeout time.Duration
-	Log          *slog.Logger
+	// Telemetry makes its instruments and spans; the zero value makes none.
+	Telemetry telemetry.Providers
+	Log       *slog.Logger
 }
 
 // DefaultDrainTimeout is below Kubernetes' default grace period.

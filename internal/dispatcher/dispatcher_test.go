@@ -27,6 +27,7 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/telemetry"
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
@@ -203,7 +204,7 @@ func (w *world) put(bodies ...string) {
 // start runs a dispatcher until the returned function is called.
 func (w *world) start(owner string, drain time.Duration) (*dispatcher.Dispatcher, func()) {
 	w.t.Helper()
-	caller := invoke.NewCaller(16)
+	caller := invoke.NewCaller(16, telemetry.Providers{})
 	d, err := dispatcher.New(dispatcher.Config{Conn: w.conn, Caller: caller, Objects: blob.NewNATS(w.conn, func() sign.Ring { return sign.Ring{} }, time.Now, ""), Owner: owner, DrainTimeout: drain, Log: testkit.Log(w.t)})
 	if err != nil {
 		w.t.Fatal(err)

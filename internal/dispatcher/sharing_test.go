@@ -22,6 +22,7 @@ import (
 	"github.com/weir-dev/weir/internal/localnats"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/telemetry"
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
@@ -113,7 +114,7 @@ func (c *cluster) waitSpread(want ...int) {
 func (c *cluster) start(owner string, drain time.Duration) *process {
 	c.t.Helper()
 	h := &process{conn: testkit.Conn(c.t, c.nats)}
-	caller := invoke.NewCaller(16)
+	caller := invoke.NewCaller(16, telemetry.Providers{})
 	var err error
 	h.Dispatcher, err = dispatcher.New(dispatcher.Config{
 		Conn: h.conn, Caller: caller, Objects: blob.NewNATS(h.conn, func() sign.Ring { return sign.Ring{} }, time.Now, ""),
@@ -404,7 +405,7 @@ func TestWhoWaitsForLeasesAsksNothing(t *testing.T) {
 		}
 		t.Cleanup(l.Release)
 	}
-	caller := invoke.NewCaller(1)
+	caller := invoke.NewCaller(1, telemetry.Providers{})
 	defer caller.Close()
 	d, err := dispatcher.New(dispatcher.Config{
 		Conn: waits, Caller: caller, Objects: blob.NewNATS(waits, func() sign.Ring { return sign.Ring{} }, time.Now, ""), Owner: "waits", Log: testkit.Log(t),

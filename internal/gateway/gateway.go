@@ -32,6 +32,7 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/telemetry"
 )
 
 // Streams is what a gateway does with NATS.
@@ -67,7 +68,9 @@ type Config struct {
 	// DrainTimeout bounds how long requests in flight may go on after Run's context was cancelled. Zero means
 	// DefaultDrainTimeout, which is longer than the default timeout of synchronous routes.
 	DrainTimeout time.Duration
-	Log          *slog.Logger
+	// Telemetry makes its instruments and spans; the zero value makes none.
+	Telemetry telemetry.Providers
+	Log       *slog.Logger
 }
 
 // SyncAlways means that NATS syncs every write before it acknowledges it: then a 202 outlives a power cut.

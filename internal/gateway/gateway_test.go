@@ -27,6 +27,7 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/telemetry"
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
@@ -85,7 +86,7 @@ func startAs(t testing.TB, fn http.Handler, change func(*catalog.Catalog), confi
 	if err != nil {
 		t.Fatal(err)
 	}
-	caller := invoke.NewCaller(4)
+	caller := invoke.NewCaller(4, telemetry.Providers{})
 	cfg := gateway.Config{Listener: l, Conn: f.conn, Caller: caller, Objects: objects(f.conn), Codec: record.Zstd, DrainTimeout: testkit.Patience, Log: testkit.Log(t)}
 	configure(&cfg)
 	f.g, err = gateway.New(cfg)
@@ -473,7 +474,7 @@ func TestBeforeTheFirstCatalog(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
-	g, err := gateway.New(gateway.Config{Listener: l, Conn: conn, Caller: invoke.NewCaller(1), Objects: objects(conn), Log: testkit.Log(t)})
+	g, err := gateway.New(gateway.Config{Listener: l, Conn: conn, Caller: invoke.NewCaller(1, telemetry.Providers{}), Objects: objects(conn), Log: testkit.Log(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 	cehttp "github.com/cloudevents/sdk-go/v2/protocol/http"
 
 	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/telemetry"
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
@@ -67,7 +68,7 @@ func TestEarlyAnswersCount(t *testing.T) {
 			url := earlyServer(t, func(textproto.MIMEHeader) string {
 				return fmt.Sprintf("HTTP/1.1 %d x\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}", status)
 			})
-			c := NewCaller(1)
+			c := NewCaller(1, telemetry.Providers{})
 			for range 20 {
 				if o := c.Call(t.Context(), Batch{URL: url, Records: rs, Single: true, Timeout: testkit.Patience}); o.Class != want {
 					t.Errorf("%d, %s: %s, want %s: %s", status, name, o.Class, want, o.Reason)
@@ -83,7 +84,7 @@ func TestEarlyAnswersOfSynchronousCalls(t *testing.T) {
 	url := earlyServer(t, func(textproto.MIMEHeader) string {
 		return "HTTP/1.1 429 x\r\nConnection: close\r\nContent-Length: 2\r\n\r\nno"
 	})
-	c := NewCaller(1)
+	c := NewCaller(1, telemetry.Providers{})
 	defer c.Close()
 	h, err := c.Forward(Hop{Base: url, Failed: func(w http.ResponseWriter, _ *http.Request, err error) {
 		http.Error(w, err.Error(), http.StatusBadGateway)
@@ -110,7 +111,7 @@ func TestEarlyAnswersOfSynchronousCalls(t *testing.T) {
 func TestWhatWasNotDelivered(t *testing.T) {
 	rs := sampleRecords(t)[3:4]
 	url := earlyServer(t, func(textproto.MIMEHeader) string { return "" })
-	c := NewCaller(1)
+	c := NewCaller(1, telemetry.Providers{})
 	defer c.Close()
 	for size, want := range map[int]Class{32 << 20: NotNow, 10: Failed} {
 		rs[0].Body = bytes.Repeat([]byte("x"), size)
@@ -135,7 +136,7 @@ func TestExpect(t *testing.T) {
 		}
 	}))
 	defer srv.Close()
-	c := NewCaller(1)
+	c := NewCaller(1, telemetry.Providers{})
 	defer c.Close()
 	rs := sampleRecords(t)[3:4]
 	rs[0].Body = make([]byte, expectFrom)
@@ -212,7 +213,7 @@ func TestAnswersThatMayNameFailures(t *testing.T) {
 			}
 			_, _ = io.WriteString(w, row.body)
 		}))
-		c := NewCaller(1)
+		c := NewCaller(1, telemetry.Providers{})
 		if o := c.Call(t.Context(), Batch{URL: srv.URL, Records: rs, Timeout: testkit.Patience}); o.Class != row.want || len(o.FailedIDs) != row.failed {
 			t.Errorf("%s %s %.80q: %s, %d failed: %s", row.media, row.coding, row.body, o.Class, len(o.FailedIDs), o.Reason)
 		}
@@ -231,7 +232,7 @@ func TestAnAnswerIsKeptDecoded(t *testing.T) {
 		_ = z.Close()
 	}))
 	defer srv.Close()
-	c := NewCaller(1)
+	c := NewCaller(1, telemetry.Providers{})
 	defer c.Close()
 	q := Question{URL: srv.URL + "/gzip", Record: sampleRecords(t)[0], Timeout: testkit.Patience, Limit: 1000}
 	if o, a := c.Ask(t.Context(), q); o.Class != Done || string(a.Body) != strings.Repeat("a,b\n", 100) || a.ContentType != "text/csv" {

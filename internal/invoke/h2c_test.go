@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/net/http2"
 
+	"github.com/weir-dev/weir/internal/telemetry"
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
@@ -39,7 +40,7 @@ func cut(r *http.Request) {
 
 func newTestCaller(t *testing.T) *Caller {
 	t.Helper()
-	c := NewCaller(1)
+	c := NewCaller(1, telemetry.Providers{})
 	t.Cleanup(c.Close)
 	return c
 }

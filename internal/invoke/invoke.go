@@ -5,7 +5,7 @@
 // Invariants: a call's outcome is one of four classes and never an error besides; a call that was
 // throttled is never counted as failed; no more calls are in flight than the limiter's cap.
 //
-// May import: record, catalog, coding.
+// May import: record, catalog, coding, telemetry.
 package invoke
 
 import (
@@ -33,6 +33,7 @@ import (
 
 	"github.com/weir-dev/weir/internal/coding"
 	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/telemetry"
 )
 
 // Class is what a function's answer means for the records of the call (docs/contracts.md, the status
@@ -100,11 +101,13 @@ const (
 type Caller struct {
 	http *http.Client
 	h2c  *http.Client // HTTP/2 by prior knowledge
+	tel  telemetry.Providers
 }
 
-// NewCaller returns a caller that keeps at most maxIdle idle connections to each function.
-func NewCaller(maxIdle int) *Caller {
-	return &Caller{http: client(transport(maxIdle)), h2c: client(newPriorKnowledge(maxIdle))}
+// NewCaller returns a caller that keeps at most maxIdle idle connections to each function. tel makes its instruments and
+// spans; the zero value makes none.
+func NewCaller(maxIdle int, tel telemetry.Providers) *Caller {
+	return &Caller{tel: tel, http: client(transport(maxIdle)), h2c: client(newPriorKnowledge(maxIdle))}
 }
 
 func client(through http.RoundTripper) *http.Client {

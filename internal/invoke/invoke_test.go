@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/telemetry"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -146,7 +147,7 @@ func TestLargeAnswersAreCut(t *testing.T) {
 		_, _ = io.WriteString(w, `"`+strings.Repeat("x", 2*maxAnswerBytes)+`"`)
 	}))
 	defer srv.Close()
-	c := NewCaller(1)
+	c := NewCaller(1, telemetry.Providers{})
 	defer c.Close()
 	rs := sampleRecords(t)[:1]
 	for _, path := range []string{"/", "/bad"} {
@@ -165,7 +166,7 @@ func TestCancelledCallsSayNothingAboutRecords(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	defer srv.Close()
-	c := NewCaller(1)
+	c := NewCaller(1, telemetry.Providers{})
 	defer c.Close()
 	if o := c.Call(ctx, Batch{URL: srv.URL, Records: sampleRecords(t)[:1], Timeout: time.Minute}); o.Class != NotNow {
 		t.Errorf("%+v", o)
@@ -191,7 +192,7 @@ func TestForwardSaysWhatWentWrong(t *testing.T) {
 	defer close(release)
 	gone := httptest.NewServer(http.NotFoundHandler())
 	gone.Close()
-	c := NewCaller(1)
+	c := NewCaller(1, telemetry.Providers{})
 	defer c.Close()
 	for _, row := range []struct {
 		base, path string

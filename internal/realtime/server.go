@@ -28,6 +28,7 @@ import (
 	"github.com/weir-dev/weir/internal/problem"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/telemetry"
 )
 
 // Streams is what a server does with NATS.
@@ -48,7 +49,9 @@ type Config struct {
 	// DrainTimeout bounds the drain; clients are disconnected over its first DrainSpread, so that they don't all
 	// reconnect at once. Zero means the defaults.
 	DrainTimeout, DrainSpread time.Duration
-	Log                       *slog.Logger
+	// Telemetry makes its instruments; the zero value makes none.
+	Telemetry telemetry.Providers
+	Log       *slog.Logger
 }
 
 // Defaults and bounds.

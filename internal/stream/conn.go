@@ -5,7 +5,7 @@
 // sync_interval "always" means that it was synced to disk; whatever the connection does, nothing here
 // waits longer than its documented bound; the memory of writes in flight is bounded.
 //
-// May import: record, catalog, sign, secret.
+// May import: record, catalog, sign, secret, telemetry.
 package stream
 
 import (
@@ -21,6 +21,8 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weir-dev/weir/internal/telemetry"
 )
 
 // Liveness of a connection. A server that hangs without closing its sockets is noticed after about
@@ -45,7 +47,9 @@ type Config struct {
 	InProcess    interface{ InProcessConn() (net.Conn, error) } // nil unless the server is in this process: then of URL only the credentials count
 	Name         string                                         // of this client, seen in the server's monitoring
 	PingInterval time.Duration                                  // zero means DefaultPingInterval
-	Log          *slog.Logger
+	// Telemetry makes its instruments and spans; the zero value makes none.
+	Telemetry telemetry.Providers
+	Log       *slog.Logger
 }
 
 // plainUser matches the user names that are a single subject token.

@@ -24,7 +24,7 @@ const maxIdle = 256
 
 // Run dispatches by the published catalog until ctx is cancelled, then drains.
 func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
-	caller := invoke.NewCaller(maxIdle)
+	caller := invoke.NewCaller(maxIdle, cfg.Telemetry.Providers)
 	defer caller.Close()
 	store, err := objects.Open(cfg, "dispatcher")
 	if err != nil {
@@ -36,7 +36,8 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	// TestCapsOverRestart guards it.
 	owner := cfg.Instance + "-" + rand.Text()
 	d, err := dispatcher.New(dispatcher.Config{
-		Conn: conn, Caller: caller, Objects: store, Owner: owner, CallbackURL: cfg.CallbackURL, DrainTimeout: cfg.DrainTimeout, Log: cfg.Log,
+		Conn: conn, Caller: caller, Objects: store, Owner: owner, CallbackURL: cfg.CallbackURL, DrainTimeout: cfg.DrainTimeout,
+		Telemetry: cfg.Telemetry.Providers, Log: cfg.Log,
 	})
 	if err != nil {
 		return err

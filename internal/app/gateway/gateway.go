@@ -29,7 +29,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	if err != nil {
 		return fmt.Errorf("listen on %s (WEIR_LISTEN): %w", cfg.Listen, err)
 	}
-	caller := invoke.NewCaller(maxIdle)
+	caller := invoke.NewCaller(maxIdle, cfg.Telemetry.Providers)
 	defer caller.Close()
 	store, err := objects.Open(cfg, "gateway")
 	if err != nil {
@@ -46,7 +46,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	}
 	config := gateway.Config{
 		Listener: l, Conn: conn, Caller: caller, Objects: store, Codec: cfg.Codec, Sync: cfg.NATSSync, Base: cfg.PathPrefix, OwnThrottles: throttles,
-		H2C: cfg.H2C, TrustedProxies: trusted, DrainTimeout: cfg.DrainTimeout, Log: cfg.Log,
+		H2C: cfg.H2C, TrustedProxies: trusted, DrainTimeout: cfg.DrainTimeout, Telemetry: cfg.Telemetry.Providers, Log: cfg.Log,
 	}
 	var parts []lifecycle.Part
 	if cfg.RealtimeURL != nil {

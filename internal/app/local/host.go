@@ -28,6 +28,7 @@ import (
 	"github.com/weir-dev/weir/internal/functions/report"
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/manifest"
+	"github.com/weir-dev/weir/internal/telemetry"
 )
 
 // A host stands in for Knative's queue-proxy, whose handlers it runs, and autoscaler.
@@ -128,7 +129,7 @@ func (x *host) build(ctx context.Context, cfg Config, s manifest.Service) error 
 	log := cfg.Log.With("function", s.Name)
 	var h http.Handler
 	if url := cfg.Functions[s.Name]; url != "" {
-		x.caller = invoke.NewCaller(maxIdle)
+		x.caller = invoke.NewCaller(maxIdle, telemetry.Providers{})
 		forward, err := x.caller.Forward(invoke.Hop{
 			Base: url, Host: s.Name + "." + s.Namespace + ".svc.cluster.local", Inner: true, H2C: s.H2C, Failed: notReached(log, url),
 		})

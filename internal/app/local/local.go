@@ -112,14 +112,14 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer nats.Stop()
-	caller := invoke.NewCaller(maxIdle)
+	caller := invoke.NewCaller(maxIdle, tel.Providers)
 	defer caller.Close()
-	front, err := stream.Connect(stream.Config{URL: nats.URL(), InProcess: nats, Name: "gateway", Log: cfg.Log.With("service", "gateway")})
+	front, err := stream.Connect(stream.Config{URL: nats.URL(), InProcess: nats, Name: "gateway", Telemetry: tel.Providers, Log: cfg.Log.With("service", "gateway")})
 	if err != nil {
 		return err
 	}
 	defer front.Close()
-	back, err := stream.Connect(stream.Config{URL: nats.URL(), InProcess: nats, Name: "dispatcher", PingInterval: appdispatcher.PingInterval, Log: cfg.Log.With("service", "dispatcher")})
+	back, err := stream.Connect(stream.Config{URL: nats.URL(), InProcess: nats, Name: "dispatcher", PingInterval: appdispatcher.PingInterval, Telemetry: tel.Providers, Log: cfg.Log.With("service", "dispatcher")})
 	if err != nil {
 		return err
 	}
@@ -134,7 +134,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 
-	r, err := realtime.New(realtime.Config{Conn: front, Base: base, DrainSpread: drainSpread, Log: cfg.Log.With("service", "realtime")})
+	r, err := realtime.New(realtime.Config{Conn: front, Base: base, DrainSpread: drainSpread, Telemetry: tel.Providers, Log: cfg.Log.With("service", "realtime")})
 	if err != nil {
 		return err
 	}
@@ -145,7 +145,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	g, err := gateway.New(gateway.Config{
 		Listener: l, Conn: front, Caller: caller, TrustedProxies: trusted, Objects: store, Codec: cfg.Codec, Log: cfg.Log.With("service", "gateway"),
-		Realtime: r, Base: base, H2C: cfg.H2C,
+		Realtime: r, Base: base, H2C: cfg.H2C, Telemetry: tel.Providers,
 	})
 	if err != nil {
 		return err
@@ -159,7 +159,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		owner += "-" + rand.Text()
 	}
 	d, err := dispatcher.New(dispatcher.Config{
-		Conn: back, Caller: caller, Objects: store, Owner: owner, CallbackURL: "http://" + l.Addr().String(), Log: cfg.Log.With("service", "dispatcher"),
+		Conn: back, Caller: caller, Objects: store, Owner: owner, CallbackURL: "http://" + l.Addr().String(), Telemetry: tel.Providers, Log: cfg.Log.With("service", "dispatcher"),
 	})
 	if err != nil {
 		return err

@@ -23,7 +23,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	if err != nil {
 		return fmt.Errorf("listen on %s (WEIR_LISTEN): %w", cfg.Listen, err)
 	}
-	s, err := realtime.New(realtime.Config{Listener: l, Conn: conn, Base: cfg.PathPrefix, DrainTimeout: cfg.DrainTimeout, Log: cfg.Log})
+	s, err := realtime.New(realtime.Config{Listener: l, Conn: conn, Base: cfg.PathPrefix, DrainTimeout: cfg.DrainTimeout, Telemetry: cfg.Telemetry.Providers, Log: cfg.Log})
 	if err != nil {
 		return err
 	}
