@@ -25,6 +25,7 @@ var ranks = map[string]int{
 	"internal/localnats": 1, "internal/localdb": 1,
 	"api/v1alpha1": 2, "internal/stream": 2, "internal/invoke": 2,
 	"internal/manifest": 3, "internal/blob": 3,
+	"internal/depth":             3,
 	"internal/job":               4,
 	"internal/functions/orderdb": 4,
 	"internal/jobapi":            5,

@@ -13,6 +13,9 @@ import (
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
+// +kubebuilder:printcolumn:name="Records",type=integer,JSONPath=`.status.depth.records`
+// +kubebuilder:printcolumn:name="Retrying",type=integer,priority=1,JSONPath=`.status.depth.retrying`
+// +kubebuilder:printcolumn:name="Dead",type=integer,JSONPath=`.status.depth.dead`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:resource:shortName=wq,categories=weir
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 63",message="metadata.name must be a DNS-1123 label: at most 63 lower-case letters, digits and '-', no dots"
@@ -25,7 +28,36 @@ type Queue struct {
 	// +kubebuilder:default={}
 	Spec QueueSpec `json:"spec,omitempty"`
 	// +optional
-	Status Status `json:"status,omitempty"`
+	Status QueueStatus `json:"status,omitempty"`
+}
+
+// QueueStatus is what the controller says about a Queue.
+type QueueStatus struct {
+	Status `json:",inline"`
+	// Depth is what the queue held lately. It is written when it has changed, at most every half minute.
+	// +optional
+	Depth *QueueDepth `json:"depth,omitempty"`
+}
+
+// QueueDepth is what a queue holds, in records, as weir.queue.* of the metrics and weir queue list say.
+type QueueDepth struct {
+	// Records wait for their first attempt, or are in it.
+	Records int64 `json:"records"`
+	// Uncertainty is how far Records may be off.
+	// +optional
+	Uncertainty int64 `json:"uncertainty,omitempty"`
+	// Retrying wait for a later attempt, or are in it.
+	Retrying int64 `json:"retrying"`
+	// Dead are dead letters.
+	Dead int64 `json:"dead"`
+	// Bytes at NATS: of all of them.
+	Bytes int64 `json:"bytes"`
+	// OldestAge is how long ago the block of the oldest of Records was stored.
+	OldestAge metav1.Duration `json:"oldestAge"`
+	// Owned says whether a dispatcher works on the queue.
+	Owned bool `json:"owned"`
+	// ObservedAt is when this was so.
+	ObservedAt metav1.Time `json:"observedAt"`
 }
 
 // QueueList is a list of Queue.

@@ -26,7 +26,7 @@ type Status struct {
 func (a *API) GetStatus() *Status { return &a.Status }
 
 // GetStatus is the same for every kind.
-func (q *Queue) GetStatus() *Status { return &q.Status }
+func (q *Queue) GetStatus() *Status { return &q.Status.Status }
 
 // GetStatus is the same for every kind.
 func (m *EventSourceMapping) GetStatus() *Status { return &m.Status.Status }

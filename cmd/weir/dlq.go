@@ -9,8 +9,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"log/slog"
-	"os"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -20,17 +18,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/weir-dev/weir/internal/app"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// connectTimeout bounds how long a command waits for NATS.
-const connectTimeout = 5 * time.Second
-
 type dlq struct {
-	nats      app.NATS // as the flags say; the environment is the default
+	nats      natsFlags
 	namespace string
 }
 
@@ -54,36 +48,15 @@ The chart's certificate holds for localhost too. One of your own that doesn't: g
 for, such as weir-nats.weir-system.svc, and point that name to 127.0.0.1 in /etc/hosts.`,
 	}
 	p := cmd.PersistentFlags()
-	// The environment is not the flags' default: --help would print the token.
-	p.StringVar(&d.nats.URL, "nats", "", "URL of NATS; default: $WEIR_NATS_URL")
-	p.StringVar(&d.nats.User, "nats-user", "", "user at NATS; default: $WEIR_NATS_USER")
-	p.StringVar(&d.nats.PasswordFile, "nats-password-file", "", "file with the user's password; default: $WEIR_NATS_PASSWORD_FILE")
-	p.StringVar(&d.nats.CAFile, "nats-ca", "", "PEM file of the CA of NATS, turns TLS on; default: $WEIR_NATS_CA_FILE")
+	d.nats.add(p)
 	p.StringVarP(&d.namespace, "namespace", "n", "default", "namespace of the queue")
 	cmd.AddCommand(d.list(), d.show(), d.redrive(), d.purge())
 	return cmd
 }
 
-// with connects, runs f for the queue, and closes.
+// with runs f for the queue.
 func (d *dlq) with(cmd *cobra.Command, queue string, f func(c *stream.Conn, k catalog.Key) error) error {
-	env := app.NATSFromEnv(os.Getenv)
-	nats := app.NATS{
-		URL: cmp.Or(d.nats.URL, env.URL), User: cmp.Or(d.nats.User, env.User),
-		PasswordFile: cmp.Or(d.nats.PasswordFile, env.PasswordFile), CAFile: cmp.Or(d.nats.CAFile, env.CAFile),
-	}
-	if nats.URL == "" {
-		return errors.New("where is NATS? set WEIR_NATS_URL (for a local run: source .weir/env) or give --nats; for the chart see weir dlq --help")
-	}
-	level := slog.LevelError
-	c, err := stream.Connect(nats.Stream("weir-dlq", slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))))
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if err := c.WaitUpFor(cmd.Context(), connectTimeout); err != nil {
-		return fmt.Errorf("NATS does not answer within %s: %w", connectTimeout, err)
-	}
-	err = f(c, catalog.Key{Namespace: d.namespace, Name: queue})
+	err := d.nats.with(cmd, func(c *stream.Conn) error { return f(c, catalog.Key{Namespace: d.namespace, Name: queue}) })
 	if errors.Is(err, stream.ErrNoQueue) {
 		return fmt.Errorf("there is no queue %s in namespace %s", queue, d.namespace)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/localnats"
 	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
@@ -38,7 +39,7 @@ func letters(t *testing.T, blocks ...int) (*localnats.Server, []string) {
 			ids = append(ids, id.String())
 			rs = append(rs, record.Record{ID: id, Time: time.Now(), Body: []byte(`{"n":1}`), Failure: &record.Failure{Time: time.Now(), Reason: "bad"}})
 		}
-		if err := c.DeadLetter(t.Context(), q.Key, rs); err != nil {
+		if err := c.DeadLetter(t.Context(), q.Key, stream.Refused, rs); err != nil {
 			t.Fatal(err)
 		}
 	}

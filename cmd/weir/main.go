@@ -1,4 +1,4 @@
-// Command weir runs everything on a laptop (`weir local`) and is the operator's tool (`weir dlq`).
+// Command weir runs everything on a laptop (`weir local`) and is the operator's tool (`weir queue`, `weir dlq`).
 package main
 
 import (

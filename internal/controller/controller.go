@@ -50,6 +50,7 @@ import (
 
 	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/depth"
 	"github.com/weir-dev/weir/internal/manifest"
 	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/telemetry"
@@ -68,6 +69,8 @@ type Streams interface {
 	stream.Leases
 	stream.Keys
 	stream.Catalogs
+	stream.Depths
+	PurgeSettled(ctx context.Context, k catalog.Key) (floor uint64, err error)
 }
 
 // Config is what a controller needs. It finds the cluster as kubectl does: by the pod's service account, or
@@ -223,6 +226,14 @@ func watch(mgr manager.Manager, cfg Config) error {
 			return err
 		}
 	}
+	told := newDepthReports(mgr.GetClient(), cfg.Log)
+	depths, err := depth.New(cfg.Conn, cfg.Telemetry, cfg.Log, told.report)
+	if err != nil {
+		return err
+	}
+	if err := mgr.Add(manager.RunnableFunc(depths.Run)); err != nil { // of the leader alone
+		return err
+	}
 	return builder.ControllerManagedBy(mgr).Named("weir").
 		Watches(&v1alpha1.API{}, everything, theirs).
 		Watches(&v1alpha1.Queue{}, everything, theirs).
@@ -233,7 +244,7 @@ func watch(mgr manager.Manager, cfg Config) error {
 			MaxConcurrentReconciles: 1,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](retryMin, retryMax),
 		}).
-		Complete(newReconciler(mgr.GetClient(), cfg))
+		Complete(newReconciler(mgr.GetClient(), cfg, depths))
 }
 
 // announce sends an event at the start of each connected period: NATS may have lost everything when it is back.

@@ -119,8 +119,8 @@ func (r *reconciler) deleteQueues(ctx context.Context, res *resources, out *mani
 	return waiting, errors.Join(errs...)
 }
 
-// deleteQueue returns the status that keeps the queue from being deleted, nil once it is deleted.
-func (r *reconciler) deleteQueue(ctx context.Context, q *v1alpha1.Queue) (*stream.QueueStatus, error) {
+// deleteQueue returns the depth that keeps the queue from being deleted, nil once it is deleted.
+func (r *reconciler) deleteQueue(ctx context.Context, q *v1alpha1.Queue) (*stream.Depth, error) {
 	k := keyOf(q)
 	drop := q.Annotations[v1alpha1.DropRecordsAnnotation] == "true"
 	if !drop {
@@ -133,7 +133,8 @@ func (r *reconciler) deleteQueue(ctx context.Context, q *v1alpha1.Queue) (*strea
 		case err != nil:
 			return nil, err
 		case !status.Empty() || status.Dead > 0:
-			return &status, nil
+			holds, err := r.conn.Depth(ctx, k)
+			return &holds, err
 		}
 	}
 	if r.objects != nil {
@@ -154,13 +155,17 @@ func (r *reconciler) deleteQueue(ctx context.Context, q *v1alpha1.Queue) (*strea
 	return nil, nil //nolint:nilnil // documented: it is deleted
 }
 
-func deletingMessage(q *v1alpha1.Queue, s *stream.QueueStatus) string {
+func deletingMessage(q *v1alpha1.Queue, d *stream.Depth) string {
+	var dead int64
+	for _, n := range d.Dead {
+		dead += n
+	}
 	return fmt.Sprintf(
-		"The queue takes no more records and is deleted once it is empty. It holds, in blocks of one to some hundred records: "+
-			"%d that wait, %d in a dispatcher's hands, %d to be tried again, %d of dead letters. "+
+		"The queue takes no more records and is deleted once it is empty. Of its records "+
+			"%d wait or are in flight, %d are to be tried again, and %d are dead letters. "+
 			"Let its mapping drain it, and purge the dead letters when they are of no use any more (weir dlq purge -n %s %s --yes). "+
 			"To delete it with all that it holds: kubectl -n %s annotate queues.weir.dev %s %s=true",
-		s.Pending, s.InFlight, s.Retrying, s.Dead, q.Namespace, q.Name, q.Namespace, q.Name, v1alpha1.DropRecordsAnnotation)
+		d.Waiting, d.Retrying, dead, q.Namespace, q.Name, q.Namespace, q.Name, v1alpha1.DropRecordsAnnotation)
 }
 
 func keyOf(o client.Object) catalog.Key {

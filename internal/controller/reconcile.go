@@ -12,6 +12,7 @@ import (
 
 	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/depth"
 	"github.com/weir-dev/weir/internal/manifest"
 	"github.com/weir-dev/weir/internal/stream"
 )
@@ -31,6 +32,7 @@ type reconciler struct {
 	replicas int
 	objects  Expirer
 	log      *slog.Logger
+	depths   *depth.Watch
 
 	live    context.Context              //nolint:containedctx // the connected period that the following fields are of
 	leases  time.Time                    // when the stream of leases was last ensured
@@ -43,8 +45,8 @@ type ensuredQueue struct {
 	at   time.Time
 }
 
-func newReconciler(c client.Client, cfg Config) *reconciler {
-	return &reconciler{client: c, conn: cfg.Conn, replicas: cfg.Replicas, objects: cfg.Objects, log: cfg.Log, ensured: map[catalog.Key]ensuredQueue{}}
+func newReconciler(c client.Client, cfg Config, depths *depth.Watch) *reconciler {
+	return &reconciler{client: c, conn: cfg.Conn, depths: depths, replicas: cfg.Replicas, objects: cfg.Objects, log: cfg.Log, ensured: map[catalog.Key]ensuredQueue{}}
 }
 
 // resources are copies of everything in the cluster that matters here.
@@ -68,6 +70,7 @@ func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconc
 	if err != nil {
 		return reconcile.Result{}, errors.Join(err, r.reportFailure(ctx, res, err))
 	}
+	r.depths.Use(out.Catalog.Queues)
 	deleting, err := r.deleteQueues(ctx, res, out)
 	result := reconcile.Result{RequeueAfter: resyncEvery}
 	if deleting {

@@ -184,24 +184,24 @@ func (e *batchRun) delivered(o invoke.Outcome) invoke.Outcome {
 // store makes the retries and dead letters of the failed records durable. Only then are they settled.
 func (e *batchRun) store(work context.Context) error {
 	now := e.m.cfg.Conn.Now()
-	var deads []*item
+	deads := map[stream.Reason][]*item{}
 	later := map[int][]*item{} // by attempts: they share a due time, and so a block
 	for _, it := range e.items {
 		switch it.disposition {
 		case failed:
-			if e.exhausted(it, now) {
-				deads = append(deads, it)
+			if why, over := e.exhausted(it, now); over {
+				deads[why] = append(deads[why], it)
 			} else {
 				later[it.rec.Attempts] = append(later[it.rec.Attempts], it)
 			}
 		case refused:
 			it.rec.Failure.Reason = "refused: " + it.rec.Failure.Reason
-			deads = append(deads, it)
+			deads[stream.Refused] = append(deads[stream.Refused], it)
 		}
 	}
 	conn, queue := e.m.cfg.Conn, e.m.queue
-	if len(deads) > 0 {
-		if err := conn.DeadLetter(work, queue, records(deads, now)); err != nil {
+	for why, items := range deads {
+		if err := conn.DeadLetter(work, queue, why, records(items, now)); err != nil {
 			return err
 		}
 		// A job whose final state can't be stored is redelivered, at the price of one more call and maybe a duplicate dead
@@ -209,8 +209,8 @@ func (e *batchRun) store(work context.Context) error {
 		if err := e.ended(work, now, true); err != nil {
 			return err
 		}
-		settle(deads, dead)
-		for _, it := range deads {
+		settle(items, dead)
+		for _, it := range items {
 			e.m.log.Warn("dead-lettered", "record", it.rec.ID.String(), "attempts", it.rec.Attempts, "reason", it.rec.Failure.Reason)
 		}
 	}
@@ -240,19 +240,19 @@ func (e *batchRun) reschedule(work context.Context, wait time.Duration, items []
 	return conn.Delay(work, e.m.queue, w, records(items, now))
 }
 
-// exhausted reports whether an item that has just failed gets no further attempt, and then writes why into its
-// record's reason.
-func (e *batchRun) exhausted(it *item, now time.Time) bool {
+// exhausted reports whether an item that has just failed gets no further attempt and why not, which it also writes into
+// its record's reason.
+func (e *batchRun) exhausted(it *item, now time.Time) (why stream.Reason, over bool) {
 	r, age := it.rec, it.at(now).Age
 	switch p := e.m.spec().Retry; {
 	case r.Attempts >= p.MaxAttempts:
 		r.Failure.Reason = fmt.Sprintf("%d of %d attempts failed; the last: %s", r.Attempts, p.MaxAttempts, r.Failure.Reason)
+		return stream.Exhausted, true
 	case age >= p.MaxAge:
 		r.Failure.Reason = fmt.Sprintf("still failing at an age of %s (retry.maxAge %s); the last: %s", age.Round(time.Second), p.MaxAge, r.Failure.Reason)
-	default:
-		return false
+		return stream.TooOld, true
 	}
-	return true
+	return "", false
 }
 
 // backoff is the wait before the next attempt: the initial one doubled with each counted failure, at

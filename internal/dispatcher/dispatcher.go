@@ -44,6 +44,7 @@ type Streams interface {
 	stream.Jobs
 	stream.JobEvents
 	stream.Leases
+	stream.Tallies
 }
 
 // Config is what a dispatcher needs.

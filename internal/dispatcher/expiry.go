@@ -175,7 +175,7 @@ func (x *expirer) bury(ctx context.Context, now time.Time, rs []record.Record) (
 	if len(deads) == 0 {
 		return became, nil
 	}
-	if err := x.conn.DeadLetter(ctx, x.queue, deads); err != nil {
+	if err := x.conn.DeadLetter(ctx, x.queue, stream.Expired, deads); err != nil {
 		return nil, err
 	}
 	x.log.Warn("records have expired; they are dead letters now", "queue", x.queue.String(), "records", len(deads), "age", oldest.Round(time.Second), "maxAge", x.maxAge)

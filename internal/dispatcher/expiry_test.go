@@ -129,7 +129,7 @@ func (w *world) fillDead() {
 			w.t.Fatal(err)
 		}
 		filler := record.Record{ID: id, Time: time.Now(), Body: dense(30 << 10), Failure: &record.Failure{Reason: "filler"}}
-		if err := w.conn.DeadLetter(w.t.Context(), w.queue.Key, []record.Record{filler}); err != nil {
+		if err := w.conn.DeadLetter(w.t.Context(), w.queue.Key, stream.Refused, []record.Record{filler}); err != nil {
 			w.t.Fatal(err)
 		}
 	}

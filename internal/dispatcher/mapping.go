@@ -43,6 +43,7 @@ type mapping struct {
 	limiter   *invoke.Limiter
 	transfers *transfers
 	sharing   *sharing
+	tally     *tally
 
 	// The spec may change while calls are in flight: they keep the one they began with, new calls take the
 	// current one. TestMappingChangesLive guards it.
@@ -68,7 +69,7 @@ type mapping struct {
 func newMapping(ctx context.Context, d *Dispatcher, spec catalog.Mapping) *mapping {
 	m := &mapping{
 		cfg: d.cfg, hub: d.hub, callback: d.callback, queue: spec.Queue, log: d.cfg.Log.With("mapping", spec.Key.String()),
-		limiter: invoke.NewLimiter(spec.MaxConcurrency), transfers: d.transfers, sharing: d.sharing, changed: make(chan struct{}, 1), done: make(chan struct{}),
+		limiter: invoke.NewLimiter(spec.MaxConcurrency), transfers: d.transfers, sharing: d.sharing, tally: newTally(), changed: make(chan struct{}, 1), done: make(chan struct{}),
 	}
 	m.present.Store(&spec)
 	life, cancel := context.WithCancelCause(ctx)
@@ -191,6 +192,18 @@ func (m *mapping) session(work context.Context) error {
 		return err
 	}
 	defer reader.Close()
+	// What was settled before must be gone: the tally counts what is settled from here on.
+	floor, err := m.cfg.Conn.PurgeSettled(m.ctx, m.queue)
+	if err != nil {
+		return err
+	}
+	m.tally.begin(floor)
+	defer m.tally.end()
+	stop, err := m.cfg.Conn.ServeTally(m.queue, func() stream.Tally { return m.tally.state(m.stats().unaccounted()) })
+	if err != nil {
+		return err
+	}
+	defer stop()
 	return newSession(m, reader).run(work)
 }
 
@@ -205,9 +218,11 @@ func (m *mapping) purge(ctx context.Context) {
 		settled := s.Done + s.Retried + s.Dead
 		// Once more after the last change: acks are in flight for a moment.
 		if changed := settled != last; (changed || again) && m.cfg.Conn.Ready() == nil {
-			if err := m.cfg.Conn.PurgeSettled(ctx, m.queue); err != nil && ctx.Err() == nil {
+			nth := m.tally.session()
+			if floor, err := m.cfg.Conn.PurgeSettled(ctx, m.queue); err != nil && ctx.Err() == nil {
 				m.log.Warn("settled blocks could not be removed; trying again", "error", err)
 			} else {
+				m.tally.purge(nth, floor)
 				last, again = settled, changed
 			}
 		}

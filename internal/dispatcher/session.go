@@ -186,6 +186,9 @@ func (s *session) giveBack() {
 	} else {
 		d.Retried = len(rest)
 		for _, b := range s.held {
+			if !b.key.retry {
+				s.m.tally.settle(b.left)
+			}
 			s.ack(b)
 		}
 	}
@@ -215,6 +218,16 @@ func (s *session) take(d *stream.Delivery) {
 		b.delivery = d // redelivered while in hand: the newer delivery is the one to acknowledge
 		return
 	}
+	if !d.Retry {
+		s.m.tally.take(d.Seq, max(d.Moved, len(d.Records)))
+	}
+	if d.Moved > 0 {
+		if !d.Retry {
+			s.m.tally.settle(d.Moved)
+		}
+		_ = d.Ack() // at worst it is redelivered
+		return
+	}
 	b := &block{delivery: d, since: d.Since, key: k, items: make([]*item, 0, len(d.Records)), left: len(d.Records)}
 	now := time.Now()
 	for i := range d.Records {
@@ -235,6 +248,9 @@ func (s *session) take(d *stream.Delivery) {
 			s.ids[r.ID]++
 			s.jobs.Add(it, len(r.Body), now)
 		}
+	}
+	if !d.Retry {
+		s.m.tally.settle(len(d.Records) - b.left)
 	}
 	s.m.add(Stats{Taken: len(d.Records), Done: len(d.Records) - b.left, InHand: b.left})
 	if b.left == 0 {
@@ -284,7 +300,7 @@ func (s *session) next(now time.Time) []*item {
 // are settled.
 func (s *session) settle(e *batchRun) bool {
 	var d Stats
-	complete := true
+	complete, fresh := true, 0
 	for _, it := range e.items {
 		if it.rec.Job {
 			if s.ids[it.rec.ID]--; s.ids[it.rec.ID] == 0 {
@@ -303,10 +319,14 @@ func (s *session) settle(e *batchRun) bool {
 			continue
 		}
 		b := it.block
+		if !b.key.retry {
+			fresh++
+		}
 		if b.left--; b.left == 0 {
 			s.ack(b)
 		}
 	}
+	s.m.tally.settle(fresh)
 	d.InHand = -(d.Done + d.Retried + d.Dead)
 	s.m.add(d)
 	return complete

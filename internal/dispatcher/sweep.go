@@ -86,7 +86,7 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 	}
 	defer reader.Close()
 	defer func() {
-		if perr := conn.PurgeSettled(ctx, k); err == nil && ctx.Err() == nil {
+		if _, perr := conn.PurgeSettled(ctx, k); err == nil && ctx.Err() == nil {
 			err = perr
 		}
 	}()
@@ -97,6 +97,12 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 		case delivery := <-reader.Deliveries():
 			if delivery.Retry {
 				continue // it waits for a function
+			}
+			if delivery.Moved > 0 {
+				if err := delivery.Ack(); err != nil || delivery.Seq >= newest {
+					return err
+				}
+				continue
 			}
 			b, now := &block{delivery: delivery, since: delivery.Since}, conn.Now()
 			rs := make([]record.Record, 0, len(delivery.Records))

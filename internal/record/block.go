@@ -221,6 +221,18 @@ func Decode(block []byte) ([]Record, error) {
 	return rs, nil
 }
 
+// Count is how many records a block says that it holds, of any version's format; one if it says nothing plausible.
+func Count(block []byte) int {
+	if len(block) < 5 || block[0] != 'W' || block[1] != 'B' {
+		return 1
+	}
+	d := decoder{p: block[4:]}
+	if n := d.uvarint(); !d.failed && n >= 1 && n <= MaxBlockRecords {
+		return int(n)
+	}
+	return 1
+}
+
 func decompress(codec Codec, p []byte, length int) ([]byte, error) {
 	switch codec {
 	case None:

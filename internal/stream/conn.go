@@ -70,6 +70,7 @@ type Conn struct {
 
 	isUp       atomic.Bool // read on every write
 	epochs     epochs
+	former     formerStreams
 	maxPayload atomic.Int64 // of the latest connection's server (payload.go); zero before the first
 	clock      clock
 
@@ -97,6 +98,8 @@ var _ interface {
 	Output
 	DeadLetterQueues
 	Queues
+	Depths
+	Tallies
 	Jobs
 	JobEvents
 	Objects

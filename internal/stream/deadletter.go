@@ -22,6 +22,7 @@ import (
 type DeadBlock struct {
 	Seq     uint64
 	Time    time.Time // when it was dead-lettered
+	Why     Reason
 	Records []record.Record
 	Err     error
 	More    bool // there was a block after it when it was read
@@ -63,7 +64,7 @@ func (c *Conn) DeadLettersFrom(ctx context.Context, k catalog.Key, seq uint64, m
 			}
 			more = false
 			for i, m := range messages {
-				b := DeadBlock{Seq: m.seq, Time: m.stored}
+				b := DeadBlock{Seq: m.seq, Time: m.stored, Why: reasonOf(m.header.Get(jetstream.SubjectHeader))}
 				next, more = m.seq+1, m.header.Get(headerNumPending) != "0"
 				b.Records, b.Err = record.Decode(m.data)
 				b.More = more || i < len(messages)-1
@@ -249,7 +250,7 @@ func (c *Conn) Redrive(ctx context.Context, k catalog.Key, rate int, progress fu
 			// Bounded: the dead-letter queue may be full, just because of the block that is to be split.
 			// Then the whole block stays, and what was moved of it becomes a duplicate.
 			pctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), apiTimeout)
-			err := c.DeadLetter(pctx, k, left)
+			err := c.DeadLetter(pctx, k, b.Why, left)
 			cancel()
 			if err != nil {
 				return errors.Join(context.Cause(ctx), err)
@@ -273,9 +274,8 @@ func (c *Conn) redriveStep(ctx context.Context, k catalog.Key, rs []record.Recor
 		fresh[i] = r
 	}
 	return c.eachPiece(fresh, record.DefaultCodec, func(p piece) error {
-		m := &nats.Msg{Subject: queueSubject(k), Data: p.block}
-		return c.until(ctx, m.Subject, unconfirmed, func() error {
-			return c.publish(ctx, m, fmt.Sprintf("%s-%d-%d", id, from+p.from, p.n))
+		return c.until(ctx, queueSubject(k), unconfirmed, func() error {
+			return c.publishBlock(ctx, k, p.n, p.block, fmt.Sprintf("%s-%d-%d", id, from+p.from, p.n))
 		})
 	})
 }

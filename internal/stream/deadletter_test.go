@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
@@ -21,7 +22,7 @@ func TestDeadLettersAreReadInBatches(t *testing.T) {
 		if i%20 == 7 { // more than one batch's bytes together
 			r = dense(t, 700<<10)
 		}
-		if err := c.DeadLetter(t.Context(), q.Key, []record.Record{*r}); err != nil {
+		if err := c.DeadLetter(t.Context(), q.Key, stream.Refused, []record.Record{*r}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -89,7 +90,7 @@ func TestPurgeDeadReadsNothing(t *testing.T) {
 		for range n {
 			rs = append(rs, *newRecord(t, "x"))
 		}
-		if err := c.DeadLetter(t.Context(), q.Key, rs); err != nil {
+		if err := c.DeadLetter(t.Context(), q.Key, stream.Refused, rs); err != nil {
 			t.Fatal(err)
 		}
 	}

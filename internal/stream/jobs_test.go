@@ -76,7 +76,7 @@ func TestAppendOnce(t *testing.T) {
 		t.Errorf("delivered %q", bodies)
 	}
 	testkit.Eventually(t, "all is settled and purged", func() bool {
-		if err := c.PurgeSettled(t.Context(), q.Key); err != nil {
+		if _, err := c.PurgeSettled(t.Context(), q.Key); err != nil {
 			t.Fatal(err)
 		}
 		s, err := c.Status(t.Context(), q.Key)

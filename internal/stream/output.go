@@ -17,7 +17,7 @@ import (
 type Output interface {
 	Delay(ctx context.Context, k catalog.Key, w Wait, rs []record.Record) error
 	DelayJob(ctx context.Context, k catalog.Key, w Wait, r record.Record) error
-	DeadLetter(ctx context.Context, k catalog.Key, rs []record.Record) error
+	DeadLetter(ctx context.Context, k catalog.Key, why Reason, rs []record.Record) error
 }
 
 // Headers of message schedules (nats-server, ADR-51).
@@ -48,12 +48,16 @@ func AtOnce(since time.Time) Wait { return Wait{Since: since, Due: time.Unix(1, 
 // durable; until then it tries again, as long as ctx lasts and the connection is there. The caller acknowledges the
 // records' block only afterwards.
 func (c *Conn) Delay(ctx context.Context, k catalog.Key, w Wait, rs []record.Record) error {
-	return c.store(ctx, rs, func(block []byte, id string) *nats.Msg { return scheduled(k, id, w, block) })
+	return c.store(ctx, dueSubject(k), rs, func(ctx context.Context, p piece, id string) error {
+		return c.publish(ctx, scheduled(k, id, w, p.block), id)
+	})
 }
 
 // DelayJob is Delay for one record, which Hasten finds by its id. It replaces a delay of the same record.
 func (c *Conn) DelayJob(ctx context.Context, k catalog.Key, w Wait, r record.Record) error {
-	return c.store(ctx, []record.Record{r}, func(block []byte, _ string) *nats.Msg { return scheduled(k, r.ID.String(), w, block) })
+	return c.store(ctx, dueSubject(k), []record.Record{r}, func(ctx context.Context, p piece, id string) error {
+		return c.publish(ctx, scheduled(k, r.ID.String(), w, p.block), id)
+	})
 }
 
 // scheduled is a message that NATS stores anew, and so with another time, when it is due: a header says since when its
@@ -77,29 +81,25 @@ func waitsSince(h nats.Header, stored time.Time) time.Time {
 	return stored
 }
 
-// DeadLetter stores rs, each with its Failure, in the dead-letter queue, like Delay.
-func (c *Conn) DeadLetter(ctx context.Context, k catalog.Key, rs []record.Record) error {
-	return c.store(ctx, rs, func(block []byte, _ string) *nats.Msg {
-		return &nats.Msg{Subject: deadSubject(k), Data: block}
+// DeadLetter stores rs, each with its Failure, in the dead-letter queue, like Delay. All died for the same reason.
+func (c *Conn) DeadLetter(ctx context.Context, k catalog.Key, why Reason, rs []record.Record) error {
+	return c.store(ctx, deadSubject(k), rs, func(ctx context.Context, p piece, id string) error {
+		return c.publishDead(ctx, k, why, p.n, p.block, id)
 	})
 }
 
-// store stores rs as one block or several, which msg makes messages of. A record that is too large for the server,
+// store stores rs as one block or several, which publish writes, under an id that is the same for all tries of one. A record that is too large for the server,
 // because it was stored when that took larger messages, holds the call up: it is tried again for as long as ctx lasts,
 // and logged. It is not dropped, nor are functions called for it again and again.
 // TestRecordTooLargeForServerIsHeld guards it.
-func (c *Conn) store(ctx context.Context, rs []record.Record, msg func(block []byte, id string) *nats.Msg) error {
+func (c *Conn) store(ctx context.Context, subject string, rs []record.Record, publish func(ctx context.Context, p piece, id string) error) error {
 	return c.eachPiece(rs, record.DefaultCodec, func(p piece) error {
-		id := uuid.NewString()
-		return c.publishPiece(ctx, p, msg(p.block, id), id)
+		id, again := uuid.NewString(), unconfirmed
+		if p.n == 1 {
+			again = held(unconfirmed)
+		}
+		return c.until(ctx, subject, again, func() error { return publish(ctx, p, id) })
 	})
-}
-
-func (c *Conn) publishPiece(ctx context.Context, p piece, m *nats.Msg, id string) error {
-	if p.n == 1 {
-		return c.publishUntil(ctx, m, id)
-	}
-	return c.until(ctx, m.Subject, unconfirmed, func() error { return c.publish(ctx, m, id) })
 }
 
 // publishUntil publishes m, again and again under the same id, until it is durable, ctx ends or the

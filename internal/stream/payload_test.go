@@ -67,7 +67,7 @@ func TestBlocksAreCutToMaxPayload(t *testing.T) {
 	if err := c.Delay(t.Context(), q.Key, stream.AtOnce(time.Now()), rs); err != nil {
 		t.Error(err)
 	}
-	if err := c.DeadLetter(t.Context(), q.Key, rs); err != nil {
+	if err := c.DeadLetter(t.Context(), q.Key, stream.Refused, rs); err != nil {
 		t.Error(err)
 	}
 	if err := c.Redrive(t.Context(), q.Key, 0, func(int) {}); err != nil {
@@ -152,7 +152,7 @@ func TestRedriveLeavesWhatNATSTakesNoMore(t *testing.T) {
 	q := orders()
 	ensure(t, c, q)
 	for _, r := range []*record.Record{dense(t, 300<<10), newRecord(t, "small")} {
-		if err := c.DeadLetter(t.Context(), q.Key, []record.Record{*r}); err != nil {
+		if err := c.DeadLetter(t.Context(), q.Key, stream.Refused, []record.Record{*r}); err != nil {
 			t.Fatal(err)
 		}
 	}

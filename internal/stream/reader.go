@@ -28,7 +28,7 @@ const pullExpiry = 5 * time.Second
 // Readers is the reading side of queues, for the owners of their leases.
 type Readers interface {
 	OpenReader(ctx context.Context, k catalog.Key) (*Reader, error)
-	PurgeSettled(ctx context.Context, k catalog.Key) error
+	PurgeSettled(ctx context.Context, k catalog.Key) (floor uint64, err error)
 	Oldest(ctx context.Context, k catalog.Key) (age time.Duration, newest uint64, ok bool, err error)
 }
 
@@ -56,6 +56,7 @@ type Reader struct {
 // Delivery is one block. It is settled by Ack, exactly once, after all its records are.
 type Delivery struct {
 	Records []record.Record
+	Moved   int  // instead of Records: how many of a block that can't be read and was stored elsewhere
 	Retry   bool // from the retry stream
 	Seq     uint64
 	Since   time.Time // when the block began to wait here, by the server's clock (Conn.Now): the records' ages count until then
@@ -197,20 +198,25 @@ func (r *Reader) delivery(msg jetstream.Msg, retry bool) (*Delivery, error) {
 		r.conn.clock.notBefore(meta.Timestamp)
 		return &Delivery{Records: rs, Retry: retry, Seq: meta.Sequence.Stream, Since: waitsSince(msg.Headers(), meta.Timestamp), msg: msg}, nil
 	}
+	n := recordsOf(msg.Subject())
+	moved := &Delivery{Moved: n, Retry: retry, Seq: meta.Sequence.Stream, msg: msg}
 	if errors.Is(err, record.ErrUnsupported) {
 		r.complain(meta, err)
-		return nil, r.hold(msg, meta, retry)
+		if retry {
+			moved = nil
+		}
+		return moved, r.hold(msg, meta, retry)
 	}
 	r.conn.log.Error("a block can't be read; it goes to the dead-letter queue as it is",
 		"queue", r.queue.String(), "stream", meta.Stream, "sequence", meta.Sequence.Stream, "error", err)
-	dead := &nats.Msg{Subject: deadSubject(r.queue), Data: msg.Data()}
-	if err := r.conn.publishUntil(r.ctx, dead, uuid.NewString()); err != nil {
+	id := uuid.NewString()
+	err = r.conn.until(r.ctx, deadSubject(r.queue), held(unconfirmed), func() error {
+		return r.conn.publishDead(r.ctx, r.queue, Unreadable, n, msg.Data(), id)
+	})
+	if err != nil {
 		return nil, err
 	}
-	if err := msg.Ack(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
-		return nil, err
-	}
-	return nil, nil //nolint:nilnil // documented: nothing to deliver
+	return moved, nil
 }
 
 // complain logs that blocks are held, once in holdDelay: there may be many.
@@ -236,36 +242,30 @@ func (r *Reader) hold(msg jetstream.Msg, meta *jetstream.MsgMetadata, retry bool
 		return nil
 	}
 	id := uuid.NewString()
-	if err := r.conn.publishUntil(r.ctx, scheduled(r.queue, id, Wait{Since: meta.Timestamp, Due: r.conn.Now().Add(holdDelay)}, msg.Data()), id); err != nil {
-		return err
-	}
-	if err := msg.Ack(); err != nil && !errors.Is(err, jetstream.ErrMsgAlreadyAckd) {
-		return err
-	}
-	return nil
+	return r.conn.publishUntil(r.ctx, scheduled(r.queue, id, Wait{Since: meta.Timestamp, Due: r.conn.Now().Add(holdDelay)}, msg.Data()), id)
 }
 
-// PurgeSettled removes the messages up to the ack floor, the last settled one before the first unsettled
-// one. It costs one operation however many messages there are.
-func (c *Conn) PurgeSettled(ctx context.Context, k catalog.Key) error {
+// PurgeSettled removes the messages up to the ack floor, the last settled one before the first unsettled one, and returns
+// the sequence up to which there are none now. It costs one operation however many messages there are.
+func (c *Conn) PurgeSettled(ctx context.Context, k catalog.Key) (floor uint64, err error) {
 	ctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
 	consumer, err := c.js.Consumer(ctx, queueStream(k), consumerName)
 	if err != nil {
-		return fmt.Errorf("queue %s: %w", k, err)
+		return 0, fmt.Errorf("queue %s: %w", k, err)
 	}
 	st, err := c.js.Stream(ctx, queueStream(k))
 	if err != nil {
-		return fmt.Errorf("queue %s: %w", k, err)
+		return 0, fmt.Errorf("queue %s: %w", k, err)
 	}
-	floor := consumer.CachedInfo().AckFloor.Stream
+	floor = consumer.CachedInfo().AckFloor.Stream
 	if s := st.CachedInfo().State; s.Msgs == 0 || floor < s.FirstSeq {
-		return nil
+		return max(floor, s.FirstSeq-min(1, s.FirstSeq)), nil // the first of an empty stream is the next
 	}
 	if err := st.Purge(ctx, jetstream.WithPurgeSequence(floor+1)); err != nil {
-		return fmt.Errorf("queue %s: purge: %w", k, err)
+		return 0, fmt.Errorf("queue %s: purge: %w", k, err)
 	}
-	return nil
+	return floor, nil
 }
 
 // Oldest returns the age of the oldest block of queue k that was not purged, by the server's clock alone, and the

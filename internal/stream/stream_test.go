@@ -121,7 +121,7 @@ func TestWritersGroupAndSourceDeliversInOrder(t *testing.T) {
 		s, err := c.Status(t.Context(), q.Key)
 		return err == nil && s.Empty()
 	})
-	if err := c.PurgeSettled(t.Context(), q.Key); err != nil {
+	if _, err := c.PurgeSettled(t.Context(), q.Key); err != nil {
 		t.Fatal(err)
 	}
 	if s, _ := c.Status(t.Context(), q.Key); s.QueueBytes != 0 {
@@ -314,7 +314,7 @@ func TestRedriveMovesEverythingOnceAndResumes(t *testing.T) {
 		rs = append(rs, *r)
 	}
 	for _, part := range [][]record.Record{rs[:20], rs[20:]} {
-		if err := c.DeadLetter(t.Context(), q.Key, part); err != nil {
+		if err := c.DeadLetter(t.Context(), q.Key, stream.Refused, part); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -391,7 +391,7 @@ func TestRedriveAgainAtAnotherRate(t *testing.T) {
 		r.Attempts, r.Failure = 5, &record.Failure{Time: time.Now(), Reason: "bad"}
 		rs = append(rs, *r)
 	}
-	if err := c.DeadLetter(t.Context(), q.Key, rs); err != nil {
+	if err := c.DeadLetter(t.Context(), q.Key, stream.Refused, rs); err != nil {
 		t.Fatal(err)
 	}
 	broken := testkit.Conn(t, s)
@@ -578,7 +578,7 @@ func TestStatusOfAHalfQueue(t *testing.T) {
 	if err := js.DeleteStream(t.Context(), "WEIR_Q_default_orders"); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.DeadLetter(t.Context(), q.Key, []record.Record{*newRecord(t, "dead")}); err != nil {
+	if err := c.DeadLetter(t.Context(), q.Key, stream.Refused, []record.Record{*newRecord(t, "dead")}); err != nil {
 		t.Fatal(err)
 	}
 	if st, err := c.Status(t.Context(), q.Key); err != nil || st.Dead != 1 {

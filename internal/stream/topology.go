@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -16,14 +17,16 @@ import (
 
 // A queue is three streams, or five, so that each can have the retention that it needs:
 //
-//	WEIR_Q_ns_name  weir.q.ns.name          blocks as the gateway wrote them. Limits retention (removing
-//	                weir.q.ns.name.ID       messages one by one costs a sync each), discard new when full,
-//	                                        purged below the ack floor. Those with an ID hold one record,
-//	                                        stored as the only one of this id (AppendOnce).
+//	WEIR_Q_ns_name  weir.q.ns.name.n.N      blocks of N records, as the gateway wrote them. Limits retention
+//	                weir.q.ns.name.ID       (removing messages one by one costs a sync each), discard new when full,
+//	                weir.q.ns.name          purged below the ack floor. Those with an ID hold one record,
+//	                                        stored as the only one of this id (AppendOnce); those of the version
+//	                                        before don't say how many.
 //	WEIR_R_ns_name  weir.r.ns.name.at.ID    blocks to be retried at a later time (message schedules),
 //	                weir.r.ns.name.due      which the server moves here when they are due. A stream with
 //	                                        schedules can't discard new, hence a stream of its own.
-//	WEIR_D_ns_name  weir.d.ns.name          dead letters.
+//	WEIR_D_ns_name  weir.d.ns.name.WHY.N    dead letters: blocks of N records that died for the same reason.
+//	                weir.d.ns.name          Those of the version before.
 //	WEIR_J_ns_name  weir.j.ns.name.C.ID     the last state of each job, of queues with job routes; republished here
 //	                weir.e.ns.name.C.ID     once it is stored. C is the client, or "-". One more message is the
 //	                                        stream's epoch, see epoch.go.
@@ -64,6 +67,13 @@ func queueSubject(k catalog.Key) string { return "weir.q." + k.Namespace + "." +
 func onceSubject(k catalog.Key, id record.ID) string {
 	return queueSubject(k) + "." + id.String()
 }
+
+// countedSubject is that of a block of n records: the server counts messages by subject, and so records (depth.go).
+func countedSubject(k catalog.Key, n int) string { return queueSubject(k) + ".n." + strconv.Itoa(n) }
+
+func diedSubject(k catalog.Key, why Reason, n int) string {
+	return deadSubject(k) + "." + string(why) + "." + strconv.Itoa(n)
+}
 func dueSubject(k catalog.Key) string  { return "weir.r." + k.Namespace + "." + k.Name + ".due" }
 func deadSubject(k catalog.Key) string { return "weir.d." + k.Namespace + "." + k.Name }
 func atSubject(k catalog.Key, id string) string {
@@ -88,7 +98,7 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 		Metadata: map[string]string{"weir.dev/queue": q.Key.String()},
 	}
 	main := base
-	main.Name, main.Subjects = queueStream(q.Key), []string{queueSubject(q.Key), queueSubject(q.Key) + ".*"}
+	main.Name, main.Subjects = queueStream(q.Key), []string{queueSubject(q.Key), queueSubject(q.Key) + ".*", queueSubject(q.Key) + ".n.*"}
 	main.Retention, main.Discard = jetstream.LimitsPolicy, jetstream.DiscardNew
 	main.MaxBytes = q.MaxBytes // no MaxAge: the server would remove records silently; dispatchers dead-letter what is older
 
@@ -98,7 +108,7 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 	retry.AllowMsgSchedules, retry.AllowRollup = true, true
 
 	dead := base
-	dead.Name, dead.Subjects = deadStream(q.Key), []string{deadSubject(q.Key)}
+	dead.Name, dead.Subjects = deadStream(q.Key), []string{deadSubject(q.Key), deadSubject(q.Key) + ".*.*"}
 	dead.Retention, dead.Discard = jetstream.LimitsPolicy, jetstream.DiscardNew
 	dead.MaxBytes, dead.MaxAge = q.MaxBytes, q.DeadLetterMaxAge
 

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/nats-io/nats.go"
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/record"
@@ -217,7 +216,7 @@ func (w *Writer) commit(g *group, block []byte) []byte {
 	w.mu.Lock()
 	w.spare, g.b = g.b, nil
 	w.mu.Unlock()
-	if g.err = w.write(block); n > 1 && errors.Is(g.err, ErrTooLargeForServer) {
+	if g.err = w.write(block, n); n > 1 && errors.Is(g.err, ErrTooLargeForServer) {
 		// The group was formed for a server that takes larger messages.
 		g.errs, g.err = w.writeApart(block, n)
 	}
@@ -236,7 +235,7 @@ func (w *Writer) writeApart(block []byte, n int) (errs []error, err error) {
 	rs, err := record.Decode(block)
 	if err == nil {
 		err = w.conn.eachPiece(rs, w.codec, func(p piece) error {
-			err := w.write(p.block)
+			err := w.write(p.block, p.n)
 			if p.n > 1 && errors.Is(err, ErrTooLargeForServer) {
 				return err // it is tried again in halves
 			}
@@ -252,10 +251,9 @@ func (w *Writer) writeApart(block []byte, n int) (errs []error, err error) {
 	return errs, err
 }
 
-func (w *Writer) write(block []byte) error {
+func (w *Writer) write(block []byte, n int) error {
 	// Not the context of any one request: a group outlives those of its clients that went away.
-	err := w.conn.publish(context.Background(),
-		&nats.Msg{Subject: queueSubject(w.queue), Data: block}, uuid.NewString())
+	err := w.conn.publishBlock(context.Background(), w.queue, n, block, uuid.NewString())
 	switch {
 	case errors.Is(err, ErrTooLargeForServer):
 		w.conn.trouble.Warn("a record is too large for NATS; its client gets 413", err)

@@ -333,10 +333,11 @@ func (n *natsSet) work(t *testing.T, secret string) {
 	}
 	dead := d.Records[0]
 	dead.Failure = &record.Failure{Time: time.Now(), Reason: "test"}
-	must("dispatcher: dead-letter", dispatcher.DeadLetter(ctx, q.Key, []record.Record{dead}))
+	must("dispatcher: dead-letter", dispatcher.DeadLetter(ctx, q.Key, stream.Refused, []record.Record{dead}))
 	must("dispatcher: settle", d.Ack())
 	testkit.Eventually(t, "what is settled can be removed", func() bool {
-		must("dispatcher: purge", dispatcher.PurgeSettled(ctx, q.Key))
+		_, err := dispatcher.PurgeSettled(ctx, q.Key)
+		must("dispatcher: purge", err)
 		s, err := dispatcher.Status(ctx, q.Key)
 		must("dispatcher: status", err)
 		return s.Empty() && s.QueueBytes == 0 && s.Dead == 1
@@ -357,7 +358,7 @@ func (n *natsSet) work(t *testing.T, secret string) {
 	if moved != 1 {
 		t.Errorf("operator: %d dead letters were moved", moved)
 	}
-	must("dispatcher: dead-letter", dispatcher.DeadLetter(ctx, q.Key, []record.Record{dead}))
+	must("dispatcher: dead-letter", dispatcher.DeadLetter(ctx, q.Key, stream.Refused, []record.Record{dead}))
 	if purged, err := operator.PurgeDead(ctx, q.Key); err != nil || purged != 1 {
 		t.Errorf("operator: purged %d, %v", purged, err)
 	}

@@ -20,6 +20,7 @@ import (
 	appdispatcher "github.com/weir-dev/weir/internal/app/dispatcher"
 	"github.com/weir-dev/weir/internal/app/objects"
 	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/depth"
 	"github.com/weir-dev/weir/internal/dispatcher"
 	"github.com/weir-dev/weir/internal/gateway"
 	"github.com/weir-dev/weir/internal/invoke"
@@ -165,6 +166,11 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	d.Use(bundle.Catalog)
+	depths, err := depth.New(back, tel.Providers, cfg.Log, nil)
+	if err != nil {
+		return err
+	}
+	depths.Use(bundle.Catalog.Queues)
 	al, err := lc.Listen(ctx, "tcp", cfg.Admin)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w: choose another address with --admin", cfg.Admin, err)
@@ -182,6 +188,10 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	return lifecycle.Run(ctx, cfg.Log, ready,
 		app.HealthOn(ctx, al, g.Ready, app.Admin{Metrics: tel.Page()}),
+		lifecycle.Part{Name: "depths", Run: func(ctx context.Context, ready func()) error {
+			ready()
+			return depths.Run(ctx)
+		}},
 		lifecycle.Part{Name: "functions", Run: hosts.run},
 		lifecycle.Part{Name: "dispatcher", Run: d.Run},
 		lifecycle.Part{Name: "realtime", Run: r.Run},

@@ -1,0 +1,165 @@
+package depth
+
+import (
+	"context"
+	"math"
+	"testing"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	sdk "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"go.uber.org/goleak"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/telemetry"
+	"github.com/weir-dev/weir/internal/testkit"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// TestWatch: the metrics say what a queue holds, with nobody who works on it, and nothing of a queue that is gone.
+func TestWatch(t *testing.T) {
+	s := testkit.NATS(t)
+	c := testkit.Conn(t, s)
+	q := catalog.Queue{Key: catalog.Key{Namespace: "default", Name: "orders"}, MaxAge: time.Hour, MaxBytes: 64 << 20, DeadLetterMaxAge: time.Hour}
+	if err := c.EnsureQueue(t.Context(), q, 1); err != nil {
+		t.Fatal(err)
+	}
+	records := func(n int) (rs []record.Record) {
+		for range n {
+			rs = append(rs, newRecord(t))
+		}
+		return rs
+	}
+	w := c.NewWriter(q.Key, 0)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); w.Run(ctx) }()
+	defer func() { cancel(); <-done }()
+	for _, r := range records(3) {
+		if err := w.Append(t.Context(), &r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now := c.Now()
+	if err := c.Delay(t.Context(), q.Key, stream.Wait{Since: now, Due: now.Add(time.Hour)}, records(4)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.DeadLetter(t.Context(), q.Key, stream.TooOld, records(5)); err != nil {
+		t.Fatal(err)
+	}
+
+	reader := sdk.NewManualReader()
+	told := make(chan Reading, 16)
+	watch, err := New(c, telemetry.Providers{Meters: sdk.NewMeterProvider(sdk.WithReader(reader))}, testkit.Log(t),
+		func(_ context.Context, _ catalog.Key, r Reading) { told <- r })
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch.Use([]catalog.Queue{q, {Key: catalog.Key{Namespace: "default", Name: "missing"}}})
+	wctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	go func() { defer close(ended); _ = watch.Run(wctx) }()
+	r := <-told
+	if r.Waiting != 3 || r.Retrying != 4 || r.Dead() != 5 || r.Owned || r.Uncertainty != 0 {
+		t.Errorf("%+v", r)
+	}
+	got := gather(t, reader)
+	for name, want := range map[string]float64{
+		"weir.queue.depth": 3, "weir.queue.depth.uncertainty": 0, "weir.queue.retrying": 4, "weir.queue.dead too_old": 5, "weir.queue.dead refused": 0,
+		"weir.queue.limit": 64 << 20, "weir.queue.owned": 0, "weir.queue.unaccounted": 0,
+	} {
+		if v, there := got[name]; !there || v != want {
+			t.Errorf("%s is %v, want %v", name, v, want)
+		}
+	}
+	if got["weir.queue.oldest.age"] <= 0 || got["weir.queue.bytes waiting"] <= 0 {
+		t.Errorf("%v", got)
+	}
+	if _, there := got["weir.queue.rate.in"]; there {
+		t.Error("there is a rate after one reading")
+	}
+	watch.Use(nil)
+	if got := gather(t, reader); len(got) != 0 {
+		t.Errorf("of queues that are gone: %v", got)
+	}
+	stop()
+	<-ended
+}
+
+// TestRates: rates follow what owners settle and what waits; another owner's count begins anew.
+func TestRates(t *testing.T) {
+	at := time.Now()
+	reading := func(after time.Duration, waiting, settled int64, epoch string) Reading {
+		return Reading{
+			Depth: stream.Depth{Waiting: waiting, Settled: settled, Epoch: epoch, Owned: epoch != ""}, At: at.Add(after),
+			In: math.NaN(), Out: math.NaN(), Drain: -1,
+		}
+	}
+	a := reading(0, 1000, 50, "x")
+	a.rates(nil)
+	b := reading(10*time.Second, 900, 350, "x") // 30/s out, 20/s in
+	b.rates(&a)
+	if b.In != 20 || b.Out != 30 || b.Drain != 90*time.Second {
+		t.Errorf("%+v", b)
+	}
+	c := reading(20*time.Second, 900, 10, "y")
+	c.rates(&b)
+	if c.In != 20 || c.Out != 30 {
+		t.Errorf("another owner: %+v", c)
+	}
+	d := reading(30*time.Second, 1100, 0, "") // nobody works: 20/s in
+	d.rates(&c)
+	if d.In != 20 || d.Out >= 30 || d.Out <= 0 {
+		t.Errorf("no owner: %+v", d)
+	}
+	e := reading(40*time.Second, 0, 0, "z")
+	if e.rates(&d); e.Drain != 0 {
+		t.Errorf("empty: %+v", e)
+	}
+}
+
+func newRecord(t *testing.T) record.Record {
+	t.Helper()
+	id, err := record.NewID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return record.Record{ID: id, Time: time.Now(), Source: "/x", Body: []byte("{}")}
+}
+
+// gather returns the values by name and, where there is one, reason or part.
+func gather(t *testing.T, reader *sdk.ManualReader) map[string]float64 {
+	t.Helper()
+	var rm metricdata.ResourceMetrics
+	if err := reader.Collect(t.Context(), &rm); err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]float64{}
+	add := func(name string, as attribute.Set, v float64) {
+		for _, k := range []attribute.Key{"weir.reason", "weir.part"} {
+			if a, ok := as.Value(k); ok {
+				name += " " + a.AsString()
+			}
+		}
+		out[name] = v
+	}
+	for _, sm := range rm.ScopeMetrics {
+		for _, m := range sm.Metrics {
+			switch data := m.Data.(type) {
+			case metricdata.Gauge[int64]:
+				for _, p := range data.DataPoints {
+					add(m.Name, p.Attributes, float64(p.Value))
+				}
+			case metricdata.Gauge[float64]:
+				for _, p := range data.DataPoints {
+					add(m.Name, p.Attributes, p.Value)
+				}
+			}
+		}
+	}
+	return out
+}

@@ -1,0 +1,89 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/weir-dev/weir/internal/catalog"
+)
+
+// Reason is why records died: a token of the subject of their block.
+type Reason string
+
+// The reasons.
+const (
+	Refused    Reason = "refused"    // the function refuses them for good
+	Exhausted  Reason = "exhausted"  // their attempts are used up
+	TooOld     Reason = "too_old"    // still failing at retry.maxAge
+	Expired    Reason = "expired"    // not called within the queue's maxAge
+	Unreadable Reason = "unreadable" // no version can read their block
+	Unknown    Reason = "unknown"    // of a former version
+)
+
+// Reasons are all of them.
+func Reasons() []Reason { return []Reason{Refused, Exhausted, TooOld, Expired, Unreadable, Unknown} }
+
+// reasonOf reads it from the subject of a block of dead letters.
+func reasonOf(subject string) Reason {
+	if parts := strings.Split(subject, "."); len(parts) == 6 && slices.Contains(Reasons(), Reason(parts[4])) {
+		return Reason(parts[4])
+	}
+	return Unknown
+}
+
+// formerFor is how long the subjects of the version before are used for a queue whose stream takes no others: its
+// controller is of that version, as during an update.
+const formerFor = 30 * time.Second
+
+// formerStreams are the streams that take no counted subjects yet.
+type formerStreams struct {
+	mu    sync.Mutex
+	until map[string]time.Time // by the plain subject; one for each queue at most
+}
+
+func (f *formerStreams) is(plain string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return time.Now().Before(f.until[plain])
+}
+
+func (f *formerStreams) note(plain string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.until == nil {
+		f.until = map[string]time.Time{}
+	}
+	f.until[plain] = time.Now().Add(formerFor)
+}
+
+// publishBlock publishes a block of n records to queue k.
+func (c *Conn) publishBlock(ctx context.Context, k catalog.Key, n int, block []byte, id string) error {
+	return c.publishCounted(ctx, countedSubject(k, n), queueSubject(k), block, id)
+}
+
+// publishDead publishes a block of n dead letters of queue k.
+func (c *Conn) publishDead(ctx context.Context, k catalog.Key, why Reason, n int, block []byte, id string) error {
+	return c.publishCounted(ctx, diedSubject(k, why, n), deadSubject(k), block, id)
+}
+
+// publishCounted publishes to counted or, while the stream takes that not yet, to plain. A gateway of this version beside a
+// controller of the version before would else lose no record but serve no request. TestCountedBesideTheVersionBefore guards it.
+func (c *Conn) publishCounted(ctx context.Context, counted, plain string, block []byte, id string) error {
+	if !c.former.is(plain) {
+		err := c.publish(ctx, &nats.Msg{Subject: counted, Data: block}, id)
+		if !errors.Is(err, ErrNoQueue) {
+			return err
+		}
+	}
+	err := c.publish(ctx, &nats.Msg{Subject: plain, Data: block}, id)
+	if err == nil && !c.former.is(plain) {
+		c.former.note(plain)
+	}
+	return err
+}
