@@ -43,7 +43,7 @@ type Config struct {
 	Lines        *telemetry.Lines
 	Log          *slog.Logger // WEIR_LOG_LEVEL (default info), WEIR_LOG_FORMAT (json or text; default json)
 	LevelFile    string       // WEIR_LOG_LEVEL_FILE: the level, as it may change; empty means that it stays
-	// Telemetry is the process's, set up by Main.
+	// Telemetry is the process's, never nil. Main sets it up; before, it does nothing.
 	Telemetry *telemetry.Telemetry
 }
 
@@ -88,7 +88,7 @@ func FromEnv(getenv func(string) string) (Config, error) {
 		return fallback
 	}
 	cfg := Config{
-		NATS: NATSFromEnv(getenv), NATSSync: getenv("WEIR_NATS_SYNC"), Instance: getenv("WEIR_INSTANCE"), CallbackURL: getenv("WEIR_CALLBACK_URL"),
+		Telemetry: &telemetry.Telemetry{}, NATS: NATSFromEnv(getenv), NATSSync: getenv("WEIR_NATS_SYNC"), Instance: getenv("WEIR_INSTANCE"), CallbackURL: getenv("WEIR_CALLBACK_URL"),
 		OwnThrottles: getenv("WEIR_OWN_THROTTLES"), Trusted: getenv("WEIR_TRUSTED_PROXIES"),
 		S3: S3{
 			Endpoint: getenv("WEIR_S3_ENDPOINT"), PublicEndpoint: getenv("WEIR_S3_PUBLIC_ENDPOINT"), Region: getenv("WEIR_S3_REGION"),

@@ -198,6 +198,11 @@ func TestServicesNeedNoMoreRights(t *testing.T) {
 		t.Errorf("events: %s", events)
 	}
 
+	testkit.Eventually(t, "the dispatcher says what of the queue is settled, and the controller gets its answer", func() bool {
+		d, err := control.Depth(t.Context(), orders)
+		return err == nil && d.Owned && d.Settled > 0 && d.Waiting == 0 && d.Uncertainty == 0 && d.Unaccounted == 0 && d.Dead[stream.Refused] == 2
+	})
+
 	// A change reaches all without a restart: the ordered consumer of the catalog goes on.
 	cat.Mappings[0].MaxConcurrency = 3
 	if err := control.PublishCatalog(t.Context(), cat, 1, nil); err != nil {

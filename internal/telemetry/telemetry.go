@@ -94,7 +94,7 @@ type Config struct {
 	Log    *slog.Logger // of trouble with exporting
 }
 
-// Telemetry is a process's. It is used until Close.
+// Telemetry is a process's. It is used until Close. The zero value does nothing.
 type Telemetry struct {
 	Providers
 	// Logs gets log records to be exported by OTLP; nil if disabled.
@@ -201,10 +201,14 @@ func (t *Telemetry) Page(more ...prometheus.Gatherer) http.Handler {
 	if t.registry != nil {
 		all = append(all, t.registry)
 	}
+	log := slog.DiscardHandler
+	if t.log != nil {
+		log = t.log.Handler()
+	}
 	return promhttp.HandlerFor(all, promhttp.HandlerOpts{
 		ErrorHandling:       promhttp.ContinueOnError, // a clash of two names must not take the whole page away
 		MaxRequestsInFlight: maxScrapes,
-		ErrorLog:            slog.NewLogLogger(t.log.Handler(), slog.LevelWarn),
+		ErrorLog:            slog.NewLogLogger(log, slog.LevelWarn),
 	})
 }
 
