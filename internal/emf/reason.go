@@ -29,6 +29,9 @@ const (
 	TooManyNames                          // one metric more than there may be
 )
 
+// tooManySources is no reason to drop anything.
+const tooManySources Reasons = 1 << 15
+
 // reasonCount is how many there are; the words of the metric weir.emf.dropped are in the order of the bits.
 const reasonCount = 12
 

@@ -83,12 +83,12 @@ func (s *series) record(ctx context.Context, values []float64) {
 	}
 }
 
-// NewRecorder returns a recorder without sources. Values may be recorded when ctx is over; the SDK asks it for a span alone.
+// NewRecorder returns a recorder without sources. ctx may be over while values are recorded.
 func NewRecorder(ctx context.Context, cfg Config) (*Recorder, error) {
 	if len(cfg.Providers) == 0 || cfg.Log == nil {
 		return nil, errors.New("emf: Config needs a provider of meters and a logger")
 	}
-	r := &Recorder{cfg: cfg, ctx: ctx, names: newNames(), instruments: map[string]*instrument{}, sources: map[attribute.Distinct]*Source{}}
+	r := &Recorder{cfg: cfg, ctx: context.WithoutCancel(ctx), names: newNames(), instruments: map[string]*instrument{}, sources: map[attribute.Distinct]*Source{}}
 	for _, p := range cfg.Providers {
 		meter := p.Meter(scope)
 		lines, err := meter.Int64Counter("weir.emf.lines", metric.WithUnit("{line}"),
@@ -117,7 +117,9 @@ func (r *Recorder) Source(attrs ...attribute.KeyValue) *Source {
 		return s
 	}
 	if len(r.sources) == maxSources {
-		r.cfg.Log.Warn("more functions than can be told apart: the metrics of the others have no name of a function", "bound", maxSources)
+		if r.first(tooManySources) {
+			r.cfg.Log.Warn("more functions than can be told apart: the metrics of the others have no name of a function", "bound", maxSources)
+		}
 		return r.other
 	}
 	s := r.newSource(set)

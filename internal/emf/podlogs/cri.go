@@ -84,7 +84,7 @@ func (r *criReader) begin(fields [][]byte) {
 	r.skipLine()
 	tag, _, _ := bytes.Cut(fields[2], []byte{':'})
 	partial := string(tag) == "P"
-	if !partial && string(tag) != "F" {
+	if !partial && string(tag) != "F" || len(r.header) > maxHeader {
 		return
 	}
 	switch string(fields[1]) {
