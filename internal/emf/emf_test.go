@@ -140,6 +140,7 @@ func TestLines(t *testing.T) {
 		{"a dimension is empty", doc(of(`[["a"]]`, `{"Name":"v"}`), `,"a":"","v":7`), []string{`weir.emf.dropped {weir.reason=dimension} 1`}},
 		{"a value is text", doc(of(`[[]]`, `{"Name":"v"},{"Name":"w"}`), `,"v":"7","w":[1,"2"]`), []string{`weir.emf.dropped {weir.reason=value} 1`}},
 		{"a value that CloudWatch refuses", doc(of(`[[]]`, `{"Name":"v"},{"Name":"w"}`), `,"v":1e400,"w":3e108`), []string{`weir.emf.dropped {weir.reason=value} 1`}},
+		{"a sum past an int64", doc(of(`[[]]`, `{"Name":"v"}`), `,"v":[3e18,3e18,-4e18,3e18,0.5,1e30]`), []string{`N v "" {} 5 1.000000000002e+30 -4e+18 1e+30`, `weir.emf.dropped {weir.reason=sum-limit} 1`}},
 		{"30 dimensions", doc(of(`[[`+many(30, `"d#"`)+`]]`, `{"Name":"v"}`), `,"v":7,`+many(30, `"d#":"#"`)), []string{`N v "" {` + attributes(30) + `} 1 7 7 7`}},
 		{"31 dimensions", doc(of(`[[`+many(31, `"d#"`)+`],["d1"]]`, `{"Name":"v"}`), `,"v":7,`+many(31, `"d#":"#"`)), []string{`N v "" {d1=1} 1 7 7 7`, `weir.emf.dropped {weir.reason=too-many-dimensions} 1`}},
 		{"101 metrics", doc(of(`[[]]`, many(101, `{"Name":"m#"}`))+`,`+of(`[[]]`, `{"Name":"m1"}`), `,`+many(101, `"m#":#`)), []string{`N m1 "" {} 1 1 1 1`, `weir.emf.dropped {weir.reason=too-many-metrics} 1`}},

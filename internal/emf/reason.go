@@ -27,18 +27,19 @@ const (
 	BadDimension                          // a dimension's value is empty, too long, or neither string nor number
 	TooManySeries                         // its values are in the series of the overflow, without dimensions
 	TooManyNames                          // one metric more than there may be
+	SumTooLarge                           // the sum of the series' whole numbers would be past what the SDK adds up
 )
 
 // tooManySources is no reason to drop anything.
 const tooManySources Reasons = 1 << 15
 
 // reasonCount is how many there are; the words of the metric weir.emf.dropped are in the order of the bits.
-const reasonCount = 12
+const reasonCount = 13
 
 // String is the word of a single reason.
 func (r Reasons) String() string {
 	return [reasonCount]string{
 		"malformed", "too-long", "directive", "too-many-metrics", "too-many-dimensions", "too-many-values",
-		"missing-metric", "missing-dimension", "value", "dimension", "series-limit", "metric-limit",
+		"missing-metric", "missing-dimension", "value", "dimension", "series-limit", "metric-limit", "sum-limit",
 	}[bits.TrailingZeros16(uint16(r))]
 }

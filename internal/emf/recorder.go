@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"sync/atomic"
 
@@ -25,8 +26,8 @@ const (
 const scope = "github.com/weir-dev/weir/internal/emf"
 
 // overflow marks what is added up without what would tell it apart (OpenTelemetry: "Overflow attribute"), and why. It has a
-// second attribute because the SDK's exponential histogram takes a series that has the first one alone for its own, and puts
-// every later series into it (findings/otel-exponential-overflow.sh; TestSeriesAreBounded).
+// second attribute because the SDK takes a series that has the first one alone for its own overflow, and puts every later
+// series into it (findings/otel-overflow-series.sh; TestSeriesAreBounded).
 func overflow(why string) []attribute.KeyValue {
 	return []attribute.KeyValue{attribute.Bool("otel.metric.overflow", true), reasonKey.String(why)}
 }
@@ -72,15 +73,29 @@ type instrument struct {
 type series struct {
 	histograms []metric.Float64Histogram
 	options    []metric.RecordOption
-	turn       uint64 // the directive that has recorded into it: no other of its sets or metrics may once more
+	turn       uint64  // the directive that has recorded into it: no other of its sets or metrics may once more
+	whole      float64 // the sum of its whole numbers
 }
 
-func (s *series) record(ctx context.Context, values []float64) {
-	for _, h := range s.histograms {
-		for _, v := range values {
+// maxWhole is how large the sum of a series' whole numbers may become, in either direction. The SDK adds them up in an int64,
+// whose sum would wrap to the other sign without a word (findings/otel-float-sum-wraps.sh): a few times in nanoseconds are
+// enough for that. Numbers beyond an int64 are none of them.
+const maxWhole = 0x1p62
+
+func (s *series) record(ctx context.Context, values []float64) (dropped Reasons) {
+	for _, v := range values {
+		if v == math.Trunc(v) && math.Abs(v) <= 0x1p63 {
+			if math.Abs(s.whole+v) > maxWhole {
+				dropped = SumTooLarge
+				continue
+			}
+			s.whole += v
+		}
+		for _, h := range s.histograms {
 			h.Record(ctx, v, s.options...)
 		}
 	}
+	return dropped
 }
 
 // NewRecorder returns a recorder without sources. ctx may be over while values are recorded.
@@ -166,6 +181,13 @@ func (r *Recorder) place(source attribute.Set, n int, namespace []byte, m *Metri
 
 func (i *instrument) series(set attribute.Set) *series {
 	return &series{histograms: i.histograms, options: []metric.RecordOption{metric.WithAttributeSet(set)}}
+}
+
+// recordOverflow records into a series that all sources share. It has no turn: of two sets of a directive both count.
+func (r *Recorder) recordOverflow(s *series, values []float64) Reasons {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return s.record(r.ctx, values)
 }
 
 // instrument is nil if there are too many.

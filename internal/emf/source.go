@@ -96,13 +96,13 @@ func (s *Source) record(d *Directive) (dropped Reasons) {
 				if to, why = s.r.place(s.attrs, len(s.series), d.Namespace, m, set); why == 0 {
 					s.series[string(s.key)] = to
 				} else if dropped |= why; to != nil {
-					to.record(s.r.ctx, m.Values) // others use the overflow too: it has no turn
+					dropped |= s.r.recordOverflow(to, m.Values)
 					continue
 				}
 			}
 			if to != nil && to.turn != s.turn {
 				to.turn = s.turn
-				to.record(s.r.ctx, m.Values)
+				dropped |= to.record(s.r.ctx, m.Values)
 			}
 		}
 	}
