@@ -1,7 +1,7 @@
 // Package emf turns lines in CloudWatch's embedded metric format (AWS: "Specification: Embedded metric format") into
 // OpenTelemetry metrics, recorded by the SDK. docs/decisions/0021-emf.md says how one maps to the other.
 //
-//	recorder, err := emf.NewRecorder(ctx, emf.Config{Providers: …})
+//	recorder, err := emf.NewRecorder(emf.Config{Providers: …})
 //	source := recorder.Source(attribute.String("faas.name", "order-writer"))
 //	out := source.Splitter()  // an io.WriteCloser for what the function prints
 //

@@ -78,7 +78,7 @@ func TestScrape(t *testing.T) {
 				}
 			}()
 			var log strings.Builder
-			r, err := NewRecorder(t.Context(), Config{Providers: []metric.MeterProvider{provider}, Log: slog.New(slog.NewTextHandler(&log, nil))})
+			r, err := NewRecorder(Config{Providers: []metric.MeterProvider{provider}, Log: slog.New(slog.NewTextHandler(&log, nil))})
 			if err != nil {
 				t.Fatal(err)
 			}

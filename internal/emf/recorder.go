@@ -98,12 +98,12 @@ func (s *series) record(ctx context.Context, values []float64) (dropped Reasons)
 	return dropped
 }
 
-// NewRecorder returns a recorder without sources. ctx may be over while values are recorded.
-func NewRecorder(ctx context.Context, cfg Config) (*Recorder, error) {
+// NewRecorder returns a recorder without sources.
+func NewRecorder(cfg Config) (*Recorder, error) {
 	if len(cfg.Providers) == 0 || cfg.Log == nil {
 		return nil, errors.New("emf: Config needs a provider of meters and a logger")
 	}
-	r := &Recorder{cfg: cfg, ctx: context.WithoutCancel(ctx), names: newNames(), instruments: map[string]*instrument{}, sources: map[attribute.Distinct]*Source{}}
+	r := &Recorder{cfg: cfg, ctx: context.Background(), names: newNames(), instruments: map[string]*instrument{}, sources: map[attribute.Distinct]*Source{}}
 	for _, p := range cfg.Providers {
 		meter := p.Meter(scope)
 		lines, err := meter.Int64Counter("weir.emf.lines", metric.WithUnit("{line}"),

@@ -78,7 +78,7 @@ func TestEMF(t *testing.T) {
 
 	reader := sdkmetric.NewManualReader()
 	var log strings.Builder
-	recorder, err := emf.NewRecorder(t.Context(), emf.Config{
+	recorder, err := emf.NewRecorder(emf.Config{
 		Providers: []metric.MeterProvider{sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader), sdkmetric.WithCardinalityLimit(0))},
 		Log:       slog.New(slog.NewTextHandler(&log, nil)),
 	})

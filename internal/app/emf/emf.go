@@ -88,7 +88,7 @@ func Run(ctx context.Context, cfg Config, in io.Reader, out, log io.Writer) erro
 	if err != nil {
 		return errors.Join(err, closeListener(page))
 	}
-	recorder, err := emf.NewRecorder(ctx, emf.Config{Providers: m.meters(), Log: logger})
+	recorder, err := emf.NewRecorder(emf.Config{Providers: m.meters(), Log: logger})
 	if err != nil {
 		return errors.Join(err, closeListener(page), m.shutdown(ctx))
 	}

@@ -33,7 +33,7 @@ func newNode(t *testing.T, change func(*Config)) *node {
 	t.Helper()
 	n := &node{t: t, dir: t.TempDir(), reader: sdkmetric.NewManualReader()}
 	log := slog.New(slog.NewTextHandler(&n.log, nil))
-	recorder, err := emf.NewRecorder(t.Context(), emf.Config{Providers: []metric.MeterProvider{sdkmetric.NewMeterProvider(sdkmetric.WithReader(n.reader))}, Log: log})
+	recorder, err := emf.NewRecorder(emf.Config{Providers: []metric.MeterProvider{sdkmetric.NewMeterProvider(sdkmetric.WithReader(n.reader))}, Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
