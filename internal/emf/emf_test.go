@@ -118,7 +118,15 @@ func TestLines(t *testing.T) {
 			"the agent's", `{"_aws":{"Timestamp":1574109732004,"LogGroupName":"Foo","CloudWatchMetrics":[{"Namespace":"MyApp","Dimensions":[["Operation"]],"Metrics":[{"Name":"ProcessingLatency","Unit":"Milliseconds","StorageResolution":60}]}]},"Operation":"Aggregator","ProcessingLatency":100}`,
 			[]string{`MyApp ProcessingLatency "ms" {Operation=Aggregator} 1 100 100 100`},
 		},
-		// AWS: the same specification, on references: a target is a member of the root, whatever its name looks like.
+		// AWS: "Using the PutLogEvents API to send manually-created embedded metric format logs".
+		{
+			"that of PutLogEvents", oneLine(`{
+			"_aws": {"Timestamp": 1574109732004, "CloudWatchMetrics": [{"Namespace": "MyApp", "Dimensions": [["Operation"], ["Operation", "Cell"]],
+				"Metrics": [{ "Name": "ProcessingLatency", "Unit": "Milliseconds" }]}]},
+			"Operation": "Aggregator", "Cell": "001", "ProcessingLatency": 100}`),
+			[]string{`MyApp ProcessingLatency "ms" {Cell=001 Operation=Aggregator} 1 100 100 100`, `MyApp ProcessingLatency "ms" {Operation=Aggregator} 1 100 100 100`},
+		},
+		// AWS: the specification, on references: a target is a member of the root, whatever its name looks like.
 		{"a name with a dot", doc(of(`[[]]`, `{"Name":"A.a"}`), `,"A.a":1,"A":{"a":2}`), []string{`N A.a "" {} 1 1 1 1`}},
 		{"nested is no target", doc(of(`[[]]`, `{"Name":"A.a"}`), `,"A":{"a":2}`), []string{`weir.emf.dropped {weir.reason=missing-metric} 1`}},
 

@@ -154,7 +154,7 @@ func (r *Recorder) place(source attribute.Set, n int, namespace []byte, m *Metri
 		}
 		return nil, TooManyNames
 	}
-	size := 0
+	size := len(namespace) + len(m.Name) + len(m.Unit)
 	for _, d := range set {
 		size += len(d.Name) + len(d.Value)
 	}
