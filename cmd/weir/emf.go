@@ -1,6 +1,9 @@
 package main
 
 import (
+	"os/signal"
+	"syscall"
+
 	"github.com/spf13/cobra"
 
 	"github.com/weir-dev/weir/internal/app/emf"
@@ -15,7 +18,7 @@ func newEMF() *cobra.Command {
 
 It passes standard input on to standard output as it is, and ends with it, after a last export:
 
-  OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 sh -c 'node function.mjs | weir emf'
+  node function.mjs | OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 weir emf
   node function.mjs | weir emf --listen 127.0.0.1:9464
 
 OpenTelemetry's variables say where metrics are pushed to. With --listen and none of them they are only served.
@@ -26,6 +29,7 @@ With --pods it follows the logs of a node's pods, as the chart's collector does 
 			if err := cfg.Complete(args); err != nil {
 				return err
 			}
+			signal.Ignore(syscall.SIGPIPE) // when who reads the output goes, what has come is still exported
 			return emf.Run(cmd.Context(), cfg, cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}

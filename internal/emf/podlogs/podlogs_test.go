@@ -323,3 +323,26 @@ func TestWorkload(t *testing.T) {
 		}
 	}
 }
+
+// BenchmarkPods reads lines as a container runtime writes them.
+func BenchmarkPods(b *testing.B) {
+	recorder, err := emf.NewRecorder(emf.Config{
+		Providers: []metric.MeterProvider{sdkmetric.NewMeterProvider(sdkmetric.WithReader(sdkmetric.NewManualReader()))}, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, line := range map[string]string{"emf": said(1), "plain": stamp + "stdout F " + strings.Repeat("plain text ", 12) + "\n"} {
+		b.Run(name, func(b *testing.B) {
+			r := newCRIReader(recorder.Source())
+			chunk := []byte(strings.Repeat(line, 64))
+			b.SetBytes(int64(len(chunk)))
+			n := 0
+			for b.Loop() {
+				r.read(chunk)
+				n += 64
+			}
+			b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "lines/s")
+		})
+	}
+}

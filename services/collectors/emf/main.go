@@ -16,6 +16,7 @@ import (
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	signal.Ignore(syscall.SIGPIPE) // when who reads the output goes, what has come is still exported
 	err := run(ctx, os.Args[1:])
 	stop()
 	switch {
