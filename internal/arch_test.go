@@ -21,8 +21,9 @@ var ranks = map[string]int{
 
 	"internal/record": 0, "internal/batch": 0, "internal/throttle": 0, "internal/catalog": 0, "internal/sign": 0, "internal/filelock": 0,
 	"internal/childproc": 0, "internal/ownpath": 0, "internal/mediatype": 0, "internal/telemetry": 0, "internal/coding": 0, "internal/pace": 0,
+	"internal/emf": 0,
 	"internal/schema": 1, "internal/value": 1, "internal/problem": 1, "internal/lifecycle": 1, "internal/secret": 1,
-	"internal/localnats": 1, "internal/localdb": 1,
+	"internal/localnats": 1, "internal/localdb": 1, "internal/emf/podlogs": 1,
 	"api/v1alpha1": 2, "internal/stream": 2, "internal/invoke": 2,
 	"internal/manifest": 3, "internal/blob": 3,
 	"internal/depth":             3,
@@ -32,12 +33,13 @@ var ranks = map[string]int{
 	"internal/gateway":           6, "internal/dispatcher": 6, "internal/controller": 6, "internal/realtime": 6,
 	"internal/functions/orderwriter": 6, "internal/functions/orderapi": 6, "internal/functions/report": 6,
 	"internal/app":         7,
-	"internal/app/objects": 8, "internal/app/realtime": 8,
+	"internal/app/objects": 8, "internal/app/realtime": 8, "internal/app/emf": 8,
 	"internal/app/gateway": 9, "internal/app/dispatcher": 9, "internal/app/controller": 9,
 	"internal/app/local": 10,
 	"services/gateway":   11, "services/dispatcher": 11, "services/controller": 11, "services/realtime": 11, "cmd/weir": 11,
 	"services/functions/order-writer": 11, "services/functions/order-api": 11, "services/functions/report": 11,
-	"hack/run": 11, "hack/images": 11, "hack/fields": 11,
+	"services/collectors/emf": 11,
+	"hack/run":                11, "hack/images": 11, "hack/fields": 11,
 }
 
 // forTests may be imported by tests only, and may import anything below the stages.
@@ -55,10 +57,10 @@ var owners = map[string][]string{
 	"github.com/rs/cors":                    {"internal/gateway"},
 	"github.com/coder/websocket":            {"internal/realtime"},
 	"github.com/santhosh-tekuri/jsonschema": {"internal/schema"},
-	"go.opentelemetry.io/otel/sdk":          {"internal/telemetry"},
-	"go.opentelemetry.io/otel/exporters":    {"internal/telemetry"},
-	"go.opentelemetry.io/contrib":           {"internal/telemetry"},
-	"github.com/prometheus":                 {"internal/telemetry", "internal/controller"},
+	"go.opentelemetry.io/otel/sdk":          {"internal/telemetry", "internal/app/emf"},
+	"go.opentelemetry.io/otel/exporters":    {"internal/telemetry", "internal/app/emf"},
+	"go.opentelemetry.io/contrib":           {"internal/telemetry", "internal/app/emf"},
+	"github.com/prometheus":                 {"internal/telemetry", "internal/controller", "internal/app/emf"},
 }
 
 // The binaries must not link what is heavy or dangerous in them; the data plane has no Kubernetes client.
@@ -67,6 +69,7 @@ var (
 	function  = []string{"k8s.io/", "knative.dev/", "sigs.k8s.io/", "github.com/nats-io/"}
 	forbidden = map[string][]string{
 		"services/gateway": dataPlane, "services/dispatcher": dataPlane, "services/realtime": dataPlane,
+		"services/collectors/emf":         {"k8s.io/", "knative.dev/", "sigs.k8s.io/", "github.com/nats-io/", "github.com/jackc/pgx"},
 		"services/controller":             {"github.com/nats-io/nats-server", "github.com/jackc/pgx"},
 		"services/functions/order-writer": function, "services/functions/order-api": function, "services/functions/report": function,
 	}

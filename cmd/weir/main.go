@@ -1,4 +1,5 @@
-// Command weir runs everything on a laptop (`weir local`) and is the operator's tool (`weir queue`, `weir dlq`).
+// Command weir runs everything on a laptop (`weir local`), is the operator's tool (`weir queue`, `weir dlq`) and makes metrics
+// of what functions print (`weir emf`).
 package main
 
 import (

@@ -245,6 +245,8 @@ func pods(docs []typed) []pod {
 			out = append(out, pod{v.Name, v.Spec.Template.ObjectMeta, v.Spec.Template.Spec})
 		case *appsv1.StatefulSet:
 			out = append(out, pod{v.Name, v.Spec.Template.ObjectMeta, v.Spec.Template.Spec})
+		case *appsv1.DaemonSet:
+			out = append(out, pod{v.Name, v.Spec.Template.ObjectMeta, v.Spec.Template.Spec})
 		case *corev1.Pod:
 			out = append(out, pod{v.Name, v.ObjectMeta, v.Spec})
 		}

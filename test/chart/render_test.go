@@ -52,9 +52,21 @@ pgbouncer:
   preStop: null
   extraEnv: [{name: A, value: b}]
 `,
-	"autoscaling":         `gateway: {autoscaling: {enabled: true, minReplicas: 3, behavior: {scaleDown: {stabilizationWindowSeconds: 600}}}}`,
-	"route":               `route: {enabled: true, parentRefs: [{name: public}], requestTimeout: ""}`,
-	"route to realtime":   `route: {enabled: true, parentRefs: [{name: public}], listeners: realtime}`,
+	"autoscaling":       `gateway: {autoscaling: {enabled: true, minReplicas: 3, behavior: {scaleDown: {stabilizationWindowSeconds: 600}}}}`,
+	"route":             `route: {enabled: true, parentRefs: [{name: public}], requestTimeout: ""}`,
+	"route to realtime": `route: {enabled: true, parentRefs: [{name: public}], listeners: realtime}`,
+	"emf":               `emf: {enabled: true}`,
+	"emf with all": `
+emf:
+  enabled: true
+  namespaces: [shop, billing]
+  pods: ["order-*", mail]
+  containers: []
+  exportTo: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: telemetry}}}]
+  extraEnv: [{name: OTEL_EXPORTER_OTLP_ENDPOINT, value: "http://collector.telemetry:4318"}]
+  tolerations: [{operator: Exists}]
+serviceMonitor: {enabled: true}
+`,
 	"no network policies": `networkPolicy: {enabled: false}`,
 	"namespaces":          `controller: {watchNamespaces: [shop, billing]}`,
 	"no definitions":      `crds: {install: false}`,
@@ -191,6 +203,8 @@ func selectors(t *testing.T, docs []typed) {
 			check("Deployment", component, v.Spec.Selector.MatchLabels)
 		case *appsv1.StatefulSet:
 			check("StatefulSet", component, v.Spec.Selector.MatchLabels)
+		case *appsv1.DaemonSet:
+			check("DaemonSet", component, v.Spec.Selector.MatchLabels)
 		case *corev1.Service:
 			check("Service", component, v.Spec.Selector)
 		case *policyv1.PodDisruptionBudget:

@@ -30,7 +30,8 @@ func securityHabits(t *testing.T, p pod) {
 	if p.spec.HostNetwork || p.spec.HostPID || p.spec.HostIPC || !is(p.spec.EnableServiceLinks, false) {
 		no("shares namespaces with its node, or gets all Services as environment")
 	}
-	if !test && (len(p.spec.TopologySpreadConstraints) == 0 || p.spec.TerminationGracePeriodSeconds == nil) {
+	everywhere := p.meta.Labels["app.kubernetes.io/component"] == "emf" // on each node one
+	if !test && (len(p.spec.TopologySpreadConstraints) == 0 && !everywhere || p.spec.TerminationGracePeriodSeconds == nil) {
 		no("has no topology spread or no grace period")
 	}
 	for _, c := range p.spec.Containers {

@@ -61,6 +61,8 @@ func TestRefused(t *testing.T) {
 		{`route: {parentRefs: [{nam: a}]}`, "nam"},
 		{`route: {hostnames: [https://a.example.com]}`, "/route/hostnames/0"},
 		{`route: {enabled: true}`, "route.parentRefs"},
+		{`emf: {namespace: [shop]}`, "namespace"},
+		{`emf: {pods: ["order writer"]}`, "/emf/pods/0"},
 		{`serviceMonitor: {enabled: "true"}`, "/serviceMonitor/enabled"},
 		{`tests: {cmd: []}`, "cmd"},
 		{`objects: {s3: {endpoint: s3.example.com}}`, "/objects/s3/endpoint"},

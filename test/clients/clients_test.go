@@ -104,7 +104,7 @@ func install() (dir string, err error) {
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return "", err
 	}
-	for _, name := range []string{"package.json", "package-lock.json", "clients.mjs", "function.mjs"} {
+	for _, name := range []string{"package.json", "package-lock.json", "clients.mjs", "function.mjs", "emf.mjs"} {
 		text, err := os.ReadFile(name)
 		if err == nil {
 			err = os.WriteFile(filepath.Join(dir, name), text, 0o600)
