@@ -219,9 +219,9 @@ func TestMetrics(t *testing.T) {
 		"weir.gateway.throttled{weir.bucket=own,weir.throttle=weir feeds}":                   1,
 		"weir.gateway.refused{weir.problem=throttled}":                                       3,
 		"weir.gateway.refused{weir.problem=schema}":                                          1,
-		"weir.gateway.refused{weir.problem=body-too-large}":                                       1,
+		"weir.gateway.refused{weir.problem=body-too-large}":                                  1,
 		"weir.gateway.refused{weir.problem=no-route}":                                        1,
-		"weir.gateway.refused{weir.problem=method-not-allowed}":                                          1,
+		"weir.gateway.refused{weir.problem=method-not-allowed}":                              1,
 		"weir.gateway.refused{weir.problem=no-job}":                                          1,
 		// Each by itself: the client waits for the answer.
 		"weir.gateway.commit.size{weir.queue=default/orders}":     6,
@@ -341,4 +341,57 @@ func TestRoutesAreMeasuredLazily(t *testing.T) {
 	if n != 1 {
 		t.Errorf("%d series of one route", n)
 	}
+}
+
+// listeners serve those who listen.
+type listeners func(http.ResponseWriter, *http.Request)
+
+func (l listeners) ServeHTTP(w http.ResponseWriter, r *http.Request) { l(w, r) }
+func (listeners) Drain()                                             {}
+
+// TestListenersAreMeasuredUntilTheirAnswerBegins: they stay for hours.
+func TestListenersAreMeasuredUntilTheirAnswerBegins(t *testing.T) {
+	reader := sdkmetric.NewManualReader()
+	end := make(chan struct{})
+	f := startWith(t, telemetry.Providers{Meters: sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))}, nil, nil, func(c *gateway.Config) {
+		c.Realtime = listeners(func(w http.ResponseWriter, r *http.Request) {
+			if strings.HasSuffix(r.URL.Path, "/socket") {
+				conn, buf, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				_, _ = buf.WriteString("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n")
+				_ = buf.Flush()
+				<-end
+				_, _ = conn.Write([]byte("."))
+				_ = conn.Close()
+				return
+			}
+			w.Header().Set("Content-Length", "1")
+			w.WriteHeader(http.StatusOK)
+			_ = http.NewResponseController(w).Flush()
+			<-end
+			_, _ = io.WriteString(w, ".")
+		})
+	})
+	for _, path := range []string{"/weir/jobs/x/events", "/weir/jobs/x/socket"} {
+		resp, err := f.client.Get(f.url + path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+	}
+	want := map[string]float64{
+		"http.server.request.duration{http.request.method=GET,http.response.status_code=200,http.route=/weir/jobs/{id}/events,url.scheme=http}": 1,
+		"http.server.request.duration{http.request.method=GET,http.response.status_code=200,http.route=/weir/jobs/{id}/socket,url.scheme=http}": 1,
+		"http.server.active_requests{http.request.method=GET,url.scheme=http}":                                                                  0,
+	}
+	expect(t, reader, want)
+	close(end)
+	if err := f.stop(); err != nil {
+		t.Fatal(err)
+	}
+	delete(want, "http.server.active_requests{http.request.method=GET,url.scheme=http}")
+	expect(t, reader, want)
 }
