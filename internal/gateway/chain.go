@@ -46,7 +46,7 @@ func (r *route) serve(w http.ResponseWriter, req *http.Request) {
 	seen.route = r
 	x := exchange{w: w, req: req, seen: seen, now: seen.start, route: r}
 	x.identify()
-	p := x.throttle()
+	p := x.throttle() //nolint:contextcheck // metrics need none
 	x.trace(p != nil)
 	if p == nil {
 		p = x.open()

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -237,8 +236,6 @@ func (o *observation) attributes() []attr.KeyValue {
 	}
 	return attrs
 }
-
-func statusText(status int) string { return strconv.Itoa(status) }
 
 func schemeAttribute(https bool) attr.KeyValue {
 	if https {

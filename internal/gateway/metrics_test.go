@@ -380,7 +380,7 @@ func TestListenersAreMeasuredUntilTheirAnswerBegins(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() { _ = resp.Body.Close() }()
+		t.Cleanup(func() { _ = resp.Body.Close() })
 	}
 	want := map[string]float64{
 		"http.server.request.duration{http.request.method=GET,http.response.status_code=200,http.route=/weir/jobs/{id}/events,url.scheme=http}": 1,

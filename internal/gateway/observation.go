@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -78,14 +79,6 @@ func (o *observation) end() {
 	}
 }
 
-// scheme is that of the request's URL.
-func (o *observation) scheme() string {
-	if o.https {
-		return "https"
-	}
-	return "http"
-}
-
 // pattern is the route as the API names it; empty if there is none.
 func (o *observation) pattern() string {
 	if o.route == nil {
@@ -114,7 +107,7 @@ func (o *observation) errorType() string {
 	case o.refused != "":
 		return o.refused
 	}
-	return statusText(o.status)
+	return strconv.Itoa(o.status)
 }
 
 // listens reports whether the request is answered for hours.

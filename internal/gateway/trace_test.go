@@ -56,8 +56,8 @@ func (s *spans) of(name string, attributes ...string) sdktrace.ReadOnlySpan {
 	})
 	set := attribute.NewSet(found.Attributes()...)
 	for i := 0; i < len(attributes); i += 2 {
-		if v, _ := set.Value(attribute.Key(attributes[i])); v.Emit() != attributes[i+1] {
-			s.t.Errorf("%s: %s is %q, want %q", name, attributes[i], v.Emit(), attributes[i+1])
+		if v, _ := set.Value(attribute.Key(attributes[i])); v.String() != attributes[i+1] {
+			s.t.Errorf("%s: %s is %q, want %q", name, attributes[i], v.String(), attributes[i+1])
 		}
 	}
 	return found

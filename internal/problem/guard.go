@@ -23,7 +23,7 @@ func Guard(h http.Handler, log *slog.Logger) http.Handler {
 		if !ok {
 			g = &guarded{ResponseWriter: w, ctx: r.Context()}
 		}
-		defer func() {
+		defer func() { //nolint:contextcheck // the line's context has the span, too
 			v := recover()
 			if v == nil {
 				return
