@@ -36,6 +36,7 @@ type Config struct {
 	RealtimeURL  *url.URL      // WEIR_REALTIME_URL: realtime's, as the gateway reaches it; empty means no events and no sockets
 	OwnThrottles string        // WEIR_OWN_THROTTLES: of Weir's own paths, as gateway.ParseOwnThrottles reads them; empty means the defaults
 	Trusted      string        // WEIR_TRUSTED_PROXIES: whose X-Forwarded-* the gateway keeps, as gateway.ParseTrustedProxies reads them; empty means none's
+	AccessLog    string        // WEIR_ACCESS_LOG: of which requests the gateway logs a line, as gateway.ParseAccessLog reads it; default off
 	H2C          bool          // WEIR_H2C: the gateway serves HTTP/2 by prior knowledge too: on or off (default)
 	PathPrefix   ownpath.Base  // WEIR_PATH_PREFIX: below which clients find Weir, as ownpath.ParseBase reads it; empty means none
 	S3           S3            // WEIR_S3_…: where objects are; without an endpoint they are in NATS
@@ -89,7 +90,7 @@ func FromEnv(getenv func(string) string) (Config, error) {
 	}
 	cfg := Config{
 		Telemetry: &telemetry.Telemetry{}, NATS: NATSFromEnv(getenv), NATSSync: getenv("WEIR_NATS_SYNC"), Instance: getenv("WEIR_INSTANCE"), CallbackURL: getenv("WEIR_CALLBACK_URL"),
-		OwnThrottles: getenv("WEIR_OWN_THROTTLES"), Trusted: getenv("WEIR_TRUSTED_PROXIES"),
+		OwnThrottles: getenv("WEIR_OWN_THROTTLES"), Trusted: getenv("WEIR_TRUSTED_PROXIES"), AccessLog: getenv("WEIR_ACCESS_LOG"),
 		S3: S3{
 			Endpoint: getenv("WEIR_S3_ENDPOINT"), PublicEndpoint: getenv("WEIR_S3_PUBLIC_ENDPOINT"), Region: getenv("WEIR_S3_REGION"),
 			Bucket: getenv("WEIR_S3_BUCKET"), Prefix: getenv("WEIR_S3_PREFIX"),

@@ -292,7 +292,7 @@ func (b *pacedBody) Close() error {
 // while its target is at work.
 func (x *exchange) unhurried() {
 	if err := http.NewResponseController(x.w).SetReadDeadline(time.Time{}); err != nil {
-		x.g.cfg.Log.Debug("a connection's read deadline stays", "error", err)
+		x.g.cfg.Log.DebugContext(x.ctx(), "a connection's read deadline stays", "error", err)
 	}
 }
 

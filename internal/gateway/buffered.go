@@ -13,7 +13,6 @@ import (
 	"github.com/weir-dev/weir/internal/problem"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/stream"
-	"github.com/weir-dev/weir/internal/telemetry"
 )
 
 var jsonContentType = []string{"application/json"} //nolint:gochecknoglobals // shared so that a 202 allocates less; never written to
@@ -24,6 +23,7 @@ func (x *exchange) buffered() *problem.Problem {
 	if _, p := x.fill(&rec); p != nil {
 		return p
 	}
+	x.seen.id = rec.ID
 	if err := x.append(&rec); err != nil {
 		return new(problemOf(err))
 	}
@@ -65,16 +65,10 @@ func (x *exchange) fill(rec *record.Record) (keyed bool, p *problem.Problem) {
 		}
 		rec.ID = record.IDFromKey(scope, key)
 	} else if rec.ID, err = record.NewID(); err != nil {
-		x.g.cfg.Log.Error("no id could be made: the system has no randomness", "route", x.source, "error", err)
+		x.g.cfg.Log.ErrorContext(x.ctx(), "no id could be made: the system has no randomness", "route", x.source, "error", err)
 		return false, &problem.Problem{Status: http.StatusInternalServerError, Type: problem.Internal, Title: "Internal error", Detail: "Nothing was stored. Try again; the gateway's log says more."}
 	}
-	if tp := header.Get("Traceparent"); tp != "" && telemetry.ValidTraceParent(tp) {
-		rec.TraceParent = tp
-		// More than one line is one list (W3C Trace Context, section 3.3.1).
-		if ts := strings.Join(header["Tracestate"], ","); len(ts) <= telemetry.MaxTraceState {
-			rec.TraceState = ts
-		}
-	}
+	x.keepTrace(rec)
 	return key != "", nil
 }
 

@@ -19,9 +19,10 @@ import (
 //  5. validate.go   does the body match the route's schema
 //  6. the target: buffered.go, job.go, synchronous.go, or one of Weir's own paths (own.go)
 type exchange struct {
-	w   http.ResponseWriter
-	req *http.Request
-	now time.Time
+	w    http.ResponseWriter
+	req  *http.Request
+	seen *observation
+	now  time.Time
 	*route
 
 	body     []byte
@@ -31,7 +32,8 @@ type exchange struct {
 	reserved int64   // bytes charged to the gateway's budget
 }
 
-func (x *exchange) ctx() context.Context { return x.req.Context() }
+// ctx is the request's context, with its span. It is made when it is asked for: most requests need none.
+func (x *exchange) ctx() context.Context { return x.seen.Context() }
 
 // serve takes the request through the steps.
 func (r *route) serve(w http.ResponseWriter, req *http.Request) {
@@ -40,9 +42,12 @@ func (r *route) serve(w http.ResponseWriter, req *http.Request) {
 		defer a.end()
 		w = a
 	}
-	x := exchange{w: w, req: req, now: time.Now(), route: r}
+	seen := observationOf(w)
+	seen.route = r
+	x := exchange{w: w, req: req, seen: seen, now: seen.start, route: r}
 	x.identify()
-	p := x.throttle()
+	p := x.throttle() //nolint:contextcheck // metrics need none
+	x.trace(p != nil)
 	if p == nil {
 		p = x.open()
 	}
@@ -94,7 +99,11 @@ func (x *exchange) deliver() *problem.Problem {
 	}
 	switch {
 	case x.kind == toOwn:
-		x.own.Serve(x.w, x.req, x.body)
+		req := x.req
+		if x.seen.span != nil {
+			req = req.WithContext(x.ctx())
+		}
+		x.own.Serve(x.w, req, x.body)
 		return nil
 	case x.kind == toFunction:
 		x.synchronous()

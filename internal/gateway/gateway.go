@@ -5,7 +5,8 @@
 // in memory are bounded together; a new catalog replaces the old one between two requests.
 //
 // The data flows through the files in this order: gateway.go (catalog and server), route.go (which route), then the
-// steps that chain.go lists; own.go has Weir's own paths.
+// steps that chain.go lists; own.go has Weir's own paths. observation.go sees each request to its end, for metrics.go,
+// trace.go and accesslog.go.
 //
 // May import: ownpath, mediatype, problem, record, throttle, catalog, lifecycle, telemetry, schema, value, stream, invoke, blob, job, jobapi.
 package gateway
@@ -13,6 +14,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -21,6 +23,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/weir-dev/weir/internal/blob"
 	"github.com/weir-dev/weir/internal/catalog"
@@ -70,7 +74,10 @@ type Config struct {
 	DrainTimeout time.Duration
 	// Telemetry makes its instruments and spans; the zero value makes none.
 	Telemetry telemetry.Providers
-	Log       *slog.Logger
+	// AccessShare is the share of the requests of which AccessLog gets a line (ParseAccessLog). Zero means none.
+	AccessShare float64
+	AccessLog   *slog.Logger // nil if disabled
+	Log         *slog.Logger
 }
 
 // SyncAlways means that NATS syncs every write before it acknowledges it: then a 202 outlives a power cut.
@@ -113,6 +120,10 @@ type Gateway struct {
 	drain      context.Context // cancelled when the drain begins
 	startDrain context.CancelFunc
 	bodies     atomic.Int64 // bytes charged
+	guarded    http.Handler // serve
+	metrics    *metrics
+	tracer     trace.Tracer // nil if disabled
+	access     accessLog
 
 	mu      sync.Mutex
 	writers map[catalog.Key]*writer
@@ -125,6 +136,8 @@ type writer struct {
 	*stream.Writer
 	stop context.CancelFunc
 	late int // requests in flight, matched by a former catalog, that write to it
+
+	submitted counted
 }
 
 // New returns a gateway. It serves nothing before Use and Run.
@@ -146,6 +159,13 @@ func New(cfg Config) (*Gateway, error) {
 		jobs: jobapi.New(jobapi.Config{Conn: cfg.Conn, Objects: cfg.Objects, Realtime: cfg.Realtime, Base: cfg.Base, Log: cfg.Log}),
 	}
 	g.drain, g.startDrain = context.WithCancel(context.Background())
+	g.guarded = problem.Guard(http.HandlerFunc(g.serve), cfg.Log)
+	g.tracer = cfg.Telemetry.Tracer(scope)
+	g.access.use(cfg.AccessShare, cfg.AccessLog)
+	var err error
+	if g.metrics, err = newMetrics(g, cfg.Telemetry); err != nil {
+		return nil, fmt.Errorf("gateway: metrics: %w", err)
+	}
 	g.own = g.ownMux()
 	return g, nil
 }
@@ -210,7 +230,7 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 	}
 	conns := newConnections()
 	srv := &http.Server{
-		Handler: problem.Guard(g, g.cfg.Log), ReadTimeout: readTimeout, IdleTimeout: idleTimeout,
+		Handler: g, ReadTimeout: readTimeout, IdleTimeout: idleTimeout,
 		MaxHeaderBytes: maxHeaderBytes, ErrorLog: slog.NewLogLogger(g.cfg.Log.Handler(), slog.LevelDebug),
 		ConnState: conns.observe,
 	}
@@ -233,6 +253,7 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 	g.mu.Unlock()
 	g.wg.Wait()
 	g.jobs.Close()
+	g.metrics.close()
 	return err
 }
 
@@ -265,8 +286,17 @@ func (g *Gateway) Ready() (map[string]string, error) {
 	return shown, nil
 }
 
-// ServeHTTP finds the request's route, of Weir's own paths or of an API, and serves it.
+// ServeHTTP serves a request, and observes how.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	g.distrust(r)
+	o := g.observe(w, r)
+	defer o.end() //nolint:contextcheck // metrics need none, and the line of the access log has one of its own
+	g.guarded.ServeHTTP(o, r)
+	o.whole = true
+}
+
+// serve finds the request's route, of Weir's own paths or of an API, and serves it.
+func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 	t := g.table.Load()
 	if streams(r) { // by HTTP/1.1 small answers need no reader: the system takes them
 		a := newAnswer(w)
@@ -280,7 +310,6 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, problemStarting())
 		return
 	}
-	g.distrust(r)
 	if len(t.cors) > 0 && t.allow(g, w, r) {
 		return
 	}
@@ -314,13 +343,15 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (g *Gateway) redirect(w http.ResponseWriter, r *http.Request, h http.Handler) {
 	found := &headerProbe{header: http.Header{}}
 	h.ServeHTTP(found, r)
+	observationOf(w).begin(remoteOf(r))
 	w.Header().Set("Location", g.cfg.Base.Of(found.header.Get("Location")))
 	w.WriteHeader(found.status)
 }
 
 // refuse answers a request that has no route.
 func refuse(w http.ResponseWriter, r *http.Request, p problem.Problem) {
-	x := exchange{w: w, req: r}
+	x := exchange{w: w, req: r, seen: observationOf(w)}
+	x.seen.begin(remoteOf(r))
 	x.identify()
 	x.refuse(p)
 }

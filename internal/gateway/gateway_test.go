@@ -55,10 +55,15 @@ func start(t testing.TB, fn http.Handler, change func(*catalog.Catalog)) *front 
 
 func startAs(t testing.TB, fn http.Handler, change func(*catalog.Catalog), configure func(*gateway.Config)) *front {
 	t.Helper()
+	return startWith(t, telemetry.Providers{}, fn, change, configure)
+}
+
+func startWith(t testing.TB, tel telemetry.Providers, fn http.Handler, change func(*catalog.Catalog), configure func(*gateway.Config)) *front {
+	t.Helper()
 	f := &front{t: t, natsCfg: localnats.Config{Dir: t.TempDir(), Token: "t"}}
 	f.nats = testkit.NATSIn(t, f.natsCfg)
 	f.natsCfg.Port = f.nats.Port()
-	f.conn = testkit.Conn(t, f.nats)
+	f.conn = testkit.ConnWith(t, f.nats, tel)
 	queue := catalog.Queue{Key: key("orders"), MaxAge: time.Hour, MaxBytes: 64 << 20, DeadLetterMaxAge: time.Hour}
 	if err := f.conn.EnsureQueue(t.Context(), queue, 1); err != nil {
 		t.Fatal(err)
@@ -86,8 +91,8 @@ func startAs(t testing.TB, fn http.Handler, change func(*catalog.Catalog), confi
 	if err != nil {
 		t.Fatal(err)
 	}
-	caller := invoke.NewCaller(4, telemetry.Providers{})
-	cfg := gateway.Config{Listener: l, Conn: f.conn, Caller: caller, Objects: objects(f.conn), Codec: record.Zstd, DrainTimeout: testkit.Patience, Log: testkit.Log(t)}
+	caller := invoke.NewCaller(4, tel)
+	cfg := gateway.Config{Telemetry: tel, Listener: l, Conn: f.conn, Caller: caller, Objects: objects(f.conn), Codec: record.Zstd, DrainTimeout: testkit.Patience, Log: testkit.Log(t)}
 	configure(&cfg)
 	f.g, err = gateway.New(cfg)
 	if err != nil {

@@ -34,6 +34,7 @@ func (x *exchange) job(input *upload) *problem.Problem {
 	if p != nil {
 		return p
 	}
+	x.seen.id = rec.ID
 	if input != nil {
 		rec.Input, rec.ContentType = input.Input, input.contentType
 	}
@@ -49,7 +50,9 @@ func (x *exchange) job(input *upload) *problem.Problem {
 	if keyed {
 		id, state, err = x.submitOnce(&rec)
 	} else {
-		err = x.append(&rec)
+		if err = x.append(&rec); err == nil {
+			x.g.metrics.submit(x.writer, x.queue)
+		}
 	}
 	if err != nil {
 		return new(problemOf(err))
@@ -97,7 +100,9 @@ func (x *exchange) submitOnce(rec *record.Record) (job.ID, *job.State, error) {
 		return id, nil, errKeyReused
 	}
 	state := &job.State{Status: job.Queued, Created: id.Created}
-	if !fresh {
+	if fresh {
+		x.g.metrics.submit(x.writer, x.queue)
+	} else {
 		if state, _, err = job.Get(ctx, conn, id, x.maxAge, rec.Time); err != nil {
 			return id, nil, err
 		}

@@ -59,14 +59,18 @@ func ParseOwnThrottles(text string) (map[string]catalog.Throttle, error) {
 func (g *Gateway) ownMux() *http.ServeMux {
 	buckets := map[string]*bucket{}
 	for class, spec := range g.cfg.OwnThrottles {
-		buckets[class] = newBucket("weir "+class, spec)
+		buckets[class] = newBucket(bucketID{kind: "own", name: "weir " + class}, spec)
 	}
 	mux := http.NewServeMux()
 	routes := append(g.jobs.Routes(), jobapi.Route{
 		Pattern: "POST " + ownpath.Uploads, Class: classUploads, MaxBody: func(*http.Request) int64 { return maxUploadAsked }, Serve: g.upload,
 	})
 	for _, own := range routes {
-		r := &route{g: g, kind: toOwn, source: ownSource, bucket: buckets[own.Class], own: own, maxBody: own.MaxBody, held: new(atomic.Int64)}
+		method, pattern, _ := strings.Cut(own.Pattern, " ")
+		r := &route{
+			g: g, kind: toOwn, source: ownSource, method: method, pattern: pattern, spanName: own.Pattern, answers: new(answers),
+			bucket: buckets[own.Class], own: own, maxBody: own.MaxBody, held: new(atomic.Int64),
+		}
 		if serve := own.Serve; strings.HasSuffix(own.Pattern, "/socket") {
 			r.own.Serve = func(w http.ResponseWriter, req *http.Request, body []byte) {
 				if streams(req) {

@@ -26,6 +26,11 @@ type route struct {
 	kind       kind
 	spec       catalog.Route // zero for Weir's own paths
 	source     string        // /apis/NAMESPACE/API/ROUTE: scope of idempotency keys and CloudEvents source
+	method     string        // of the pattern
+	pattern    string        // without the method: /orders/{id}
+	spanName   string        // METHOD PATTERN
+	apiName    string        // NAMESPACE/API; empty for Weir's own paths
+	answers    *answers      // of all versions of it with this spec
 	api        *bucket       // nil if not throttled
 	bucket     *bucket       // the route's own; nil if not throttled
 	maxBody    func(*http.Request) int64

@@ -101,10 +101,10 @@ func (g *Gateway) problemOfForward(req *http.Request, err error) problem.Problem
 			Detail: "It may still be at work. Raise the route's function.timeout, or make the route asynchronous.",
 		}
 	case errors.Is(err, invoke.ErrNotReached):
-		g.cfg.Log.Info("a function can't be reached", "request", req.Header.Get(problem.HeaderRequestID), "path", req.URL.Path, "error", err)
+		g.cfg.Log.InfoContext(req.Context(), "a function can't be reached", "request", req.Header.Get(problem.HeaderRequestID), "path", req.URL.Path, "error", err)
 		return problem.NotNow("The function can't be reached", "No instance took the connection. Try again later.", time.Second)
 	}
-	g.cfg.Log.Info("a synchronous call broke", "request", req.Header.Get(problem.HeaderRequestID), "path", req.URL.Path, "error", err)
+	g.cfg.Log.InfoContext(req.Context(), "a synchronous call broke", "request", req.Header.Get(problem.HeaderRequestID), "path", req.URL.Path, "error", err)
 	return problem.Problem{
 		Status: http.StatusBadGateway, Type: problem.BadGateway, Title: "The function broke the connection",
 		Detail: "It closed the connection before it answered.",

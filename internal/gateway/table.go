@@ -42,7 +42,8 @@ func (g *Gateway) newTable(cat *catalog.Catalog, former *table) *table {
 	var patterns []string
 	for _, a := range cat.APIs {
 		scope := "/apis/" + a.Namespace + "/" + a.Name
-		api := t.bucket(former, scope, a.Name, a.Throttle)
+		name := a.Key.String()
+		api := t.bucket(former, scope, bucketID{"api", name, a.Name}, a.Throttle)
 		cross := newCrossOrigin(a.CORS)
 		if cross != nil {
 			t.cors = append(t.cors, cross)
@@ -52,11 +53,12 @@ func (g *Gateway) newTable(cat *catalog.Catalog, former *table) *table {
 			source := scope + "/" + spec.Name
 			r := g.newRoute(source, spec, former)
 			r.cors = cross
-			r.api, r.bucket = api, t.bucket(former, source, spec.Name, spec.Throttle)
+			r.method, r.pattern, r.spanName, r.apiName = spec.Method, spec.Path, spec.Method+" "+spec.Path, name
+			r.api, r.bucket = api, t.bucket(former, source, bucketID{"route", name, spec.Name}, spec.Throttle)
 			r.aim(t, queues)
 			t.routes[source] = r
 			t.places = append(t.places, r)
-			patterns = append(patterns, spec.Method+" "+spec.Path)
+			patterns = append(patterns, r.spanName)
 		}
 	}
 	if t.matcher = former.matcher; t.matcher == nil || !slices.Equal(t.matcher.patterns, patterns) {
@@ -76,7 +78,7 @@ func (g *Gateway) newRoute(source string, spec *catalog.Route, former *table) *r
 		return &r
 	}
 	limit := spec.MaxBodyBytes
-	r := &route{g: g, spec: *spec, source: source, maxBody: func(*http.Request) int64 { return limit }, held: new(atomic.Int64)}
+	r := &route{g: g, spec: *spec, source: source, maxBody: func(*http.Request) int64 { return limit }, held: new(atomic.Int64), answers: new(answers)}
 	if f != nil {
 		r.held = f.held
 	}
@@ -182,7 +184,7 @@ func handle(mux *http.ServeMux, pattern string, h http.Handler) (err error) {
 	return nil
 }
 
-func (t *table) bucket(former *table, scope, name string, spec *catalog.Throttle) *bucket {
+func (t *table) bucket(former *table, scope string, id bucketID, spec *catalog.Throttle) *bucket {
 	if spec == nil {
 		return nil
 	}
@@ -190,9 +192,9 @@ func (t *table) bucket(former *table, scope, name string, spec *catalog.Throttle
 	b := f
 	switch {
 	case f == nil:
-		b = newBucket(name, *spec)
+		b = newBucket(id, *spec)
 	case f.spec != *spec:
-		b = &bucket{Bucket: f.Changed(spec.Rate, spec.Burst, time.Now()), spec: *spec, name: name}
+		b = &bucket{Bucket: f.Changed(spec.Rate, spec.Burst, time.Now()), spec: *spec, bucketID: id}
 	}
 	t.buckets[scope] = b
 	return b

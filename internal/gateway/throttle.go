@@ -14,12 +14,20 @@ import (
 // bucket is a throttle with its spec, so that a new catalog keeps an unchanged one, and a changed one its fill level.
 type bucket struct {
 	*throttle.Bucket
-	spec catalog.Throttle
+	bucketID
+	spec    catalog.Throttle
+	counted counted
+}
+
+// bucketID says whose a bucket is.
+type bucketID struct {
+	kind string // route, api, own
+	api  string // NAMESPACE/API; empty for Weir's own paths
 	name string // in the RateLimit fields
 }
 
-func newBucket(name string, spec catalog.Throttle) *bucket {
-	return &bucket{Bucket: throttle.New(spec.Rate, spec.Burst, time.Now()), spec: spec, name: name}
+func newBucket(id bucketID, spec catalog.Throttle) *bucket {
+	return &bucket{Bucket: throttle.New(spec.Rate, spec.Burst, time.Now()), spec: spec, bucketID: id}
 }
 
 // throttle takes a token from both the route's and the API's bucket, or from neither.
@@ -28,6 +36,7 @@ func (x *exchange) throttle() *problem.Problem { return x.take(x.w.Header(), x.n
 func (r *route) take(h http.Header, now time.Time) *problem.Problem {
 	if r.bucket != nil {
 		if ok, wait := r.bucket.Take(now); !ok {
+			r.g.metrics.throttle(r.bucket)
 			return r.bucket.refuse(h, wait)
 		}
 	}
@@ -36,6 +45,7 @@ func (r *route) take(h http.Header, now time.Time) *problem.Problem {
 			if r.bucket != nil {
 				r.bucket.Return()
 			}
+			r.g.metrics.throttle(r.api)
 			return r.api.refuse(h, wait)
 		}
 	}

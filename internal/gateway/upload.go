@@ -85,7 +85,7 @@ func (g *Gateway) presignUpload(w http.ResponseWriter, req *http.Request, body [
 	if !route.takes(ask.ContentType) {
 		return nil, route.refuseMedia(w.Header())
 	}
-	if p := route.take(w.Header(), time.Now()); p != nil {
+	if p := route.take(w.Header(), time.Now()); p != nil { //nolint:contextcheck // metrics need none
 		return nil, p
 	}
 	if route.writer == nil {
@@ -99,7 +99,7 @@ func (g *Gateway) presignUpload(w http.ResponseWriter, req *http.Request, body [
 	case errors.Is(err, blob.ErrMediaType):
 		return nil, badUpload(fmt.Sprintf("contentType must be at most %d printable ASCII characters.", blob.MaxContentType))
 	case err != nil:
-		return nil, new(jobapi.ProblemOfObject(err, g.cfg.Log, req.Pattern))
+		return nil, new(jobapi.ProblemOfObject(req.Context(), err, g.cfg.Log, req.Pattern))
 	}
 	answer := &uploadAnswer{ID: id, Method: p.Method, URL: p.URL, Headers: map[string]string{}, Expires: p.Expires}
 	for name := range p.Headers {
@@ -139,7 +139,7 @@ func (x *exchange) jobOfUpload() *problem.Problem {
 			Detail: "Nothing was uploaded under this id for this route, or it has expired. Nothing was stored.",
 		}
 	case err != nil:
-		return new(jobapi.ProblemOfObject(err, x.g.cfg.Log, x.source))
+		return new(jobapi.ProblemOfObject(x.ctx(), err, x.g.cfg.Log, x.source))
 	case input.Size > x.spec.MaxUpload: // the route's limit was higher when it was uploaded
 		return problemOfUploadSize(x.spec.MaxUpload)
 	}

@@ -104,7 +104,7 @@ func (a *Attempt) begin(ctx context.Context, former *State, now time.Time) error
 	}
 	a.state = State{
 		Status: Running, Attempts: rec.Attempts + 1, Created: time.UnixMilli(rec.Time.UnixMilli()).UTC(), Started: now.UTC(), Changed: now,
-		Error: former.Error, Print: fingerprint, Redrives: rec.Redrives, seq: former.seq,
+		Error: former.Error, Print: fingerprint, Trace: rec.TraceParent, Redrives: rec.Redrives, seq: former.seq,
 	}
 	if former.seq != 0 {
 		a.state.Created = former.Created

@@ -83,6 +83,15 @@ func report(ctx context.Context, conn stream.Jobs, t Callback, body []byte, chan
 	}
 }
 
+// TraceOf is the trace of the attempt's job (State.Trace); empty if none is known.
+func TraceOf(ctx context.Context, conn stream.Jobs, t Callback) (string, error) {
+	s, _, err := load(ctx, conn, t.Queue, t.key())
+	if err != nil || s == nil {
+		return "", err
+	}
+	return s.Trace, nil
+}
+
 // Over reports whether the attempt is not the job's current one any more, or has failed. It returns false only after
 // several looks: a replica of NATS may lag.
 func Over(ctx context.Context, conn stream.Jobs, t Callback) (bool, error) {

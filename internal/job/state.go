@@ -45,6 +45,10 @@ type State struct {
 	// Print is the request's Fingerprint, by which another request under the same idempotency key is noticed.
 	Print string `json:"print,omitempty"`
 
+	// Trace is the context of the job's record (W3C traceparent), for reports that come without one; empty if it has none.
+	// A dispatcher of a former version drops it: the reports are in traces of their own then.
+	Trace string `json:"trace,omitempty"`
+
 	// Redrives is how often the record of the latest attempt had been redriven.
 	Redrives int `json:"redrives,omitempty"`
 

@@ -8,7 +8,7 @@
 // The data flows through the files in this order: api.go (routes, catalog, end), then one of jobs.go, feeds.go,
 // callbacks.go, objects.go (with transfer.go) and relay.go. document.go and events.go are what clients see.
 //
-// May import: ownpath, problem, record, catalog, lifecycle, sign, stream, blob, job.
+// May import: ownpath, problem, record, catalog, lifecycle, telemetry, sign, stream, blob, job.
 package jobapi
 
 import (
@@ -165,7 +165,7 @@ func (a *API) Routes() []Route {
 func (a *API) listen(w http.ResponseWriter, req *http.Request, _ []byte) {
 	// The server's read timeout would end the answer.
 	if err := http.NewResponseController(w).SetReadDeadline(time.Time{}); err != nil {
-		a.cfg.Log.Debug("a connection's read deadline stays", "error", err)
+		a.cfg.Log.DebugContext(req.Context(), "a connection's read deadline stays", "error", err)
 	}
 	req.Header.Set(problem.HeaderRequestID, w.Header().Get(problem.HeaderRequestID)) // realtime answers under the same id
 	a.cfg.Realtime.ServeHTTP(w, req)

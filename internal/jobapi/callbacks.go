@@ -45,6 +45,7 @@ func (a *API) callback(w http.ResponseWriter, req *http.Request, body []byte) {
 		return
 	}
 	ctx := req.Context()
+	about(ctx, attempt.Queue, attempt.Record)
 	switch status := statusOf(req); {
 	case status == job.Running:
 		p, perr := progress(body)
@@ -108,7 +109,7 @@ func (a *API) largeResult(w http.ResponseWriter, req *http.Request, attempt job.
 		stored, err = job.SucceedBy(ctx, a.cfg.Conn, attempt, result, start, time.Now())
 		if errors.Is(err, job.ErrOver) || err == nil && stored.Object != result.Object {
 			if err := job.Drop(ctx, a.cfg.Objects, attempt.Queue, result); err != nil {
-				a.cfg.Log.Warn("a result that came too late stays until it expires", "object", result.Object, "error", err)
+				a.cfg.Log.WarnContext(ctx, "a result that came too late stays until it expires", "object", result.Object, "error", err)
 			}
 		}
 	}

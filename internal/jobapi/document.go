@@ -108,7 +108,7 @@ func LatestProblem(s *job.State) problem.Problem {
 		p.Title = "The latest attempt failed"
 	}
 	if s.Error.Type+s.Error.Title != "" { // the function's own
-		p.Type, p.Title = cmp.Or(s.Error.Type, "about:blank"), s.Error.Title
+		p.Type, p.Title, p.CountAs = cmp.Or(s.Error.Type, "about:blank"), s.Error.Title, problem.JobFailed
 	}
 	if s.Error.Status >= 400 && s.Error.Status < 500 {
 		p.Status = s.Error.Status

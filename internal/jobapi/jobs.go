@@ -32,6 +32,7 @@ func (a *API) job(f func(j *Request, w http.ResponseWriter, req *http.Request)) 
 			problemOf(err, "").Write(w)
 			return
 		}
+		about(req.Context(), id.Queue, id.Record)
 		f(a.About(id, text, q.maxAges[id.Queue]), w, req)
 	}
 }

@@ -47,7 +47,7 @@ func (a *API) getObject(w http.ResponseWriter, req *http.Request, _ []byte) {
 	}
 	defer func() { _ = o.Close() }()
 	if err := o.Write(&sender{w, http.NewResponseController(w), newPace()}, req); err != nil {
-		a.cfg.Log.Info("an object was not sent to its end", "queue", permit.Queue.String(), "object", permit.Key, "error", err)
+		a.cfg.Log.InfoContext(req.Context(), "an object was not sent to its end", "queue", permit.Queue.String(), "object", permit.Key, "error", err)
 		panic(http.ErrAbortHandler) // the client must not take the part that it has for the whole
 	}
 }
@@ -99,11 +99,11 @@ func (a *API) permit(w http.ResponseWriter, req *http.Request) (permit blob.Perm
 
 // objectProblem answers with the problem of an error of the store.
 func (a *API) objectProblem(w http.ResponseWriter, req *http.Request, err error) {
-	ProblemOfObject(err, a.cfg.Log, req.Pattern).Write(w)
+	ProblemOfObject(req.Context(), err, a.cfg.Log, req.Pattern).Write(w)
 }
 
-// ProblemOfObject maps an error of the store to a problem. An unknown error is logged with about.
-func ProblemOfObject(err error, log *slog.Logger, about string) problem.Problem {
+// ProblemOfObject maps an error of the store to a problem. An unknown error is logged with about and the trace of ctx.
+func ProblemOfObject(ctx context.Context, err error, log *slog.Logger, about string) problem.Problem {
 	switch {
 	case errors.Is(err, blob.ErrLength), errors.Is(err, blob.ErrContentType):
 		return BadUpload("Content-Length and Content-Type must be those that were given with the URL.")
@@ -119,7 +119,7 @@ func ProblemOfObject(err error, log *slog.Logger, about string) problem.Problem 
 	if p, ok := ProblemOf(err); ok {
 		return p
 	}
-	log.Warn("objects can't be had", "path", about, "error", err)
+	log.WarnContext(ctx, "objects can't be had", "path", about, "error", err)
 	return problem.NotNow("Objects are not available", "Try again; the gateway's log says more.", time.Second)
 }
 

@@ -20,8 +20,11 @@ import (
 	"syscall"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/weir-dev/weir/internal/lifecycle"
 	"github.com/weir-dev/weir/internal/problem"
+	"github.com/weir-dev/weir/internal/telemetry"
 )
 
 // Bounds of the way to realtime.
@@ -116,7 +119,7 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	answer, err := l.ask(req) //nolint:bodyclose // the connection is closed
 	if err != nil {
 		if req.Context().Err() == nil {
-			r.log.Info("realtime can't be reached", "error", err)
+			r.log.InfoContext(req.Context(), "realtime can't be reached", "error", err)
 		}
 		refuseListener(w, req)
 		return
@@ -136,7 +139,7 @@ func (r *Relay) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	if taken = err == nil; !taken {
-		r.log.Debug("a client that listens was not passed on", "error", err)
+		r.log.DebugContext(req.Context(), "a client that listens was not passed on", "error", err)
 	}
 }
 
@@ -195,6 +198,9 @@ func (l *link) ask(req *http.Request) (*http.Response, error) {
 		if !hopByHop(name) && !named(req.Header, name) {
 			out.Header[name] = values
 		}
+	}
+	if sc := trace.SpanContextFromContext(req.Context()); sc.IsValid() { // the gateway's, whose child realtime's is
+		out.Header.Set("Traceparent", telemetry.TraceParent(sc))
 	}
 	if up := req.Header["Upgrade"]; up != nil && named(req.Header, "Upgrade") {
 		out.Header["Upgrade"] = up

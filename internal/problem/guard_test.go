@@ -2,6 +2,7 @@ package problem
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -52,4 +53,34 @@ func TestGuard(t *testing.T) {
 	if got := strings.Count(log.String(), "level=ERROR"); got != 2 || !strings.Contains(log.String(), "a bug") || !strings.Contains(log.String(), "guard_test.go") {
 		t.Errorf("%d errors in the log: %s", got, log.String())
 	}
+}
+
+// observed is a writer as the gateway's.
+type observed struct {
+	http.ResponseWriter
+	refused []string
+	ctx     context.Context
+}
+
+func (o *observed) Begun() bool              { return false }
+func (o *observed) Context() context.Context { return o.ctx }
+func (o *observed) Refused(name string)      { o.refused = append(o.refused, name) }
+
+// wrapped hides what it wraps, but for http.ResponseController.
+type wrapped struct{ http.ResponseWriter }
+
+func (w wrapped) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// TestProblemsAreTold to the writer that wants to know them, however often it is wrapped: a panic's too, and by a name of
+// Weir's.
+func TestProblemsAreTold(t *testing.T) {
+	o := &observed{ResponseWriter: httptest.NewRecorder(), ctx: t.Context()}
+	Guard(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { panic("a bug") }), slog.New(slog.DiscardHandler)).
+		ServeHTTP(o, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil))
+	Problem{Type: QueueFull, Status: 503}.Write(wrapped{wrapped{o}})
+	Problem{Type: "https://shop.example/x", CountAs: JobFailed, Status: 500}.Write(wrapped{o})
+	if got := strings.Join(o.refused, " "); got != "internal queue-full job-failed" {
+		t.Error(got)
+	}
+	Problem{Type: QueueFull, Status: 503}.Write(wrapped{httptest.NewRecorder()})
 }

@@ -6,9 +6,11 @@
 package problem
 
 import (
+	"cmp"
 	"encoding/json"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -29,6 +31,7 @@ type Problem struct {
 
 	RetryAfter time.Duration `json:"-"` // sent in whole seconds, rounded up; zero means no header
 	Allow      string        `json:"-"` // methods; empty means no header
+	CountAs    string        `json:"-"` // the type in metrics, if Type is not one of Weir's; empty means Type
 }
 
 // Field is one finding of a body's validation.
@@ -40,6 +43,7 @@ type Field struct {
 // Write answers with p.
 func (p Problem) Write(w http.ResponseWriter) {
 	h := w.Header()
+	p.tell(w)
 	p.RequestID = h.Get(HeaderRequestID)
 	h.Set("Content-Type", MediaType)
 	h.Set("Cache-Control", "no-store")
@@ -58,3 +62,22 @@ func (p Problem) Write(w http.ResponseWriter) {
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(body)
 }
+
+// tell tells the first writer that wants to know it (in its method Refused) the last part of the problem's type. This is
+// the one place that all problems pass.
+func (p *Problem) tell(w http.ResponseWriter) {
+	for {
+		switch v := w.(type) {
+		case interface{ Refused(name string) }:
+			v.Refused(Name(cmp.Or(p.CountAs, p.Type)))
+			return
+		case interface{ Unwrap() http.ResponseWriter }:
+			w = v.Unwrap()
+		default:
+			return
+		}
+	}
+}
+
+// Name is the last part of a type: queue-full.
+func Name(typ string) string { return typ[strings.LastIndexByte(typ, '/')+1:] }

@@ -49,7 +49,10 @@ type Config struct {
 	PingInterval time.Duration                                  // zero means DefaultPingInterval
 	// Telemetry makes its instruments and spans; the zero value makes none.
 	Telemetry telemetry.Providers
-	Log       *slog.Logger
+	// Beside is another connection of this process that has the same Telemetry: one series of weir.nats.connected speaks
+	// for both. nil if there is none.
+	Beside *Conn
+	Log    *slog.Logger
 }
 
 // plainUser matches the user names that are a single subject token.
@@ -65,6 +68,9 @@ type Conn struct {
 	life    context.Context // ends with Close
 	end     context.CancelFunc
 	wg      sync.WaitGroup
+
+	metrics  *writeMetrics
+	together *together
 
 	creating chan struct{} // a slot for each consumer that is being created (jobevents.go)
 
@@ -153,18 +159,37 @@ func Connect(cfg Config) (*Conn, error) {
 	if cfg.InProcess != nil {
 		opts = append(opts, nats.InProcessServer(cfg.InProcess))
 	}
+	if c.metrics, err = newWriteMetrics(cfg.Telemetry); err != nil {
+		return nil, fmt.Errorf("metrics of NATS: %w", err)
+	}
 	nc, err := nats.Connect(cfg.URL, opts...)
 	if err != nil {
+		c.metrics.close()
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
 	c.nc = nc
-	if c.js, err = jetstream.New(nc); err != nil {
+	if c.js, err = jetstream.New(nc); err == nil {
+		err = c.tell(cfg)
+	}
+	if err != nil {
 		nc.Close()
+		c.metrics.close()
 		return nil, fmt.Errorf("use JetStream: %w", err)
 	}
 	attempts := nc.StatusChanged(nats.RECONNECTING)
 	c.wg.Go(func() { c.watch(attempts) })
 	return c, nil
+}
+
+// tell makes the connection one of those that weir.nats.connected speaks for.
+func (c *Conn) tell(cfg Config) (err error) {
+	if cfg.Beside != nil {
+		c.together = cfg.Beside.together
+	} else if c.together, err = newTogether(cfg.Telemetry); err != nil {
+		return err
+	}
+	c.together.join(c)
+	return nil
 }
 
 // watch reports why a connection was refused after the socket was open: a certificate that is not trusted, a
@@ -185,6 +210,8 @@ func (c *Conn) Close() {
 	c.end()
 	c.nc.Close()
 	c.wg.Wait()
+	c.together.leave(c)
+	c.metrics.close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.isUp.Store(false)

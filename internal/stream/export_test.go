@@ -10,3 +10,6 @@ func (w *Writer) Waiting() int {
 	defer w.mu.Unlock()
 	return w.open.b.Len()
 }
+
+// ObserveWaiting has what waits in w observed before Run.
+func (w *Writer) ObserveWaiting() { w.conn.metrics.add(w) }

@@ -97,7 +97,7 @@ func (c *Conn) AppendOnce(ctx context.Context, k catalog.Key, r *record.Record) 
 	}
 	subject := onceSubject(k, r.ID)
 	for {
-		err := c.publish(ctx, &nats.Msg{Subject: subject, Data: block[0]}, "", jetstream.WithExpectLastSequencePerSubject(0))
+		err := c.publishOnce(ctx, k, r, &nats.Msg{Subject: subject, Data: block[0]})
 		if !wrongSequence(err) {
 			if err != nil {
 				return nil, fmt.Errorf("write to queue %s: %w", k, err)
@@ -120,6 +120,22 @@ func (c *Conn) AppendOnce(ctx context.Context, k catalog.Key, r *record.Record) 
 		}
 		return &rs[0], nil
 	}
+}
+
+// publishOnce writes m, which holds r alone, unless its subject holds a message. One that does is no outcome of a write.
+func (c *Conn) publishOnce(ctx context.Context, k catalog.Key, r *record.Record, m *nats.Msg) error {
+	var sampled sampledRecords
+	sampled.add(r)
+	start := time.Now()
+	ctx, span := c.metrics.sending(ctx, k, 1, &sampled)
+	err := c.publish(ctx, m, "", jetstream.WithExpectLastSequencePerSubject(0))
+	if wrongSequence(err) {
+		endSending(span, nil)
+		return err
+	}
+	endSending(span, err)
+	c.metrics.writtenAlone(k, time.Since(start), err)
+	return err
 }
 
 // Job returns the state of job id, or ErrNoJob. With several replicas it may be stale by a moment.

@@ -7,9 +7,11 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/uuid"
+	"go.opentelemetry.io/otel/metric"
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/record"
@@ -32,7 +34,11 @@ type Writer struct {
 	open   *group          // takes records; never nil
 	sealed []*group        // complete, not yet written, oldest first
 	bytes  int             // payload in open and sealed
+	used   bool            // a record has come
 	spare  *record.Builder // memory for the next group
+
+	kept  [outcomes]atomic.Pointer[writeOptions]
+	sized []metric.RecordOption // of commit's
 }
 
 // Bounds of a writer. What is past maxWaitingBytes gets ErrBusy.
@@ -48,12 +54,24 @@ type group struct {
 	done chan struct{}   // closed after err and errs are set
 	err  error           // of all, if errs is nil
 	errs []error         // of each, when the group had to be written as several messages
+
+	sampled sampledRecords
 }
 
 // result is the outcome of the group's record number i. It is set once done is closed.
 func (g *group) result(i int) error {
 	if g.errs != nil {
 		return g.errs[i]
+	}
+	return g.err
+}
+
+// worst is nil if all records of the group are durable.
+func (g *group) worst() error {
+	for _, err := range g.errs {
+		if err != nil {
+			return err
+		}
 	}
 	return g.err
 }
@@ -94,10 +112,15 @@ type Pending struct {
 // Add adds a copy of r to the open group: r and its body may be reused. On an error nothing is stored: ErrBusy,
 // ErrClosed, ErrUnavailable or record.ErrTooLarge.
 func (w *Writer) Add(r *record.Record) (Pending, error) {
-	if err := w.conn.Ready(); err != nil {
+	err := w.conn.Ready()
+	if err != nil {
+		w.refused(err)
 		return Pending{}, err
 	}
 	g, i, err := w.join(r)
+	if err != nil {
+		w.refused(err)
+	}
 	return Pending{g, i}, err
 }
 
@@ -133,6 +156,10 @@ func (w *Writer) join(r *record.Record) (*group, int, error) {
 		return nil, 0, err
 	}
 	w.bytes += w.open.b.Bytes() - before
+	w.used = true
+	if w.conn.metrics.tracer != nil {
+		w.open.sampled.add(r)
+	}
 	select {
 	case w.work <- struct{}{}:
 	default: // the writer already knows
@@ -142,6 +169,8 @@ func (w *Writer) join(r *record.Record) (*group, int, error) {
 
 // Run writes groups until ctx is cancelled; then it refuses new records, writes what waits, and returns.
 func (w *Writer) Run(ctx context.Context) {
+	w.conn.metrics.add(w)
+	defer w.conn.metrics.remove(w)
 	// One write is in flight at a time: two gained nothing in the measurements, and order is kept.
 	var block []byte
 	for {
@@ -168,6 +197,7 @@ func (w *Writer) commitAll(block []byte) []byte {
 		}
 		for rest := w.take(); rest != nil; rest = w.take() {
 			rest.err = g.err
+			w.written(rest, rest.b.Len(), 0, false)
 			close(rest.done)
 		}
 		w.mu.Lock()
@@ -216,10 +246,15 @@ func (w *Writer) commit(g *group, block []byte) []byte {
 	w.mu.Lock()
 	w.spare, g.b = g.b, nil
 	w.mu.Unlock()
-	if g.err = w.write(block, n); n > 1 && errors.Is(g.err, ErrTooLargeForServer) {
+	start := time.Now()
+	// Not the context of any one request: a group outlives those of its clients that went away.
+	ctx, span := w.conn.metrics.sending(context.Background(), w.queue, n, &g.sampled)
+	if g.err = w.write(ctx, block, n); n > 1 && errors.Is(g.err, ErrTooLargeForServer) {
 		// The group was formed for a server that takes larger messages.
-		g.errs, g.err = w.writeApart(block, n)
+		g.errs, g.err = w.writeApart(ctx, block, n)
 	}
+	w.written(g, n, time.Since(start), true)
+	endSending(span, g.worst())
 	w.mu.Lock()
 	w.busy = false
 	w.silent = errors.Is(g.err, ErrUnavailable) && w.conn.Ready() == nil
@@ -230,12 +265,12 @@ func (w *Writer) commit(g *group, block []byte) []byte {
 
 // writeApart writes the n records of a block that is too large as smaller ones. It returns the outcome of each record;
 // err is ErrUnavailable when one write was not confirmed: those behind it were not tried then.
-func (w *Writer) writeApart(block []byte, n int) (errs []error, err error) {
+func (w *Writer) writeApart(ctx context.Context, block []byte, n int) (errs []error, err error) {
 	errs = slices.Repeat([]error{ErrUnavailable}, n)
 	rs, err := record.Decode(block)
 	if err == nil {
 		err = w.conn.eachPiece(rs, w.codec, func(p piece) error {
-			err := w.write(p.block, p.n)
+			err := w.write(ctx, p.block, p.n)
 			if p.n > 1 && errors.Is(err, ErrTooLargeForServer) {
 				return err // it is tried again in halves
 			}
@@ -251,14 +286,13 @@ func (w *Writer) writeApart(block []byte, n int) (errs []error, err error) {
 	return errs, err
 }
 
-func (w *Writer) write(block []byte, n int) error {
-	// Not the context of any one request: a group outlives those of its clients that went away.
-	err := w.conn.publishBlock(context.Background(), w.queue, n, block, uuid.NewString())
+func (w *Writer) write(ctx context.Context, block []byte, n int) error {
+	err := w.conn.publishBlock(ctx, w.queue, n, block, uuid.NewString())
 	switch {
 	case errors.Is(err, ErrTooLargeForServer):
 		w.conn.trouble.Warn("a record is too large for NATS; its client gets 413", err)
 	case err != nil:
-		w.log.Warn("a group of records was not confirmed", "error", err)
+		w.log.WarnContext(ctx, "a group of records was not confirmed", "error", err)
 	default:
 		return nil
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/weir-dev/weir/internal/localnats"
 	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/telemetry"
 )
 
 // Log returns a logger that writes to the test's log.
@@ -38,7 +39,13 @@ func NATSIn(t testing.TB, cfg localnats.Config) *localnats.Server {
 // Conn connects to s over TCP, as services do, until the test ends.
 func Conn(t testing.TB, s *localnats.Server) *stream.Conn {
 	t.Helper()
-	c, err := stream.Connect(stream.Config{URL: s.URL(), Name: t.Name(), Log: Log(t)})
+	return ConnWith(t, s, telemetry.Providers{})
+}
+
+// ConnWith is Conn with telemetry.
+func ConnWith(t testing.TB, s *localnats.Server, tel telemetry.Providers) *stream.Conn {
+	t.Helper()
+	c, err := stream.Connect(stream.Config{URL: s.URL(), Name: t.Name(), Telemetry: tel, Log: Log(t)})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -333,6 +333,12 @@ func TestLogMessages(t *testing.T) {
 						logged[message] += strings.ToLower(level) + " "
 					}
 				}
+			case "DebugContext", "InfoContext", "WarnContext", "ErrorContext":
+				if len(call.Args) > 1 {
+					if message, ok := text(call.Args[1]); ok {
+						logged[message] += strings.ToLower(strings.TrimSuffix(level, "Context")) + " "
+					}
+				}
 			case "LogAttrs":
 				message, _ := text(call.Args[2])
 				if sel, ok := call.Args[1].(*ast.SelectorExpr); ok {

@@ -4,6 +4,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 
 	"github.com/weir-dev/weir/internal/app"
@@ -44,9 +45,17 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	if err != nil {
 		return fmt.Errorf("WEIR_TRUSTED_PROXIES: %w", err)
 	}
+	access, err := gateway.ParseAccessLog(cfg.AccessLog)
+	if err != nil {
+		return fmt.Errorf("WEIR_ACCESS_LOG: %w", err)
+	}
 	config := gateway.Config{
 		Listener: l, Conn: conn, Caller: caller, Objects: store, Codec: cfg.Codec, Sync: cfg.NATSSync, Base: cfg.PathPrefix, OwnThrottles: throttles,
 		H2C: cfg.H2C, TrustedProxies: trusted, DrainTimeout: cfg.DrainTimeout, Telemetry: cfg.Telemetry.Providers, Log: cfg.Log,
+		AccessShare: access,
+	}
+	if access > 0 {
+		config.AccessLog = slog.New(cfg.Lines.All(cfg.Telemetry.Logs)).With("service", "gateway", "instance", cfg.Instance)
 	}
 	var parts []lifecycle.Part
 	if cfg.RealtimeURL != nil {

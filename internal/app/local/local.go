@@ -47,6 +47,7 @@ type Config struct {
 	Prefix    string            // below which clients find Weir, as ownpath.ParseBase reads it
 	H2C       bool              // the gateway serves HTTP/2 by prior knowledge too
 	EnvFile   string            // written when ready: WEIR_URL, WEIR_ADMIN_URL, WEIR_NATS_URL; empty means none
+	AccessLog string            // of which requests the gateway logs a line, as gateway.ParseAccessLog reads it
 	Codec     record.Codec
 	Lines     *telemetry.Lines
 	Log       *slog.Logger // Run makes it of Lines, unless it is set
@@ -84,6 +85,14 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if tel.Logs != nil {
 		cfg.Log = cfg.Lines.Logger(tel.Logs)
 	}
+	access, err := gateway.ParseAccessLog(cfg.AccessLog)
+	if err != nil {
+		return fmt.Errorf("--access-log: %w", err)
+	}
+	var accessLog *slog.Logger
+	if access > 0 {
+		accessLog = slog.New(cfg.Lines.All(tel.Logs)).With("service", "gateway")
+	}
 	hosts := &hosts{log: cfg.Log}
 	defer hosts.close()
 	bundle, err := manifest.LoadDir( //nolint:contextcheck // opening a loopback port doesn't block
@@ -120,7 +129,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer front.Close()
-	back, err := stream.Connect(stream.Config{URL: nats.URL(), InProcess: nats, Name: "dispatcher", PingInterval: appdispatcher.PingInterval, Telemetry: tel.Providers, Log: cfg.Log.With("service", "dispatcher")})
+	back, err := stream.Connect(stream.Config{URL: nats.URL(), InProcess: nats, Name: "dispatcher", PingInterval: appdispatcher.PingInterval, Telemetry: tel.Providers, Beside: front, Log: cfg.Log.With("service", "dispatcher")})
 	if err != nil {
 		return err
 	}
@@ -146,7 +155,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	g, err := gateway.New(gateway.Config{
 		Listener: l, Conn: front, Caller: caller, TrustedProxies: trusted, Objects: store, Codec: cfg.Codec, Log: cfg.Log.With("service", "gateway"),
-		Realtime: r, Base: base, H2C: cfg.H2C, Telemetry: tel.Providers,
+		Realtime: r, Base: base, H2C: cfg.H2C, Telemetry: tel.Providers, AccessShare: access, AccessLog: accessLog,
 	})
 	if err != nil {
 		return err

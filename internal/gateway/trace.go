@@ -1,0 +1,122 @@
+package gateway
+
+import (
+	"context"
+	"net/http"
+	"strings"
+
+	attr "go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/weir-dev/weir/internal/jobapi"
+	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/telemetry"
+)
+
+// maxTracedPath bounds a path in a span and in the access log.
+const maxTracedPath = 256
+
+// asServer is the options of every span that the gateway begins.
+var asServer = []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer)} //nolint:gochecknoglobals // a constant list
+
+// trace begins the request's span, if traces are on. throttled says that the request is refused before anything of it was
+// looked at.
+func (x *exchange) trace(throttled bool) {
+	if x.g.tracer == nil {
+		return
+	}
+	parent := remoteOf(x.req)
+	if !parent.IsValid() && !throttled && x.kind == toOwn && x.own.Class == jobapi.ClassCallbacks {
+		// The function knows nothing of traces. The report belongs to the job's.
+		parent = x.g.jobs.TraceOf(x.req)
+	}
+	x.seen.begin(parent)
+}
+
+// remoteOf is the span that the client says the request belongs to.
+func remoteOf(req *http.Request) trace.SpanContext {
+	tp := req.Header["Traceparent"]
+	if len(tp) != 1 {
+		return trace.SpanContext{}
+	}
+	return telemetry.Remote(tp[0], traceState(req.Header))
+}
+
+// traceState is the header tracestate: more than one line is one list (W3C Trace Context, section 3.3.1).
+func traceState(h http.Header) string {
+	lines := h["Tracestate"]
+	if len(lines) == 1 {
+		return lines[0]
+	}
+	return strings.Join(lines, ",")
+}
+
+// begin begins the span. It is not in the request's context: a copy of the request for it alone would cost a write more than
+// the span.
+func (o *observation) begin(parent trace.SpanContext) {
+	if o.g.tracer == nil || o.span != nil {
+		return
+	}
+	ctx := context.Background() // looking for a span in the request's own would take longer than to make one
+	if parent.IsValid() {
+		ctx = trace.ContextWithRemoteSpanContext(ctx, parent)
+	}
+	_, o.span = o.g.tracer.Start(ctx, o.spanName(), asServer...)
+}
+
+// spanName is METHOD ROUTE, as the conventions have it.
+func (o *observation) spanName() string {
+	if o.route != nil && o.req.Method == o.route.method {
+		return o.route.spanName
+	}
+	name := o.req.Method
+	if o.method == methodOther {
+		name = "HTTP"
+	}
+	if p := o.pattern(); p != "" {
+		name += " " + p
+	}
+	return name
+}
+
+func (o *observation) endSpan() {
+	if o.span == nil {
+		return
+	}
+	if o.span.IsRecording() {
+		attrs := append(o.attributes(), semconv.URLPath(o.path(maxTracedPath)))
+		if o.id != (record.ID{}) {
+			attrs = append(attrs, attr.String("weir.record.id", o.id.String()), attr.String("weir.queue", o.route.queue.String()))
+		}
+		o.span.SetAttributes(attrs...)
+		if o.errorType() != "" {
+			o.span.SetStatus(codes.Error, "")
+		}
+	}
+	o.span.End()
+}
+
+// keepTrace puts the context into the record under which its way goes on: the request's span, or, without traces, what the
+// client said.
+func (x *exchange) keepTrace(rec *record.Record) {
+	if x.seen.span != nil {
+		sc := x.seen.span.SpanContext()
+		rec.TraceParent = telemetry.TraceParent(sc)
+		if ts := sc.TraceState(); ts.Len() > 0 {
+			rec.TraceState = bounded(ts.String())
+		}
+		return
+	}
+	if tp := x.req.Header.Get("Traceparent"); tp != "" && telemetry.ValidTraceParent(tp) {
+		rec.TraceParent, rec.TraceState = tp, bounded(traceState(x.req.Header))
+	}
+}
+
+func bounded(traceState string) string {
+	if len(traceState) > telemetry.MaxTraceState {
+		return ""
+	}
+	return traceState
+}

@@ -1,0 +1,36 @@
+package jobapi
+
+import (
+	"context"
+	"net/http"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/telemetry"
+)
+
+// TraceOf is the trace of the job that a callback's request reports of; invalid if the callback is, the job has none, or its
+// state can't be read. It reads the state once more than the report does: only traces that are on cost it, and only of
+// functions that send none of their own.
+func (a *API) TraceOf(req *http.Request) trace.SpanContext {
+	attempt, err := job.ParseCallback(req.PathValue("callback"), a.Ring(), a.queues.Load().keys)
+	if err != nil {
+		return trace.SpanContext{}
+	}
+	traceParent, err := job.TraceOf(req.Context(), a.cfg.Conn, attempt)
+	if err != nil {
+		return trace.SpanContext{}
+	}
+	return telemetry.Remote(traceParent, "")
+}
+
+// about names the job in the span of a request about it.
+func about(ctx context.Context, queue catalog.Key, id record.ID) {
+	if span := trace.SpanFromContext(ctx); span.IsRecording() {
+		span.SetAttributes(attribute.String("weir.record.id", id.String()), attribute.String("weir.queue", queue.String()))
+	}
+}
