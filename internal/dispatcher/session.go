@@ -64,6 +64,7 @@ type item struct {
 	rec         *record.Record
 	block       *block
 	disposition disposition
+	reason      reason // of a dead letter, once it is decided
 }
 
 // at is the record as it is stored again at now, by the server's clock: with its present age.
@@ -308,7 +309,7 @@ func (s *session) settle(e *batchRun) bool {
 		}
 	}
 	d.InHand = -(d.Done + d.Retried + d.Dead)
-	s.m.add(d)
+	s.m.add(d, deaths(e.items)...)
 	return complete
 }
 

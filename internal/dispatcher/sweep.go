@@ -90,7 +90,7 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 			err = perr
 		}
 	}()
-	x := expirer{conn, d.cfg.Log, k, maxAge}
+	x := expirer{conn, d.cfg.Log, d.cfg.Telemetry.Tracer(scope), k, maxAge}
 	for {
 		select {
 		case reader.Room() <- struct{}{}:
