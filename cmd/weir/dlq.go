@@ -24,6 +24,7 @@ import (
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/telemetry"
 )
 
 // connectTimeout bounds how long a command waits for NATS.
@@ -32,6 +33,7 @@ const connectTimeout = 5 * time.Second
 type dlq struct {
 	nats      app.NATS // as the flags say; the environment is the default
 	namespace string
+	telemetry telemetry.Providers // of a command that has any
 }
 
 func newDLQ() *cobra.Command {
@@ -75,7 +77,9 @@ func (d *dlq) with(cmd *cobra.Command, queue string, f func(c *stream.Conn, k ca
 		return errors.New("where is NATS? set WEIR_NATS_URL (for a local run: source .weir/env) or give --nats; for the chart see weir dlq --help")
 	}
 	level := slog.LevelError
-	c, err := stream.Connect(nats.Stream("weir-dlq", slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))))
+	cfg := nats.Stream("weir-dlq", slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level})))
+	cfg.Telemetry = d.telemetry
+	c, err := stream.Connect(cfg)
 	if err != nil {
 		return err
 	}
@@ -366,12 +370,20 @@ func (d *dlq) redrive() *cobra.Command {
 		Use: "redrive QUEUE", Short: "Move dead letters back into their queue, oldest first",
 		Long: `Move the dead letters that are there now back into their queue, oldest first.
 
-One redrive of a queue runs at a time. One that was interrupted is resumed by running it again.`,
+One redrive of a queue runs at a time. One that was interrupted is resumed by running it again.
+
+With OpenTelemetry's environment (OTEL_EXPORTER_OTLP_ENDPOINT), each dead letter whose trace is sampled gets a span there.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if rate < 0 {
 				return errors.New("--rate must not be negative")
 			}
+			tel, err := setupTelemetry(cmd)
+			if err != nil {
+				return err
+			}
+			defer tel.Close() // after the connection: it exports the spans
+			d.telemetry = tel.Providers
 			return d.with(cmd, args[0], func(c *stream.Conn, k catalog.Key) error {
 				moved := 0
 				err := c.Redrive(cmd.Context(), k, rate, func(n int) { moved = n })
@@ -385,6 +397,18 @@ One redrive of a queue runs at a time. One that was interrupted is resumed by ru
 	}
 	cmd.Flags().IntVar(&rate, "rate", 0, "records a second; 0: as fast as it goes")
 	return cmd
+}
+
+// setupTelemetry starts telemetry, which exports if OpenTelemetry's environment says where to.
+func setupTelemetry(cmd *cobra.Command) (*telemetry.Telemetry, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return telemetry.Setup(cmd.Context(), telemetry.Config{
+		Service: "weir-cli", Instance: host, Version: app.Version(), Getenv: os.Getenv,
+		Log: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)),
+	})
 }
 
 func (d *dlq) purge() *cobra.Command {

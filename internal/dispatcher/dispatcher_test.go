@@ -71,6 +71,7 @@ type world struct {
 	queue  catalog.Queue
 	writer *stream.Writer
 	cancel func() // the newest dispatcher's context
+	tel    telemetry.Providers
 
 	mu       sync.Mutex
 	calls    []call
@@ -204,8 +205,8 @@ func (w *world) put(bodies ...string) {
 // start runs a dispatcher until the returned function is called.
 func (w *world) start(owner string, drain time.Duration) (*dispatcher.Dispatcher, func()) {
 	w.t.Helper()
-	caller := invoke.NewCaller(16, telemetry.Providers{})
-	d, err := dispatcher.New(dispatcher.Config{Conn: w.conn, Caller: caller, Objects: blob.NewNATS(w.conn, func() sign.Ring { return sign.Ring{} }, time.Now, ""), Owner: owner, DrainTimeout: drain, Log: testkit.Log(w.t)})
+	caller := invoke.NewCaller(16, w.tel)
+	d, err := dispatcher.New(dispatcher.Config{Telemetry: w.tel, Conn: w.conn, Caller: caller, Objects: blob.NewNATS(w.conn, func() sign.Ring { return sign.Ring{} }, time.Now, ""), Owner: owner, DrainTimeout: drain, Log: testkit.Log(w.t)})
 	if err != nil {
 		w.t.Fatal(err)
 	}
