@@ -348,8 +348,7 @@ func TestMetricsOfAHandoff(t *testing.T) {
 // TestMetricsOfJobs: each ends once, however it ends.
 func TestMetricsOfJobs(t *testing.T) {
 	hold := make(chan struct{})
-	var w *world
-	w = newWorld(t, testkit.Conn(t, testkit.NATS(t)), func(c call) answer {
+	w := newWorld(t, testkit.Conn(t, testkit.NATS(t)), func(c call) answer {
 		switch c.bodies[0] {
 		case "bad":
 			return answer{status: 500}
@@ -358,6 +357,8 @@ func TestMetricsOfJobs(t *testing.T) {
 		}
 		return answer{text: "done"}
 	}, func(m *catalog.Mapping) { m.Retry.MaxAttempts = 2 })
+	release := sync.OnceFunc(func() { close(hold) })
+	t.Cleanup(release) // before the function's server closes
 	w.takesJobs(16 << 20)
 	c := collect(t)
 	w.tel = c.Providers
@@ -372,7 +373,8 @@ func TestMetricsOfJobs(t *testing.T) {
 		}
 	}
 	cancel(early)
-	w.start("a", time.Second)
+	d, _ := w.start("a", time.Second)
+	w.with(d, time.Hour, w.spec) // with the queue: its jobs are watched
 	testkit.Eventually(t, "the held one is called", func() bool {
 		return slices.ContainsFunc(w.seen(), func(c call) bool { return c.bodies[0] == "held" })
 	})
@@ -388,7 +390,7 @@ func TestMetricsOfJobs(t *testing.T) {
 		}
 		return of(all, "weir.jobs.attempts", "") == 4
 	})
-	close(hold)
+	release()
 	w.settled()
 	if n := of(c.now(), "weir.jobs.ended", ""); n != 4 {
 		t.Errorf("%v jobs have ended", n)
