@@ -13,6 +13,7 @@ import (
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/stream"
 )
 
@@ -233,6 +234,27 @@ func (t *tally) add(delta Stats, why []reason) {
 	for _, r := range why {
 		t.dead[r]++
 	}
+}
+
+// swept counts records that expired in the queue while it had no mapping.
+func (t *tally) swept(rs []record.Record, became []disposition) {
+	delta := Stats{Taken: len(rs)}
+	var why []reason
+	for i, f := range became {
+		switch f {
+		case dead:
+			delta.Dead++
+			why = append(why, reasonExpired)
+			if rs[i].Job {
+				t.over(job.Expired)
+			}
+		case retried:
+			delta.Retried++
+		default:
+			delta.Done++
+		}
+	}
+	t.add(delta, why)
 }
 
 // take notes that m has the queue's lease.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"maps"
 	"math/rand/v2"
+	"net"
+	"net/http"
 	"slices"
 	"strings"
 	"sync"
@@ -418,5 +420,29 @@ func TestColdStartIsCounted(t *testing.T) {
 	}
 	if of(c.now(), "http.client.request.duration", "error.type=no_connection") == 0 {
 		t.Errorf("%v", c.now())
+	}
+	// The same function comes back at its address.
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	_ = l.Close()
+	w.use(d, func(m *catalog.Mapping) { m.Function.URL = "http://" + address })
+	s, _ := d.Stats(w.spec.Key)
+	w.put("b")
+	testkit.Eventually(t, "it is away", func() bool { now, _ := d.Stats(w.spec.Key); return now.Throttled > s.Throttled })
+	if l, err = new(net.ListenConfig).Listen(t.Context(), "tcp", address); err != nil {
+		t.Skip("somebody else has taken the port: ", err)
+	}
+	fn := &http.Server{Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}), ReadHeaderTimeout: time.Minute}
+	served := make(chan struct{})
+	go func() { defer close(served); _ = fn.Serve(l) }()
+	defer func() { _ = fn.Close(); <-served }()
+	testkit.Eventually(t, "its first answer is counted", func() bool { return of(c.now(), "faas.coldstarts", "faas.invoked_name=default/f") == 1 })
+	w.put("c")
+	testkit.Eventually(t, "it goes on", func() bool { s, _ := d.Stats(w.spec.Key); return s.Done == 3 })
+	if n := of(c.now(), "faas.coldstarts", ""); n != 1 {
+		t.Errorf("%v cold starts", n)
 	}
 }

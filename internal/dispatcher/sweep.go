@@ -110,9 +110,11 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 			if !lease.Holds() {
 				return stream.ErrLeaseLost
 			}
-			if _, err := x.bury(ctx, now, rs); err != nil {
+			became, err := x.bury(ctx, now, rs)
+			if err != nil {
 				return err
 			}
+			d.metrics.of(k).swept(rs, became)
 			if err := delivery.Ack(); err != nil || delivery.Seq >= newest {
 				return err
 			}

@@ -1,6 +1,7 @@
 package dispatcher_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"slices"
@@ -314,4 +315,48 @@ func TestJobIsTraced(t *testing.T) {
 	if got := tree(spans.Ended(), 9); !slices.Equal(got, want) || !slices.Equal(status, []string{"queued", "succeeded"}) {
 		t.Errorf("%v\n%v", got, status)
 	}
+}
+
+// TestLinesHaveTheirTrace: what is logged of a call and of its record has the ids of the process span and of the record.
+func TestLinesHaveTheirTrace(t *testing.T) {
+	var out lockedBuffer
+	lines, err := telemetry.NewLines(&out, "json", "debug")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newWorld(t, testkit.Conn(t, testkit.NATS(t)), func(call) answer { return answer{status: 500} }, func(m *catalog.Mapping) { m.Retry.MaxAttempts = 1 })
+	tel, spans := tracing(t)
+	w.tel, w.log = tel, lines.Logger(nil)
+	w.putTraced(map[string]string{"a": traceparent(3, "01")})
+	w.start("a", time.Second)
+	name := "process " + w.queue.Key.String()
+	testkit.Eventually(t, "it is dead", func() bool { return len(named(spans.Ended(), name)) == 1 })
+	process := named(spans.Ended(), name)[0]
+	ids := fmt.Sprintf(`"trace_id":"%032x","span_id":"%s"`, 3, process.SpanContext().SpanID())
+	record := `"record":"` + attributeOf(process, "weir.record.id").AsString() + `"`
+	for _, text := range []string{"a call failed", "dead-lettered"} {
+		if !slices.ContainsFunc(strings.Split(out.String(), "\n"), func(l string) bool {
+			return strings.Contains(l, `"msg":"`+text+`"`) && strings.Contains(l, ids) && strings.Contains(l, record)
+		}) {
+			t.Errorf("no line %q with %s and %s in\n%s", text, ids, record, out.String())
+		}
+	}
+}
+
+// lockedBuffer is written by many.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
