@@ -21,7 +21,7 @@ var ranks = map[string]int{
 
 	"internal/record": 0, "internal/batch": 0, "internal/throttle": 0, "internal/catalog": 0, "internal/sign": 0, "internal/filelock": 0,
 	"internal/childproc": 0, "internal/ownpath": 0, "internal/mediatype": 0, "internal/telemetry": 0, "internal/coding": 0, "internal/pace": 0,
-	"internal/emf": 0,
+	"internal/emf":    0,
 	"internal/schema": 1, "internal/value": 1, "internal/problem": 1, "internal/lifecycle": 1, "internal/secret": 1,
 	"internal/localnats": 1, "internal/localdb": 1, "internal/emf/podlogs": 1,
 	"api/v1alpha1": 2, "internal/stream": 2, "internal/invoke": 2,

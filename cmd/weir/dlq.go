@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"log/slog"
+	"os"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -18,14 +20,17 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/weir-dev/weir/internal/app"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/telemetry"
 )
 
 type dlq struct {
 	nats      natsFlags
 	namespace string
+	telemetry telemetry.Providers // of a command that has any
 }
 
 func newDLQ() *cobra.Command {
@@ -56,7 +61,7 @@ for, such as weir-nats.weir-system.svc, and point that name to 127.0.0.1 in /etc
 
 // with runs f for the queue.
 func (d *dlq) with(cmd *cobra.Command, queue string, f func(c *stream.Conn, k catalog.Key) error) error {
-	err := d.nats.with(cmd, func(c *stream.Conn) error { return f(c, catalog.Key{Namespace: d.namespace, Name: queue}) })
+	err := d.nats.with(cmd, d.telemetry, func(c *stream.Conn) error { return f(c, catalog.Key{Namespace: d.namespace, Name: queue}) })
 	if errors.Is(err, stream.ErrNoQueue) {
 		return fmt.Errorf("there is no queue %s in namespace %s", queue, d.namespace)
 	}
@@ -339,12 +344,20 @@ func (d *dlq) redrive() *cobra.Command {
 		Use: "redrive QUEUE", Short: "Move dead letters back into their queue, oldest first",
 		Long: `Move the dead letters that are there now back into their queue, oldest first.
 
-One redrive of a queue runs at a time. One that was interrupted is resumed by running it again.`,
+One redrive of a queue runs at a time. One that was interrupted is resumed by running it again.
+
+With OpenTelemetry's environment (OTEL_EXPORTER_OTLP_ENDPOINT), each dead letter whose trace is sampled gets a span there.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if rate < 0 {
 				return errors.New("--rate must not be negative")
 			}
+			tel, err := setupTelemetry(cmd)
+			if err != nil {
+				return err
+			}
+			defer tel.Close() // after the connection: it exports the spans
+			d.telemetry = tel.Providers
 			return d.with(cmd, args[0], func(c *stream.Conn, k catalog.Key) error {
 				moved := 0
 				err := c.Redrive(cmd.Context(), k, rate, func(n int) { moved = n })
@@ -358,6 +371,18 @@ One redrive of a queue runs at a time. One that was interrupted is resumed by ru
 	}
 	cmd.Flags().IntVar(&rate, "rate", 0, "records a second; 0: as fast as it goes")
 	return cmd
+}
+
+// setupTelemetry starts telemetry, which exports if OpenTelemetry's environment says where to.
+func setupTelemetry(cmd *cobra.Command) (*telemetry.Telemetry, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown"
+	}
+	return telemetry.Setup(cmd.Context(), telemetry.Config{
+		Service: "weir-cli", Instance: host, Version: app.Version(), Getenv: os.Getenv,
+		Log: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)),
+	})
 }
 
 func (d *dlq) purge() *cobra.Command {

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -133,5 +136,53 @@ func TestPurgeSaysWhatTheServerCounted(t *testing.T) {
 	}
 	if _, stderr, err := run(t, s, "list", "orders"); err != nil || stderr != "no dead letters\n" {
 		t.Errorf("%q, %v", stderr, err)
+	}
+}
+
+// TestRedriveExportsItsSpans where OpenTelemetry's environment says: before the command ends.
+func TestRedriveExportsItsSpans(t *testing.T) {
+	got := make(chan string, 8)
+	backend := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			t.Error(err)
+		}
+		if r.URL.Path == "/v1/traces" {
+			got <- string(body)
+		}
+		w.Header().Set("Content-Type", "application/x-protobuf")
+	}))
+	defer backend.Close()
+	s, _ := letters(t)
+	c := testkit.Conn(t, s)
+	if err := c.EnsureLeases(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+	id, err := record.NewID()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dead := record.Record{
+		ID: id, Time: time.Now(), Body: []byte("x"), Failure: &record.Failure{Time: time.Now(), Reason: "bad"},
+		TraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+	}
+	if err := c.DeadLetter(t.Context(), catalog.Key{Namespace: "default", Name: "orders"}, []record.Record{dead}); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", backend.URL)
+	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+	t.Setenv("OTEL_METRICS_EXPORTER", "none")
+	if _, stderr, err := run(t, s, "redrive", "orders"); err != nil || stderr != "1 dead letters moved back to queue orders\n" {
+		t.Fatalf("%q, %v", stderr, err)
+	}
+	select {
+	case spans := <-got:
+		for _, want := range []string{"redrive default/orders", "weir-cli", id.String()} {
+			if !strings.Contains(spans, want) {
+				t.Errorf("no %q in %q", want, spans)
+			}
+		}
+	default:
+		t.Error("nothing was exported")
 	}
 }

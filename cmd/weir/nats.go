@@ -13,6 +13,7 @@ import (
 
 	"github.com/weir-dev/weir/internal/app"
 	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/telemetry"
 )
 
 // connectTimeout bounds how long a command waits for NATS.
@@ -29,8 +30,8 @@ func (n *natsFlags) add(p *pflag.FlagSet) {
 	p.StringVar(&n.CAFile, "nats-ca", "", "PEM file of the CA of NATS, turns TLS on; default: $WEIR_NATS_CA_FILE")
 }
 
-// with connects, runs f, and closes.
-func (n *natsFlags) with(cmd *cobra.Command, f func(c *stream.Conn) error) error {
+// with connects, runs f, and closes. tel is the connection's.
+func (n *natsFlags) with(cmd *cobra.Command, tel telemetry.Providers, f func(c *stream.Conn) error) error {
 	env := app.NATSFromEnv(os.Getenv)
 	nats := app.NATS{
 		URL: cmp.Or(n.URL, env.URL), User: cmp.Or(n.User, env.User),
@@ -40,7 +41,9 @@ func (n *natsFlags) with(cmd *cobra.Command, f func(c *stream.Conn) error) error
 		return errors.New("where is NATS? set WEIR_NATS_URL (for a local run: source .weir/env) or give --nats; for the chart see weir dlq --help")
 	}
 	level := slog.LevelError
-	c, err := stream.Connect(nats.Stream("weir-"+cmd.Parent().Name(), slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))))
+	cfg := nats.Stream("weir-"+cmd.Parent().Name(), slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level})))
+	cfg.Telemetry = tel
+	c, err := stream.Connect(cfg)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/telemetry"
 )
 
 func newQueue() *cobra.Command {
@@ -49,7 +50,7 @@ func listQueues(nats *natsFlags) *cobra.Command {
 DEAD are dead letters. OLDEST is the age of the oldest of RECORDS. OWNER says whether a dispatcher works on the queue.
 RECORDS with ± may be so far off, as after the end of a dispatcher that could not tidy up.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return nats.with(cmd, func(c *stream.Conn) error {
+			return nats.with(cmd, telemetry.Providers{}, func(c *stream.Conn) error {
 				keys, err := c.QueueKeys(cmd.Context())
 				if err != nil {
 					return err

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/job"
@@ -42,6 +44,12 @@ type batchRun struct {
 	undelivered int  // calls in a row that the function broke off
 	failedAlone int  // items whose call, for them alone, failed
 	someDone    bool // an item was done
+
+	called  bool       // the function was called, or is about to be
+	span    trace.Span // nil if it isn't recorded
+	events  int        // of the span
+	omitted int        // events that it has no room for
+	failure string     // the last failed call's reason
 }
 
 // maxFailedAlone is how many items may fail alone, with none done, until a function is taken to fail whatever it gets.
@@ -50,6 +58,8 @@ const maxFailedAlone = 8
 // run calls the function and stores what failed. It ends early, leaving records unsettled, when intake
 // ends while it waits for the function, or when work ends.
 func (e *batchRun) run(intake, work context.Context) {
+	work = e.begin(work)
+	defer e.finish()
 	if e.items[0].rec.Job {
 		e.job(intake, work, e.items[0])
 	} else {
@@ -60,7 +70,7 @@ func (e *batchRun) run(intake, work context.Context) {
 		err = e.bury(work)
 	}
 	if err != nil {
-		e.m.log.Warn("failed records could not be put back; they will be delivered again", "error", err)
+		e.m.log.WarnContext(work, "failed records could not be put back; they will be delivered again", "error", err)
 	}
 }
 
@@ -77,6 +87,7 @@ func (e *batchRun) call(intake, work context.Context, items []*item) bool {
 	}
 	if len(items) > 1 && e.bisects(items, o) {
 		half := len(items) / 2
+		e.event("halved", o, len(items))
 		return e.call(intake, work, items[:half]) && e.call(intake, work, items[half:])
 	}
 	judge(items, o)
@@ -151,14 +162,15 @@ func (e *batchRun) outcome(intake, work context.Context, items []*item) (invoke.
 		// Each call goes by the current spec: the next one may go to another function than the one before it. A batch
 		// that was formed before maxRecords became 1 is still sent as a batch.
 		spec := e.m.spec()
+		e.waited(work)
 		o := e.m.cfg.Caller.Call(work, invoke.Batch{
-			URL: spec.Function.URL, H2C: spec.Function.H2C, Records: rs, Single: spec.Batch.MaxRecords == 1 && len(rs) == 1, Timeout: spec.Timeout, Permanent: spec.Retry.Permanent,
+			Function: e.m.function(), URL: spec.Function.URL, H2C: spec.Function.H2C, Records: rs, Single: spec.Batch.MaxRecords == 1 && len(rs) == 1, Timeout: spec.Timeout, Permanent: spec.Retry.Permanent,
 		})
 		if work.Err() != nil && o.Class == invoke.NotNow {
-			e.m.limiter.Cancel() // we cut the call ourselves: it says nothing about the function
+			e.m.cut(work, o)
 			return o, false
 		}
-		o = e.m.release(e.delivered(o), len(rs))
+		o = e.answered(work, o, items)
 		if o.Class != invoke.NotNow {
 			return o, true
 		}
@@ -199,9 +211,8 @@ func (e *batchRun) store(work context.Context) error {
 			deads[stream.Refused] = append(deads[stream.Refused], it)
 		}
 	}
-	conn, queue := e.m.cfg.Conn, e.m.queue
 	for why, items := range deads {
-		if err := conn.DeadLetter(work, queue, why, records(items, now)); err != nil {
+		if err := e.deadLetter(work, why, items, now); err != nil {
 			return err
 		}
 		// A job whose final state can't be stored is redelivered, at the price of one more call and maybe a duplicate dead
@@ -211,7 +222,8 @@ func (e *batchRun) store(work context.Context) error {
 		}
 		settle(items, dead)
 		for _, it := range items {
-			e.m.log.Warn("dead-lettered", "record", it.rec.ID.String(), "attempts", it.rec.Attempts, "reason", it.rec.Failure.Reason)
+			it.reason = why
+			e.m.log.WarnContext(work, "dead-lettered", "record", it.rec.ID.String(), "attempts", it.rec.Attempts, "reason", it.rec.Failure.Reason)
 		}
 	}
 	for attempts, items := range later {
@@ -223,7 +235,7 @@ func (e *batchRun) store(work context.Context) error {
 		}
 		settle(items, retried)
 		if err := e.ended(work, now, false); err != nil {
-			e.m.log.Info("a job is still shown as running until its next attempt", "record", items[0].rec.ID.String(), "error", err)
+			e.m.log.InfoContext(work, "a job is still shown as running until its next attempt", "record", items[0].rec.ID.String(), "error", err)
 		}
 	}
 	return nil
@@ -231,13 +243,8 @@ func (e *batchRun) store(work context.Context) error {
 
 // reschedule stores items for a later attempt, after wait. A job is by itself.
 func (e *batchRun) reschedule(work context.Context, wait time.Duration, items []*item) error {
-	conn := e.m.cfg.Conn
-	now := conn.Now()
-	w := stream.Wait{Since: now, Due: now.Add(wait)}
-	if items[0].rec.Job {
-		return conn.DelayJob(work, e.m.queue, w, items[0].at(now))
-	}
-	return conn.Delay(work, e.m.queue, w, records(items, now))
+	now := e.m.cfg.Conn.Now()
+	return e.delay(work, stream.Wait{Since: now, Due: now.Add(wait)}, items, now)
 }
 
 // exhausted reports whether an item that has just failed gets no further attempt and why not, which it also writes into

@@ -9,7 +9,8 @@
 // The data flows through the files in this order: dispatcher.go (which mappings run), sharing.go with roster.go and
 // share.go (which of them in this process), mapping.go (the lease), session.go (blocks in, batches out,
 // acknowledgements), expiry.go (what waited too long; sweep.go: in queues without a mapping), batchrun.go (calls and
-// outcomes), job.go (the same of one whose answer somebody waits for), objects.go (large inputs and results).
+// outcomes), job.go (the same of one whose answer somebody waits for), objects.go (large inputs and results). Beside them
+// are metrics.go and trace.go.
 //
 // May import: record, batch, catalog, sign, telemetry, stream, invoke, blob, job.
 package dispatcher
@@ -90,6 +91,7 @@ func (c *Config) Validate() error {
 // Dispatcher runs the mappings of the current catalog.
 type Dispatcher struct {
 	cfg       Config
+	metrics   *metrics
 	keys      atomic.Pointer[sign.Ring]
 	transfers *transfers
 	sharing   *sharing
@@ -112,8 +114,12 @@ func New(cfg Config) (*Dispatcher, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	metrics, err := newMetrics(cfg.Telemetry.Meter(scope))
+	if err != nil {
+		return nil, err
+	}
 	return &Dispatcher{
-		cfg: cfg, transfers: newTransfers(), sharing: newSharing(cfg), hub: job.NewHub(cfg.Conn, cfg.Log), catalog: make(chan *catalog.Catalog, 1),
+		cfg: cfg, metrics: metrics, transfers: newTransfers(), sharing: newSharing(cfg), hub: job.NewHub(cfg.Conn, cfg.Log), catalog: make(chan *catalog.Catalog, 1),
 		running: map[catalog.Key]*mapping{}, latest: map[catalog.Key]*mapping{}, swept: make(chan struct{}, 1),
 	}, nil
 }
@@ -203,6 +209,10 @@ func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog
 			m.run()
 		})
 	}
+	d.metrics.keep(func(k catalog.Key) bool {
+		_, inCatalog := d.ages[k]
+		return inCatalog || d.latest[k] != nil
+	})
 	d.hub.Use(cat.JobQueues())
 	d.revision = cat.Revision()
 	select {

@@ -1,10 +1,12 @@
 package dispatcher_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"flag"
 	"fmt"
+	"log/slog"
 	"maps"
 	"net/http"
 	"net/http/httptest"
@@ -71,6 +73,8 @@ type world struct {
 	queue  catalog.Queue
 	writer *stream.Writer
 	cancel func() // the newest dispatcher's context
+	tel    telemetry.Providers
+	log    *slog.Logger // nil for the test's
 
 	mu       sync.Mutex
 	calls    []call
@@ -204,8 +208,8 @@ func (w *world) put(bodies ...string) {
 // start runs a dispatcher until the returned function is called.
 func (w *world) start(owner string, drain time.Duration) (*dispatcher.Dispatcher, func()) {
 	w.t.Helper()
-	caller := invoke.NewCaller(16, telemetry.Providers{})
-	d, err := dispatcher.New(dispatcher.Config{Conn: w.conn, Caller: caller, Objects: blob.NewNATS(w.conn, func() sign.Ring { return sign.Ring{} }, time.Now, ""), Owner: owner, DrainTimeout: drain, Log: testkit.Log(w.t)})
+	caller, log := invoke.NewCaller(16, w.tel), cmp.Or(w.log, testkit.Log(w.t))
+	d, err := dispatcher.New(dispatcher.Config{Telemetry: w.tel, Conn: w.conn, Caller: caller, Objects: blob.NewNATS(w.conn, func() sign.Ring { return sign.Ring{} }, time.Now, ""), Owner: owner, DrainTimeout: drain, Log: log})
 	if err != nil {
 		w.t.Fatal(err)
 	}

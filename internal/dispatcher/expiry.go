@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/job"
 	"github.com/weir-dev/weir/internal/record"
@@ -62,7 +64,7 @@ func (s *session) expire(work context.Context) {
 	s.busy++
 	go func() {
 		if err := e.bury(work); err != nil {
-			e.m.log.Warn("expired records could not be dead-lettered; they will be delivered again", "error", err)
+			e.m.log.WarnContext(work, "expired records could not be dead-lettered; they will be delivered again", "error", err)
 		}
 		s.ends <- e
 	}()
@@ -115,13 +117,16 @@ func (e *batchRun) bury(work context.Context) error {
 		return nil
 	}
 	now := e.m.cfg.Conn.Now()
-	x := expirer{e.m.cfg.Conn, e.m.log, e.m.queue, e.m.maxAge()}
+	x := expirer{e.m.cfg.Conn, e.m.log, e.m.tracer, e.m.queue, e.m.maxAge()}
 	became, err := x.bury(work, now, records(items, now))
 	if err != nil {
 		return err
 	}
 	for i, it := range items {
 		it.disposition = became[i]
+		if it.reason = stream.Expired; it.rec.Job && became[i] == dead {
+			e.over(job.Expired)
+		}
 	}
 	return nil
 }
@@ -130,6 +135,7 @@ func (e *batchRun) bury(work context.Context) error {
 type expirer struct {
 	conn   Streams
 	log    *slog.Logger
+	tracer trace.Tracer // nil if disabled
 	queue  catalog.Key
 	maxAge time.Duration
 }
@@ -160,7 +166,7 @@ func (x *expirer) bury(ctx context.Context, now time.Time, rs []record.Record) (
 				continue
 			case errors.Is(err, stream.ErrQueueFull), errors.Is(err, stream.ErrNoQueue):
 				// Clients see it as expired anyway, by its age, unless an earlier state is stored.
-				x.log.Info("the end of a job that has expired could not be stored", "record", r.ID.String(), "error", err)
+				x.log.InfoContext(ctx, "the end of a job that has expired could not be stored", "record", r.ID.String(), "error", err)
 			case err != nil:
 				return nil, err
 			}
@@ -175,9 +181,12 @@ func (x *expirer) bury(ctx context.Context, now time.Time, rs []record.Record) (
 	if len(deads) == 0 {
 		return became, nil
 	}
-	if err := x.conn.DeadLetter(ctx, x.queue, stream.Expired, deads); err != nil {
+	end := buried(ctx, x.tracer, x.queue, deads, stream.Expired)
+	err = x.conn.DeadLetter(ctx, x.queue, stream.Expired, deads)
+	end(err)
+	if err != nil {
 		return nil, err
 	}
-	x.log.Warn("records have expired; they are dead letters now", "queue", x.queue.String(), "records", len(deads), "age", oldest.Round(time.Second), "maxAge", x.maxAge)
+	x.log.WarnContext(ctx, "records have expired; they are dead letters now", "queue", x.queue.String(), "records", len(deads), "age", oldest.Round(time.Second), "maxAge", x.maxAge)
 	return became, nil
 }

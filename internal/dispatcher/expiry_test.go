@@ -178,6 +178,8 @@ func TestQueueWithoutMappingExpires(t *testing.T) {
 	w.put("c")
 	spec := w.spec
 	w.spec.Queue = catalog.Key{Namespace: "default", Name: "another"} // so that the mapping is not of this queue
+	c := collect(t)
+	w.tel = c.Providers
 	d, _ := w.start("a", time.Second)
 	w.with(d, time.Second)
 	testkit.Eventually(t, "they are dead letters", func() bool {
@@ -191,6 +193,9 @@ func TestQueueWithoutMappingExpires(t *testing.T) {
 		w.expired(r)
 	}
 	w.settled()
+	if n := c.now()["weir.mapping.dead{weir.queue="+w.queue.Key.String()+",weir.reason=expired}"]; n != 3 {
+		t.Errorf("%v are counted", n)
+	}
 	w.put("young")
 	w.with(d, time.Hour)
 	w.spec = spec

@@ -46,37 +46,52 @@ func (e *batchRun) job(intake, work context.Context, it *item) {
 			e.goOn(work, it, attempt, err)
 			return
 		}
+		e.m.tally.began()
+		e.waited(work)
 		callback := e.m.callback(attempt.Callback())
 		o, result, body, cancelled := e.ask(work, it, watch, callback)
 		free()
 		if cancelled || work.Err() != nil && o.Class == invoke.NotNow {
-			e.m.limiter.Cancel() // we cut the call ourselves: it says nothing about the function
+			e.m.cut(work, o)
 			if cancelled {
 				it.disposition = done
+				e.over(job.Cancelled)
 			}
 			return
 		}
-		switch o = e.m.release(e.delivered(o), 1); {
+		switch o = e.answered(work, o, e.items); {
 		case o.Class == invoke.Done && o.Status == http.StatusAccepted && callback != "":
 			e.m.drop(work, result) // the result is what the function reports later
 			err := attempt.Wait(work, e.m.spec().Heartbeat, e.m.cfg.Conn.Now())
 			if err == nil {
 				err = job.ErrWaiting
+			} else if errors.Is(err, job.ErrFinal) {
+				e.over(attempt.Status()) // by the function's report, or cancelled
+				e.conclude(work, it, nil)
+				return
 			}
 			e.goOn(work, it, attempt, err)
 			return
 		case o.Class == invoke.Done:
 			err := attempt.Succeed(work, result, body, time.Now())
-			if errors.Is(err, job.ErrFinal) {
+			switch {
+			case err == nil:
+				e.over(job.Succeeded)
+			case errors.Is(err, job.ErrFinal):
 				e.m.drop(work, result)
+				e.over(attempt.Status())
 			}
-			e.conclude(it, err)
+			e.conclude(work, it, err)
 			return
 		case o.Class == invoke.NotNow:
 			if err := attempt.Requeue(work, nil, time.Now()); err != nil {
-				e.conclude(it, err)
+				if errors.Is(err, job.ErrFinal) {
+					e.over(attempt.Status())
+				}
+				e.conclude(work, it, err)
 				return
 			}
+			e.jobIs(job.Queued)
 		default:
 			e.attempt, e.cause = attempt, causeOf(o)
 			judge(e.items, o)
@@ -97,36 +112,40 @@ func (e *batchRun) goOn(work context.Context, it *item, attempt *job.Attempt, er
 	case errors.Is(err, job.ErrWaiting):
 		now := e.m.cfg.Conn.Now()
 		if err := e.m.cfg.Conn.DelayJob(work, e.m.queue, stream.Wait{Since: now, Due: attempt.Until()}, it.at(now)); err != nil {
-			e.conclude(it, err)
+			e.conclude(work, it, err)
 			return
 		}
 		it.disposition = retried
+		e.jobIs(job.Running)
 		// A report before that found no record to hasten.
 		if over, err := job.Over(work, e.m.cfg.Conn, attempt.Callback()); err == nil && over {
 			err = e.m.cfg.Conn.Hasten(work, e.m.queue, it.rec.ID)
 			if err != nil {
-				e.m.log.Debug("a job's record could not be made due at once", "record", it.rec.ID.String(), "error", err)
+				e.m.log.DebugContext(work, "a job's record could not be made due at once", "record", it.rec.ID.String(), "error", err)
 			}
 		}
 	case errors.Is(err, job.ErrLapsed):
 		cause := attempt.Cause()
 		e.attempt, e.cause = attempt, &cause
 		judge(e.items, invoke.Outcome{Class: invoke.Failed, Status: cause.Status, Reason: cause.Detail})
-		e.m.log.Info("an attempt at a job has lapsed", "record", it.rec.ID.String(), "reason", cause.Detail)
+		e.m.log.InfoContext(work, "an attempt at a job has lapsed", "record", it.rec.ID.String(), "reason", cause.Detail)
 	case errors.Is(err, stream.ErrQueueFull), errors.Is(err, stream.ErrNoQueue):
 		if e.m.complain(&e.m.noRoom) {
-			e.m.log.Warn("jobs are rescheduled: their states can't be stored; is the queue's results.maxBytes reached?",
+			e.m.log.WarnContext(work, "jobs are rescheduled: their states can't be stored; is the queue's results.maxBytes reached?",
 				"queue", e.m.queue.String(), "for", noRoomDelay, "error", err)
 		}
 		// Not DelayJob: this may be a stale copy, which must not replace the record of a later attempt.
 		now := e.m.cfg.Conn.Now()
 		if err := e.m.cfg.Conn.Delay(work, e.m.queue, stream.Wait{Since: now, Due: now.Add(noRoomDelay)}, records(e.items, now)); err != nil {
-			e.conclude(it, err)
+			e.conclude(work, it, err)
 			return
 		}
 		it.disposition = retried
+	case errors.Is(err, job.ErrFinal):
+		e.found(it, attempt)
+		e.conclude(work, it, err)
 	default:
-		e.conclude(it, err)
+		e.conclude(work, it, err)
 	}
 }
 
@@ -150,7 +169,7 @@ func (e *batchRun) ask(work context.Context, it *item, watch *job.Watch, callbac
 	}()
 	spec := e.m.spec()
 	o, answer := e.m.cfg.Caller.Ask(ctx, invoke.Question{
-		URL: spec.Function.URL, H2C: spec.Function.H2C, Record: it.rec, Timeout: spec.Timeout, Callback: callback, Permanent: spec.Retry.Permanent,
+		Function: e.m.function(), URL: spec.Function.URL, H2C: spec.Function.H2C, Record: it.rec, Timeout: spec.Timeout, Callback: callback, Permanent: spec.Retry.Permanent,
 		Open: func(ctx context.Context) (io.ReadCloser, error) {
 			r, err := e.m.openInput(ctx, it.rec.Input)
 			if ended, eerr := job.Ended(ctx, e.m.cfg.Conn, e.m.queue, it.rec); eerr == nil && ended { // opening may have taken long
@@ -181,13 +200,25 @@ func (e *batchRun) cancelled(ctx context.Context, it *item, watch *job.Watch) bo
 	return err == nil && ended // else its result is dropped later
 }
 
+// found counts the end of a job that had ended before this attempt could begin, if nobody has: that of one that was
+// cancelled, or whose success the function reported after its answer. The record of the latter comes from the retries.
+// One that was redelivered, as its acknowledgement was lost, may be counted again.
+func (e *batchRun) found(it *item, attempt *job.Attempt) {
+	switch s := attempt.Status(); {
+	case s == job.Cancelled, s == job.Succeeded && it.block.delivery.Retry:
+		e.over(s)
+	case s.Final():
+		e.jobIs(s)
+	}
+}
+
 // conclude settles the record of a job that has ended, by this attempt or before. With any other error it is redelivered.
-func (e *batchRun) conclude(it *item, err error) {
+func (e *batchRun) conclude(work context.Context, it *item, err error) {
 	if err == nil || errors.Is(err, job.ErrFinal) {
 		it.disposition = done
 		return
 	}
-	e.m.log.Warn("a job's state could not be stored; its record will be delivered again", "record", it.rec.ID.String(), "error", err)
+	e.m.log.WarnContext(work, "a job's state could not be stored; its record will be delivered again", "record", it.rec.ID.String(), "error", err)
 }
 
 // ended stores the state of a job whose attempt failed, once its record is durable elsewhere. Therefore it also does so
@@ -228,8 +259,16 @@ func (e *batchRun) end(ctx context.Context, now time.Time, forGood bool) (err er
 	} else {
 		err = e.attempt.Requeue(ctx, &cause, now)
 	}
-	if errors.Is(err, job.ErrFinal) {
+	switch {
+	case errors.Is(err, job.ErrFinal):
+		if s := e.attempt.Status(); s.Final() {
+			e.over(s)
+		}
 		return nil // it was cancelled meanwhile: there is no next attempt
+	case err == nil && forGood:
+		e.over(job.Failed)
+	case err == nil:
+		e.jobIs(job.Queued)
 	}
 	return err
 }

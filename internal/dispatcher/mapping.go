@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/job"
@@ -43,7 +45,10 @@ type mapping struct {
 	limiter   *invoke.Limiter
 	transfers *transfers
 	sharing   *sharing
-	tally     *tally
+	books     *books // of the blocks in the queue's stream
+	metrics   *metrics
+	tally     *tally       // the queue's
+	tracer    trace.Tracer // nil if disabled
 
 	// The spec may change while calls are in flight: they keep the one they began with, new calls take the
 	// current one. TestMappingChangesLive guards it.
@@ -69,7 +74,8 @@ type mapping struct {
 func newMapping(ctx context.Context, d *Dispatcher, spec catalog.Mapping) *mapping {
 	m := &mapping{
 		cfg: d.cfg, hub: d.hub, callback: d.callback, queue: spec.Queue, log: d.cfg.Log.With("mapping", spec.Key.String()),
-		limiter: invoke.NewLimiter(spec.MaxConcurrency), transfers: d.transfers, sharing: d.sharing, tally: newTally(), changed: make(chan struct{}, 1), done: make(chan struct{}),
+		limiter: invoke.NewLimiter(spec.MaxConcurrency), transfers: d.transfers, sharing: d.sharing, books: newBooks(), changed: make(chan struct{}, 1), done: make(chan struct{}),
+		metrics: d.metrics, tally: d.metrics.of(spec.Queue), tracer: d.cfg.Telemetry.Tracer(scope),
 	}
 	m.present.Store(&spec)
 	life, cancel := context.WithCancelCause(ctx)
@@ -111,7 +117,9 @@ func (m *mapping) run() {
 			return // stopping
 		}
 		m.log.Info("working for this mapping", "maxConcurrency", m.spec().MaxConcurrency)
+		m.tally.take(m)
 		m.own(lease, c)
+		m.tally.leave(m, howLeft(lease, m.ctx))
 		lease.Release()
 		m.sharing.left(c)
 	}
@@ -192,14 +200,14 @@ func (m *mapping) session(work context.Context) error {
 		return err
 	}
 	defer reader.Close()
-	// What was settled before must be gone: the tally counts what is settled from here on.
+	// What was settled before must be gone: the books count what is settled from here on.
 	floor, err := m.cfg.Conn.PurgeSettled(m.ctx, m.queue)
 	if err != nil {
 		return err
 	}
-	m.tally.begin(floor)
-	defer m.tally.end()
-	stop, err := m.cfg.Conn.ServeTally(m.queue, func() stream.Tally { return m.tally.state(m.stats().unaccounted()) })
+	m.books.begin(floor)
+	defer m.books.end()
+	stop, err := m.cfg.Conn.ServeTally(m.queue, func() stream.Tally { return m.books.state(m.stats().unaccounted()) })
 	if err != nil {
 		return err
 	}
@@ -218,11 +226,11 @@ func (m *mapping) purge(ctx context.Context) {
 		settled := s.Done + s.Retried + s.Dead
 		// Once more after the last change: acks are in flight for a moment.
 		if changed := settled != last; (changed || again) && m.cfg.Conn.Ready() == nil {
-			nth := m.tally.session()
+			nth := m.books.session()
 			if floor, err := m.cfg.Conn.PurgeSettled(ctx, m.queue); err != nil && ctx.Err() == nil {
 				m.log.Warn("settled blocks could not be removed; trying again", "error", err)
 			} else {
-				m.tally.purge(nth, floor)
+				m.books.purge(nth, floor)
 				last, again = settled, changed
 			}
 		}
@@ -234,9 +242,10 @@ func (m *mapping) purge(ctx context.Context) {
 	}
 }
 
-// release ends a call of n records at the limiter, which may change its class, and counts it.
-func (m *mapping) release(o invoke.Outcome, n int) invoke.Outcome {
+// release ends a call for items at the limiter, which may change its class, and counts it.
+func (m *mapping) release(ctx context.Context, o invoke.Outcome, items []*item) invoke.Outcome {
 	o = m.limiter.Release(o)
+	m.measure(ctx, o, len(items))
 	count := Stats{Calls: 1}
 	switch {
 	case o.Class == invoke.NotNow:
@@ -244,14 +253,14 @@ func (m *mapping) release(o invoke.Outcome, n int) invoke.Outcome {
 		if o.Status == 0 {
 			// A function that is away for a moment doesn't concern an operator, one whose name is wrong does.
 			if m.complain(&m.unreachable) {
-				m.log.Warn("the function can't be reached", "reason", o.Reason)
+				m.log.WarnContext(ctx, "the function can't be reached", "reason", o.Reason)
 			}
 		}
 		limit, _, pause := m.limiter.State()
-		m.log.Debug("the function can't take the call now", "reason", o.Reason, "concurrency", limit, "pause", pause)
+		m.log.DebugContext(ctx, "the function can't take the call now", which(items), "reason", o.Reason, "concurrency", limit, "pause", pause)
 	case o.Class != invoke.Done || o.FailedIDs != nil:
 		count.Failed = 1
-		m.log.Info("a call failed", "records", n, "class", o.Class.String(), "reason", o.Reason)
+		m.log.InfoContext(ctx, "a call failed", which(items), "class", o.Class.String(), "reason", o.Reason)
 	}
 	m.add(count)
 	return o
@@ -275,10 +284,15 @@ func (m *mapping) stats() Stats {
 	return m.count
 }
 
-func (m *mapping) add(delta Stats) {
+// add counts, for the mapping and for its queue. why are the reasons of the records that died.
+func (m *mapping) add(delta Stats, why ...stream.Reason) {
+	m.tally.add(delta, why)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c := &m.count
+	m.count.add(delta)
+}
+
+func (c *Stats) add(delta Stats) {
 	c.Taken += delta.Taken
 	c.Done += delta.Done
 	c.Retried += delta.Retried

@@ -64,6 +64,7 @@ type item struct {
 	rec         *record.Record
 	block       *block
 	disposition disposition
+	reason      stream.Reason // of a dead letter, once it is decided
 }
 
 // at is the record as it is stored again at now, by the server's clock: with its present age.
@@ -187,7 +188,7 @@ func (s *session) giveBack() {
 		d.Retried = len(rest)
 		for _, b := range s.held {
 			if !b.key.retry {
-				s.m.tally.settle(b.left)
+				s.m.books.settle(b.left)
 			}
 			s.ack(b)
 		}
@@ -219,11 +220,11 @@ func (s *session) take(d *stream.Delivery) {
 		return
 	}
 	if !d.Retry {
-		s.m.tally.take(d.Seq, max(d.Moved, len(d.Records)))
+		s.m.books.take(d.Seq, max(d.Moved, len(d.Records)))
 	}
 	if d.Moved > 0 {
 		if !d.Retry {
-			s.m.tally.settle(d.Moved)
+			s.m.books.settle(d.Moved)
 		}
 		_ = d.Ack() // at worst it is redelivered
 		return
@@ -250,7 +251,7 @@ func (s *session) take(d *stream.Delivery) {
 		}
 	}
 	if !d.Retry {
-		s.m.tally.settle(len(d.Records) - b.left)
+		s.m.books.settle(len(d.Records) - b.left)
 	}
 	s.m.add(Stats{Taken: len(d.Records), Done: len(d.Records) - b.left, InHand: b.left})
 	if b.left == 0 {
@@ -326,9 +327,9 @@ func (s *session) settle(e *batchRun) bool {
 			s.ack(b)
 		}
 	}
-	s.m.tally.settle(fresh)
+	s.m.books.settle(fresh)
 	d.InHand = -(d.Done + d.Retried + d.Dead)
-	s.m.add(d)
+	s.m.add(d, deaths(e.items)...)
 	return complete
 }
 

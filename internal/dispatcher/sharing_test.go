@@ -33,6 +33,7 @@ type cluster struct {
 	conn   *stream.Conn
 	worlds []*world
 	cat    *catalog.Catalog
+	tel    telemetry.Providers // of the dispatchers that are started next
 
 	mu      sync.Mutex
 	holders map[string]string // of queues, as the leases are now
@@ -114,11 +115,11 @@ func (c *cluster) waitSpread(want ...int) {
 func (c *cluster) start(owner string, drain time.Duration) *process {
 	c.t.Helper()
 	h := &process{conn: testkit.Conn(c.t, c.nats)}
-	caller := invoke.NewCaller(16, telemetry.Providers{})
+	caller := invoke.NewCaller(16, c.tel)
 	var err error
 	h.Dispatcher, err = dispatcher.New(dispatcher.Config{
 		Conn: h.conn, Caller: caller, Objects: blob.NewNATS(h.conn, func() sign.Ring { return sign.Ring{} }, time.Now, ""),
-		Owner: owner, DrainTimeout: drain, Log: testkit.Log(c.t).With("dispatcher", owner),
+		Owner: owner, DrainTimeout: drain, Telemetry: c.tel, Log: testkit.Log(c.t).With("dispatcher", owner),
 	})
 	if err != nil {
 		c.t.Fatal(err)

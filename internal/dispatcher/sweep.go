@@ -90,7 +90,7 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 			err = perr
 		}
 	}()
-	x := expirer{conn, d.cfg.Log, k, maxAge}
+	x := expirer{conn, d.cfg.Log, d.cfg.Telemetry.Tracer(scope), k, maxAge}
 	for {
 		select {
 		case reader.Room() <- struct{}{}:
@@ -116,9 +116,11 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 			if !lease.Holds() {
 				return stream.ErrLeaseLost
 			}
-			if _, err := x.bury(ctx, now, rs); err != nil {
+			became, err := x.bury(ctx, now, rs)
+			if err != nil {
 				return err
 			}
+			d.metrics.of(k).swept(rs, became)
 			if err := delivery.Ack(); err != nil || delivery.Seq >= newest {
 				return err
 			}

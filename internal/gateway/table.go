@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -112,11 +113,17 @@ func (r *route) compile() (err error) {
 	case r.spec.Function != nil:
 		r.kind = toFunction
 		f := &r.spec.Function.Function
-		r.forward, err = r.g.cfg.Caller.Forward(invoke.Hop{Base: f.URL, H2C: f.H2C, Failed: r.g.forwardFailed})
+		r.forward, err = r.g.cfg.Caller.Forward(invoke.Hop{Function: invoke.FunctionName(namespaceOf(r.source), *f), Base: f.URL, H2C: f.H2C, Failed: r.g.forwardFailed})
 	default:
 		err = errors.New("this version doesn't know its target: update this gateway")
 	}
 	return err
+}
+
+// namespaceOf is that of a source, /apis/NAMESPACE/API/ROUTE.
+func namespaceOf(source string) string {
+	namespace, _, _ := strings.Cut(strings.TrimPrefix(source, "/apis/"), "/")
+	return namespace
 }
 
 // aim sets a route's queue and writer as they are now. The caller holds the gateway's mu.

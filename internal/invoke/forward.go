@@ -43,8 +43,9 @@ func ForwardedHeaders() []string {
 
 // Hop is a proxy's step to a function.
 type Hop struct {
-	Base string // URL of the function
-	Host string // for the function, if other than Base's
+	Function string // FunctionName: whose call it is in metrics and traces; empty for a hop that has neither
+	Base     string // URL of the function
+	Host     string // for the function, if other than Base's
 	// Inner means that a proxy before this one has said whom the request is for: this one adds nothing, as Knative's.
 	Inner bool
 	H2C   bool // the function speaks HTTP/2 by prior knowledge, and maybe nothing else
@@ -64,8 +65,12 @@ func (c *Caller) Forward(hop Hop) (http.Handler, error) {
 	if hop.H2C && target.Scheme != "http" {
 		return nil, fmt.Errorf("function URL %q: h2c is HTTP/2 without TLS: give an http URL", hop.Base)
 	}
+	through := c.speaking(hop.H2C).Transport
+	if hop.Function != "" {
+		through = &measured{next: through, caller: c, function: hop.Function}
+	}
 	proxy := &httputil.ReverseProxy{
-		Transport:     c.speaking(hop.H2C).Transport,
+		Transport:     through,
 		FlushInterval: -1, // a stream of events must not wait for a full buffer
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(target)

@@ -21,6 +21,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptrace"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +31,7 @@ import (
 
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/weir-dev/weir/internal/coding"
 	"github.com/weir-dev/weir/internal/record"
@@ -69,6 +71,11 @@ type Outcome struct {
 	Undelivered bool
 	TimedOut    bool // Failed: no answer came in time
 	GatewayErr  bool // 502 or 504: Failed, unless no instance is ready (see Limiter)
+	ColdStart   bool // of Limiter.Release: it is the first answer after the function had no instance
+
+	function string        // Batch.Function, Question.Function
+	took     time.Duration // the whole call, until its answer was read
+	trouble  string        // why there is no answer, as error.type; empty if there is one
 }
 
 // Problem is a function's problem document.
@@ -101,13 +108,20 @@ const (
 type Caller struct {
 	http *http.Client
 	h2c  *http.Client // HTTP/2 by prior knowledge
-	tel  telemetry.Providers
+
+	durations *durations
+	tracer    trace.Tracer // nil if disabled
+	client    []trace.SpanStartOption
 }
 
 // NewCaller returns a caller that keeps at most maxIdle idle connections to each function. tel makes its instruments and
 // spans; the zero value makes none.
 func NewCaller(maxIdle int, tel telemetry.Providers) *Caller {
-	return &Caller{tel: tel, http: client(transport(maxIdle)), h2c: client(newPriorKnowledge(maxIdle))}
+	return &Caller{
+		http: client(transport(maxIdle)), h2c: client(newPriorKnowledge(maxIdle)),
+		durations: newDurations(tel.Meter(scope)), tracer: tel.Tracer(scope),
+		client: []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindClient)},
+	}
 }
 
 func client(through http.RoundTripper) *http.Client {
@@ -154,11 +168,12 @@ type Answer struct {
 
 // Batch is a call that needs only the outcome of its records.
 type Batch struct {
-	URL     string
-	H2C     bool // the function speaks HTTP/2 by prior knowledge; else HTTP/1.1
-	Records []*record.Record
-	Single  bool          // send the one record in CloudEvents' binary mode, else a JSON batch
-	Timeout time.Duration // of the whole call
+	Function string // FunctionName: whose call it is in metrics and traces
+	URL      string
+	H2C      bool // the function speaks HTTP/2 by prior knowledge; else HTTP/1.1
+	Records  []*record.Record
+	Single   bool          // send the one record in CloudEvents' binary mode, else a JSON batch
+	Timeout  time.Duration // of the whole call
 	// Permanent are the statuses that are Refused; nil for the default (permanent).
 	Permanent []int
 }
@@ -166,11 +181,13 @@ type Batch struct {
 // Call posts a batch and classifies the answer. ctx ending before the timeout gives NotNow, because it says nothing about
 // the records.
 func (c *Caller) Call(ctx context.Context, b Batch) Outcome {
-	o, a := c.exchange(ctx, call{url: b.URL, h2c: b.H2C, records: b.Records, single: b.Single, timeout: b.Timeout, permanent: b.Permanent, limit: maxAnswerBytes})
+	o, a := c.traced(ctx, call{
+		function: b.Function, url: b.URL, h2c: b.H2C, records: b.Records, single: b.Single, timeout: b.Timeout, permanent: b.Permanent, limit: maxAnswerBytes,
+	})
 	if a == nil {
 		return o
 	}
-	return named(o.Status, a, b.Records)
+	return o.as(named(o.Status, a, b.Records))
 }
 
 // HeaderCallback holds the URL to which a function that goes on after its answer reports how the work goes.
@@ -178,6 +195,7 @@ const HeaderCallback = "Weir-Callback"
 
 // Question is a call whose answer is kept.
 type Question struct {
+	Function string // as in Batch
 	URL      string
 	H2C      bool // as in Batch
 	Record   *record.Record
@@ -207,20 +225,21 @@ func (t *TroubleError) Unwrap() error { return t.Err }
 
 // Ask posts the record in CloudEvents' binary mode. Otherwise it is like Call. The answer has no body when Keep took it.
 func (c *Caller) Ask(ctx context.Context, q Question) (Outcome, Answer) {
-	o, a := c.exchange(ctx, call{
-		url: q.URL, h2c: q.H2C, records: []*record.Record{q.Record}, single: true, timeout: q.Timeout, permanent: q.Permanent, limit: q.Limit, callback: q.Callback,
+	o, a := c.traced(ctx, call{
+		function: q.Function, url: q.URL, h2c: q.H2C, records: []*record.Record{q.Record}, single: true, timeout: q.Timeout, permanent: q.Permanent, limit: q.Limit, callback: q.Callback,
 		open: q.Open, keep: q.Keep,
 	})
 	switch {
 	case a == nil:
 		return o, Answer{}
 	case a.unread != nil:
-		return Outcome{Class: Failed, Status: o.Status, Reason: "the answer can't be decoded: " + a.unread.Error()}, Answer{}
+		return o.as(Outcome{Class: Failed, Status: o.Status, Reason: "the answer can't be decoded: " + a.unread.Error()}), Answer{}
 	}
 	return o, *a
 }
 
 type call struct {
+	function  string
 	url       string
 	h2c       bool
 	records   []*record.Record
@@ -233,6 +252,25 @@ type call struct {
 	unexpected bool
 	open       func(context.Context) (io.ReadCloser, error)
 	keep       func(context.Context, string, io.Reader) error // nil if none: then up to limit+1 bytes are returned
+}
+
+// traced is exchange in a span, measured.
+func (c *Caller) traced(ctx context.Context, k call) (Outcome, *Answer) {
+	start := time.Now()
+	ctx, span := c.clientSpan(ctx, http.MethodPost, k.function, func() *url.URL {
+		u, _ := url.Parse(k.url) // nil if it is none, which the call says
+		return u
+	})
+	o, a := c.exchange(ctx, k)
+	o.function, o.took = k.function, time.Since(start)
+	endSpan(span, o.Status, o.trouble, o.Reason)
+	return o, a
+}
+
+// as is what the answer to o's call turns out to mean.
+func (o Outcome) as(meant Outcome) Outcome {
+	meant.function, meant.took, meant.trouble = o.function, o.took, o.trouble
+	return meant
 }
 
 // exchange returns the answer of a call that succeeded, at most limit+1 bytes of its body, else nil.
@@ -254,8 +292,9 @@ func (c *Caller) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 		if cctx.Err() != nil {
 			return noAnswer(ctx, cctx, k.timeout, err), nil
 		}
-		return Outcome{Class: Failed, Reason: "the request can't be built: " + err.Error()}, nil
+		return Outcome{Class: Failed, Reason: "the request can't be built: " + err.Error(), trouble: troubleOther}, nil
 	}
+	c.propagate(ctx, req.Header)
 	if k.callback != "" {
 		req.Header.Set(HeaderCallback, k.callback)
 	}
@@ -270,13 +309,13 @@ func (c *Caller) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 			return *o, nil
 		}
 		if !connected.Load() && ctx.Err() == nil {
-			return Outcome{Class: NotNow, Reason: "no connection: " + err.Error()}, nil
+			return Outcome{Class: NotNow, Reason: "no connection: " + err.Error(), trouble: troubleNoConnection}, nil
 		}
 		if errors.Is(err, errNoHTTP2) && cctx.Err() == nil {
-			return Outcome{Class: NotNow, Reason: err.Error()}, nil
+			return Outcome{Class: NotNow, Reason: err.Error(), trouble: troubleNoConnection}, nil
 		}
 		if (!written.Load() || unsent.Load() || errors.Is(err, errNotTaken)) && cctx.Err() == nil { // and it has not answered either
-			return Outcome{Class: NotNow, Undelivered: true, Reason: "the function closed the connection before it had the whole request: " + err.Error()}, nil
+			return Outcome{Class: NotNow, Undelivered: true, trouble: troubleBroken, Reason: "the function closed the connection before it had the whole request: " + err.Error()}, nil
 		}
 		return noAnswer(ctx, cctx, k.timeout, err), nil
 	}
@@ -348,16 +387,16 @@ func troubled(ctx context.Context, errs ...error) *Outcome {
 	for _, err := range errs {
 		var t *TroubleError
 		if ctx.Err() == nil && errors.As(err, &t) {
-			return &Outcome{Class: t.Class, Reason: t.Error()}
+			return &Outcome{Class: t.Class, Reason: t.Error(), trouble: troubleCancelled}
 		}
 	}
 	return nil
 }
 
 func newRequest(ctx context.Context, k call, in *input) (*http.Request, error) {
-	url, rs := k.url, k.records
+	to, rs := k.url, k.records
 	if k.single {
-		req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(rs[0].Body))
+		req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(rs[0].Body))
 		if err != nil {
 			return nil, err
 		}
@@ -370,7 +409,7 @@ func newRequest(ctx context.Context, k call, in *input) (*http.Request, error) {
 	}
 	// The body is not pooled: the transport may still read it after Do has returned.
 	body := appendBatch(make([]byte, 0, batchSize(rs)), rs)
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -381,11 +420,11 @@ func newRequest(ctx context.Context, k call, in *input) (*http.Request, error) {
 func noAnswer(ctx, cctx context.Context, timeout time.Duration, err error) Outcome {
 	switch {
 	case ctx.Err() != nil:
-		return Outcome{Class: NotNow, Reason: "the call was cancelled: " + context.Cause(ctx).Error()}
+		return Outcome{Class: NotNow, Reason: "the call was cancelled: " + context.Cause(ctx).Error(), trouble: troubleCancelled}
 	case cctx.Err() != nil:
-		return Outcome{Class: Failed, TimedOut: true, Reason: "no answer within " + timeout.String()}
+		return Outcome{Class: Failed, TimedOut: true, Reason: "no answer within " + timeout.String(), trouble: troubleTimeout}
 	default:
-		return Outcome{Class: Failed, Reason: "the connection broke: " + err.Error()}
+		return Outcome{Class: Failed, Reason: "the connection broke: " + err.Error(), trouble: troubleBroken}
 	}
 }
 

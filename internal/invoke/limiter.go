@@ -23,6 +23,7 @@ type Limiter struct {
 	resume   time.Time // no call starts before
 	strikes  int       // "not now" in a row
 	unready  time.Time // when the function was last seen to be away; zero if an instance has answered since
+	warmth   warmth
 	changed  chan struct{}
 }
 
@@ -60,7 +61,7 @@ func (l *Limiter) Forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.limit, l.credit, l.strikes = l.cap, 0, 0
-	l.resume, l.unready = time.Time{}, time.Time{}
+	l.resume, l.unready, l.warmth = time.Time{}, time.Time{}, warmth{}
 	l.wake()
 }
 
@@ -139,6 +140,7 @@ func (l *Limiter) Release(o Outcome) Outcome {
 	if o.GatewayErr && !l.unready.IsZero() && now.Sub(l.unready) < unreadyGrace {
 		o.Class = NotNow
 	}
+	o.ColdStart = l.warmth.see(o, now)
 	if o.Class == NotNow {
 		l.throttled(o, now)
 	} else {

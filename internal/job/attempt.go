@@ -39,6 +39,9 @@ func (a *Attempt) Cause() Error {
 	return Error{Detail: "no sign of life for " + a.state.Heartbeat.String()}
 }
 
+// Status is the job's as this attempt knows it. With ErrFinal it is how the job has ended, unless that was of a stale copy.
+func (a *Attempt) Status() Status { return a.state.Status }
+
 // Callback identifies the attempt in the function's reports.
 func (a *Attempt) Callback() Callback {
 	return Callback{a.queue, a.rec.ID, a.rec.Client, a.state.Started}
@@ -77,6 +80,7 @@ func Begin(ctx context.Context, conn stream.Jobs, queue catalog.Key, rec *record
 // begin replaces former, whose seq is 0 when nothing is stored.
 func (a *Attempt) begin(ctx context.Context, former *State, now time.Time) error {
 	rec, fingerprint := a.rec, Fingerprint(a.rec)
+	a.state = *former
 	redriven := rec.Redrives > former.Redrives
 	switch {
 	case former.seq == 0:
@@ -87,7 +91,6 @@ func (a *Attempt) begin(ctx context.Context, former *State, now time.Time) error
 	case !redriven && former.passed(rec):
 		return ErrFinal
 	case former.Status == Running && former.waiting() && !redriven && former.Attempts == rec.Attempts+1: // else its failure is counted already
-		a.state = *former
 		a.until = former.stored.Add(former.Heartbeat)
 		if !former.Broken && now.Before(a.until) {
 			return ErrWaiting
@@ -162,9 +165,9 @@ func (a *Attempt) end(ctx context.Context, s *State, body []byte, merge func(the
 		if there == nil { // it aged out while the attempt ran
 			there = &State{}
 		} else if there.Status.Final() {
+			a.state = *there
 			// The key is unique, so it is our own state, whose ack was lost: its object must stay.
 			if s.Result != nil && s.Result.Object != "" && there.Result != nil && there.Result.Object == s.Result.Object {
-				a.state = *there
 				return nil
 			}
 			return ErrFinal

@@ -12,9 +12,12 @@ import (
 	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"go.opentelemetry.io/otel/attribute"
+	semconv "go.opentelemetry.io/otel/semconv/v1.43.0"
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/telemetry"
 )
 
 // DeadBlock is one message of a dead-letter queue. Err is set, and Records empty, when the block can't
@@ -266,17 +269,34 @@ func (c *Conn) Redrive(ctx context.Context, k catalog.Key, rate int, progress fu
 	return nil
 }
 
-// redriveStep stores rs, the records of a dead block from number from on.
+// redriveStep stores rs, the records of a dead block from number from on. Each that is sampled has a span of it in its own
+// trace.
 func (c *Conn) redriveStep(ctx context.Context, k catalog.Key, rs []record.Record, id string, from int) error {
 	fresh := make([]record.Record, len(rs))
 	for i, r := range rs {
 		r.Redrive()
 		fresh[i] = r
 	}
-	return c.eachPiece(fresh, record.DefaultCodec, func(p piece) error {
+	end := c.redriven(ctx, k, fresh)
+	err := c.eachPiece(fresh, record.DefaultCodec, func(p piece) error {
 		return c.until(ctx, queueSubject(k), unconfirmed, func() error {
 			return c.publishBlock(ctx, k, p.n, p.block, fmt.Sprintf("%s-%d-%d", id, from+p.from, p.n))
 		})
+	})
+	end(err)
+	return err
+}
+
+// redriven starts the spans of rs, which end with the returned function.
+func (c *Conn) redriven(ctx context.Context, k catalog.Key, rs []record.Record) func(error) {
+	return telemetry.Each(ctx, c.tracer, "redrive "+k.String(), len(rs), func(i int) telemetry.Message {
+		r := &rs[i]
+		return telemetry.Message{TraceParent: r.TraceParent, TraceState: r.TraceState, Attributes: func() []attribute.KeyValue {
+			return []attribute.KeyValue{
+				semconv.MessagingSystemKey.String("weir"), semconv.MessagingOperationTypeSend, semconv.MessagingOperationName("redrive"),
+				semconv.MessagingDestinationName(k.String()), attribute.String("weir.record.id", r.ID.String()), attribute.Int("weir.record.redrives", r.Redrives),
+			}
+		}}
 	})
 }
 

@@ -7,10 +7,10 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// tally counts the records of the blocks in the queue's stream that this process has settled, so that the queue's depth is
+// books counts the records of the blocks in the queue's stream that this process has settled, so that the queue's depth is
 // known exactly (stream.Depth): a block stays in the stream until all before it are settled too, and is then removed with
-// them. It also notices blocks that are missing. TestTally guards it.
-type tally struct {
+// them. It also notices blocks that are missing. TestBooks guards it.
+type books struct {
 	epoch string
 
 	mu      sync.Mutex
@@ -30,15 +30,15 @@ type run struct {
 	records       int64 // of each block
 }
 
-// maxRuns bounds the runs that are kept; past it the tally isn't exact until the next session. A run is a block at worst,
+// maxRuns bounds the runs that are kept; past it they aren't exact until the next session. A run is a block at worst,
 // and so many are behind a call that takes an hour.
 const maxRuns = 1 << 17
 
-func newTally() *tally { return &tally{epoch: rand.Text()} }
+func newBooks() *books { return &books{epoch: rand.Text()} }
 
 // begin starts a session: all blocks up to floor are settled and were removed; those after it are delivered, again or for
 // the first time.
-func (t *tally) begin(floor uint64) {
+func (t *books) begin(floor uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.exact, t.runs, t.purged, t.last, t.settled = true, nil, floor, floor, 0
@@ -46,14 +46,14 @@ func (t *tally) begin(floor uint64) {
 }
 
 // session is the number of the session, for purge.
-func (t *tally) session() int {
+func (t *books) session() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.nth
 }
 
 // end ends a session: until the next one begins nothing is known.
-func (t *tally) end() {
+func (t *books) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.exact, t.runs = false, nil
@@ -61,7 +61,7 @@ func (t *tally) end() {
 
 // take counts a block of n records that was delivered. One that was settled here before, whose acknowledgement was lost,
 // counts as unsettled again.
-func (t *tally) take(seq uint64, n int) {
+func (t *books) take(seq uint64, n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if seq <= t.last {
@@ -82,7 +82,7 @@ func (t *tally) take(seq uint64, n int) {
 }
 
 // settle counts n records of delivered blocks that are settled.
-func (t *tally) settle(n int) {
+func (t *books) settle(n int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.settled += int64(n)
@@ -90,7 +90,7 @@ func (t *tally) settle(n int) {
 }
 
 // purge counts the blocks up to floor, as was seen in the session nth, as removed.
-func (t *tally) purge(nth int, floor uint64) {
+func (t *books) purge(nth int, floor uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if nth != t.nth || floor <= t.purged || !t.exact {
@@ -115,8 +115,8 @@ func (t *tally) purge(nth int, floor uint64) {
 	}
 }
 
-// state is the tally as it is told. unaccounted are records that the books of the mapping lack.
-func (t *tally) state(unaccounted int) stream.Tally {
+// state is what is told of them. unaccounted are records that the books of the mapping lack.
+func (t *books) state(unaccounted int) stream.Tally {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return stream.Tally{

@@ -5,12 +5,12 @@ import (
 	"testing"
 )
 
-// TestTally holds the tally to a list of the blocks, over random deliveries, settlements and purges.
-func TestTally(t *testing.T) {
+// TestBooks holds the books to a list of the blocks, over random deliveries, settlements and purges.
+func TestBooks(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 200 {
-		ta := newTally()
+		ta := newBooks()
 		floor := rng.Uint64N(1000)
 		ta.begin(floor)
 		type held struct{ records, settled int }
@@ -51,11 +51,11 @@ func TestTally(t *testing.T) {
 	}
 }
 
-// TestTallyMisses: blocks that vanish are counted, before they were delivered or by a gap; a block that is redelivered after
+// TestBooksMissNothing: blocks that vanish are counted, before they were delivered or by a gap; a block that is redelivered after
 // its acknowledgement was lost is not.
-func TestTallyMisses(t *testing.T) {
+func TestBooksMissNothing(t *testing.T) {
 	t.Parallel()
-	ta := newTally()
+	ta := newBooks()
 	ta.begin(10)
 	ta.take(11, 5)
 	ta.take(14, 1) // 12 and 13 are missing
