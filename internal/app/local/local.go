@@ -83,7 +83,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if tel.Logs != nil {
 		cfg.Log = cfg.Lines.Logger(tel.Logs)
 	}
-	hosts := &hosts{log: cfg.Log}
+	hosts := &hosts{log: cfg.Log, tel: tel.Providers}
 	defer hosts.close()
 	bundle, err := manifest.LoadDir( //nolint:contextcheck // opening a loopback port doesn't block
 		cfg.Folder, manifest.Options{FunctionURL: hosts.url})
