@@ -1,4 +1,5 @@
-// Command weir runs everything on a laptop (`weir local`) and is the operator's tool (`weir dlq`).
+// Command weir runs everything on a laptop (`weir local`) and is the operator's tool (`weir dlq`); `weir trace` shows where
+// the time went.
 package main
 
 import (

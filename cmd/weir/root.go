@@ -9,6 +9,6 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newLocal(), newDLQ())
+	root.AddCommand(newLocal(), newDLQ(), newTrace())
 	return root
 }

@@ -32,6 +32,7 @@ import (
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/telemetry"
+	"github.com/weir-dev/weir/internal/tracelog"
 )
 
 // Config is the configuration of `weir local`.
@@ -46,6 +47,7 @@ type Config struct {
 	Prefix    string            // below which clients find Weir, as ownpath.ParseBase reads it
 	H2C       bool              // the gateway serves HTTP/2 by prior knowledge too
 	EnvFile   string            // written when ready: WEIR_URL, WEIR_ADMIN_URL, WEIR_NATS_URL; empty means none
+	Traces    bool              // the last traces are kept in memory, and served at the admin address
 	Codec     record.Codec
 	Lines     *telemetry.Lines
 	Log       *slog.Logger // Run makes it of Lines, unless it is set
@@ -73,13 +75,18 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if cfg.Log == nil {
 		cfg.Log = cfg.Lines.Logger(nil)
 	}
-	tel, err := telemetry.Setup(ctx, telemetry.Config{
-		Service: "weir-local", Instance: "local", Version: app.Version(), Getenv: os.Getenv, Log: cfg.Log,
-	})
+	setup := telemetry.Config{Service: "weir-local", Instance: "local", Version: app.Version(), Getenv: os.Getenv, Log: cfg.Log}
+	var admin app.Admin
+	if cfg.Traces {
+		traces := tracelog.New()
+		setup.Spans, admin.Traces = traces, traces
+	}
+	tel, err := telemetry.Setup(ctx, setup)
 	if err != nil {
 		return err
 	}
 	defer tel.Close() //nolint:contextcheck // the last export has a time of its own
+	admin.Metrics = tel.Page()
 	if tel.Logs != nil {
 		cfg.Log = cfg.Lines.Logger(tel.Logs)
 	}
@@ -181,7 +188,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		}
 	}
 	return lifecycle.Run(ctx, cfg.Log, ready,
-		app.HealthOn(ctx, al, g.Ready, app.Admin{Metrics: tel.Page()}),
+		app.HealthOn(ctx, al, g.Ready, admin),
 		lifecycle.Part{Name: "functions", Run: hosts.run},
 		lifecycle.Part{Name: "dispatcher", Run: d.Run},
 		lifecycle.Part{Name: "realtime", Run: r.Run},
