@@ -85,7 +85,8 @@ func newTrigger(name string, kind attribute.KeyValue) trigger {
 	}
 	set := metric.WithAttributeSet(attribute.NewSet(attrs...))
 	return trigger{
-		[]metric.AddOption{set}, []metric.RecordOption{set},
+		[]metric.AddOption{set},
+		[]metric.RecordOption{set},
 		[]trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindServer), trace.WithAttributes(attrs...)},
 	}
 }

@@ -43,6 +43,9 @@ func setup(ctx context.Context, getenv func(string) string) (*telemetry.Telemetr
 	if err != nil {
 		return nil, err
 	}
+	if t.Meters == nil { // disabled: perhaps the author has set globals of their own
+		return t, nil
+	}
 	if t.Traces != nil {
 		otel.SetTracerProvider(t.Traces)
 	}

@@ -183,17 +183,22 @@ func (l *Log) Find(id string) (Trace, bool) {
 	if id == "" {
 		return Trace{}, false
 	}
-	// First by what has to do with this record alone: a batch is in the trace of one of its records.
+	// First by what has to do with this record alone: a batch is in the trace of one of its records. Of a request that was
+	// repeated the trace that goes on is the longer one.
 	for _, names := range []func(*Span, string) bool{
 		func(s *Span, id string) bool { return s.Attributes[AttrRecordID] == id },
 		func(s *Span, id string) bool { return s.Attributes[attrEventID] == id },
 		func(s *Span, id string) bool { return strings.Contains(s.Attributes[AttrRecordID], id) || s.linked(id) },
 	} {
+		var longest *kept
 		for e := l.order.Back(); e != nil; e = e.Prev() {
 			k := e.Value.(*kept) //nolint:forcetypeassert // the list has nothing else
-			if slices.ContainsFunc(k.spans, func(s Span) bool { return names(&s, id) }) {
-				return k.trace(), true
+			if (longest == nil || len(k.spans) > len(longest.spans)) && slices.ContainsFunc(k.spans, func(s Span) bool { return names(&s, id) }) {
+				longest = k
 			}
+		}
+		if longest != nil {
+			return longest.trace(), true
 		}
 	}
 	return Trace{}, false

@@ -206,6 +206,27 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// TestFind: of a record that is named in several traces the one is meant that is its own, and the longest of these.
+func TestFind(t *testing.T) {
+	l := New()
+	of := func(key, value string) Attributes { return Attributes{key: value} }
+	l.add("long", Span{ID: "1", Attributes: of(AttrRecordID, "r")})
+	l.add("long", Span{ID: "2"})
+	l.add("repeated", Span{ID: "1", Attributes: of(AttrRecordID, "r")})
+	for i := range 5 {
+		l.add("batch", Span{ID: fmt.Sprint(i), Links: []Link{{Attributes: of(AttrRecordID, "r")}}, Attributes: of(AttrRecordID, `["a","b"]`)})
+	}
+	l.add("function", Span{ID: "1", Attributes: of(attrEventID, "e")})
+	for id, want := range map[string]string{"r": "long", "a": "batch", "e": "function", "long": "long"} {
+		if got, ok := l.Find(id); !ok || got.ID != want {
+			t.Errorf("%s: %v %t, want %s", id, got.ID, ok, want)
+		}
+	}
+	if got, ok := l.Find(""); ok {
+		t.Errorf("found %v", got)
+	}
+}
+
 // order is the trace of an order, with a retry, and something hostile in every text.
 func order() Trace {
 	begin := time.Date(2026, 11, 28, 12, 0, 0, 0, time.UTC)
