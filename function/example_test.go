@@ -2,7 +2,7 @@ package function_test
 
 import (
 	"context"
-	"log/slog"
+	"fmt"
 	"net/http"
 	"os"
 
@@ -23,7 +23,7 @@ func ExampleServe() {
 		return nil, nil
 	})
 	if err := function.Serve(context.Background(), os.Getenv, handler); err != nil {
-		slog.Error("ended", "error", err)
+		fmt.Fprintln(os.Stderr, err)
 	}
 }
 
@@ -34,5 +34,5 @@ func ExampleObserve() {
 		_, span := tracer.Start(r.Context(), "weigh")
 		defer span.End()
 	})
-	_ = http.Server{Handler: function.Observe(handler, "parcels", function.Telemetry{})} //nolint:gosec // an example
+	_ = http.Server{Handler: function.Observe(handler, "parcels", function.Telemetry{})}
 }

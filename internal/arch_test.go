@@ -46,7 +46,7 @@ var owners = map[string][]string{
 	"github.com/nats-io/nats.go":            {"internal/stream"},
 	"github.com/nats-io/nats-server":        {"internal/localnats"},
 	"github.com/minio/minio-go":             {"internal/blob"},
-	"github.com/exaring/otelpgx":           {"internal/functions/orderdb"},
+	"github.com/exaring/otelpgx":            {"internal/functions/orderdb"},
 	"github.com/jackc/pgx":                  {"internal/functions/orderdb", "internal/functions/orderwriter", "internal/functions/orderapi", "internal/functions/report", "internal/localdb"},
 	"knative.dev/serving":                   {"internal/manifest", "internal/app/local"},
 	"sigs.k8s.io/controller-runtime":        {"internal/controller"},

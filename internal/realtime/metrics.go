@@ -82,7 +82,7 @@ func (m *metrics) close() error { return m.callback.Unregister() }
 func (l *listener) begun() {
 	l.s.metrics.open[l.by].Add(1)
 	if l.resumed {
-		l.s.metrics.resumed.Add(context.Background(), 1, l.s.metrics.by[l.by]...)
+		l.s.metrics.resumed.Add(l.ctx, 1, l.s.metrics.by[l.by]...)
 	}
 }
 
@@ -92,14 +92,14 @@ func (l *listener) over() {
 	l.mu.Lock()
 	why := l.why
 	l.mu.Unlock()
-	l.s.metrics.ended.Add(context.Background(), 1, l.s.metrics.endedAs[l.by][why]...)
+	l.s.metrics.ended.Add(l.ctx, 1, l.s.metrics.endedAs[l.by][why]...)
 }
 
 // resumes notes that a client that has begun already gives the position of an earlier connection. Only read calls it.
 func (l *listener) resumes() {
 	if !l.resumed {
 		l.resumed = true
-		l.s.metrics.resumed.Add(context.Background(), 1, l.s.metrics.by[l.by]...)
+		l.s.metrics.resumed.Add(l.ctx, 1, l.s.metrics.by[l.by]...)
 	}
 }
 

@@ -57,7 +57,7 @@ func ofSDK(r sdktrace.ReadOnlySpan) Span {
 func (s *Span) ofKeyValues(kvs []attribute.KeyValue) Attributes {
 	var out Attributes
 	for _, kv := range kvs {
-		s.set(&out, string(kv.Key), kv.Value.Emit())
+		s.set(&out, string(kv.Key), kv.Value.String())
 	}
 	return out
 }

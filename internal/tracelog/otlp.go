@@ -145,7 +145,7 @@ func ofOTLP(p *otlp.Span, service, scope string) Span {
 }
 
 func at(nanoseconds uint64) time.Time {
-	return time.Unix(0, int64(min(nanoseconds, math.MaxInt64))).UTC() //nolint:gosec // it fits
+	return time.Unix(0, int64(min(nanoseconds, math.MaxInt64))).UTC()
 }
 
 func (s *Span) ofProto(kvs []*common.KeyValue) Attributes {

@@ -126,7 +126,7 @@ func (l *Log) add(trace string, s Span) {
 		l.traces[trace] = e
 	}
 	l.order.MoveToBack(e)
-	k := e.Value.(*kept) //nolint:forcetypeassert // the list has nothing else
+	k := e.Value.(*kept)
 	switch i := slices.IndexFunc(k.spans, func(o Span) bool { return o.ID == s.ID }); {
 	case i >= 0: // sent again
 		k.grow(l, s.size()-k.spans[i].size())
@@ -148,7 +148,7 @@ func (k *kept) grow(l *Log, by int) {
 }
 
 func (l *Log) drop(e *list.Element) {
-	k := l.order.Remove(e).(*kept) //nolint:forcetypeassert // the list has nothing else
+	k := l.order.Remove(e).(*kept)
 	delete(l.traces, k.id)
 	l.bytes -= k.bytes
 }
@@ -178,7 +178,7 @@ func (l *Log) Find(id string) (Trace, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if e := l.traces[id]; e != nil {
-		return e.Value.(*kept).trace(), true //nolint:forcetypeassert // the list has nothing else
+		return e.Value.(*kept).trace(), true
 	}
 	if id == "" {
 		return Trace{}, false
@@ -192,7 +192,7 @@ func (l *Log) Find(id string) (Trace, bool) {
 	} {
 		var longest *kept
 		for e := l.order.Back(); e != nil; e = e.Prev() {
-			k := e.Value.(*kept) //nolint:forcetypeassert // the list has nothing else
+			k := e.Value.(*kept)
 			if (longest == nil || len(k.spans) > len(longest.spans)) && slices.ContainsFunc(k.spans, func(s Span) bool { return names(&s, id) }) {
 				longest = k
 			}
@@ -223,7 +223,7 @@ func (l *Log) Last(n int) []Summary {
 	defer l.mu.Unlock()
 	out := make([]Summary, 0, min(n, l.order.Len()))
 	for e := l.order.Back(); e != nil && len(out) < n; e = e.Prev() {
-		t := e.Value.(*kept).trace() //nolint:forcetypeassert // the list has nothing else
+		t := e.Value.(*kept).trace()
 		out = append(out, t.summary())
 	}
 	return out

@@ -102,7 +102,7 @@ func otlpTo(t *testing.T, url string, c otlptracehttp.Compression) sdktrace.Span
 
 func getJSON(t *testing.T, srv *httptest.Server, path string, into any) {
 	t.Helper()
-	res, err := srv.Client().Get(srv.URL + path) //nolint:noctx // the test's own server
+	res, err := srv.Client().Get(srv.URL + path)
 	if err != nil {
 		t.Fatal(err)
 	}

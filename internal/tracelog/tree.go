@@ -130,24 +130,21 @@ func (p *printer) print(r *row) {
 		p.line(under + text)
 	}
 	for _, e := range s.Events {
-		text := "+" + took(e.Time.Sub(p.begin)) + " " + clean(e.Name, p.length())
+		texts := []string{"event +" + took(e.Time.Sub(p.begin)), clean(e.Name, p.length())}
 		for _, a := range e.Attributes.texts(true, p.length()) {
 			if p.all || !strings.HasPrefix(a, "exception.stacktrace=") {
-				text += " " + a
+				texts = append(texts, a)
 			}
 		}
-		p.line(under + "event " + text)
+		p.line(under + strings.Join(texts, " "))
 	}
 	for i, l := range s.Links {
 		if i == linksShown && !p.all && len(s.Links) > linksShown+1 {
 			p.line(fmt.Sprintf("%sand %d more links", under, len(s.Links)-linksShown))
 			break
 		}
-		text := "link " + clean(l.Trace, maxShown)
-		for _, a := range l.Attributes.texts(true, p.length()) {
-			text += " " + a
-		}
-		p.line(under + text)
+		texts := append([]string{"link", clean(l.Trace, maxShown)}, l.Attributes.texts(true, p.length())...)
+		p.line(under + strings.Join(texts, " "))
 	}
 	if s.LeftOut > 0 {
 		p.line(fmt.Sprintf("%s%d attributes, events or links were left out", under, s.LeftOut))
