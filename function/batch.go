@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"strings"
 	"unicode/utf8"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // DefaultMaxBodyBytes bounds the body of a call unless [MaxBodyBytes] says otherwise.
@@ -83,6 +85,7 @@ func (h *batchHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusOK)
 		return
 	}
+	observeEvents(r.Context(), events)
 	failed, err := h.fn(r.Context(), events)
 	if err == nil {
 		err = checkFailed(failed, events)
@@ -195,6 +198,7 @@ func (h *batchHandler) refuse(w http.ResponseWriter, r *http.Request, err error,
 	}
 	h.log.LogAttrs(context.WithoutCancel(r.Context()), level, "function call refused",
 		slog.Int("status", p.Status), slog.Int("events", events), slog.Any("error", err))
+	trace.SpanFromContext(r.Context()).RecordError(err)
 	p.Write(w)
 }
 

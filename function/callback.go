@@ -10,6 +10,10 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/weir-dev/weir/internal/telemetry"
 )
 
 // HeaderCallback is the header of a job's call that holds the address for reports.
@@ -39,6 +43,7 @@ type Callback struct {
 	Client *http.Client
 
 	address string
+	call    trace.SpanContext // of the call: reports belong to its trace
 }
 
 // CallbackOf takes the callback from a call's header. It is nil if there is none, as when the call is
@@ -48,7 +53,7 @@ func CallbackOf(h http.Header) *Callback {
 	if address == "" {
 		return nil
 	}
-	return &Callback{address: address}
+	return &Callback{address: address, call: telemetry.Remote(h.Get("Traceparent"), h.Get("Tracestate"))}
 }
 
 // Progress renews the job's heartbeat. Clients see it: percent from 0 to 100 and a text of up to 1 KiB.
@@ -95,6 +100,7 @@ func (c *Callback) report(ctx context.Context, status, contentType string, body 
 		return fmt.Errorf("reporting %s: the address is no URL", status)
 	}
 	req.Header.Set("Content-Type", contentType)
+	c.trace(ctx, req.Header)
 	client := c.Client
 	if client == nil {
 		client = http.DefaultClient
@@ -117,4 +123,19 @@ func (c *Callback) report(ctx context.Context, status, contentType string, body 
 		return fmt.Errorf("reporting %s: %w", status, ErrAttemptOver)
 	}
 	return fmt.Errorf("reporting %s: the answer is %s", status, resp.Status)
+}
+
+// trace has the report's span below that of ctx, or, if ctx is of no call, below the caller's.
+func (c *Callback) trace(ctx context.Context, h http.Header) {
+	sc := trace.SpanContextFromContext(ctx)
+	if !sc.IsValid() {
+		sc = c.call
+	}
+	if !sc.IsValid() {
+		return
+	}
+	h.Set("Traceparent", telemetry.TraceParent(sc))
+	if state := sc.TraceState().String(); state != "" {
+		h.Set("Tracestate", state)
+	}
 }

@@ -25,5 +25,7 @@
 // refuses is refused here) and each event's data once; an answer never carries the text of an error
 // unless the author asked for it with [WithDetail] or in a [Failure].
 //
-// May import: the standard library only, so that a function's image carries nothing of Weir.
+// A function's metrics and traces are OpenTelemetry's, which [Serve] sets up by its environment.
+//
+// May import: telemetry, and nothing else of Weir: a function's image carries no NATS and no Kubernetes.
 package function

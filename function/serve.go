@@ -23,9 +23,31 @@ const (
 // Serve runs h as Knative's container runtime contract wants it: on the port in the environment
 // variable PORT (8080 without it), with GET /healthz answering 200. It returns when ctx has ended
 // or SIGTERM or SIGINT has come, and what was in flight by then is finished, or cut after 60 s.
-func Serve(ctx context.Context, getenv func(string) string, h http.Handler) error {
+//
+// It sets OpenTelemetry up by its standard environment (OTEL_…) for the service K_SERVICE, which Knative sets, unless
+// OTEL_SERVICE_NAME says another, and has each call of h observed ([Observe]). Metrics of the function's own are made of
+// OpenTelemetry's global provider, at any time, and are exported in batches beside the calls:
+//
+//	written, err := otel.Meter("example.com/orders").Int64Counter("orders.written")
+//	written.Add(ctx, 1)
+//
+// Before Serve returns it exports what is left, so that an instance that is scaled to zero loses nothing. Without an endpoint
+// (OTEL_EXPORTER_OTLP_ENDPOINT) nothing is exported and there are no spans. With OTEL_METRICS_EXPORTER=prometheus the
+// metrics are at /metrics of OTEL_EXPORTER_PROMETHEUS_HOST (localhost) and _PORT (9464). OTEL_SDK_DISABLED=true turns all
+// of it off, for a function that sets OpenTelemetry up itself.
+func Serve(ctx context.Context, getenv func(string) string, h http.Handler) (err error) {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	tel, err := setup(ctx, getenv)
+	if err != nil {
+		return fmt.Errorf("telemetry: %w", err)
+	}
+	defer tel.Close() //nolint:contextcheck // the last export has a time of its own
+	stopPage, err := servePage(ctx, getenv, tel.Page())
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, stopPage()) }()
 	port := getenv("PORT")
 	if port == "" {
 		port = defaultPort
@@ -34,7 +56,7 @@ func Serve(ctx context.Context, getenv func(string) string, h http.Handler) erro
 	if err != nil {
 		return fmt.Errorf("listening on PORT %s: %w", port, err)
 	}
-	return serve(ctx, ln, h)
+	return serve(ctx, ln, Observe(h, serviceName(getenv), Telemetry{}))
 }
 
 func serve(ctx context.Context, ln net.Listener, h http.Handler) error {

@@ -166,7 +166,7 @@ func TestRedriveExportsItsSpans(t *testing.T) {
 		ID: id, Time: time.Now(), Body: []byte("x"), Failure: &record.Failure{Time: time.Now(), Reason: "bad"},
 		TraceParent: "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
 	}
-	if err := c.DeadLetter(t.Context(), catalog.Key{Namespace: "default", Name: "orders"}, []record.Record{dead}); err != nil {
+	if err := c.DeadLetter(t.Context(), catalog.Key{Namespace: "default", Name: "orders"}, stream.Refused, []record.Record{dead}); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", backend.URL)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"net/url"
+	"os"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -43,7 +44,7 @@ functions. The sample functions run inside this process; for any other start it 
 	f := cmd.Flags()
 	f.StringVarP(&cfg.Folder, "folder", "f", "", "folder of YAML")
 	f.StringVar(&cfg.Listen, "listen", "127.0.0.1:8080", "address of the gateway")
-	f.StringVar(&cfg.Admin, "admin", "127.0.0.1:0", "address of /healthz, /readyz and /metrics")
+	f.StringVar(&cfg.Admin, "admin", "127.0.0.1:0", "address of /healthz, /readyz, /metrics and, with --traces, of /traces and /v1/traces")
 	f.StringVar(&cfg.Data, "data", ".weir/nats", "folder of the queues' data")
 	f.StringVar(&cfg.Secrets, "secrets", "", "folder of secrets: NAME/KEY is the key KEY of the Secret NAME")
 	f.StringArrayVar(&functions, "function", nil, "NAME=URL: calls to the Knative Service NAME go to your own process at URL (repeatable)")
@@ -52,6 +53,7 @@ functions. The sample functions run inside this process; for any other start it 
 	f.StringVar(&cfg.AccessLog, "access-log", "off", "log a line for each request (full), or for a share of them (0.01), or off")
 	f.BoolVar(&cfg.H2C, "h2c", false, "serve HTTP/2 by prior knowledge beside HTTP/1.1")
 	f.StringVar(&cfg.EnvFile, "env-file", "", "file to write when ready, to be sourced: WEIR_URL, WEIR_ADMIN_URL and WEIR_NATS_URL")
+	f.BoolVar(&cfg.Traces, "traces", os.Getenv("WEIR_TELEMETRY") == "1", "keep the last traces in memory, for weir trace; WEIR_TELEMETRY=1 in the environment turns it on")
 	f.StringVar(&compression, "compression", record.DefaultCodec.String(), "of stored records: s2, zstd or none")
 	f.StringVar(&logFormat, "log-format", "text", "text or json")
 	f.StringVar(&logLevel, "log-level", "info", "debug, info, warn or error")

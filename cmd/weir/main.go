@@ -1,5 +1,5 @@
-// Command weir runs everything on a laptop (`weir local`), is the operator's tool (`weir queue`, `weir dlq`) and makes metrics
-// of what functions print (`weir emf`).
+// Command weir runs everything on a laptop (`weir local`), is the operator's tool (`weir queue`, `weir dlq`), shows where the
+// time went (`weir trace`) and makes metrics of what functions print (`weir emf`).
 package main
 
 import (

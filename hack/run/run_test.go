@@ -48,7 +48,7 @@ func fakeRunner(t *testing.T, script string) (*runner, chan os.Signal, *lines) {
 const goodWeir = `
 trap 'echo drained > .weir/drained; exit 0' TERM
 test -s .weir/secrets/orders-database/url || exit 3
-printf 'export WEIR_URL=http://127.0.0.1:1\nexport WEIR_NATS_URL=nats://127.0.0.1:2\n' > .weir/local.env.new
+printf 'export WEIR_URL=http://127.0.0.1:1\nexport WEIR_ADMIN_URL=http://127.0.0.1:3\nexport WEIR_NATS_URL=nats://127.0.0.1:2\n' > .weir/local.env.new
 mv .weir/local.env.new .weir/local.env
 while :; do sleep 0.05; done
 `

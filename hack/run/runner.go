@@ -204,6 +204,7 @@ func (r *runner) buildWeir(ctx context.Context) error {
 func (r *runner) explain(ready localEnv, took time.Duration) {
 	r.say(`
 Weir is ready, after %.1f s: %s
+metrics: %s/metrics
 
 In another terminal, in this folder:
 
@@ -217,6 +218,9 @@ In another terminal, in this folder:
   curl "$WEIR_URL/orders?limit=5"
   psql "$WEIR_DATABASE_URL" -c 'select id, sku, quantity, customer, created_at from orders order by created_at desc limit 5'
 
+  # where the time of an order went, hop by hop, by its id: if this is WEIR_TELEMETRY=1 make run
+  bin/weir trace ID
+
   # ask for a report that takes 3 s: 202 and a job; see how far it is; its result as soon as it is there
   job=$(curl -s "$WEIR_URL/reports" -H 'Content-Type: application/json' -d '{"seconds": 3, "rows": 10}' |
     sed 's/.*"self":"\([^"]*\)".*/\1/')
@@ -226,7 +230,7 @@ In another terminal, in this folder:
   # orders that could not be written
   bin/weir dlq list orders
 
-Ctrl-C ends everything; the data stays.`, took.Seconds(), ready.url)
+Ctrl-C ends everything; the data stays.`, took.Seconds(), ready.url, ready.adminURL)
 }
 
 // printer is a slog.Handler for people: the message, then the attributes.

@@ -129,8 +129,8 @@ func parseEnv(content string) (localEnv, error) {
 			env.natsURL = value
 		}
 	}
-	if env.url == "" || env.natsURL == "" {
-		return env, fmt.Errorf("weir's env file lacks WEIR_URL or WEIR_NATS_URL; it says:\n%s", content)
+	if env.url == "" || env.adminURL == "" || env.natsURL == "" {
+		return env, fmt.Errorf("weir's env file lacks WEIR_URL, WEIR_ADMIN_URL or WEIR_NATS_URL; it says:\n%s", content)
 	}
 	return env, nil
 }

@@ -27,6 +27,7 @@ const (
 // Admin is what the admin port serves besides the probes.
 type Admin struct {
 	Metrics http.Handler // at /metrics; nil if disabled
+	Traces  http.Handler // at /traces, /traces/{id} and /v1/traces; nil if disabled
 }
 
 // Health returns the part that serves /healthz, /readyz and what admin has on listen. ready returns what /readyz shows besides its
@@ -75,6 +76,11 @@ func healthHandler(process context.Context, ready func() (map[string]string, err
 			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(scrapeTimeout)) // net/http's has one
 			admin.Metrics.ServeHTTP(w, r)
 		})
+	}
+	if admin.Traces != nil {
+		for _, path := range []string{"/traces", "/traces/{id}", "/v1/traces"} {
+			mux.Handle(path, admin.Traces)
+		}
 	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeStatus(w, map[string]string{"status": "ok"}) })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {

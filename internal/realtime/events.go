@@ -30,7 +30,7 @@ const (
 // by Last-Event-ID. The stream ends with the last job; a client that reconnects then gets 204, which ends an
 // EventSource.
 func (s *Server) events(w http.ResponseWriter, req *http.Request) {
-	l, ok := s.begin(w, true)
+	l, ok := s.begin(w, byEvents)
 	if !ok {
 		return
 	}
@@ -49,7 +49,9 @@ func (s *Server) events(w http.ResponseWriter, req *http.Request) {
 	f := &subscription{s: s, wake: l.wake}
 	l.updates = f
 	jobs := make([]*followed, len(texts))
-	have := strings.Split(jobapi.EventID(req), ",")
+	id := jobapi.EventID(req)
+	l.resumed = id != ""
+	have := strings.Split(id, ",")
 	for i, text := range texts {
 		id, maxAge, err := s.parse(text)
 		if err != nil {
@@ -72,7 +74,7 @@ func (s *Server) events(w http.ResponseWriter, req *http.Request) {
 
 // feedEvents streams the states of all jobs of a feed. It has no end of its own.
 func (s *Server) feedEvents(w http.ResponseWriter, req *http.Request) {
-	l, ok := s.begin(w, true)
+	l, ok := s.begin(w, byEvents)
 	if !ok {
 		return
 	}
@@ -82,7 +84,7 @@ func (s *Server) feedEvents(w http.ResponseWriter, req *http.Request) {
 		refuseFeed(w, true, err)
 		return
 	}
-	l.updates = f
+	l.updates, l.resumed = f, jobapi.EventID(req) != ""
 	l.stream(w, req, func() { f.start(l.ctx) })
 }
 
@@ -182,7 +184,9 @@ func (e *eventStream) begin(first told) error {
 	if err := e.say([]byte(jobapi.RetryLine(jobapi.ComeBack())), true); err != nil || !first.any {
 		return err
 	}
-	return e.state(first, true)
+	err := e.state(first, true)
+	e.counted(first, err)
+	return err
 }
 
 // read implements wire: a client has nothing to say.
@@ -311,13 +315,15 @@ func lifetime() time.Duration { return maxLife/2 + rand.N(maxLife/2) }
 type closing struct {
 	code   int
 	reason string
+	why    ending // for metrics
 }
 
 // Why a connection ends. After all but the first a client reconnects and resumes where it was.
 var (
-	closeEnded = closing{1000, "the job has ended"}               //nolint:gochecknoglobals // constant
-	closeLife  = closing{1001, "reconnect"}                       //nolint:gochecknoglobals // constant
-	closeAway  = closing{jobapi.CodeAway, "try again later"}      //nolint:gochecknoglobals // constant
-	closeSlow  = closing{4008, "too slow: reconnect and go on"}   //nolint:gochecknoglobals // constant
-	closeIdle  = closing{4001, "no job was watched for too long"} //nolint:gochecknoglobals // constant
+	closeEnded = closing{1000, "the job has ended", endedDone}               //nolint:gochecknoglobals // constant
+	closeLife  = closing{1001, "reconnect", endedLife}                       //nolint:gochecknoglobals // constant
+	closeDrain = closing{1001, "reconnect", endedDrain}                      //nolint:gochecknoglobals // constant
+	closeAway  = closing{jobapi.CodeAway, "try again later", endedError}     //nolint:gochecknoglobals // constant
+	closeSlow  = closing{4008, "too slow: reconnect and go on", endedSlow}   //nolint:gochecknoglobals // constant
+	closeIdle  = closing{4001, "no job was watched for too long", endedIdle} //nolint:gochecknoglobals // constant
 )

@@ -25,10 +25,14 @@ type listener struct {
 	timer *time.Timer // of the next ping, at first of a look
 	until time.Time   // end of its lifetime
 
+	by      transport
+	resumed bool // it came with the position of an earlier connection
+
 	mu      sync.Mutex
 	sending bool
 	more    bool // something arrived since the sender looked
 	closed  bool
+	why     ending
 	failed  int            // looks in a row, each of which is repeated
 	retry   *time.Timer    // of the next look after one that failed; nil if none is due
 	wg      sync.WaitGroup // of senders and timers
@@ -67,13 +71,15 @@ func (l *listener) refused() {
 // serve runs a connection until it ends. follow begins delivery.
 func (l *listener) serve(follow func()) {
 	defer l.done()
+	l.begun()
+	defer l.over()
 	follow()
 	l.again(l.look, job.LookAgain)
 	stop := context.AfterFunc(l.s.drain, func() {
 		l.spawn(func() {
 			select {
 			case <-time.After(rand.N(l.s.cfg.DrainSpread)):
-				l.close(closeLife)
+				l.close(closeDrain)
 			case <-l.ctx.Done():
 			}
 		})
@@ -123,6 +129,7 @@ func (l *listener) ping() {
 		return
 	}
 	if err := l.wire.beat(); err != nil {
+		l.because(broken(err))
 		l.wire.cut()
 		return
 	}
@@ -141,6 +148,7 @@ func (l *listener) again(f func(), after time.Duration) {
 }
 
 func (l *listener) close(c closing) {
+	l.because(c.why)
 	l.updates.close()
 	l.wire.bye(c)
 	l.wire.cut()
@@ -176,10 +184,13 @@ func (l *listener) sendNow() bool {
 		case !t.any:
 			continue
 		}
-		switch err := l.wire.state(t, false); {
+		err = l.wire.state(t, false)
+		l.counted(t, err)
+		switch {
 		case errors.Is(err, errWait):
 			return false
 		case err != nil:
+			l.because(broken(err))
 			l.wire.cut() // read ends too
 			l.wg.Done()
 			return true // sending stays: nothing more is sent
@@ -189,7 +200,11 @@ func (l *listener) sendNow() bool {
 
 // sendLate does what can be put off.
 func (l *listener) sendLate() {
-	if !l.updates.ended() || l.wire.last() != nil {
+	over := l.updates.ended()
+	if over {
+		l.because(endedDone) // before last, after which it may have ended
+	}
+	if !over || l.wire.last() != nil {
 		go l.send() // serve waits for it
 		return
 	}
@@ -212,6 +227,7 @@ func (l *listener) sent() bool {
 // send is sendNow for one who may wait.
 func (l *listener) send() {
 	if err := l.wire.finish(); err != nil {
+		l.because(broken(err))
 		l.wire.cut()
 		l.wg.Done()
 		return
@@ -261,7 +277,10 @@ func (l *listener) flush() (c *closing, ok bool) {
 		case !t.any:
 			return nil, true
 		}
-		if err := l.wire.state(t, true); err != nil {
+		err = l.wire.state(t, true)
+		l.counted(t, err)
+		if err != nil {
+			l.because(broken(err))
 			l.wire.cut() // read ends too
 			return nil, false
 		}

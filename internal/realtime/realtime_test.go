@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.uber.org/goleak"
 
 	"github.com/weir-dev/weir/internal/catalog"
@@ -28,6 +29,7 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/telemetry"
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
@@ -44,12 +46,13 @@ type bench struct {
 	server *Server
 	stop   func()
 	client http.Client
+	reader *sdkmetric.ManualReader
 }
 
 func start(t testing.TB) *bench {
 	t.Helper()
 	conn := testkit.Conn(t, testkit.NATS(t))
-	b := &bench{t: t, conn: conn, queue: catalog.Key{Namespace: "default", Name: "reports"}}
+	b := &bench{t: t, conn: conn, queue: catalog.Key{Namespace: "default", Name: "reports"}, reader: sdkmetric.NewManualReader()}
 	q := catalog.Queue{
 		Key: b.queue, MaxAge: time.Hour, MaxBytes: 64 << 20, DeadLetterMaxAge: time.Hour,
 		Jobs: true, Results: catalog.Results{MaxAge: time.Hour, MaxBytes: 1 << 30},
@@ -70,7 +73,7 @@ func start(t testing.TB) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b.server, err = New(Config{Listener: l, Conn: conn, DrainTimeout: testkit.Patience, DrainSpread: time.Millisecond, Log: testkit.Log(t)}); err != nil {
+	if b.server, err = New(Config{Listener: l, Conn: conn, DrainTimeout: testkit.Patience, DrainSpread: time.Millisecond, Log: testkit.Log(t), Telemetry: telemetry.Providers{Meters: sdkmetric.NewMeterProvider(sdkmetric.WithReader(b.reader))}}); err != nil {
 		t.Fatal(err)
 	}
 	b.server.Use(&catalog.Catalog{
@@ -436,6 +439,7 @@ func TestSlowClient(t *testing.T) {
 	if done == len(works) {
 		t.Error("it was not slow")
 	}
+	testkit.Eventually(t, "it is counted as slow", func() bool { return b.metrics()["weir.realtime.ended{websocket slow}"] == 1 })
 }
 
 // maxShownInTest is as much of a result as documents show.

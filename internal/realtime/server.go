@@ -6,14 +6,15 @@
 // and resumes; an idle connection costs one goroutine.
 //
 // The data flows through the files in this order: server.go (routes and drain), events.go or socket.go (what client and
-// server say to each other, over paced.go), listener.go (one connection) and senders.go (who tells it), subscription.go (states of jobs that are named) or client.go (of all jobs of a client).
+// server say to each other, over paced.go), listener.go (one connection) and senders.go (who tells it), metrics.go (what is counted of it), subscription.go (states of jobs that are named) or client.go (of all jobs of a client).
 //
-// May import: ownpath, problem, catalog, lifecycle, sign, stream, job, jobapi.
+// May import: ownpath, problem, catalog, lifecycle, sign, stream, job, jobapi, telemetry.
 package realtime
 
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -92,6 +93,7 @@ type Server struct {
 	keys    atomic.Pointer[sign.Ring]
 	shown   shown
 	senders senders
+	metrics *metrics
 	open    atomic.Int64 // connections
 	feeds   atomic.Int64 // of them those for clients' feeds
 
@@ -125,7 +127,11 @@ func New(cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, mux: http.NewServeMux(), hub: job.NewHub(cfg.Conn, cfg.Log)}
+	m, err := newMetrics(cfg.Telemetry.Meter("github.com/weir-dev/weir/internal/realtime"))
+	if err != nil {
+		return nil, fmt.Errorf("realtime: metrics: %w", err)
+	}
+	s := &Server{cfg: cfg, mux: http.NewServeMux(), hub: job.NewHub(cfg.Conn, cfg.Log), metrics: m}
 	s.shown.s, s.shown.docs = s, make(map[shownKey]*shownDoc, maxDocuments)
 	s.drain, s.stop = context.WithCancel(context.Background())
 	s.mux.HandleFunc("GET "+ownpath.Jobs+"{id}/events", s.events)
@@ -186,7 +192,7 @@ func (s *Server) Run(ctx context.Context, ready func()) error {
 	s.hub.Close()
 	s.shown.wg.Wait()
 	s.senders.wg.Wait()
-	return err
+	return errors.Join(err, s.metrics.close())
 }
 
 // Drain begins to disconnect the clients, and doesn't block.
@@ -202,7 +208,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 
 // begin counts a connection, or answers why there can't be another. The listener has neither wire nor updates yet; its
 // owner has it serve, or ends it by refused.
-func (s *Server) begin(w http.ResponseWriter, events bool) (l *listener, ok bool) {
+func (s *Server) begin(w http.ResponseWriter, by transport) (l *listener, ok bool) {
 	var p problem.Problem
 	done, ok := s.work.Begin()
 	switch _, err := s.Ready(); {
@@ -214,7 +220,7 @@ func (s *Server) begin(w http.ResponseWriter, events bool) (l *listener, ok bool
 		s.open.Add(-1)
 		p = unavailable("Too many connections", "Try again later, or poll the job.")
 	default:
-		l = &listener{s: s, until: time.Now().Add(lifetime())}
+		l = &listener{s: s, by: by, until: time.Now().Add(lifetime())}
 		l.done = func() {
 			s.open.Add(-1)
 			done()
@@ -225,7 +231,7 @@ func (s *Server) begin(w http.ResponseWriter, events bool) (l *listener, ok bool
 	if ok {
 		done()
 	}
-	refuse(w, events, p)
+	refuse(w, by == byEvents, p)
 	return nil, false
 }
 

@@ -64,7 +64,7 @@ type refusal struct {
 // socket serves a WebSocket: for the job in the path, with the states after the version in the query, or for the jobs
 // that the client names by messages.
 func (s *Server) socket(w http.ResponseWriter, req *http.Request) {
-	l, ok := s.begin(w, false)
+	l, ok := s.begin(w, bySocket)
 	if !ok {
 		return
 	}
@@ -84,6 +84,7 @@ func (s *Server) socket(w http.ResponseWriter, req *http.Request) {
 		}
 	}
 	text, after := req.PathValue("id"), req.URL.Query().Get("after")
+	k.resumed = after != ""
 	k.accept(w, req, func() { //nolint:contextcheck // what is shown is for all followers
 		if !k.many {
 			k.sub.follow(k.sub.newJob(id, text, maxAge, after))
@@ -93,12 +94,14 @@ func (s *Server) socket(w http.ResponseWriter, req *http.Request) {
 
 // feedSocket serves a WebSocket for all jobs of a feed.
 func (s *Server) feedSocket(w http.ResponseWriter, req *http.Request) {
-	l, ok := s.begin(w, false)
+	l, ok := s.begin(w, bySocket)
 	if !ok {
 		return
 	}
 	k := &socket{listener: l}
-	f, err := s.newClientFeed(req.PathValue("id"), req.URL.Query().Get("after"), k.wake)
+	after := req.URL.Query().Get("after")
+	k.resumed = after != ""
+	f, err := s.newClientFeed(req.PathValue("id"), after, k.wake)
 	if err != nil {
 		k.refused()
 		refuseFeed(w, false, err)
@@ -336,6 +339,9 @@ func (k *socket) receive(message []byte) {
 			Detail: fmt.Sprintf("One connection watches at most %d jobs. Unwatch some, or open another one.", maxSocketJobs),
 		}})
 	default:
+		if r.After != "" {
+			k.resumes()
+		}
 		k.watch(id, r.Watch, maxAge, r.After)
 	}
 }

@@ -93,6 +93,9 @@ func (l *Lines) Follow(ctx context.Context, file string, log *slog.Logger) {
 	}
 }
 
+// WithTrace returns h so that lines whose context has a span have its trace_id and span_id.
+func WithTrace(h slog.Handler) slog.Handler { return traced{h} }
+
 // traced adds the trace of a line's context.
 type traced struct{ slog.Handler }
 

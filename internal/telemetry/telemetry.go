@@ -8,7 +8,8 @@
 // Invariants: nothing here waits for a back-end on the path of a request; memory is bounded whether the back-end is there
 // or not; what is lost is counted (otel.sdk.*).
 //
-// May import: the standard library only, of Weir's own. It is the only importer of OpenTelemetry's SDK besides package emf.
+// May import: the standard library only, of Weir's own. It is the only importer of OpenTelemetry's SDK besides packages emf and
+// tracelog.
 package telemetry
 
 import (

@@ -39,7 +39,7 @@ func TestCommands(t *testing.T) {
 	ports := freePorts(t, 3)
 	address := func(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
 	// psql and curl as a person has them, whatever this account's configuration says.
-	s.env = append(os.Environ(), "PSQLRC=/dev/null", "CURL_HOME="+s.dir, "WEIR_LISTEN="+address(ports[0]))
+	s.env = append(os.Environ(), "PSQLRC=/dev/null", "CURL_HOME="+s.dir, "WEIR_LISTEN="+address(ports[0]), "WEIR_TELEMETRY=1")
 	write(t, filepath.Join(s.dir, ".curlrc"), "silent\nshow-error\n")
 	s.ports = strings.NewReplacer("127.0.0.1:8081", address(ports[1]),
 		"127.0.0.1:9000", address(ports[2]), "PORT=9000", fmt.Sprintf("PORT=%d", ports[2]))

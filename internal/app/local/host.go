@@ -44,14 +44,14 @@ type closer interface {
 }
 
 // builders are the constructors of the sample functions, which run in this process, by the suffix of their image.
-func builders() map[string]func(ctx context.Context, getenv func(string) string, log *slog.Logger) (closer, error) {
+func builders(tel telemetry.Providers) map[string]func(ctx context.Context, getenv func(string) string, log *slog.Logger) (closer, error) {
 	return map[string]func(context.Context, func(string) string, *slog.Logger) (closer, error){
 		"services/functions/order-writer": func(ctx context.Context, getenv func(string) string, log *slog.Logger) (closer, error) {
 			cfg, err := orderwriter.ConfigFromEnv(getenv)
 			if err != nil {
 				return nil, err
 			}
-			cfg.Log = log
+			cfg.Log, cfg.Database.Telemetry = log, tel
 			return orderwriter.New(ctx, cfg)
 		},
 		"services/functions/order-api": func(ctx context.Context, getenv func(string) string, log *slog.Logger) (closer, error) {
@@ -59,7 +59,7 @@ func builders() map[string]func(ctx context.Context, getenv func(string) string,
 			if err != nil {
 				return nil, err
 			}
-			cfg.Log = log
+			cfg.Log, cfg.Database.Telemetry = log, tel
 			return orderapi.New(ctx, cfg)
 		},
 		"services/functions/report": func(ctx context.Context, getenv func(string) string, log *slog.Logger) (closer, error) {
@@ -67,7 +67,7 @@ func builders() map[string]func(ctx context.Context, getenv func(string) string,
 			if err != nil {
 				return nil, err
 			}
-			cfg.Log = log
+			cfg.Log, cfg.Database.Telemetry = log, tel
 			return report.New(ctx, cfg)
 		},
 	}
@@ -76,6 +76,7 @@ func builders() map[string]func(ctx context.Context, getenv func(string) string,
 // hosts are the function hosts of all Services.
 type hosts struct {
 	log  *slog.Logger
+	tel  telemetry.Providers
 	list []*host
 }
 
@@ -115,7 +116,7 @@ func (h *hosts) open(ctx context.Context, cfg Config, services []manifest.Servic
 		if i < 0 {
 			return fmt.Errorf("function %s: no free port on loopback", s.Name)
 		}
-		errs = append(errs, h.list[i].build(ctx, cfg, s))
+		errs = append(errs, h.list[i].build(ctx, cfg, h.tel, s))
 	}
 	for name := range cfg.Functions {
 		if !names[name] {
@@ -125,7 +126,7 @@ func (h *hosts) open(ctx context.Context, cfg Config, services []manifest.Servic
 	return errors.Join(errs...)
 }
 
-func (x *host) build(ctx context.Context, cfg Config, s manifest.Service) error {
+func (x *host) build(ctx context.Context, cfg Config, tel telemetry.Providers, s manifest.Service) error {
 	log := cfg.Log.With("function", s.Name)
 	var h http.Handler
 	if url := cfg.Functions[s.Name]; url != "" {
@@ -139,7 +140,7 @@ func (x *host) build(ctx context.Context, cfg Config, s manifest.Service) error 
 		h = forward
 		log.Info("calls go to your own process", "url", url)
 	} else {
-		for suffix, build := range builders() {
+		for suffix, build := range builders(tel) {
 			if strings.HasSuffix(s.Image, suffix) {
 				getenv, err := environment(s, cfg.Secrets)
 				if err != nil {
@@ -149,7 +150,7 @@ func (x *host) build(ctx context.Context, cfg Config, s manifest.Service) error 
 				if err != nil {
 					return fmt.Errorf("function %s: %w", s.Name, err)
 				}
-				x.fn, h = fn, fn
+				x.fn, h = fn, observed(fn, s.Name, tel)
 			}
 		}
 	}
@@ -161,6 +162,15 @@ func (x *host) build(ctx context.Context, cfg Config, s manifest.Service) error 
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	return nil
+}
+
+// observed is what function.Serve makes of a function in a process of its own.
+func observed(fn http.Handler, name string, tel telemetry.Providers) http.Handler {
+	t := function.Telemetry{Meters: tel.Meters, Traces: tel.Traces}
+	if t.Traces == nil {
+		t.Traces = noop.NewTracerProvider()
+	}
+	return function.Observe(fn, name, t)
 }
 
 // run serves all hosts until ctx is cancelled.

@@ -33,6 +33,7 @@ import (
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/telemetry"
+	"github.com/weir-dev/weir/internal/tracelog"
 )
 
 // Config is the configuration of `weir local`.
@@ -48,6 +49,7 @@ type Config struct {
 	H2C       bool              // the gateway serves HTTP/2 by prior knowledge too
 	EnvFile   string            // written when ready: WEIR_URL, WEIR_ADMIN_URL, WEIR_NATS_URL; empty means none
 	AccessLog string            // of which requests the gateway logs a line, as gateway.ParseAccessLog reads it
+	Traces    bool              // the last traces are kept in memory, and served at the admin address
 	Codec     record.Codec
 	Lines     *telemetry.Lines
 	Log       *slog.Logger // Run makes it of Lines, unless it is set
@@ -75,13 +77,18 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if cfg.Log == nil {
 		cfg.Log = cfg.Lines.Logger(nil)
 	}
-	tel, err := telemetry.Setup(ctx, telemetry.Config{
-		Service: "weir-local", Instance: "local", Version: app.Version(), Getenv: os.Getenv, Log: cfg.Log,
-	})
+	setup := telemetry.Config{Service: "weir-local", Instance: "local", Version: app.Version(), Getenv: os.Getenv, Log: cfg.Log}
+	var admin app.Admin
+	if cfg.Traces {
+		traces := tracelog.New()
+		setup.Spans, admin.Traces = traces, traces
+	}
+	tel, err := telemetry.Setup(ctx, setup)
 	if err != nil {
 		return err
 	}
 	defer tel.Close() //nolint:contextcheck // the last export has a time of its own
+	admin.Metrics = tel.Page()
 	if tel.Logs != nil {
 		cfg.Log = cfg.Lines.Logger(tel.Logs)
 	}
@@ -93,7 +100,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if access > 0 {
 		accessLog = slog.New(cfg.Lines.All(tel.Logs)).With("service", "gateway")
 	}
-	hosts := &hosts{log: cfg.Log}
+	hosts := &hosts{log: cfg.Log, tel: tel.Providers}
 	defer hosts.close()
 	bundle, err := manifest.LoadDir( //nolint:contextcheck // opening a loopback port doesn't block
 		cfg.Folder, manifest.Options{FunctionURL: hosts.url})
@@ -196,7 +203,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		}
 	}
 	return lifecycle.Run(ctx, cfg.Log, ready,
-		app.HealthOn(ctx, al, g.Ready, app.Admin{Metrics: tel.Page()}),
+		app.HealthOn(ctx, al, g.Ready, admin),
 		lifecycle.Part{Name: "depths", Run: func(ctx context.Context, ready func()) error {
 			ready()
 			return depths.Run(ctx)

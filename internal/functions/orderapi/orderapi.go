@@ -69,7 +69,7 @@ func New(ctx context.Context, cfg Config) (*Function, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	cfg.Database.Log = cfg.Log
+	cfg.Database.Log, cfg.Database.Name = cfg.Log, "order-api"
 	db, err := orderdb.Open(ctx, cfg.Database)
 	if err != nil {
 		return nil, fmt.Errorf("order-api: %w", err)

@@ -11,6 +11,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/weir-dev/weir/internal/telemetry"
 )
 
 const (
@@ -44,6 +46,11 @@ type Config struct {
 	// CallTimeout bounds waiting for a connection, the statement and its answer. At least QueueTimeout +
 	// StatementTimeout + Margin, and shorter than the function's caller waits.
 	CallTimeout time.Duration
+
+	// Name is the pool's in metrics, whose pools must have different ones: the function's.
+	Name string
+	// Telemetry makes its instruments; the zero value means OpenTelemetry's global providers, which function.Serve sets.
+	Telemetry telemetry.Providers
 
 	SecretTTL time.Duration // how long the connection string is kept; 0 means secret.DefaultTTL
 	Log       *slog.Logger  // nil means slog.Default()

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/exaring/otelpgx"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -22,6 +23,8 @@ type DB struct {
 	url     *secret.Cache
 	timeout string // statement_timeout in milliseconds
 	cfg     Config
+	tracer  *otelpgx.Tracer
+	unwatch func() // ends the metrics of the pool
 }
 
 // Open reads the connection string and returns without connecting. An error means that the
@@ -39,6 +42,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 		}),
 		timeout: strconv.FormatInt(cfg.StatementTimeout.Milliseconds(), 10),
 		cfg:     cfg,
+		tracer:  newTracer(cfg.Telemetry),
 	}
 	url, err := db.url.Get(ctx)
 	if err != nil {
@@ -56,16 +60,24 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	poolCfg.BeforeConnect = db.refreshURL
 	poolCfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
 	poolCfg.PrepareConn = prepareConn
+	poolCfg.ConnConfig.Tracer = traced(db.tracer)
 	// The pool's context is only for what it opens ahead of need, which is nothing.
 	db.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), poolCfg)
 	if err != nil {
 		return nil, fmt.Errorf("making the pool: %w", err)
 	}
+	if db.unwatch, err = watchPool(db.pool, cfg.Name, cfg.Telemetry); err != nil {
+		db.pool.Close()
+		return nil, fmt.Errorf("metrics of the pool: %w", err)
+	}
 	return db, nil
 }
 
 // Close waits for the statements in flight, which are bounded, and closes the connections.
-func (db *DB) Close() { db.pool.Close() }
+func (db *DB) Close() {
+	db.unwatch()
+	db.pool.Close()
+}
 
 // refreshURL gives a new connection the current connection string.
 func (db *DB) refreshURL(ctx context.Context, cfg *pgx.ConnConfig) error {
@@ -77,6 +89,7 @@ func (db *DB) refreshURL(ctx context.Context, cfg *pgx.ConnConfig) error {
 	if err != nil {
 		return err
 	}
+	fresh.ConnConfig.Tracer = cfg.Tracer
 	*cfg = *fresh.ConnConfig
 	return nil
 }
@@ -114,7 +127,10 @@ type Param struct {
 // of every order escaped here and unescaped there.
 func (db *DB) Exec(ctx context.Context, sql string, params ...Param) (int64, error) {
 	var changed int64
-	err := db.within(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	err := db.within(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		var tag pgconn.CommandTag
+		ctx = db.tracer.TraceQueryStart(ctx, conn, pgx.TraceQueryStartData{SQL: sql})
+		defer func() { db.tracer.TraceQueryEnd(ctx, conn, pgx.TraceQueryEndData{CommandTag: tag, Err: err}) }()
 		batch := &pgconn.Batch{}
 		batch.ExecParams(setTimeout, [][]byte{[]byte(db.timeout)}, nil, nil, nil)
 		values, oids, formats, err := encode(conn.TypeMap(), params)
@@ -126,7 +142,8 @@ func (db *DB) Exec(ctx context.Context, sql string, params ...Param) (int64, err
 		if err != nil {
 			return err
 		}
-		changed = results[len(results)-1].CommandTag.RowsAffected()
+		tag = results[len(results)-1].CommandTag
+		changed = tag.RowsAffected()
 		return nil
 	})
 	return changed, err
@@ -150,12 +167,15 @@ func encode(types *pgtype.Map, params []Param) (values [][]byte, oids []uint32, 
 // Query runs one statement and calls scan for each row as it comes: one round trip, bounded. An error of
 // scan ends it, on the server too, and is returned.
 func (db *DB) Query(ctx context.Context, scan func(pgx.Rows) error, sql string, args ...any) error {
-	return db.within(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+	return db.within(ctx, func(ctx context.Context, conn *pgx.Conn) (err error) {
+		var tag pgconn.CommandTag
+		ctx = db.tracer.TraceQueryStart(ctx, conn, pgx.TraceQueryStartData{SQL: sql})
+		defer func() { db.tracer.TraceQueryEnd(ctx, conn, pgx.TraceQueryEndData{CommandTag: tag, Err: err}) }()
 		batch := &pgx.Batch{}
 		batch.Queue(setTimeout, db.timeout)
 		batch.Queue(sql, args...)
 		results := conn.SendBatch(ctx, batch)
-		err := readRows(results, func(rows pgx.Rows) error {
+		tag, err = readRows(results, func(rows pgx.Rows) error {
 			err := scan(rows)
 			if err != nil {
 				_ = conn.PgConn().CancelRequest(ctx) // without it closing the rows reads the rest of them
@@ -169,19 +189,19 @@ func (db *DB) Query(ctx context.Context, scan func(pgx.Rows) error, sql string, 
 	})
 }
 
-func readRows(results pgx.BatchResults, scan func(pgx.Rows) error) error {
+func readRows(results pgx.BatchResults, scan func(pgx.Rows) error) (pgconn.CommandTag, error) {
 	if _, err := results.Exec(); err != nil {
-		return err
+		return pgconn.CommandTag{}, err
 	}
 	rows, err := results.Query()
 	if err != nil {
-		return err
+		return pgconn.CommandTag{}, err
 	}
 	defer rows.Close()
 	for rows.Next() {
 		if err := scan(rows); err != nil {
-			return err
+			return pgconn.CommandTag{}, err
 		}
 	}
-	return rows.Err()
+	return rows.CommandTag(), rows.Err()
 }

@@ -16,6 +16,7 @@
 //   - A caller that goes away doesn't end a statement in flight, for the same reason. One that takes rows
 //     ends it by an error of its scan: the server is asked to stop, and the connection is kept.
 //   - The connection string is read from a file, kept, and read again for new connections.
+//   - A span has a statement's text, with its placeholders, and none of its values.
 //
-// May import: pgx, goose, internal/secret.
+// May import: pgx, otelpgx, goose, internal/secret, internal/telemetry.
 package orderdb

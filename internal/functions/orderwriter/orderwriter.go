@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgtype"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/metric"
 
 	"github.com/weir-dev/weir/function"
 	"github.com/weir-dev/weir/internal/functions/orderdb"
@@ -57,9 +59,10 @@ func ConfigFromEnv(getenv func(string) string) (Config, error) {
 type Function struct {
 	http.Handler
 
-	db     *orderdb.DB
-	schema *orderdb.Schema // nil if migrations run elsewhere
-	log    *slog.Logger
+	db      *orderdb.DB
+	schema  *orderdb.Schema // nil if migrations run elsewhere
+	written metric.Int64Counter
+	log     *slog.Logger
 }
 
 // New returns without having connected to the database; until it is available, and its schema up to date, calls are
@@ -68,12 +71,17 @@ func New(ctx context.Context, cfg Config) (*Function, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	cfg.Database.Log = cfg.Log
+	cfg.Database.Log, cfg.Database.Name = cfg.Log, "order-writer"
+	written, err := otel.Meter("github.com/weir-dev/weir/internal/functions/orderwriter").Int64Counter("orders.written",
+		metric.WithUnit("{order}"), metric.WithDescription("Orders that became rows, without those that were rows already."))
+	if err != nil {
+		return nil, fmt.Errorf("order-writer: %w", err)
+	}
 	db, err := orderdb.Open(ctx, cfg.Database)
 	if err != nil {
 		return nil, fmt.Errorf("order-writer: %w", err)
 	}
-	f := &Function{db: db, log: cfg.Log}
+	f := &Function{db: db, written: written, log: cfg.Log}
 	f.Handler = function.Batch(f.write, function.Logger(cfg.Log))
 	if cfg.MigrateURLFile != "" {
 		f.schema = orderdb.Migrate(ctx, cfg.MigrateURLFile, cfg.Log)
@@ -108,9 +116,11 @@ func (f *Function) write(ctx context.Context, events []function.Event) (failed [
 	if len(rows) == 0 {
 		return failed, nil
 	}
-	if _, err := f.db.Exec(ctx, insert, columns(rows)...); err != nil {
+	n, err := f.db.Exec(ctx, insert, columns(rows)...)
+	if err != nil {
 		return nil, classify(fmt.Errorf("writing %d orders: %w", len(rows), err))
 	}
+	f.written.Add(ctx, n)
 	return failed, nil
 }
 

@@ -11,7 +11,7 @@ import (
 )
 
 func main() {
-	slog.SetDefault(slog.New(slog.NewJSONHandler(os.Stderr, nil)))
+	slog.SetDefault(slog.New(function.TraceLogs(slog.NewJSONHandler(os.Stderr, nil))))
 	if err := run(context.Background()); err != nil {
 		slog.Error("order-api ended", "error", err)
 		os.Exit(1)
