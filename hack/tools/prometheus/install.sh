@@ -13,3 +13,4 @@ version=$(go list -mod=readonly -m -f '{{.Version}}' github.com/prometheus/prome
 CGO_ENABLED=0 go build -mod=readonly -trimpath -tags "$tags" -gcflags=all=-dwarf=false \
   -ldflags "-s -w -X github.com/prometheus/common/version.Version=$version" \
   -o "$bin/" github.com/prometheus/prometheus/cmd/prometheus github.com/prometheus/prometheus/cmd/promtool
+CGO_ENABLED=0 go build -mod=readonly -trimpath -tags "$tags" -gcflags=all=-dwarf=false -ldflags "-s -w" -o "$bin/" ./cmd/queries
