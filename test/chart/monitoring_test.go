@@ -71,7 +71,7 @@ func TestPodMonitors(t *testing.T) {
 		t.Error("helm test can't ask NATS")
 	}
 	m := get[podMonitor](t, render(t, matrix["everything"]), "other-functions")
-	if !slices.Equal(m.Spec.NamespaceSelector.MatchNames, []string{"shop"}) || m.Spec.PodMetricsEndpoints[0].Port != "http-usermetric" || m.Labels["release"] != "prometheus" {
+	if !slices.Equal(m.Spec.NamespaceSelector.MatchNames, []string{"shop"}) || m.Spec.PodMetricsEndpoints[0].Relabelings[0].Replacement != "$1:9464" || m.Labels["release"] != "prometheus" {
 		t.Errorf("functions: %v", m.Spec)
 	}
 }
