@@ -26,45 +26,13 @@ import (
 // scrapeInterval is that of the test, so that it need not wait for the chart's.
 const scrapeInterval = "2s"
 
-// required is what Prometheus must know once the traffic of testMetrics was there, after testInstall: docs/metrics.md says
-// what each is. A query's answer is one number, at least this; a new metric that such traffic moves has its line here.
-var required = []struct {
-	query   string
-	atLeast float64
-}{
-	// The gateway.
-	{`sum(http_server_request_duration_seconds_count{job="weir-gateway",http_request_method="POST",http_route="/orders",http_response_status_code="202"})`, orders},
-	{`sum(http_server_request_duration_seconds_count{job="weir-gateway",http_request_method="GET",http_response_status_code="404"})`, 1},
-	{`count(http_server_active_requests{job="weir-gateway"})`, 1},
-	{`count(weir_gateway_bodies_memory_bytes{job="weir-gateway"})`, 2},
-	{`sum(weir_gateway_refused_total{job="weir-gateway"})`, 1},
-	{`sum(weir_gateway_commit_size_sum{weir_queue="default/orders"})`, orders},
-	{`sum(messaging_client_operation_duration_seconds_count{messaging_destination_name="default/orders",messaging_operation_name="send"})`, 1},
-	{`sum(messaging_client_sent_messages_total{messaging_destination_name="default/orders",error_type=""})`, orders},
-	// What the controller tells of the queue.
-	{`count(weir_queue_depth{weir_queue="default/orders"})`, 1},
-	{`count(weir_queue_oldest_age_seconds{weir_queue="default/orders"})`, 1},
-	{`max(weir_queue_limit_bytes{weir_queue="default/orders"})`, 1},
-	{`max(weir_queue_owned_ratio{weir_queue="default/orders"})`, 1},
-	{`count(weir_queue_unaccounted{weir_queue="default/orders"} == 0)`, 1},
-	// The dispatcher.
-	{`sum(messaging_client_consumed_messages_total{messaging_destination_name="default/orders"})`, orders},
-	{`sum(weir_mapping_settled_total{weir_queue="default/orders",weir_disposition="done"})`, orders},
-	{`max(weir_mapping_cap{weir_queue="default/orders"})`, 10},
-	{`max(weir_mapping_limit{weir_queue="default/orders"})`, 1},
-	{`count(weir_mapping_in_flight{weir_queue="default/orders"})`, 1},
-	{`sum(weir_mapping_batch_size_sum{weir_queue="default/orders"})`, orders},
-	{`sum(weir_mapping_wait_seconds_count{weir_queue="default/orders"})`, 1},
-	{`sum(http_client_request_duration_seconds_count{job="weir-dispatcher",weir_outcome="done"})`, 1},
-	{`sum(weir_mapping_lease_total{weir_queue="default/orders",weir_change="taken"})`, 1},
-	// All.
-	{`count(count by (job) (weir_nats_connected_ratio == 1))`, 4},
-	{`count(weir_nats_lazy_ratio{job="weir-gateway"} == 0)`, 2},
-	{`count(count by (job) (go_goroutine_count{job=~"weir-.+"}))`, 4},
-	{`count(controller_runtime_reconcile_total{job="weir-controller"})`, 1},
+// required is what testdata/metrics.yaml has.
+type required struct {
+	Query   string
+	AtLeast float64
 }
 
-// orders are posted by testMetrics.
+// orders are posted by testMetrics; testdata/metrics.yaml knows how many.
 const orders = 25
 
 // testMetrics: a Prometheus that finds the pods as the chart's PodMonitors say reads every one of them, knows what has
@@ -109,17 +77,25 @@ func testMetrics(t *testing.T) {
 		}
 		return ""
 	})
+	var all []required
+	list, err := os.ReadFile("testdata/metrics.yaml")
+	if err == nil {
+		err = yaml.UnmarshalStrict(list, &all)
+	}
+	if err != nil || len(all) == 0 {
+		t.Fatal(len(all), err)
+	}
 	within(t, time.Minute, "Prometheus knows all that is required", func() string {
 		var missing []string
-		for _, r := range required {
-			got, err := prometheus.query(t.Context(), r.query)
+		for _, r := range all {
+			got, err := prometheus.query(t.Context(), r.Query)
 			switch {
 			case err != nil:
-				missing = append(missing, fmt.Sprintf("%s: %v", r.query, err))
+				missing = append(missing, fmt.Sprintf("%s: %v", r.Query, err))
 			case len(got) != 1:
-				missing = append(missing, fmt.Sprintf("%s: %d series", r.query, len(got)))
-			case got[0].number() < r.atLeast:
-				missing = append(missing, fmt.Sprintf("%s: %g, want %g", r.query, got[0].number(), r.atLeast))
+				missing = append(missing, fmt.Sprintf("%s: %d series", r.Query, len(got)))
+			case got[0].number() < r.AtLeast:
+				missing = append(missing, fmt.Sprintf("%s: %g, want %g", r.Query, got[0].number(), r.AtLeast))
 			}
 		}
 		return strings.Join(missing, "\n")
