@@ -52,9 +52,9 @@ pgbouncer:
   preStop: null
   extraEnv: [{name: A, value: b}]
 `,
-	"autoscaling":         `gateway: {autoscaling: {enabled: true, minReplicas: 3, behavior: {scaleDown: {stabilizationWindowSeconds: 600}}}}`,
-	"route":               `route: {enabled: true, parentRefs: [{name: public}], requestTimeout: ""}`,
-	"route to realtime":   `route: {enabled: true, parentRefs: [{name: public}], listeners: realtime}`,
+	"autoscaling":       `gateway: {autoscaling: {enabled: true, minReplicas: 3, behavior: {scaleDown: {stabilizationWindowSeconds: 600}}}}`,
+	"route":             `route: {enabled: true, parentRefs: [{name: public}], requestTimeout: ""}`,
+	"route to realtime": `route: {enabled: true, parentRefs: [{name: public}], listeners: realtime}`,
 	"exporters": `
 scrapeAnnotations: {enabled: true}
 nats: {exporter: {enabled: true}}

@@ -92,7 +92,7 @@ func TestEnvironment(t *testing.T) {
 	common := map[string]string{
 		"WEIR_INSTANCE": "metadata.name", "WEIR_HEALTH_LISTEN": ":8081", "WEIR_LOG_LEVEL": "info", "WEIR_LOG_FORMAT": "json",
 		"WEIR_LOG_LEVEL_FILE": "/etc/weir/log/level",
-		"WEIR_NATS_URL": "tls://weir-nats.weir-system.svc:4222", "WEIR_NATS_PASSWORD_FILE": secrets + "password",
+		"WEIR_NATS_URL":       "tls://weir-nats.weir-system.svc:4222", "WEIR_NATS_PASSWORD_FILE": secrets + "password",
 		"WEIR_NATS_CA_FILE": secrets + "ca.crt",
 	}
 	docs := render(t, ``)
