@@ -99,6 +99,23 @@ func TestAlerts(t *testing.T) {
 	}
 }
 
+// TestScrapeConfiguration: what docs/kubernetes.md has for a Prometheus without the operator can be read by one.
+func TestScrapeConfiguration(t *testing.T) {
+	text, err := os.ReadFile("../../docs/kubernetes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, config, ok := strings.Cut(string(text), "```yaml\nscrape_configs:\n")
+	config, _, _ = strings.Cut(config, "```\n")
+	file := filepath.Join(t.TempDir(), "prometheus.yaml")
+	if err := os.WriteFile(file, []byte("scrape_configs:\n"+config), 0o600); err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	if out, err := ofPrometheus(t, "", "promtool", "check", "config", "--lint=all", "--lint-fatal", file); err != nil {
+		t.Error(out, err)
+	}
+}
+
 var threshold = regexp.MustCompile(`([0-9.]+) # (\w+)\n`)
 
 // TestThresholds: the numbers in the file are the chart's presets, and each value of the chart takes its number's place.
