@@ -23,6 +23,7 @@ next=(--tag "$tag-next" --tags weirnext --services gateway,dispatcher --out bin/
 flags=(-test.v -test.timeout=45m "$@")
 
 hack/tools/kube/install.sh
+hack/tools/prometheus/install.sh
 go build -o bin/weir ./cmd/weir
 go test -c -o bin/e2e.test ./test/e2e
 

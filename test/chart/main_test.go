@@ -66,10 +66,10 @@ func template(t testing.TB, values string, args ...string) (string, error) {
 	return helm(t, append([]string{"template", "weir", chart, "--namespace", namespace, "--kube-version", kubeVersion, "--values", file}, args...)...)
 }
 
-// serviceMonitor, httpRoute and certificate are what is used of the types of the Prometheus operator, the Gateway API and
+// podMonitor, prometheusRule, httpRoute and certificate are what is used of the types of the Prometheus operator, the Gateway API and
 // cert-manager.
 type (
-	serviceMonitor struct {
+	podMonitor struct {
 		metav1.TypeMeta   `json:",inline"`
 		metav1.ObjectMeta `json:"metadata"`
 		Spec              struct {
@@ -77,12 +77,37 @@ type (
 			NamespaceSelector struct {
 				MatchNames []string `json:"matchNames"`
 			} `json:"namespaceSelector"`
-			Endpoints []struct {
-				Port     string `json:"port"`
-				Path     string `json:"path"`
-				Interval string `json:"interval"`
-			} `json:"endpoints"`
+			PodMetricsEndpoints []struct {
+				Port        string       `json:"port"`
+				Path        string       `json:"path"`
+				Interval    string       `json:"interval"`
+				Relabelings []relabeling `json:"relabelings"`
+			} `json:"podMetricsEndpoints"`
 		} `json:"spec"`
+	}
+	relabeling struct {
+		SourceLabels []string `json:"sourceLabels"`
+		Regex        string   `json:"regex"`
+		TargetLabel  string   `json:"targetLabel"`
+		Replacement  string   `json:"replacement"`
+		Action       string   `json:"action"`
+	}
+	prometheusRule struct {
+		metav1.TypeMeta   `json:",inline"`
+		metav1.ObjectMeta `json:"metadata"`
+		Spec              ruleFile `json:"spec"`
+	}
+	ruleFile struct {
+		Groups []struct {
+			Name  string `json:"name"`
+			Rules []struct {
+				Alert       string            `json:"alert"`
+				Expr        string            `json:"expr"`
+				For         string            `json:"for,omitempty"`
+				Labels      map[string]string `json:"labels"`
+				Annotations map[string]string `json:"annotations"`
+			} `json:"rules"`
+		} `json:"groups"`
 	}
 	httpRoute struct {
 		metav1.TypeMeta   `json:",inline"`
@@ -173,7 +198,10 @@ func decode(t testing.TB, rendered string) []typed {
 		d := typed{kind: meta.Kind, text: text}
 		switch meta.APIVersion {
 		case "monitoring.coreos.com/v1":
-			d.value = new(serviceMonitor)
+			d.value = new(podMonitor)
+			if meta.Kind == "PrometheusRule" {
+				d.value = new(prometheusRule)
+			}
 		case "gateway.networking.k8s.io/v1":
 			d.value = new(httpRoute)
 		case "cert-manager.io/v1":

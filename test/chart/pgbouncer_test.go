@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -50,7 +51,8 @@ pgbouncer:
   - {name: orders, host: %q, port: %s, dbname: %s, poolSize: 3, reservePool: 1, poolMode: transaction, maxDbConnections: 4}
   defaultPoolSize: 2
   maxClientConn: 50
-  auth: {users: [{name: %s, password: %q}]}
+  auth: {users: [{name: %s, password: %q}, {name: weir-exporter, password: only-reads}]}
+  exporter: {enabled: true}
   adminUsers: [%s]
   extraConfig: {tcp_keepidle: 60}
 `, direct.Hostname(), direct.Port(), strings.Trim(direct.Path, "/"), direct.User.Username(), password, direct.User.Username()))
@@ -118,6 +120,10 @@ pgbouncer:
 		}
 		defer rows.Close()
 		var out strings.Builder
+		for _, f := range rows.FieldDescriptions() {
+			fmt.Fprintf(&out, "%s ", f.Name)
+		}
+		fmt.Fprintln(&out)
 		for rows.Next() {
 			values, err := rows.Values()
 			if err != nil {
@@ -134,7 +140,7 @@ pgbouncer:
 		default:
 		}
 		out, err := query("orders", "select 'through'")
-		return err == nil && out == "through\n"
+		return err == nil && strings.HasSuffix(out, "\nthrough\n")
 	})
 	if out, err := query("pgbouncer", "show databases"); err != nil || !strings.Contains(out, "orders") || !strings.Contains(out, "transaction") {
 		t.Errorf("show databases: %q, %v", out, err)
@@ -144,6 +150,32 @@ pgbouncer:
 	}
 	if strings.Contains(log.String(), "unrecognized") || strings.Contains(log.String(), "ERROR") {
 		t.Errorf("PgBouncer complains:\n%s", log)
+	}
+	// What the exporter asks for, with the columns of which docs/kubernetes.md's metrics are made, and no more.
+	target.User = url.UserPassword("weir-exporter", "only-reads")
+	for show, columns := range map[string]string{
+		"show pools":        "database user cl_active cl_waiting sv_active sv_idle sv_used sv_login maxwait",
+		"show databases":    "name host port database force_user pool_size pool_mode max_connections current_connections",
+		"show stats_totals": "database query_count xact_count wait_time",
+		"show config":       "key value",
+		"show lists":        "list items",
+		"show version":      "version",
+	} {
+		out, err := query("pgbouncer", show)
+		head, _, _ := strings.Cut(out, "\n")
+		for column := range strings.FieldsSeq(columns) {
+			if err != nil || !slices.Contains(strings.Fields(head), column) {
+				t.Errorf("%s as the exporter's user: no %s in %q, %v", show, column, head, err)
+			}
+		}
+	}
+	for _, forbidden := range []string{"pause", "reload", "set max_client_conn = 1"} {
+		if _, err := query("pgbouncer", forbidden); err == nil {
+			t.Errorf("the exporter's user may %s", forbidden)
+		}
+	}
+	if _, err := query("orders", "select 1"); err == nil {
+		t.Error("the exporter's user gets into the database")
 	}
 	target.User = url.UserPassword(direct.User.Username(), "wrong")
 	if _, err := query("orders", "select 1"); err == nil {

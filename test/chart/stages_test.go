@@ -51,7 +51,7 @@ var (
 var stages = map[string]stage{
 	"gateway": {
 		env: map[string]string{
-			"WEIR_LISTEN": ":8080", "WEIR_DRAIN_TIMEOUT": "35s", "WEIR_COMPRESSION": "s2", "WEIR_NATS_SYNC": "always",
+			"WEIR_LISTEN": ":8080", "WEIR_DRAIN_TIMEOUT": "35s", "WEIR_COMPRESSION": "s2", "WEIR_NATS_SYNC": "always", "WEIR_ACCESS_LOG": "off",
 			"WEIR_REALTIME_URL": "http://weir-realtime.weir-system", "GOMEMLIMIT": "912680550",
 		},
 		objects: true,

@@ -91,7 +91,8 @@ func TestEnvironment(t *testing.T) {
 	const secrets = "/var/run/secrets/weir/nats/"
 	common := map[string]string{
 		"WEIR_INSTANCE": "metadata.name", "WEIR_HEALTH_LISTEN": ":8081", "WEIR_LOG_LEVEL": "info", "WEIR_LOG_FORMAT": "json",
-		"WEIR_NATS_URL": "tls://weir-nats.weir-system.svc:4222", "WEIR_NATS_PASSWORD_FILE": secrets + "password",
+		"WEIR_LOG_LEVEL_FILE": "/etc/weir/log/level",
+		"WEIR_NATS_URL":       "tls://weir-nats.weir-system.svc:4222", "WEIR_NATS_PASSWORD_FILE": secrets + "password",
 		"WEIR_NATS_CA_FILE": secrets + "ca.crt",
 	}
 	docs := render(t, ``)
@@ -161,8 +162,8 @@ func TestSwitches(t *testing.T) {
 	if n := len(all[networkingv1.NetworkPolicy](render(t, matrix["no network policies"]))); n != 0 {
 		t.Error(n, "network policies though they are off")
 	}
-	if n := len(all[serviceMonitor](render(t, ``))); n != 0 {
-		t.Error("a ServiceMonitor though it is off")
+	if docs := render(t, ``); len(all[podMonitor](docs))+len(all[prometheusRule](docs)) != 0 {
+		t.Error("a PodMonitor or a PrometheusRule though they are off")
 	}
 	if out, err := helm(t, "template", "prod", chart, "--kube-version", kubeVersion); err != nil || !strings.Contains(out, "name: \"prod-weir-gateway\"\n") {
 		t.Error("a release without weir in its name: RELEASE-weir", err)

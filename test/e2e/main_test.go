@@ -29,6 +29,7 @@ func TestCluster(t *testing.T) {
 	if !t.Run("Install", testInstall) {
 		t.Fatal("without an installation there is nothing to try")
 	}
+	t.Run("Metrics", testMetrics)
 	t.Run("ScaleFromZero", testScaleFromZero)
 	t.Run("Jobs", testJobs)
 	t.Run("Objects", testObjects)

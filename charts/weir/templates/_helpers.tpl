@@ -34,7 +34,7 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{/* metadata of a pod. Takes root, component and checksums, a map of annotations. */}}
+{{/* metadata of a pod. Takes root, component, checksums, a map of annotations, and metricsPort, none without metrics. */}}
 {{- define "weir.podMetadata" -}}
 {{- $values := index .root.Values .component }}
 labels:
@@ -47,7 +47,11 @@ labels:
   {{- with $values.podLabels }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- with merge (dict) $values.podAnnotations (.checksums | default dict) }}
+{{- $scrape := dict }}
+{{- if and .root.Values.scrapeAnnotations.enabled .metricsPort }}
+{{- $scrape = dict "prometheus.io/scrape" "true" "prometheus.io/port" (toString .metricsPort) "prometheus.io/path" "/metrics" }}
+{{- end }}
+{{- with merge (dict) $values.podAnnotations (.checksums | default dict) $scrape }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -122,6 +126,25 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
+{{/*
+What an exporter's container has beside its image and arguments. It has no probe of readiness or start: the pod must serve
+whether it is read or not.
+*/}}
+{{- define "weir.exporterContainer" -}}
+ports:
+- name: exporter
+  containerPort: {{ .port }}
+livenessProbe:
+  tcpSocket: {port: exporter}
+  periodSeconds: 30
+  timeoutSeconds: 3
+  failureThreshold: 3
+resources:
+  {{- toYaml .resources | nindent 2 }}
+securityContext:
+  {{- include "weir.containerSecurityContext" . | nindent 2 }}
+{{- end }}
+
 {{/* A Kubernetes quantity of bytes as a number. */}}
 {{- define "weir.bytes" -}}
 {{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 }}
@@ -176,6 +199,8 @@ capabilities:
       fieldPath: metadata.name
 - name: WEIR_LOG_LEVEL
   value: {{ .root.Values.log.level | quote }}
+- name: WEIR_LOG_LEVEL_FILE
+  value: /etc/weir/log/level
 - name: WEIR_LOG_FORMAT
   value: {{ .root.Values.log.format | quote }}
 - name: WEIR_NATS_URL
@@ -216,6 +241,7 @@ capabilities:
 {{- end }}
 {{- end }}
 {{- end }}
+{{- include "weir.telemetryEnv" . }}
 {{- include "weir.goMemoryLimit" $values }}
 {{- with $values.extraEnv }}
 {{ toYaml . }}
@@ -227,10 +253,9 @@ capabilities:
 {{- if and .root.Values.objects.s3.endpoint .stage.objects }}true{{ end }}
 {{- end }}
 
-{{/* The credentials, and nothing else of their Secrets. No subPath: a rotated Secret reaches the file. */}}
+{{/* The credentials, and nothing else of their Secrets. No subPath: a rotated Secret, another level, reaches the file. */}}
 {{- define "weir.volumes" -}}
 {{- $nats := or .root.Values.nats.auth.enabled (include "weir.natsHasCA" .root) }}
-{{- if or $nats (include "weir.s3" .) }}
 volumes:
 {{- if $nats }}
 - name: nats
@@ -261,12 +286,15 @@ volumes:
     - {key: ca.crt, path: ca.crt}
     {{- end }}
 {{- end }}
-{{- end }}
+- name: log
+  configMap:
+    name: {{ include "weir.logLevels" .root }}
+    items:
+    - {key: {{ .component }}, path: level}
 {{- end }}
 
 {{- define "weir.mounts" -}}
 {{- $nats := or .root.Values.nats.auth.enabled (include "weir.natsHasCA" .root) }}
-{{- if or $nats (include "weir.s3" .) }}
 volumeMounts:
 {{- if $nats }}
 - name: nats
@@ -278,7 +306,13 @@ volumeMounts:
   mountPath: /var/run/secrets/weir/s3
   readOnly: true
 {{- end }}
+- name: log
+  mountPath: /etc/weir/log
+  readOnly: true
 {{- end }}
+
+{{- define "weir.logLevels" -}}
+{{- include "weir.fullname" . }}-log-levels
 {{- end }}
 
 {{/* Annotations that roll a stage's pods when its credentials change. */}}

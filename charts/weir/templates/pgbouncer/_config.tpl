@@ -40,7 +40,9 @@
 {{- with $values.auth.user }}{{ $_ := set $settings "auth_user" . }}{{ end }}
 {{- with $values.auth.query }}{{ $_ := set $settings "auth_query" . }}{{ end }}
 {{- with $values.adminUsers }}{{ $_ := set $settings "admin_users" (join "," .) }}{{ end }}
-{{- with $values.statsUsers }}{{ $_ := set $settings "stats_users" (join "," .) }}{{ end }}
+{{- $readers := $values.statsUsers }}
+{{- if $values.exporter.enabled }}{{ $readers = append $readers $values.exporter.user | uniq }}{{ end }}
+{{- with $readers }}{{ $_ := set $settings "stats_users" (join "," .) }}{{ end }}
 {{- if $values.serverTls.caSecret }}
 {{- $_ := set $settings "server_tls_ca_file" "/etc/pgbouncer/server-tls/ca.crt" }}
 {{- end }}

@@ -26,7 +26,7 @@ spec:
       {{- include "weir.selectorLabels" . | nindent 6 }}
   template:
     metadata:
-      {{- include "weir.podMetadata" (merge (dict "checksums" (include "weir.natsChecksums" . | fromYaml)) .) | trim | nindent 6 }}
+      {{- include "weir.podMetadata" (merge (dict "metricsPort" 8081 "checksums" (include "weir.natsChecksums" . | fromYaml)) .) | trim | nindent 6 }}
     spec:
       serviceAccountName: {{ include "weir.fullname" .root }}-{{ .component }}
       automountServiceAccountToken: {{ eq .stage.calls "apiServer" }}
@@ -45,7 +45,7 @@ spec:
         image: {{ include "weir.image" . }}
         imagePullPolicy: {{ .root.Values.image.pullPolicy }}
         env:
-        {{- if eq .stage.serves "http" }}
+        {{- if .stage.service }}
         - name: WEIR_LISTEN
           value: ":8080"
         {{- end }}
@@ -60,8 +60,8 @@ spec:
         {{- end }}
         {{- include "weir.env" . | trim | nindent 8 }}
         ports:
-        {{- with .stage.serves }}
-        - name: {{ . }}
+        {{- if .stage.service }}
+        - name: http
           containerPort: 8080
         {{- end }}
         - name: health
@@ -115,9 +115,9 @@ spec:
   selector:
     {{- include "weir.selectorLabels" $ | nindent 4 }}
   ports:
-  - name: {{ $.stage.serves }}
+  - name: http
     port: {{ .port }}
-    targetPort: {{ $.stage.serves }}
+    targetPort: http
     appProtocol: http
 {{- end }}
 {{- if .stage.admin }}
@@ -195,9 +195,17 @@ spec:
   - ports:
     {{- include "weir.dnsPorts" $policy | nindent 4 }}
   {{- end }}
+  {{- with include "weir.otlpPort" .root }}
+  - ports:
+    - {protocol: TCP, port: {{ . }}}
+    {{- with $.root.Values.telemetry.otlp.to }}
+    to:
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
+  {{- end }}
   {{- end }}
   ingress:
-  {{- if eq .stage.serves "http" }}
+  {{- if .stage.service }}
   - ports:
     - {protocol: TCP, port: 8080}
     {{- with .stage.from }}
@@ -206,10 +214,7 @@ spec:
     {{- end }}
   {{- end }}
   - ports:
-    {{- if eq .stage.serves "metrics" }}
-    - {protocol: TCP, port: 8080}
-    {{- end }}
-    - {protocol: TCP, port: 8081}
+    - {protocol: TCP, port: 8081} # metrics, probes
     {{- with $policy.metricsFrom }}
     from:
     {{- toYaml . | nindent 4 }}

@@ -4,9 +4,9 @@ The stages: Weir's own services, and of each what is not as at the others. stage
 its user in files/nats/NAME.conf: see CONTRIBUTING.md.
 
   name       of its image, its objects, its section in the values and its NATS user
-  serves     what is at its port 8080: http for clients, or metrics. Without it there is its port of probes only, 8081
-  service    of what it serves: port, and if need be type and annotations
-  from       who may connect to port 8080, as a NetworkPolicy has it; empty: all. metrics are for networkPolicy.metricsFrom
+  service    of what it serves to clients at its port 8080: port, and if need be type and annotations. Without it there is
+             its admin port only, 8081, with probes and metrics, which all have
+  from       who may connect to port 8080, as a NetworkPolicy has it; empty: all. The admin port is for networkPolicy.metricsFrom
   admin      a Service NAME-admin for port 8081, which "helm test" asks whether the stage is ready
   calls      functions: it may connect to anywhere but networkPolicy.blockedCIDRs. apiServer: to anywhere, for where the
              API server is differs by cluster, and with a token. Without it: to the chart's NATS alone
@@ -18,13 +18,13 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
 */}}
 {{- define "weir.stages" -}}
 - name: gateway
-  serves: http
   service: {{ toJson .Values.gateway.service }}
   from: {{ toJson .Values.networkPolicy.gatewayFrom }}
   admin: true
   calls: functions
   objects: true
   env:
+  - {name: WEIR_ACCESS_LOG, value: {{ .Values.log.access | quote }}}
   - {name: WEIR_COMPRESSION, value: {{ .Values.compression | quote }}}
   - {name: WEIR_REALTIME_URL, value: "http://{{ include "weir.fullname" . }}-realtime.{{ .Release.Namespace }}"}
   {{- if .Values.gateway.h2c }}
@@ -56,7 +56,6 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
   - {name: WEIR_COMPRESSION, value: {{ .Values.compression | quote }}}
 
 - name: realtime
-  serves: http
   service: {port: 80}
   {{- $peer := include "weir.peer" (dict "root" . "component" "gateway") | fromJson }}
   {{- $from := list $peer }}
@@ -70,8 +69,6 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
   {{- end }}
 
 - name: controller
-  serves: metrics
-  service: {port: 8080}
   calls: apiServer
   objects: true
   env:
