@@ -60,7 +60,6 @@ var owners = map[string][]string{
 	"go.opentelemetry.io/otel/exporters":    {"internal/telemetry", "internal/app/emf"},
 	"go.opentelemetry.io/contrib":           {"internal/telemetry", "internal/app/emf"},
 	"github.com/prometheus":                 {"internal/telemetry", "internal/controller", "internal/emf", "internal/app/emf"},
-	"github.com/exaring/otelpgx":            {"internal/functions/orderdb"},
 }
 
 // The binaries must not link what is heavy or dangerous in them; the data plane has no Kubernetes client.
