@@ -290,7 +290,7 @@ func (t *tally) observe(x *metrics, o metric.Observer) {
 	count(x.held, s.InHand, t.queue)
 	count(x.throttled, s.Throttled, t.queue)
 	for r, opt := range t.byReason {
-		if r != stream.Unknown || t.dead[r] > 0 {
+		if r != stream.Unknown && r != stream.Unreadable || t.dead[r] > 0 { // the reader buries what can't be read
 			count(x.dead, t.dead[r], opt)
 		}
 	}

@@ -51,9 +51,9 @@ func counted(t *testing.T) (telemetry.Providers, func() map[string]int, *tracete
 // TestForwardIsMeasured: each synchronous call is counted once, when its answer has ended, and its span is what the function
 // sees as its caller: child of the request's.
 func TestForwardIsMeasured(t *testing.T) {
-	var seen http.Header
+	seen := make(chan http.Header, 1)
 	fn := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		seen = r.Header
+		seen <- r.Header.Clone()
 		switch r.URL.Path {
 		case "/503":
 			w.WriteHeader(http.StatusServiceUnavailable)
@@ -89,7 +89,7 @@ func TestForwardIsMeasured(t *testing.T) {
 			ctx, cancel := context.WithTimeout(trace.ContextWithSpanContext(t.Context(), parent), time.Minute)
 			defer cancel()
 			if row.path == "/hang" {
-				ctx, cancel = context.WithTimeout(ctx, 50*time.Millisecond)
+				ctx, cancel = context.WithTimeout(ctx, 500*time.Millisecond)
 				defer cancel()
 			}
 			r := httptest.NewRequestWithContext(ctx, row.method, row.path, http.NoBody)
@@ -108,8 +108,11 @@ func TestForwardIsMeasured(t *testing.T) {
 			if text := fmt.Sprint(ended[0].Attributes()); strings.Contains(text, "secret") || strings.Contains(text, "pw") {
 				t.Errorf("credentials in %s", text)
 			}
-			if row.base == fn.URL && (seen.Get("Traceparent") != telemetry.TraceParent(ended[0].SpanContext()) || seen.Get("Tracestate") != "k=v") {
-				t.Errorf("the function's caller is %s, %s", seen.Get("Traceparent"), seen.Get("Tracestate"))
+			if row.base == fn.URL {
+				header := <-seen
+				if header.Get("Traceparent") != telemetry.TraceParent(ended[0].SpanContext()) || header.Get("Tracestate") != "k=v" {
+					t.Errorf("the function's caller is %s, %s", header.Get("Traceparent"), header.Get("Tracestate"))
+				}
 			}
 			if r.Header.Get("Traceparent") != client {
 				t.Error("the client's request was changed")
@@ -120,8 +123,8 @@ func TestForwardIsMeasured(t *testing.T) {
 
 // TestHopWithoutAName is neither measured nor traced, and passes the headers on.
 func TestHopWithoutAName(t *testing.T) {
-	var seen http.Header
-	fn := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { seen = r.Header }))
+	got := make(chan http.Header, 1)
+	fn := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { got <- r.Header.Clone() }))
 	defer fn.Close()
 	tel, now, spans := counted(t)
 	c := NewCaller(4, tel)
@@ -133,7 +136,7 @@ func TestHopWithoutAName(t *testing.T) {
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", http.NoBody)
 	r.Header.Set("Traceparent", "x")
 	h.ServeHTTP(httptest.NewRecorder(), r)
-	if len(now()) != 0 || len(spans.Started()) != 0 || seen.Get("Traceparent") != "x" {
+	if seen := <-got; len(now()) != 0 || len(spans.Started()) != 0 || seen.Get("Traceparent") != "x" {
 		t.Errorf("%v, %v, %v", now(), spans.Started(), seen)
 	}
 }
