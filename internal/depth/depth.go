@@ -166,7 +166,7 @@ func (w *Watch) look(ctx context.Context, k catalog.Key) error {
 	d, err := w.conn.Depth(ctx, k)
 	if err == nil && d.Uncertainty > 0 && !d.Owned {
 		// An owner has ended and could not remove what it had settled.
-		if _, err := w.conn.PurgeSettled(ctx, k); err == nil {
+		if _, perr := w.conn.PurgeSettled(ctx, k); perr == nil {
 			d, err = w.conn.Depth(ctx, k)
 		}
 	}

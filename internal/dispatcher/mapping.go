@@ -119,7 +119,7 @@ func (m *mapping) run() {
 		m.log.Info("working for this mapping", "maxConcurrency", m.spec().MaxConcurrency)
 		m.tally.take(m)
 		m.own(lease, c)
-		m.tally.leave(m, howLeft(lease, m.ctx))
+		m.tally.leave(m, howLeft(m.ctx, lease))
 		lease.Release()
 		m.sharing.left(c)
 	}
@@ -257,10 +257,10 @@ func (m *mapping) release(ctx context.Context, o invoke.Outcome, items []*item) 
 			}
 		}
 		limit, _, pause := m.limiter.State()
-		m.log.DebugContext(ctx, "the function can't take the call now", which(items), "reason", o.Reason, "concurrency", limit, "pause", pause)
+		m.log.DebugContext(ctx, "the function can't take the call now", which(items), slog.String("reason", o.Reason), slog.Int("concurrency", limit), slog.Duration("pause", pause))
 	case o.Class != invoke.Done || o.FailedIDs != nil:
 		count.Failed = 1
-		m.log.InfoContext(ctx, "a call failed", which(items), "class", o.Class.String(), "reason", o.Reason)
+		m.log.InfoContext(ctx, "a call failed", which(items), slog.String("class", o.Class.String()), slog.String("reason", o.Reason))
 	}
 	m.add(count)
 	return o

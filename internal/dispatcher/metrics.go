@@ -48,7 +48,7 @@ const (
 func ownerships() []ownership { return []ownership{taken, handedOver, released, lost} }
 
 // howLeft is how a mapping lost a lease that it has not released yet. intake is its ended intake.
-func howLeft(lease *stream.Lease, intake context.Context) ownership {
+func howLeft(intake context.Context, lease *stream.Lease) ownership {
 	switch {
 	case lease.Context().Err() != nil, !lease.Holds():
 		return lost

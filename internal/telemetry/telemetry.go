@@ -132,7 +132,7 @@ func Setup(ctx context.Context, cfg Config) (*Telemetry, error) {
 	// The SDK counts into the global provider.
 	otel.SetMeterProvider(t.meters)
 	if err := counted(func() error { return errors.Join(t.setupTraces(ctx, cfg, res), t.setupLogs(ctx, cfg, res)) }); err != nil {
-		t.Close()
+		t.Close() //nolint:contextcheck // the end has a time of its own
 		return nil, err
 	}
 	return t, nil
