@@ -44,7 +44,7 @@ func TestRepeatedLinesAreLimited(t *testing.T) {
 		if n := strings.Count(b.String(), "request"); n != 2*maxRepeated || !strings.Contains(b.String(), `"level":"INFO","msg":"the same"`) {
 			t.Errorf("%d lines of the access log", n)
 		}
-		time.Sleep(repeatWindow)
+		time.Sleep(repeatWindow) //nolint:forbidigo // synctest
 		log.Info("something else")
 		log.Warn("the same")
 		if s := b.String(); !strings.Contains(s, `"text":"the same","lines":7`) || strings.Count(s, `"level":"WARN","msg":"the same"`) != maxRepeated+1 {
@@ -74,7 +74,7 @@ func TestTheLevelMayChange(t *testing.T) {
 			if row.content != "" {
 				write(row.content)
 			}
-			time.Sleep(levelEvery)
+			time.Sleep(levelEvery) //nolint:forbidigo // synctest
 			synctest.Wait()
 			if got := l.Level.Level(); got != row.want {
 				t.Errorf("%q: %s, want %s", row.content, got, row.want)
