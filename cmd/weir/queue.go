@@ -29,16 +29,16 @@ func newQueue() *cobra.Command {
 
 // listed is a queue as it is printed in JSON. The numbers are what weir.queue.* of the metrics and a Queue's status say.
 type listed struct {
-	Namespace   string                  `json:"namespace"`
-	Name        string                  `json:"name"`
-	Records     int64                   `json:"records"` // waiting for their first attempt, or in it
-	Uncertainty int64                   `json:"uncertainty,omitempty"`
-	Retrying    int64                   `json:"retrying"`
-	Dead        map[stream.Reason]int64 `json:"dead"`
-	Bytes       uint64                  `json:"bytes"`
-	OldestAge   string                  `json:"oldestAge"`
-	Owned       bool                    `json:"owned"`
-	Unaccounted int64                   `json:"unaccounted,omitempty"`
+	Namespace   string      `json:"namespace"`
+	Name        string      `json:"name"`
+	Records     int64       `json:"records"` // waiting for their first attempt, or in it
+	Uncertainty int64       `json:"uncertainty,omitempty"`
+	Retrying    int64       `json:"retrying"`
+	Dead        stream.Died `json:"dead"`
+	Bytes       uint64      `json:"bytes"`
+	OldestAge   string      `json:"oldestAge"`
+	Owned       bool        `json:"owned"`
+	Unaccounted int64       `json:"unaccounted,omitempty"`
 }
 
 func listQueues(nats *natsFlags) *cobra.Command {
@@ -101,10 +101,6 @@ func printQueues(w io.Writer, queues []listed, asJSON bool) error {
 	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	_, err := fmt.Fprintln(tab, "NAMESPACE\tNAME\tRECORDS\tRETRYING\tDEAD\tBYTES\tOLDEST\tOWNER")
 	for _, q := range queues {
-		var dead int64
-		for _, n := range q.Dead {
-			dead += n
-		}
 		records, owner := fmt.Sprint(q.Records), "yes"
 		if q.Uncertainty > 0 {
 			records += fmt.Sprintf(" ±%d", q.Uncertainty)
@@ -112,7 +108,7 @@ func printQueues(w io.Writer, queues []listed, asJSON bool) error {
 		if !q.Owned {
 			owner = "none"
 		}
-		_, lerr := fmt.Fprintf(tab, "%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\n", q.Namespace, q.Name, records, q.Retrying, dead, q.Bytes, q.OldestAge, owner)
+		_, lerr := fmt.Fprintf(tab, "%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\n", q.Namespace, q.Name, records, q.Retrying, q.Dead.Total(), q.Bytes, q.OldestAge, owner)
 		if lerr != nil {
 			err = lerr
 		}

@@ -43,7 +43,7 @@ func (d *depthReports) report(ctx context.Context, k catalog.Key, r depth.Readin
 		return // it is being deleted
 	}
 	is := &v1alpha1.QueueDepth{
-		Records: r.Waiting, Uncertainty: r.Uncertainty, Retrying: r.Retrying, Dead: r.Dead(),
+		Records: r.Waiting, Uncertainty: r.Uncertainty, Retrying: r.Retrying, Dead: r.Dead.Total(),
 		Bytes:     int64(r.WaitingBytes + r.RetryingBytes + r.DeadBytes),
 		OldestAge: metav1.Duration{Duration: r.Oldest.Truncate(time.Second)}, Owned: r.Owned, ObservedAt: metav1.NewTime(r.At.Truncate(time.Second)),
 	}

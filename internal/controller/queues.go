@@ -156,16 +156,12 @@ func (r *reconciler) deleteQueue(ctx context.Context, q *v1alpha1.Queue) (*strea
 }
 
 func deletingMessage(q *v1alpha1.Queue, d *stream.Depth) string {
-	var dead int64
-	for _, n := range d.Dead {
-		dead += n
-	}
 	return fmt.Sprintf(
 		"The queue takes no more records and is deleted once it is empty. Of its records "+
 			"%d wait or are in flight, %d are to be tried again, and %d are dead letters. "+
 			"Let its mapping drain it, and purge the dead letters when they are of no use any more (weir dlq purge -n %s %s --yes). "+
 			"To delete it with all that it holds: kubectl -n %s annotate queues.weir.dev %s %s=true",
-		d.Waiting, d.Retrying, dead, q.Namespace, q.Name, q.Namespace, q.Name, v1alpha1.DropRecordsAnnotation)
+		d.Waiting, d.Retrying, d.Dead.Total(), q.Namespace, q.Name, q.Namespace, q.Name, v1alpha1.DropRecordsAnnotation)
 }
 
 func keyOf(o client.Object) catalog.Key {

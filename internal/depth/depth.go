@@ -50,14 +50,6 @@ type Reading struct {
 	limit int64         // maxBytes of the queue
 }
 
-// Dead is all dead letters.
-func (r *Reading) Dead() (n int64) {
-	for _, d := range r.Depth.Dead {
-		n += d
-	}
-	return n
-}
-
 // Watch looks at queues while it runs.
 type Watch struct {
 	conn  Streams
@@ -267,7 +259,7 @@ func (w *Watch) measure(tel telemetry.Providers) error {
 			o.ObserveInt64(uncertain, r.Uncertainty, of)
 			o.ObserveInt64(retrying, r.Retrying, of)
 			for _, why := range stream.Reasons() {
-				o.ObserveInt64(dead, r.Depth.Dead[why], metric.WithAttributes(queue, attribute.String("weir.reason", string(why))))
+				o.ObserveInt64(dead, r.Dead[why], metric.WithAttributes(queue, attribute.String("weir.reason", string(why))))
 			}
 			for part, n := range map[string]uint64{"waiting": r.WaitingBytes, "retrying": r.RetryingBytes, "dead": r.DeadBytes} {
 				o.ObserveInt64(bytes, int64(n), metric.WithAttributes(queue, attribute.String("weir.part", part)))

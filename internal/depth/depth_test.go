@@ -64,7 +64,7 @@ func TestWatch(t *testing.T) {
 	ended := make(chan struct{})
 	go func() { defer close(ended); _ = watch.Run(wctx) }()
 	r := <-told
-	if r.Waiting != 3 || r.Retrying != 4 || r.Dead() != 5 || r.Owned || r.Uncertainty != 0 {
+	if r.Waiting != 3 || r.Retrying != 4 || r.Dead.Total() != 5 || r.Owned || r.Uncertainty != 0 {
 		t.Errorf("%+v", r)
 	}
 	got := gather(t, reader)

@@ -21,7 +21,6 @@ import (
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
-	"go.opentelemetry.io/otel/trace"
 
 	"github.com/weir-dev/weir/internal/telemetry"
 )
@@ -65,7 +64,6 @@ type Conn struct {
 	nc      *nats.Conn
 	js      jetstream.JetStream
 	log     *slog.Logger
-	tracer  trace.Tracer // nil if disabled
 	trouble troubles
 	life    context.Context // ends with Close
 	end     context.CancelFunc
@@ -125,7 +123,7 @@ func Connect(cfg Config) (*Conn, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	c := &Conn{log: cfg.Log, tracer: cfg.Telemetry.Tracer("github.com/weir-dev/weir/internal/stream"), trouble: troubles{log: cfg.Log}, creating: make(chan struct{}, maxCreating), up: make(chan struct{})}
+	c := &Conn{log: cfg.Log, trouble: troubles{log: cfg.Log}, creating: make(chan struct{}, maxCreating), up: make(chan struct{})}
 	c.life, c.end = context.WithCancel(context.Background())
 	c.live, c.cancel = context.WithCancelCause(context.Background())
 	c.cancel(ErrUnavailable)

@@ -165,15 +165,12 @@ func (c *Conn) PurgeDead(ctx context.Context, k catalog.Key) (uint64, error) {
 		Purged uint64              `json:"purged"`
 	}
 	// The client's own Purge doesn't return the count.
-	m, err := c.nc.RequestWithContext(ctx, jetstream.DefaultAPIPrefix+"STREAM.PURGE."+deadStream(k), request)
-	if err == nil {
-		err = json.Unmarshal(m.Data, &answer)
-	}
+	err = c.ask(ctx, "STREAM.PURGE."+deadStream(k), request, &answer)
 	if err == nil && answer.Error != nil {
-		err = answer.Error
+		err = c.apiError(ctx, answer.Error)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("dead-letter queue of %s: purge: %w", k, c.apiError(ctx, err))
+		return 0, fmt.Errorf("dead-letter queue of %s: purge: %w", k, err)
 	}
 	return answer.Purged, nil
 }
@@ -289,7 +286,7 @@ func (c *Conn) redriveStep(ctx context.Context, k catalog.Key, rs []record.Recor
 
 // redriven starts the spans of rs, which end with the returned function.
 func (c *Conn) redriven(ctx context.Context, k catalog.Key, rs []record.Record) func(error) {
-	return telemetry.Each(ctx, c.tracer, "redrive "+k.String(), len(rs), func(i int) telemetry.Message {
+	return telemetry.Each(ctx, c.metrics.tracer, "redrive "+k.String(), len(rs), func(i int) telemetry.Message {
 		r := &rs[i]
 		return telemetry.Message{TraceParent: r.TraceParent, TraceState: r.TraceState, Attributes: func() []attribute.KeyValue {
 			return []attribute.KeyValue{

@@ -25,7 +25,7 @@ type Depth struct {
 	Waiting     int64 // waiting for their first attempt, or in it
 	Uncertainty int64 // how far Waiting may be off, to either side
 	Retrying    int64 // waiting for a later attempt, or in it; extrapolated from the first blocks if there are many
-	Dead        map[Reason]int64
+	Dead        Died
 
 	WaitingBytes, RetryingBytes, DeadBytes uint64
 
@@ -35,6 +35,17 @@ type Depth struct {
 	// Settled is how many of the queue's records the owner has settled, since Epoch began.
 	Settled int64
 	Epoch   string
+}
+
+// Died is how many records died, by their reason.
+type Died map[Reason]int64
+
+// Total is all of them.
+func (d Died) Total() (n int64) {
+	for _, died := range d {
+		n += died
+	}
+	return n
 }
 
 // Depths is what queues hold.
@@ -259,7 +270,7 @@ func (c *Conn) died(ctx context.Context, k catalog.Key, d *Depth) error {
 	if err != nil {
 		return err
 	}
-	d.DeadBytes, d.Dead = info.State.Bytes, map[Reason]int64{}
+	d.DeadBytes, d.Dead = info.State.Bytes, Died{}
 	var counted uint64
 	for subject, messages := range info.State.Subjects {
 		d.Dead[reasonOf(subject)] += int64(recordsOf(subject)) * int64(messages)
