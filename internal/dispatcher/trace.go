@@ -30,8 +30,8 @@ const (
 
 // begin starts the span of a batch run, if any of its records is sampled: child of the first sampled one, linked to the
 // others. So a sampled record has its whole trace, in a batch too. Without one, calls are children of the first record's
-// context, for the decision not to sample is the caller's to make; if no record has any, this is a root, which the sampler
-// decides on. The span ends with finish.
+// context, for the decision not to sample is the caller's to make. A record without a context was not sampled by the gateway,
+// which had to decide: its call belongs to a trace that is not sampled. The span ends with finish.
 func (e *batchRun) begin(work context.Context) context.Context {
 	tracer := e.m.tracer
 	if tracer == nil {
@@ -60,12 +60,13 @@ func (e *batchRun) begin(work context.Context) context.Context {
 			}
 		}
 	}
-	if !first.IsValid() && parent.IsValid() {
+	if !first.IsValid() {
+		if !parent.IsValid() {
+			parent = telemetry.NotSampled()
+		}
 		return trace.ContextWithRemoteSpanContext(work, parent)
 	}
-	if first.IsValid() {
-		work = trace.ContextWithRemoteSpanContext(work, first)
-	}
+	work = trace.ContextWithRemoteSpanContext(work, first)
 	ctx, span := tracer.Start(work, "process "+e.m.queue.String(), trace.WithSpanKind(trace.SpanKindConsumer), trace.WithLinks(links...))
 	if !span.IsRecording() {
 		return ctx

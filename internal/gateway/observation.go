@@ -30,7 +30,8 @@ type observation struct {
 	status  int   // of the answer; 0 before it begins
 	sent    int64 // bytes of the answer's body
 	refused string
-	span    trace.Span // nil if disabled, and before it is known whose child it is
+	span    trace.Span // nil if disabled or not drawn, and before it is known whose child it is
+	child   bool       // span has a parent: the client, or the job, says whether it is sampled
 	id      record.ID  // of the request's record; zero if none
 	whole   bool       // the handler has returned
 	handed  bool       // the answer goes on unobserved

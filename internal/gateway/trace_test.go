@@ -36,9 +36,13 @@ type spans struct {
 }
 
 func newSpans(t testing.TB) (*spans, telemetry.Providers) {
+	return newSpansBy(t, sdktrace.AlwaysSample())
+}
+
+func newSpansBy(t testing.TB, root sdktrace.Sampler) (*spans, telemetry.Providers) {
 	s := &spans{t, tracetest.NewSpanRecorder()}
 	return s, telemetry.Providers{Traces: sdktrace.NewTracerProvider(
-		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.AlwaysSample())), sdktrace.WithSpanProcessor(s.recorder))}
+		sdktrace.WithSampler(sdktrace.ParentBased(root)), sdktrace.WithSpanProcessor(s.recorder))}
 }
 
 // of waits for the first ended span of a name, and checks the attributes that are named.
@@ -115,6 +119,27 @@ func TestTraceThatIsNotSampled(t *testing.T) {
 		if span.SpanContext().TraceID().String() == clientTrace {
 			t.Errorf("there is a span %s", span.Name())
 		}
+	}
+}
+
+// TestTraceThatBeginsHereAndIsNotSampled leaves nothing in the record, unless the client began it.
+func TestTraceThatBeginsHereAndIsNotSampled(t *testing.T) {
+	s, tel := newSpansBy(t, sdktrace.NeverSample())
+	f := startWith(t, tel, nil, nil, func(*gateway.Config) {})
+	for _, header := range [][]string{nil, {"Traceparent", "00-x"}, {"Traceparent", droppedTrace}, {"Traceparent", sampledTrace}} {
+		if r := f.do("POST", "/orders", `{"sku":"a"}`, header...); r.status != 202 {
+			t.Fatalf("%d %s", r.status, r.body)
+		}
+	}
+	for i, rec := range f.stored(4) {
+		own, of := i < 2, strings.HasPrefix(rec.TraceParent, "00-"+clientTrace)
+		if own && rec.TraceParent != "" || !own && !of || telemetry.Sampled(rec.TraceParent) != (i == 3) {
+			t.Errorf("record %d goes on with %q", i, rec.TraceParent)
+		}
+	}
+	s.of("POST /orders") // the client's
+	if n := len(s.recorder.Ended()); n != 2 {
+		t.Errorf("%d spans, want the client's: the request's and the write's", n)
 	}
 }
 

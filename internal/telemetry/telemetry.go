@@ -57,6 +57,8 @@ const (
 type Providers struct {
 	Meters metric.MeterProvider
 	Traces trace.TracerProvider // nil if disabled
+
+	lot *lot // nil if it is not drawn
 }
 
 // Meter returns the meter of a package, whose name is the instrumentation scope.
@@ -214,7 +216,7 @@ func (t *Telemetry) Page(more ...prometheus.Gatherer) http.Handler {
 }
 
 func (t *Telemetry) setupTraces(ctx context.Context, cfg Config, res *resource.Resource) error {
-	opts := []sdktrace.TracerProviderOption{sdktrace.WithResource(res)} // the sampler is OTEL_TRACES_SAMPLER's
+	opts := []sdktrace.TracerProviderOption{sdktrace.WithResource(res), sdktrace.WithIDGenerator(ids{})} // the sampler is OTEL_TRACES_SAMPLER's
 	if exports(cfg.Getenv, "TRACES") {
 		exporter, err := autoexport.NewSpanExporter(ctx)
 		if err != nil {
@@ -228,7 +230,7 @@ func (t *Telemetry) setupTraces(ctx context.Context, cfg Config, res *resource.R
 		opts = append(opts, sdktrace.WithBatcher(cfg.Spans, sdktrace.WithBatchTimeout(200*time.Millisecond)))
 	}
 	t.traces = sdktrace.NewTracerProvider(opts...)
-	t.Traces = t.traces
+	t.Traces, t.lot = t.traces, newLot(cfg.Getenv)
 	return nil
 }
 

@@ -48,11 +48,17 @@ func (b *bench) ingestVariants() []variant {
 		{"ingest_zstd", most, with(func(s *gatewayService) { s.compression = "zstd" })},
 		{"ingest_s2", most, with(func(s *gatewayService) { s.compression = "s2" })},
 		{"ingest_none", most, with(func(s *gatewayService) { s.compression = "none" })},
+		{"ingest_without", most, with(func(s *gatewayService) { s.telemetry = telemetryOff })},
+		{"ingest_telemetry", most, with(func(s *gatewayService) { s.telemetry = telemetrySampled })},
+		{"ingest_traced", most, with(func(s *gatewayService) { s.telemetry = telemetryFull })},
 	}
 	if b.before != "" {
 		variants = append(variants, variant{"before", both, with(func(s *gatewayService) { s.program = b.before })})
 	}
-	return variants
+	if len(b.variants) == 0 {
+		return variants
+	}
+	return slices.DeleteFunc(variants, func(v variant) bool { return !slices.Contains(b.variants, v.name) })
 }
 
 func startNull(ctx context.Context, b *bench) (*target, error) {
@@ -92,6 +98,7 @@ type gatewayService struct {
 	program     string // the gateway's
 	compression string // asShipped, or another
 	attributes  bool   // the route has three, and the orders say them
+	telemetry   telemetryKind
 }
 
 func (b *bench) shippedGateway() gatewayService {
@@ -116,11 +123,19 @@ func (s gatewayService) start(ctx context.Context, b *bench) (*target, error) {
 	if err := provision(ctx, url, withoutMappings(cat)); err != nil {
 		return nil, err
 	}
-	gateway, addr, err := b.startGatewayOf(ctx, s.program, url, s.compression)
+	t.pids = map[string]int{"nats": server.PID()}
+	env, collector, err := b.telemetryEnv(ctx, s.telemetry)
 	if err != nil {
 		return nil, err
 	}
-	t.addr, t.pids = addr, map[string]int{"gateway": gateway.PID(), "nats": server.PID()}
+	if collector != nil {
+		t.pids["collector"] = collector.PID()
+	}
+	gateway, addr, err := b.startGatewayOf(ctx, s.program, url, s.compression, env...)
+	if err != nil {
+		return nil, err
+	}
+	t.addr, t.pids["gateway"] = addr, gateway.PID()
 	return t, nil
 }
 
@@ -176,6 +191,8 @@ func (b *bench) ingest(ctx context.Context) error {
 	r.ratio("gateway_cpu_vs_null_256", "cpu_us_per_request_gateway_256", "cpu_us_per_request_null_256")
 	r.ratio("gateway_cpu_vs_wait_256", "cpu_us_per_request_gateway_256", "cpu_us_per_request_wait_256")
 	r.ratio("ingest_attributes_vs_ingest_256", "ingest_attributes_per_s_256", "ingest_per_s_256")
+	r.ratio("ingest_telemetry_vs_without_256", "ingest_telemetry_per_s_256", "ingest_without_per_s_256")
+	r.ratio("ingest_traced_vs_without_256", "ingest_traced_per_s_256", "ingest_without_per_s_256")
 	if b.before != "" {
 		r.ratio("ingest_vs_before_256", "ingest_per_s_256", "before_per_s_256")
 		r.ratio("before_cpu_vs_null_256", "cpu_us_per_request_before_gateway_256", "cpu_us_per_request_null_256")

@@ -4,6 +4,7 @@
 //	ONLY=ingest,drain,latency,memory,images,job,socket,catalog,schema   what to measure; default: all
 //	ROUNDS=5                           of ingest, drain, fan-outs and the images' starts; figures are medians over them
 //	SECONDS=4                          of one ingest measurement, after a second of warm-up
+//	VARIANTS=ingest,ingest_without     of ingest only these; the ratios of others are left out
 //	DRAIN_ORDERS=200000 LATENCY_SECONDS=20 MEMORY_ORDERS=1000000   smaller for a smoke test
 //	PROFILE=DIR                        perf's profiles of the servers under load go there
 //	BEFORE=FILE                        a gateway of another commit: ingest measures it, too, in turns with this one's
@@ -49,7 +50,7 @@ func main() {
 
 // config is the configuration, from the environment.
 type config struct {
-	only           []string
+	only, variants []string
 	rounds         int
 	window         time.Duration // of one ingest measurement
 	drainOrders    int
@@ -87,6 +88,9 @@ func configFromEnv() (config, error) {
 				errs = append(errs, fmt.Errorf("ONLY names %q: use some of %s", name, strings.Join(all, ",")))
 			}
 		}
+	}
+	if v := os.Getenv("VARIANTS"); v != "" {
+		c.variants = strings.Split(v, ",")
 	}
 	var err error
 	if c.root, err = os.Getwd(); err != nil {

@@ -49,8 +49,11 @@ func (r *results) settle() (n int) {
 	return n
 }
 
-// ratio sets name to the ratio of two medians.
+// ratio sets name to the ratio of two medians, if both were measured.
 func (r *results) ratio(name, numerator, denominator string) {
+	if len(r.values[numerator]) == 0 || len(r.values[denominator]) == 0 {
+		return
+	}
 	r.values[name] = []float64{r.median(numerator) / r.median(denominator)}
 }
 
@@ -83,6 +86,9 @@ func goals() []goal {
 		{"ingest_vs_publish_each_256", true, 10},
 		{"gateway_cpu_vs_null_256", false, 1.35},
 		{"ingest_attributes_vs_ingest_256", true, 0.95},
+		{"ingest_telemetry_vs_without_256", true, 0.97},
+		{"ingest_traced_vs_without_256", true, 0.80},
+		{"drain_telemetry_vs_without", true, 0.97},
 		{"ingest_p99_ms_256", false, 40},
 		{"ingest_bytes_per_record", false, 450},
 		{"ingest_vs_none_256", true, 0.90},
