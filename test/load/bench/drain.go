@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,14 +18,24 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// drain measures how fast a full queue becomes rows, against the same rows by COPY, alternating.
+// drainVariant is what the dispatcher and order-writer tell, and the gateway told while it filled the queue.
+type drainVariant struct {
+	name      string // in the figures' names
+	telemetry telemetryKind
+	full      string // folder; the full queue
+}
+
+// drain measures how fast a full queue becomes rows, with and without telemetry, against the same rows by COPY, alternating.
 func (b *bench) drain(ctx context.Context) error {
 	if err := b.startDatabase(ctx); err != nil {
 		return err
 	}
-	full := b.folder("full")
-	if err := b.fill(ctx, full); err != nil {
-		return fmt.Errorf("fill the queue: %w", err)
+	variants := []drainVariant{{name: "drain"}, {name: "drain_without", telemetry: telemetryOff}, {name: "drain_telemetry", telemetry: telemetrySampled}}
+	for i := range variants {
+		variants[i].full = b.folder("full")
+		if err := b.fill(ctx, variants[i]); err != nil {
+			return fmt.Errorf("fill the queue: %w", err)
+		}
 	}
 	var rows []orderRow
 	for round := range b.rounds {
@@ -33,9 +45,12 @@ func (b *bench) drain(ctx context.Context) error {
 				return fmt.Errorf("copy: %w", err)
 			}
 		}
-		if err := b.drainOnce(ctx, full); err != nil {
-			return err
+		for _, v := range variants {
+			if err := b.drainOnce(ctx, v); err != nil {
+				return fmt.Errorf("%s: %w", v.name, err)
+			}
 		}
+		slices.Reverse(variants)
 		if rows == nil {
 			var err error
 			if rows, err = b.readRows(ctx); err != nil {
@@ -49,15 +64,21 @@ func (b *bench) drain(ctx context.Context) error {
 		}
 	}
 	b.results.ratio("drain_vs_copy", "drain_per_s", "copy_per_s")
+	b.results.ratio("drain_telemetry_vs_without", "drain_telemetry_per_s", "drain_without_per_s")
 	b.results.add("drain_orders", float64(b.drainOrders))
-	return os.RemoveAll(full)
+	for _, v := range variants {
+		if err := os.RemoveAll(v.full); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // fill posts the orders through the gateway while nothing dispatches, and stops everything: what is in
-// dir then is the full queue that each round drains a copy of.
-func (b *bench) fill(ctx context.Context, dir string) error {
+// v's folder then is the full queue that each round drains a copy of.
+func (b *bench) fill(ctx context.Context, v drainVariant) error {
 	defer b.stopChildren()
-	_, url, err := b.startNATS(ctx, dir)
+	_, url, err := b.startNATS(ctx, v.full)
 	if err != nil {
 		return err
 	}
@@ -68,7 +89,11 @@ func (b *bench) fill(ctx context.Context, dir string) error {
 	if err := provision(ctx, url, withoutMappings(cat)); err != nil {
 		return err
 	}
-	_, addr, err := b.startGateway(ctx, url)
+	env, _, err := b.telemetryEnv(ctx, v.telemetry)
+	if err != nil {
+		return err
+	}
+	_, addr, err := b.startGateway(ctx, url, env...)
 	if err != nil {
 		return err
 	}
@@ -81,17 +106,21 @@ func (b *bench) fill(ctx context.Context, dir string) error {
 	return nil
 }
 
-func (b *bench) drainOnce(ctx context.Context, full string) error {
+func (b *bench) drainOnce(ctx context.Context, v drainVariant) error {
 	defer b.stopChildren()
 	dir := b.folder("nats")
-	if err := os.CopyFS(dir, os.DirFS(full)); err != nil {
+	if err := os.CopyFS(dir, os.DirFS(v.full)); err != nil {
 		return err
 	}
 	server, natsURL, err := b.startNATS(ctx, dir)
 	if err != nil {
 		return err
 	}
-	writer, url, err := b.startWriter(ctx)
+	env, collector, err := b.telemetryEnv(ctx, v.telemetry)
+	if err != nil {
+		return err
+	}
+	writer, url, err := b.startWriter(ctx, env...)
 	if err != nil {
 		return err
 	}
@@ -107,23 +136,27 @@ func (b *bench) drainOnce(ctx context.Context, full string) error {
 		return err
 	}
 	defer conn.Close()
-	dispatcher, err := b.startDispatcher(natsURL)
+	dispatcher, err := b.startDispatcher(natsURL, env...)
 	if err != nil {
 		return err
 	}
 	wait(ctx, time.Second) // it is up, and runs the catalog without mappings
 	pids := func() map[string][]int {
-		return map[string][]int{
+		of := map[string][]int{
 			"dispatcher": {dispatcher.PID()}, "writer": {writer.PID()}, "nats": {server.PID()},
 			"postgres": family(b.db.PostgresPID()), "pgbouncer": {b.db.PgBouncerPID()},
 		}
+		if collector != nil {
+			of["collector"] = []int{collector.PID()}
+		}
+		return of
 	}
 	cpu := map[string]time.Duration{}
 	for name, p := range pids() {
 		cpu[name] = -cpuTime(p...)
 	}
 	for name, pid := range map[string]int{"dispatcher": dispatcher.PID(), "writer": writer.PID(), "nats": server.PID()} {
-		b.perf("drain-"+name, 4*time.Second, pid)
+		b.perf(v.name+"-"+name, 4*time.Second, pid)
 	}
 	others := b.watchOthers()
 	start := time.Now()
@@ -145,14 +178,18 @@ func (b *bench) drainOnce(ctx context.Context, full string) error {
 		return fmt.Errorf("the queue is empty, and the table has %d rows of %d", n, b.drainOrders)
 	}
 	perSecond := float64(n) / took.Seconds()
-	b.results.add("drain_per_s", perSecond)
+	b.results.add(v.name+"_per_s", perSecond)
+	prefix := ""
+	if v.name != "drain" {
+		prefix = v.name + "_"
+	}
 	var costs strings.Builder
-	for _, name := range []string{"dispatcher", "writer", "nats", "pgbouncer", "postgres"} {
+	for _, name := range slices.Sorted(maps.Keys(cpu)) {
 		us := float64(cpu[name].Microseconds()) / float64(n)
-		b.results.add("cpu_us_per_record_"+name, us)
+		b.results.add("cpu_us_per_record_"+prefix+name, us)
 		fmt.Fprintf(&costs, " %s %.1f", name, us)
 	}
-	fmt.Printf("    drain %7.0f/s; CPU in µs an order:%s%s\n", perSecond, costs.String(), crowd)
+	fmt.Printf("    %-15s %7.0f/s; CPU in µs an order:%s%s\n", v.name, perSecond, costs.String(), crowd)
 	b.stopChildren()
 	return os.RemoveAll(dir)
 }
@@ -247,7 +284,7 @@ func (b *bench) copyRows(ctx context.Context, rows []orderRow) (err error) {
 	}
 	perSecond := float64(n) / time.Since(start).Seconds()
 	b.results.add("copy_per_s", perSecond)
-	fmt.Printf("    copy  %7.0f/s%s\n", perSecond, b.crowd(others()))
+	fmt.Printf("    copy            %7.0f/s%s\n", perSecond, b.crowd(others()))
 	return nil
 }
 

@@ -143,7 +143,7 @@ func (b *bench) startDispatcher(natsURL string, more ...string) (*child, error) 
 
 // startWriter starts order-writer, one instance for all that a cluster would run: it gets as many
 // connections as there may be calls (containerConcurrency 2 × max-scale 5).
-func (b *bench) startWriter(ctx context.Context) (c *child, url string, err error) {
+func (b *bench) startWriter(ctx context.Context, more ...string) (c *child, url string, err error) {
 	addr, err := freeAddress(ctx)
 	if err != nil {
 		return nil, "", err
@@ -156,11 +156,11 @@ func (b *bench) startWriter(ctx context.Context) (c *child, url string, err erro
 	if maxConns == "" {
 		maxConns = "10"
 	}
-	c, err = b.start("order-writer", filepath.Join(b.bin, "order-writer"), nil, []string{
+	c, err = b.start("order-writer", filepath.Join(b.bin, "order-writer"), nil, append([]string{
 		"PORT=" + addr[strings.LastIndexByte(addr, ':')+1:], "DATABASE_MAX_CONNS=" + maxConns,
 		"DATABASE_URL_FILE=" + filepath.Join(secrets, "orders-database", "url"),
 		"MIGRATE_DATABASE_URL_FILE=" + filepath.Join(secrets, "orders-database", "direct-url"),
-	})
+	}, more...))
 	if err != nil {
 		return nil, "", err
 	}
