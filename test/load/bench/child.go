@@ -85,7 +85,11 @@ func (c *child) failure(what string) error {
 
 // until waits for ready to be true.
 func (c *child) until(ctx context.Context, ready func() bool) error {
-	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	return c.untilIn(ctx, readyTimeout, ready)
+}
+
+func (c *child) untilIn(ctx context.Context, d time.Duration, ready func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, d)
 	defer cancel()
 	for !ready() {
 		select {
@@ -102,7 +106,11 @@ func (c *child) until(ctx context.Context, ready func() bool) error {
 
 // answers waits until a GET of url is answered with 200.
 func (c *child) answers(ctx context.Context, url string) error {
-	return c.until(ctx, func() bool {
+	return c.answersIn(ctx, readyTimeout, url)
+}
+
+func (c *child) answersIn(ctx context.Context, d time.Duration, url string) error {
+	return c.untilIn(ctx, d, func() bool {
 		status, _ := get(ctx, http.MethodGet, url, "", nil)
 		return status == http.StatusOK
 	})

@@ -96,6 +96,7 @@ func goals() []goal {
 		{"latency_p50_ms", false, 25},
 		{"latency_p99_ms", false, 0}, // no bound is set
 		{"memory_peak_mib", false, 300},
+		{"telemetry_memory_mib", false, 64},
 		{"job_vs_ingest_256", true, 0.70},
 		{"job_longpoll_p50_ms", false, 15},
 		{"job_sse_p50_ms", false, 15},
