@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"time"
 
 	"go.opentelemetry.io/otel"
@@ -38,7 +37,7 @@ func setup(ctx context.Context, getenv func(string) string) (*telemetry.Telemetr
 		return nil, fmt.Errorf("the host's name: %w", err)
 	}
 	t, err := telemetry.Setup(ctx, telemetry.Config{
-		Service: serviceName(getenv), Instance: instance, Version: version(), Getenv: getenv, Log: slog.Default(),
+		Service: serviceName(getenv), Instance: instance, Getenv: getenv, Log: slog.Default(),
 	})
 	if err != nil {
 		return nil, err
@@ -59,13 +58,6 @@ func serviceName(getenv func(string) string) string {
 		return name
 	}
 	return filepath.Base(os.Args[0])
-}
-
-func version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(devel)"
 }
 
 // servePage serves the metrics for Prometheus if the environment asks for it. It has a port of its own: the function's is

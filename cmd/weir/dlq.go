@@ -20,7 +20,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/weir-dev/weir/internal/app"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/stream"
@@ -380,7 +379,7 @@ func setupTelemetry(cmd *cobra.Command) (*telemetry.Telemetry, error) {
 		host = "unknown"
 	}
 	return telemetry.Setup(cmd.Context(), telemetry.Config{
-		Service: "weir-cli", Instance: host, Version: app.Version(), Getenv: os.Getenv,
+		Service: "weir-cli", Instance: host, Getenv: os.Getenv,
 		Log: slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil)),
 	})
 }

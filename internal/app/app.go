@@ -192,7 +192,7 @@ func Main(service string, ping time.Duration, run func(context.Context, Config, 
 	}
 	named := func(l *slog.Logger) *slog.Logger { return l.With("service", service, "instance", cfg.Instance) }
 	cfg.Telemetry, err = telemetry.Setup(ctx, telemetry.Config{
-		Service: "weir-" + service, Instance: cfg.Instance, Version: Version(), Getenv: os.Getenv, Log: named(cfg.Log),
+		Service: "weir-" + service, Instance: cfg.Instance, Getenv: os.Getenv, Log: named(cfg.Log),
 	})
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "weir %s: %v\n", service, err)
@@ -219,12 +219,4 @@ func Main(service string, ping time.Duration, run func(context.Context, Config, 
 	}
 	cfg.Log.Info("ended")
 	return 0
-}
-
-// Version is that of this build; "devel" if it was not built from a release.
-func Version() string {
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
-		return info.Main.Version
-	}
-	return "devel"
 }

@@ -33,7 +33,7 @@ func TestDraw(t *testing.T) {
 			t.Setenv("OTEL_TRACES_SAMPLER", row.sampler)
 			t.Setenv("OTEL_TRACES_SAMPLER_ARG", row.arg)
 			spans := tracetest.NewInMemoryExporter()
-			tel, err := Setup(t.Context(), Config{Service: "test", Instance: "a", Version: "1", Spans: spans, Getenv: os.Getenv, Log: slog.New(slog.DiscardHandler)})
+			tel, err := Setup(t.Context(), Config{Service: "test", Instance: "a", Spans: spans, Getenv: os.Getenv, Log: slog.New(slog.DiscardHandler)})
 			if err != nil {
 				t.Fatal(err)
 			}

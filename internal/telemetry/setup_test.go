@@ -51,7 +51,7 @@ func TestABackEndThatHangs(t *testing.T) {
 	t.Setenv("OTEL_BSP_MAX_QUEUE_SIZE", "16")
 	t.Setenv("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "8")
 	t.Setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
-	tel, err := Setup(t.Context(), Config{Service: "test", Instance: "a", Version: "1", Getenv: os.Getenv, Log: slog.New(slog.DiscardHandler)})
+	tel, err := Setup(t.Context(), Config{Service: "test", Instance: "a", Getenv: os.Getenv, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}

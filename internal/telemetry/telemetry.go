@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -89,7 +90,6 @@ func (p Providers) TracerOrNone(scope string) trace.Tracer {
 type Config struct {
 	Service  string // service.name; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES override it
 	Instance string // service.instance.id
-	Version  string // service.version
 	// Spans gets all sampled spans besides the exporter of the environment, and turns traces on; nil if disabled.
 	Spans sdktrace.SpanExporter
 	// Getenv tells what is switched on. What OpenTelemetry itself reads comes from the process's environment.
@@ -115,17 +115,13 @@ type Telemetry struct {
 // Setup starts telemetry. OpenTelemetry's own globals (its error handler, and where its SDK counts what it has lost) become
 // this process's: so it is called once in a process, but for tests.
 func Setup(ctx context.Context, cfg Config) (*Telemetry, error) {
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
-		cfg.Log.Warn("telemetry could not be exported", "error", err)
-	}))
+	Report(cfg.Log)
 	if disabled(cfg.Getenv("OTEL_SDK_DISABLED")) {
 		return &Telemetry{log: cfg.Log}, nil
 	}
-	res, err := resource.New(ctx,
-		resource.WithAttributes(semconv.ServiceName(cfg.Service), semconv.ServiceInstanceID(cfg.Instance), semconv.ServiceVersion(cfg.Version)),
-		resource.WithTelemetrySDK(), resource.WithFromEnv())
+	res, err := cfg.Resource(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME: %w", err)
+		return nil, err
 	}
 	t := &Telemetry{registry: prometheus.NewRegistry(), log: cfg.Log}
 	if err := t.setupMetrics(ctx, cfg, res); err != nil {
@@ -138,6 +134,32 @@ func Setup(ctx context.Context, cfg Config) (*Telemetry, error) {
 		return nil, err
 	}
 	return t, nil
+}
+
+// Report has OpenTelemetry report what it could not export to log. The exporters tell it nowhere else.
+func Report(log *slog.Logger) {
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) {
+		log.Warn("telemetry could not be exported", "error", err)
+	}))
+}
+
+// Resource is whose telemetry it is: what cfg says, unless the environment says something else.
+func (cfg Config) Resource(ctx context.Context) (*resource.Resource, error) {
+	res, err := resource.New(ctx,
+		resource.WithAttributes(semconv.ServiceName(cfg.Service), semconv.ServiceInstanceID(cfg.Instance), semconv.ServiceVersion(version())),
+		resource.WithTelemetrySDK(), resource.WithFromEnv())
+	if err != nil {
+		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES, OTEL_SERVICE_NAME: %w", err)
+	}
+	return res, nil
+}
+
+// version is that of this build's main module; "devel" if it was not built from a release.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "devel"
 }
 
 func disabled(v string) bool { return strings.EqualFold(strings.TrimSpace(v), "true") }
@@ -200,19 +222,29 @@ func (t *Telemetry) setupMetrics(ctx context.Context, cfg Config, res *resource.
 
 // Page is the Prometheus page of the process, with what more gathers.
 func (t *Telemetry) Page(more ...prometheus.Gatherer) http.Handler {
-	all := prometheus.Gatherers(more)
 	if t.registry != nil {
-		all = append(all, t.registry)
+		more = append(more, t.registry)
 	}
-	log := slog.DiscardHandler
-	if t.log != nil {
-		log = t.log.Handler()
+	return PageOf(t.log, more...)
+}
+
+// PageOf is a Prometheus page of all that is gathered. A nil log discards what can't be shown.
+func PageOf(log *slog.Logger, from ...prometheus.Gatherer) http.Handler {
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
 	}
-	return promhttp.HandlerFor(all, promhttp.HandlerOpts{
+	return promhttp.HandlerFor(prometheus.Gatherers(from), promhttp.HandlerOpts{
 		ErrorHandling:       promhttp.ContinueOnError, // a clash of two names must not take the whole page away
 		MaxRequestsInFlight: maxScrapes,
-		ErrorLog:            slog.NewLogLogger(log, slog.LevelWarn),
+		ErrorLog:            pageLog{log},
 	})
+}
+
+// pageLog is a log for promhttp.
+type pageLog struct{ log *slog.Logger }
+
+func (l pageLog) Println(v ...any) {
+	l.log.Error("some metrics can't be shown to Prometheus", "error", fmt.Sprint(v...))
 }
 
 func (t *Telemetry) setupTraces(ctx context.Context, cfg Config, res *resource.Resource) error {

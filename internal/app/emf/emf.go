@@ -80,8 +80,7 @@ func Run(ctx context.Context, cfg Config, in io.Reader, out, log io.Writer) erro
 		return err
 	}
 	logger := lines.Logger(nil)
-	var lc listenConfig
-	page, err := lc.open(ctx, cfg.Listen)
+	page, err := listen(ctx, cfg.Listen)
 	if err != nil {
 		return err
 	}
@@ -93,13 +92,13 @@ func Run(ctx context.Context, cfg Config, in io.Reader, out, log io.Writer) erro
 	if err != nil {
 		return errors.Join(err, closeListener(page), m.shutdown(ctx))
 	}
+	inputEnded := errors.New("the input has ended")
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
 	var parts []lifecycle.Part
 	if page != nil {
 		parts = append(parts, m.serve(page))
 	}
-	inputEnded := errors.New("the input has ended")
-	ctx, end := context.WithCancelCause(ctx)
-	defer end(nil)
 	if cfg.Pods != "" {
 		follower, ferr := follow(cfg, recorder, logger)
 		if ferr != nil {

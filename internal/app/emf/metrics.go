@@ -12,11 +12,8 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/otlptranslator"
 	"go.opentelemetry.io/contrib/exporters/autoexport"
-	"go.opentelemetry.io/otel"
-	"go.opentelemetry.io/otel/attribute"
 	promexporter "go.opentelemetry.io/otel/exporters/prometheus"
 	"go.opentelemetry.io/otel/metric"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
@@ -24,13 +21,13 @@ import (
 	"go.opentelemetry.io/otel/sdk/resource"
 
 	"github.com/weir-dev/weir/internal/lifecycle"
+	"github.com/weir-dev/weir/internal/telemetry"
 )
 
 // Bounds of the page for Prometheus.
 const (
 	pageTimeout     = 10 * time.Second // of a request, and of those in flight at the end
 	pageHeaderBytes = 8 << 10
-	maxScrapes      = 4 // 503: scrapes at a time
 )
 
 // metrics are the providers: one for what is pushed, one for the page. Each has the histograms that its reader takes.
@@ -41,15 +38,10 @@ type metrics struct {
 
 // newMetrics makes the providers. Without a page, or with a variable that says where to, metrics are pushed.
 func newMetrics(ctx context.Context, getenv func(string) string, page bool, log *slog.Logger) (*metrics, error) {
-	// The exporters tell of their failures nowhere else.
-	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(err error) { log.Error("metrics can't be exported", "err", err) }))
-	res, err := resource.New(ctx,
-		resource.WithTelemetrySDK(),
-		resource.WithAttributes(attribute.String("service.name", "weir-emf"), attribute.String("service.instance.id", uuid.NewString())),
-		resource.WithFromEnv(), // OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES count more
-	)
+	telemetry.Report(log)
+	res, err := telemetry.Config{Service: "weir-emf", Instance: uuid.NewString()}.Resource(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES: %w", err)
+		return nil, err
 	}
 	m := &metrics{}
 	pushed := cmp.Or(getenv("OTEL_METRICS_EXPORTER"), getenv("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT"), getenv("OTEL_EXPORTER_OTLP_ENDPOINT")) != ""
@@ -68,10 +60,7 @@ func newMetrics(ctx context.Context, getenv func(string) string, page bool, log 
 			return nil, errors.Join(err, m.shutdown(ctx))
 		}
 		m.add(reader, res, buckets())
-		m.page = promhttp.HandlerFor(registry, promhttp.HandlerOpts{
-			ErrorLog: promLog{log}, MaxRequestsInFlight: maxScrapes,
-			ErrorHandling: promhttp.ContinueOnError, // what one function has printed must not cost the others' metrics
-		})
+		m.page = telemetry.PageOf(log, registry)
 	}
 	return m, nil
 }
@@ -129,7 +118,7 @@ func (m *metrics) shutdown(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// serve returns the part that serves the page, and /healthz for probes.
+// serve returns the part that serves the page, and /healthz for probes. It is not package app's, which brings NATS along.
 func (m *metrics) serve(l net.Listener) lifecycle.Part {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", m.page)
@@ -142,21 +131,12 @@ func (m *metrics) serve(l net.Listener) lifecycle.Part {
 	}.Run}
 }
 
-// promLog writes what can't be shown on the page to the log.
-type promLog struct{ log *slog.Logger }
-
-func (l promLog) Println(v ...any) {
-	l.log.Error("some metrics can't be shown to Prometheus", "err", fmt.Sprint(v...))
-}
-
-type listenConfig struct{ net.ListenConfig }
-
-// open listens, or returns nil without an address.
-func (c *listenConfig) open(ctx context.Context, address string) (net.Listener, error) {
+// listen listens, or returns nil without an address.
+func listen(ctx context.Context, address string) (net.Listener, error) {
 	if address == "" {
-		return nil, nil
+		return nil, nil //nolint:nilnil // documented
 	}
-	l, err := c.Listen(ctx, "tcp", address)
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("--listen %s: write HOST:PORT of an address that is free: %w", address, err)
 	}

@@ -77,7 +77,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if cfg.Log == nil {
 		cfg.Log = cfg.Lines.Logger(nil)
 	}
-	setup := telemetry.Config{Service: "weir-local", Instance: "local", Version: app.Version(), Getenv: os.Getenv, Log: cfg.Log}
+	setup := telemetry.Config{Service: "weir-local", Instance: "local", Getenv: os.Getenv, Log: cfg.Log}
 	var admin app.Admin
 	if cfg.Traces {
 		traces := tracelog.New()

@@ -51,6 +51,9 @@ func (b *bench) ingestVariants() []variant {
 		{"ingest_without", most, with(func(s *gatewayService) { s.telemetry = telemetryOff })},
 		{"ingest_telemetry", most, with(func(s *gatewayService) { s.telemetry = telemetrySampled })},
 		{"ingest_traced", most, with(func(s *gatewayService) { s.telemetry = telemetryFull })},
+		{"ingest_traced_hangs", most, with(func(s *gatewayService) { s.telemetry = telemetryHangs })},
+		{"ingest_traced_refused", most, with(func(s *gatewayService) { s.telemetry = telemetryRefused })},
+		{"ingest_traced_away", most, with(func(s *gatewayService) { s.telemetry = telemetryAway })},
 	}
 	if b.before != "" {
 		variants = append(variants, variant{"before", both, with(func(s *gatewayService) { s.program = b.before })})
@@ -193,6 +196,9 @@ func (b *bench) ingest(ctx context.Context) error {
 	r.ratio("ingest_attributes_vs_ingest_256", "ingest_attributes_per_s_256", "ingest_per_s_256")
 	r.ratio("ingest_telemetry_vs_without_256", "ingest_telemetry_per_s_256", "ingest_without_per_s_256")
 	r.ratio("ingest_traced_vs_without_256", "ingest_traced_per_s_256", "ingest_without_per_s_256")
+	for _, trouble := range []string{"hangs", "refused", "away"} {
+		r.ratio("ingest_traced_"+trouble+"_vs_traced_256", "ingest_traced_"+trouble+"_per_s_256", "ingest_traced_per_s_256")
+	}
 	if b.before != "" {
 		r.ratio("ingest_vs_before_256", "ingest_per_s_256", "before_per_s_256")
 		r.ratio("before_cpu_vs_null_256", "cpu_us_per_request_before_gateway_256", "cpu_us_per_request_null_256")
@@ -263,7 +269,14 @@ func (b *bench) measureLoad(ctx context.Context, name string, t *target, conns i
 	if conns == maxConns && t.dir != "" {
 		add(name+"_bytes_per_record", res.bytes)
 	}
-	fmt.Printf("    %-13s %3d connections: %7.0f/s  p50 %6.2f ms  p99 %6.2f ms  %4.0f bytes an order%s\n",
+	if pid := t.pids["gateway"]; pid != 0 {
+		peak, err := peakMemory(pid)
+		if err != nil {
+			return err
+		}
+		add(name+"_gateway_peak_mib", peak)
+	}
+	fmt.Printf("    %-21s %3d connections: %7.0f/s  p50 %6.2f ms  p99 %6.2f ms  %4.0f bytes an order%s\n",
 		name, conns, res.perSecond(), res.ms(50), res.ms(99), res.bytes, b.crowd(res.othersIn))
 	return nil
 }

@@ -26,7 +26,7 @@ import (
 //	bench wait FILE           the same, but it waits until a write to the file, which all share, is synced
 //	bench publish-each URL    a handler that makes one JetStream publish a request; prints its address
 //	bench work DURATION       a function that takes so long and answers 200; prints its address
-//	bench collector           one of OpenTelemetry's that drops what it gets; prints its address
+//	bench collector HOW       one of OpenTelemetry's that takes and drops what it gets, hangs or refuses; prints its address
 //	bench listen              clients that listen (listener.go); prints the address at which bench asks for them
 func runChild(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -66,8 +66,12 @@ func runChild(args []string) error {
 			case <-r.Context().Done():
 			}
 		}))
-	case args[0] == "collector" && len(args) == 1:
-		return serve(ctx, http.HandlerFunc(collector))
+	case args[0] == "collector" && len(args) == 2:
+		h, err := collector(args[1])
+		if err != nil {
+			return err
+		}
+		return serve(ctx, h)
 	case args[0] == "listen" && len(args) == 1:
 		l, err := newListener()
 		if err != nil {

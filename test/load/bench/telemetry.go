@@ -24,23 +24,36 @@ const (
 	telemetryOff
 	telemetrySampled // metrics pushed, too, each second; one trace of a hundred
 	telemetryFull    // the same, and every trace
+	telemetryHangs   // telemetryFull, to a collector that never answers
+	telemetryRefused // to one that answers 503
+	telemetryAway    // to one that is not there
 )
 
-// telemetryEnv is a service's environment for it, and the collector, which drops what it gets; nil if there is none.
+// telemetryEnv is a service's environment for it, and the collector; nil if there is none.
 func (b *bench) telemetryEnv(ctx context.Context, kind telemetryKind) (env []string, collector *child, err error) {
+	var addr string
+	share, how := "1", "takes"
 	switch kind {
 	case telemetryAsShipped:
 		return nil, nil, nil
 	case telemetryOff:
 		return []string{"OTEL_SDK_DISABLED=true"}, nil, nil
+	case telemetryAway:
+		if addr, err = freeAddress(ctx); err != nil {
+			return nil, nil, err
+		}
+	case telemetrySampled:
+		share = "0.01"
+	case telemetryHangs:
+		how = "hangs"
+	case telemetryRefused:
+		how = "refuses"
+	case telemetryFull:
 	}
-	collector, addr, err := b.self(ctx, "collector", "collector")
-	if err != nil {
-		return nil, nil, err
-	}
-	share := "0.01"
-	if kind == telemetryFull {
-		share = "1"
+	if addr == "" {
+		if collector, addr, err = b.self(ctx, "collector", "collector", how); err != nil {
+			return nil, nil, err
+		}
 	}
 	return []string{
 		"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + addr, "OTEL_METRIC_EXPORT_INTERVAL=1000",
@@ -48,13 +61,24 @@ func (b *bench) telemetryEnv(ctx context.Context, kind telemetryKind) (env []str
 	}, collector, nil
 }
 
-// collector is the handler of a collector that drops all.
-func collector(w http.ResponseWriter, r *http.Request) {
-	if _, err := io.Copy(io.Discard, r.Body); err != nil {
-		w.WriteHeader(http.StatusBadRequest)
-		return
+// collector returns the handler of a collector that takes and drops all, hangs, or refuses.
+func collector(how string) (http.HandlerFunc, error) {
+	switch how {
+	case "takes", "hangs", "refuses":
+	default:
+		return nil, fmt.Errorf("a collector that %q is unknown", how)
 	}
-	w.Header()["Content-Type"] = []string{"application/x-protobuf"} // of an empty answer: all was taken
+	return func(w http.ResponseWriter, r *http.Request) {
+		_, err := io.Copy(io.Discard, r.Body)
+		switch {
+		case how == "hangs":
+			<-r.Context().Done()
+		case how == "refuses", err != nil:
+			w.WriteHeader(http.StatusServiceUnavailable)
+		default:
+			w.Header()["Content-Type"] = []string{"application/x-protobuf"} // of an empty answer: all was taken
+		}
+	}, nil
 }
 
 const (
