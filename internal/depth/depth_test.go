@@ -2,13 +2,12 @@ package depth
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"testing"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
 	sdk "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.uber.org/goleak"
 
 	"github.com/weir-dev/weir/internal/catalog"
@@ -67,23 +66,25 @@ func TestWatch(t *testing.T) {
 	if r.Waiting != 3 || r.Retrying != 4 || r.Dead.Total() != 5 || r.Owned || r.Uncertainty != 0 {
 		t.Errorf("%+v", r)
 	}
-	got := gather(t, reader)
+	got, of := testkit.Series(t, reader), "weir.queue=default/orders"
 	for name, want := range map[string]float64{
-		"weir.queue.depth": 3, "weir.queue.depth.uncertainty": 0, "weir.queue.retrying": 4, "weir.queue.dead too_old": 5, "weir.queue.dead refused": 0,
-		"weir.queue.limit": 64 << 20, "weir.queue.owned": 0, "weir.queue.unaccounted": 0,
+		"weir.queue.depth{%s}": 3, "weir.queue.depth.uncertainty{%s}": 0, "weir.queue.retrying{%s}": 4,
+		"weir.queue.dead{%s,weir.reason=too_old}": 5, "weir.queue.dead{%s,weir.reason=refused}": 0,
+		"weir.queue.limit{%s}": 64 << 20, "weir.queue.owned{%s}": 0, "weir.queue.unaccounted{%s}": 0,
 	} {
+		name = fmt.Sprintf(name, of)
 		if v, there := got[name]; !there || v != want {
 			t.Errorf("%s is %v, want %v", name, v, want)
 		}
 	}
-	if got["weir.queue.oldest.age"] <= 0 || got["weir.queue.bytes waiting"] <= 0 {
+	if got["weir.queue.oldest.age{"+of+"}"] <= 0 || got["weir.queue.bytes{weir.part=waiting,"+of+"}"] <= 0 {
 		t.Errorf("%v", got)
 	}
-	if _, there := got["weir.queue.rate.in"]; there {
+	if _, there := got["weir.queue.rate.in{"+of+"}"]; there {
 		t.Error("there is a rate after one reading")
 	}
 	watch.Use(nil)
-	if got := gather(t, reader); len(got) != 0 {
+	if got := testkit.Series(t, reader); len(got) != 0 {
 		t.Errorf("of queues that are gone: %v", got)
 	}
 	stop()
@@ -129,37 +130,4 @@ func newRecord(t *testing.T) record.Record {
 		t.Fatal(err)
 	}
 	return record.Record{ID: id, Time: time.Now(), Source: "/x", Body: []byte("{}")}
-}
-
-// gather returns the values by name and, where there is one, reason or part.
-func gather(t *testing.T, reader *sdk.ManualReader) map[string]float64 {
-	t.Helper()
-	var rm metricdata.ResourceMetrics
-	if err := reader.Collect(t.Context(), &rm); err != nil {
-		t.Fatal(err)
-	}
-	out := map[string]float64{}
-	add := func(name string, as attribute.Set, v float64) {
-		for _, k := range []attribute.Key{"weir.reason", "weir.part"} {
-			if a, ok := as.Value(k); ok {
-				name += " " + a.AsString()
-			}
-		}
-		out[name] = v
-	}
-	for _, sm := range rm.ScopeMetrics {
-		for _, m := range sm.Metrics {
-			switch data := m.Data.(type) {
-			case metricdata.Gauge[int64]:
-				for _, p := range data.DataPoints {
-					add(m.Name, p.Attributes, float64(p.Value))
-				}
-			case metricdata.Gauge[float64]:
-				for _, p := range data.DataPoints {
-					add(m.Name, p.Attributes, p.Value)
-				}
-			}
-		}
-	}
-	return out
 }

@@ -13,9 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/job"
@@ -40,45 +38,10 @@ func collect(t *testing.T) *collector {
 	return c
 }
 
-// now is what there is, as name{attribute=value …}: a number; of a histogram the number of values, and their sum as
-// name.sum{…}.
+// now is testkit.Series.
 func (c *collector) now() map[string]float64 {
 	c.t.Helper()
-	var all metricdata.ResourceMetrics
-	if err := c.reader.Collect(context.Background(), &all); err != nil {
-		c.t.Error(err)
-	}
-	out := map[string]float64{}
-	put := func(name string, set attribute.Set, v float64) {
-		out[name+"{"+set.Encoded(attribute.DefaultEncoder())+"}"] += v
-	}
-	for _, s := range all.ScopeMetrics {
-		for _, m := range s.Metrics {
-			switch data := m.Data.(type) {
-			case metricdata.Sum[int64]:
-				for _, p := range data.DataPoints {
-					put(m.Name, p.Attributes, float64(p.Value))
-				}
-			case metricdata.Gauge[int64]:
-				for _, p := range data.DataPoints {
-					put(m.Name, p.Attributes, float64(p.Value))
-				}
-			case metricdata.Histogram[int64]:
-				for _, p := range data.DataPoints {
-					put(m.Name, p.Attributes, float64(p.Count))
-					put(m.Name+".sum", p.Attributes, float64(p.Sum))
-				}
-			case metricdata.Histogram[float64]:
-				for _, p := range data.DataPoints {
-					put(m.Name, p.Attributes, float64(p.Count))
-					put(m.Name+".sum", p.Attributes, p.Sum)
-				}
-			default:
-				c.t.Errorf("%s: %T", m.Name, data)
-			}
-		}
-	}
-	return out
+	return testkit.Series(c.t, c.reader)
 }
 
 // of is the sum of the series whose name is name, of one queue.

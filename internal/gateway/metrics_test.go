@@ -1,7 +1,6 @@
 package gateway_test
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -13,9 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"go.opentelemetry.io/otel/attribute"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/gateway"
@@ -23,48 +20,6 @@ import (
 	"github.com/weir-dev/weir/internal/telemetry"
 	"github.com/weir-dev/weir/internal/testkit"
 )
-
-// collect returns each series' value, "name{key=value,…}". A histogram's is its count; with " sum" behind it, its sum.
-func collect(t testing.TB, reader *sdkmetric.ManualReader) map[string]float64 {
-	t.Helper()
-	var all metricdata.ResourceMetrics
-	if err := reader.Collect(context.Background(), &all); err != nil {
-		t.Fatal(err)
-	}
-	out := map[string]float64{}
-	for _, scope := range all.ScopeMetrics {
-		for _, m := range scope.Metrics {
-			switch d := m.Data.(type) {
-			case metricdata.Sum[int64]:
-				for _, p := range d.DataPoints {
-					out[series(m.Name, p)] += float64(p.Value)
-				}
-			case metricdata.Gauge[int64]:
-				for _, p := range d.DataPoints {
-					out[series(m.Name, p)] = float64(p.Value)
-				}
-			case metricdata.Histogram[int64]:
-				for _, p := range d.DataPoints {
-					out[seriesOf(m.Name, p.Attributes.Encoded(attribute.DefaultEncoder()))] = float64(p.Count)
-					out[seriesOf(m.Name, p.Attributes.Encoded(attribute.DefaultEncoder()))+" sum"] = float64(p.Sum)
-				}
-			case metricdata.Histogram[float64]:
-				for _, p := range d.DataPoints {
-					out[seriesOf(m.Name, p.Attributes.Encoded(attribute.DefaultEncoder()))] = float64(p.Count)
-				}
-			default:
-				t.Errorf("%s is of %T", m.Name, m.Data)
-			}
-		}
-	}
-	return out
-}
-
-func series(name string, p metricdata.DataPoint[int64]) string {
-	return seriesOf(name, p.Attributes.Encoded(attribute.DefaultEncoder()))
-}
-
-func seriesOf(name, attributes string) string { return name + "{" + attributes + "}" }
 
 // expect waits until each series of want has its value, and there is no other one of the metrics that want has.
 func expect(t testing.TB, reader *sdkmetric.ManualReader, want map[string]float64) {
@@ -80,7 +35,7 @@ func expect(t testing.TB, reader *sdkmetric.ManualReader, want map[string]float6
 	defer tick.Stop()
 wait:
 	for {
-		got = collect(t, reader)
+		got = testkit.Series(t, reader)
 		maps.DeleteFunc(got, func(s string, _ float64) bool {
 			name, _, _ := strings.Cut(s, "{")
 			return !names[name]
@@ -225,7 +180,7 @@ func TestMetrics(t *testing.T) {
 		"weir.gateway.refused{weir.problem=no-job}":                                          1,
 		// Each by itself: the client waits for the answer.
 		"weir.gateway.commit.size{weir.queue=default/orders}":     6,
-		"weir.gateway.commit.size{weir.queue=default/orders} sum": 6,
+		"weir.gateway.commit.size.sum{weir.queue=default/orders}": 6,
 		"messaging.client.operation.duration{messaging.destination.name=default/orders,messaging.operation.name=send,messaging.operation.type=send,messaging.system=weir}": 7,
 		"messaging.client.sent.messages{messaging.destination.name=default/orders,messaging.operation.name=send,messaging.system=weir}":                                    7,
 		"weir.gateway.commit.waiting{weir.queue=default/orders}": 0,
@@ -246,7 +201,7 @@ func TestMetrics(t *testing.T) {
 	}
 	expect(t, reader, map[string]float64{
 		"weir.gateway.commit.size{weir.queue=default/orders}":     7,
-		"weir.gateway.commit.size{weir.queue=default/orders} sum": 7,
+		"weir.gateway.commit.size.sum{weir.queue=default/orders}": 7,
 	})
 
 	done := make(chan struct{})
@@ -255,7 +210,7 @@ func TestMetrics(t *testing.T) {
 		f.do("GET", "/orders/block", "")
 	}()
 	<-blocked
-	if n := collect(t, reader)["http.server.active_requests{http.request.method=GET,url.scheme=http}"]; n != 1 {
+	if n := testkit.Series(t, reader)["http.server.active_requests{http.request.method=GET,url.scheme=http}"]; n != 1 {
 		t.Errorf("%g requests are being served", n)
 	}
 	close(release)
@@ -264,7 +219,7 @@ func TestMetrics(t *testing.T) {
 	if err := f.stop(); err != nil {
 		t.Fatal(err)
 	}
-	for s := range collect(t, reader) {
+	for s := range testkit.Series(t, reader) {
 		if strings.HasPrefix(s, "http.server.active_requests") || strings.HasPrefix(s, "weir.gateway.bodies") {
 			t.Errorf("%s is observed when its gateway has ended", s)
 		}
@@ -333,7 +288,7 @@ func TestRoutesAreMeasuredLazily(t *testing.T) {
 	}, func(*gateway.Config) {})
 	f.do("POST", "/r/7", "x")
 	n := 0
-	for s := range collect(t, reader) {
+	for s := range testkit.Series(t, reader) {
 		if strings.HasPrefix(s, "http.server.request.duration") {
 			n++
 		}
