@@ -289,7 +289,7 @@ func TestRoutesAreMeasuredLazily(t *testing.T) {
 	f.do("POST", "/r/7", "x")
 	n := 0
 	for s := range testkit.Series(t, reader) {
-		if strings.HasPrefix(s, "http.server.request.duration") {
+		if strings.HasPrefix(s, "http.server.request.duration{") {
 			n++
 		}
 	}
