@@ -16,7 +16,7 @@ import (
 )
 
 //go:embed story.yaml
-var manifests string //nolint:gochecknoglobals // go:embed needs it
+var manifests string
 
 // Parts are what the manifests name.
 type Parts struct {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -36,9 +35,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // NATS, gateway, dispatcher, order-writer with its database, and the job's function.
 func TestOneTraceEach(t *testing.T) {
 	h := newHouse(t)
-	worker := traces.NewWorker(h.client)
 	writerURL, db := h.orderWriter()
-	workerURL := h.serve("traced-worker", worker)
+	worker, workerURL := traces.StartWorker(t, "127.0.0.1", h.client)
 	h.publish(traces.Manifests(traces.Parts{Writer: "order-writer", Worker: workerURL, Collector: h.collector.URL, Heartbeat: heartbeat}), writerURL)
 	gatewayURL := h.stages()
 	traces.Play(t, traces.System{
@@ -153,30 +151,6 @@ func (h *house) orderWriter() (url string, pool *pgxpool.Pool) {
 	return srv.URL, pool
 }
 
-// serve serves a function as its main would, and returns its URL.
-func (h *house) serve(name string, f http.Handler) string {
-	h.t.Helper()
-	port := h.port()
-	env := map[string]string{"PORT": fmt.Sprint(port), "K_SERVICE": name}
-	h.run(name, func(ctx context.Context) error {
-		return function.Serve(ctx, func(name string) string {
-			if v, ok := env[name]; ok {
-				return v
-			}
-			return os.Getenv(name)
-		}, f)
-	})
-	address := fmt.Sprintf("127.0.0.1:%d", port)
-	testkit.Eventually(h.t, name+" listens", func() bool {
-		conn, err := new(net.Dialer).DialContext(h.t.Context(), "tcp", address)
-		if err == nil {
-			_ = conn.Close()
-		}
-		return err == nil
-	})
-	return "http://" + address
-}
-
 // publish does what the controller does: it makes the queues and publishes the catalog.
 func (h *house) publish(manifests, writer string) {
 	h.t.Helper()
@@ -245,7 +219,7 @@ func (h *house) redrive(queue string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer tel.Close() //nolint:contextcheck // the last export has a time of its own
+	defer tel.Close() // after the connection: it exports the spans
 	conn, err := stream.Connect(stream.Config{URL: h.nats, Name: "weir-dlq", Telemetry: tel.Providers, Log: testkit.Log(h.t)})
 	if err != nil {
 		return err

@@ -41,19 +41,15 @@ func Tree(spans []Span, client string) string {
 
 // line is NAME | KIND | SERVICE, and what else matters of the span.
 func (s *Span) line(names map[string]string) string {
-	out := s.Name + " | " + s.Kind + " | " + s.Service
+	out := []string{s.Name, s.Kind, s.Service}
 	if s.Failed {
-		out += " | failed"
+		out = append(out, "failed")
 	}
 	if status := s.Attributes["weir.job.status"]; status != "" {
-		out += " | job " + status
+		out = append(out, "job "+status)
 	}
 	for _, l := range s.Links {
-		name := names[l]
-		if name == "" {
-			name = "a span that isn't there"
-		}
-		out += " | linked to " + name
+		out = append(out, "linked to "+cmp.Or(names[l], "a span that isn't there"))
 	}
-	return out
+	return strings.Join(out, " | ")
 }

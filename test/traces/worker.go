@@ -1,16 +1,22 @@
 package traces
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"net/http"
+	"os"
 	"strings"
 	"sync/atomic"
+	"testing"
 
 	"github.com/weir-dev/weir/function"
+	"github.com/weir-dev/weir/internal/testkit"
 )
 
-// Worker is the job's function, for function.Serve. It fails until it is mended. Then it answers 202, and goes on when it is
+// Worker is the job's function. It fails until it is mended. Then it answers 202, and goes on when it is
 // told to.
 type Worker struct {
 	client *http.Client // of its reports
@@ -19,14 +25,45 @@ type Worker struct {
 }
 
 type call struct {
-	ctx      context.Context //nolint:containedctx // a function goes on with its call's, which has the call's span
+	ctx      context.Context // with the call's span
 	address  string
 	callback *function.Callback
 }
 
-// NewWorker makes its reports by client.
-func NewWorker(client *http.Client) *Worker {
-	return &Worker{client: client, calls: make(chan call, 1)}
+// StartWorker serves one at a free port until the test's end, as its main would, and returns its URL, with the address host.
+// It sets OpenTelemetry's globals. It makes its reports by client.
+func StartWorker(t testing.TB, host string, client *http.Client) (*Worker, string) {
+	t.Helper()
+	w := &Worker{client: client, calls: make(chan call, 1)}
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	_, port, err := net.SplitHostPort(address)
+	if err = errors.Join(err, l.Close()); err != nil { // function.Serve opens it again
+		t.Fatal(err)
+	}
+	env := map[string]string{"PORT": port, "K_SERVICE": "traced-worker"}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() {
+		ended <- function.Serve(ctx, func(name string) string { return cmp.Or(env[name], os.Getenv(name)) }, w)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("the job's function: %v", err)
+		}
+	})
+	testkit.Eventually(t, "the job's function listens", func() bool {
+		conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", address)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	})
+	return w, "http://" + address
 }
 
 // ServeHTTP implements http.Handler.
@@ -69,5 +106,5 @@ func (w *Worker) report(ctx context.Context) error {
 	if err := c.callback.Progress(ctx, 50, "half of it"); err != nil {
 		return err
 	}
-	return c.callback.Succeed(c.ctx, "text/plain", strings.NewReader("done"))
+	return c.callback.Succeed(c.ctx, "text/plain", strings.NewReader("done")) //nolint:contextcheck // it is the call's that counts
 }
