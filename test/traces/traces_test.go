@@ -46,7 +46,7 @@ func TestOneTraceEach(t *testing.T) {
 
 // heartbeat is long beside exportDelay: what it is longer is only waited for.
 const (
-	heartbeat   = 3 * time.Second
+	heartbeat   = 5 * time.Second
 	exportDelay = 50 * time.Millisecond
 )
 
