@@ -45,7 +45,7 @@ type System struct {
 	DB        *pgxpool.Pool // to the orders' database
 	Worker    *Worker
 	Collector *Collector
-	// Redrive does what `weir dlq redrive QUEUE` does, once: it reports how many dead letters it has moved.
+	// Redrive does what `weir dlq redrive QUEUE` does, to its end.
 	Redrive  func(queue string) error
 	Patience time.Duration // for each step
 }
