@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// dead is the number of dead letters of a queue, asked for as an operator does: weir dlq through a port-forward.
-func dead(t testing.TB, queue string) int {
+// dlq runs weir dlq as an operator does, through a port-forward, and returns its standard output.
+func dlq(t testing.TB, verb, queue string) string {
 	t.Helper()
 	folder := t.TempDir()
 	secret := func(name, key, file string) string {
@@ -24,13 +24,19 @@ func dead(t testing.TB, queue string) int {
 		}
 		return path
 	}
-	out, err := env.tool(t.Context(), "", "weir", "dlq", "list", queue,
+	out, err := env.tool(t.Context(), "", "weir", "dlq", verb, queue,
 		"--nats", "tls://"+forward(t, weirNamespace, "svc/weir-nats", 4222), "--nats-user", "operator",
 		"--nats-password-file", secret("weir-nats-auth", "operator-password", "password"), "--nats-ca", secret("weir-nats-tls", "ca.crt", "ca.crt"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	lines := strings.Split(strings.TrimSpace(out), "\n")
+	return out
+}
+
+// dead is the number of dead letters of a queue.
+func dead(t testing.TB, queue string) int {
+	t.Helper()
+	lines := strings.Split(strings.TrimSpace(dlq(t, "list", queue)), "\n")
 	if strings.Contains(lines[0], "no dead letters") {
 		return 0
 	}

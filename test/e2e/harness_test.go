@@ -18,6 +18,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/weir-dev/weir/test/traces"
 )
 
 const (
@@ -35,8 +37,9 @@ type environment struct {
 	tag    string // E2E_TAG
 	// Images of others; empty means the chart's and the sample's own.
 	nats, postgres, pgbouncer string
-	natsReplicas              string // E2E_NATS_REPLICAS: 3, instead of the values' 1
-	onNode                    bool   // E2E_ON_NODE: this process sees the node's processes
+	natsReplicas              string            // E2E_NATS_REPLICAS: 3, instead of the values' 1
+	onNode                    bool              // E2E_ON_NODE: this process sees the node's processes
+	collector                 *traces.Collector // of what clients have traced; nil if pods can't reach this process
 }
 
 func fromEnv() (environment, error) {

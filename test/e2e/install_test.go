@@ -27,6 +27,11 @@ func chartArgs(chart string) []string {
 	for _, stage := range env.stages() {
 		args = append(args, "--set", stage+".replicas=2")
 	}
+	if env.collector != nil {
+		// A share of none: but for what a client has sampled there are no spans, and nothing is sent.
+		args = append(args, "--set", "telemetry.otlp.endpoint="+env.collector.URL, "--set", "telemetry.metrics.enabled=false",
+			"--set", "telemetry.traces.sampler=parentbased_traceidratio", "--set-string", "telemetry.traces.samplerArg=0")
+	}
 	if env.natsReplicas != "" {
 		args = append(args, "--set", "nats.replicas="+env.natsReplicas)
 	}

@@ -26,6 +26,7 @@ func TestMain(m *testing.M) {
 
 // TestCluster is one story: each part finds what the ones before it have left.
 func TestCluster(t *testing.T) {
+	env.collector = startCollector(t)
 	if !t.Run("Install", testInstall) {
 		t.Fatal("without an installation there is nothing to try")
 	}
@@ -33,6 +34,7 @@ func TestCluster(t *testing.T) {
 	t.Run("ScaleFromZero", testScaleFromZero)
 	t.Run("Jobs", testJobs)
 	t.Run("Objects", testObjects)
+	t.Run("Traces", testTraces)
 	t.Run("Caps", testCaps)
 	t.Run("LiveChanges", testLiveChanges)
 	t.Run("RefusedResources", testRefusedResources)
