@@ -93,7 +93,7 @@ func (h *house) run(name string, part func(context.Context) error) {
 // telemetry is a part's own, as its main sets it up.
 func (h *house) telemetry(service string) *telemetry.Telemetry {
 	h.t.Helper()
-	tel, err := telemetry.Setup(h.t.Context(), telemetry.Config{Service: service, Instance: "a", Version: "test", Getenv: os.Getenv, Log: testkit.Log(h.t)})
+	tel, err := telemetry.Setup(h.t.Context(), telemetry.Config{Service: service, Instance: "a", Getenv: os.Getenv, Log: testkit.Log(h.t)})
 	if err != nil {
 		h.t.Fatal(err)
 	}
@@ -215,7 +215,7 @@ func (h *house) stage(name string, ping time.Duration, run func(context.Context,
 
 // redrive does what `weir dlq redrive` does.
 func (h *house) redrive(queue string) (err error) {
-	tel, err := telemetry.Setup(h.t.Context(), telemetry.Config{Service: "weir-cli", Instance: "a", Version: "test", Getenv: os.Getenv, Log: testkit.Log(h.t)})
+	tel, err := telemetry.Setup(h.t.Context(), telemetry.Config{Service: "weir-cli", Instance: "a", Getenv: os.Getenv, Log: testkit.Log(h.t)})
 	if err != nil {
 		return err
 	}
