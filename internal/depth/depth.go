@@ -59,16 +59,23 @@ type Watch struct {
 	told func(context.Context, catalog.Key, Reading)
 
 	mu     sync.Mutex
-	queues map[catalog.Key]int64 // maxBytes
+	queues map[catalog.Key]watched
 	last   map[catalog.Key]*Reading
+	runs   time.Time     // since when; zero if it doesn't
 	fresh  chan struct{} // capacity 1: the queues have changed
+}
+
+// watched is a queue that is to be looked at.
+type watched struct {
+	maxBytes int64
+	since    time.Time
 }
 
 // New returns a watch, whose metrics are tel's. told, unless it is nil, gets each reading.
 func New(conn Streams, tel telemetry.Providers, log *slog.Logger, told func(context.Context, catalog.Key, Reading)) (*Watch, error) {
 	w := &Watch{
 		conn: conn, log: log, every: Every, told: told,
-		queues: map[catalog.Key]int64{}, last: map[catalog.Key]*Reading{}, fresh: make(chan struct{}, 1),
+		queues: map[catalog.Key]watched{}, last: map[catalog.Key]*Reading{}, fresh: make(chan struct{}, 1),
 	}
 	return w, w.measure(tel)
 }
@@ -77,9 +84,14 @@ func New(conn Streams, tel telemetry.Providers, log *slog.Logger, told func(cont
 func (w *Watch) Use(qs []catalog.Queue) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	clear(w.queues)
+	before, now := w.queues, time.Now()
+	w.queues = make(map[catalog.Key]watched, len(qs))
 	for _, q := range qs {
-		w.queues[q.Key] = q.MaxBytes
+		of := watched{maxBytes: q.MaxBytes, since: now}
+		if was, there := before[q.Key]; there {
+			of.since = was.since
+		}
+		w.queues[q.Key] = of
 	}
 	for k := range w.last {
 		if _, there := w.queues[k]; !there {
@@ -104,10 +116,14 @@ func (w *Watch) Of(k catalog.Key) (Reading, bool) {
 
 // Run watches until ctx ends; then no reading is left.
 func (w *Watch) Run(ctx context.Context) error {
+	w.mu.Lock()
+	w.runs = time.Now()
+	w.mu.Unlock()
 	defer func() {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		clear(w.last)
+		w.runs = time.Time{}
 	}()
 	tick := time.NewTicker(w.every)
 	defer tick.Stop()
@@ -135,7 +151,7 @@ func (w *Watch) round(ctx context.Context) {
 		wg.Go(func() {
 			defer func() { <-slots }()
 			if err := w.look(ctx, k); err != nil && ctx.Err() == nil && !errors.Is(err, stream.ErrNoQueue) {
-				w.log.Info("what a queue holds can't be read; trying again", "queue", k.String(), "error", err)
+				w.log.Warn("what a queue holds can't be read; trying again", "queue", k.String(), "error", err)
 			}
 		})
 	}
@@ -167,8 +183,8 @@ func (w *Watch) look(ctx context.Context, k catalog.Key) error {
 	}
 	r := Reading{Depth: d, At: time.Now(), In: math.NaN(), Out: math.NaN(), Drain: -1}
 	w.mu.Lock()
-	limit, there := w.queues[k]
-	if r.limit = limit; there {
+	of, there := w.queues[k]
+	if r.limit = of.maxBytes; there {
 		r.rates(w.last[k])
 		w.last[k] = &r
 	}
@@ -217,6 +233,18 @@ func (r *Reading) rates(before *Reading) {
 	}
 }
 
+// age is how long ago queue k was read; if it never was, for how long it should have been. Under mu.
+func (w *Watch) age(k catalog.Key, of watched) time.Duration {
+	at := of.since
+	if w.runs.After(at) {
+		at = w.runs
+	}
+	if r := w.last[k]; r != nil {
+		at = r.At
+	}
+	return max(0, time.Since(at))
+}
+
 // measure makes the metrics.
 func (w *Watch) measure(tel telemetry.Providers) error {
 	m := tel.Meter("github.com/weir-dev/weir/internal/depth")
@@ -242,6 +270,7 @@ func (w *Watch) measure(tel telemetry.Providers) error {
 	out := measure("weir.queue.rate.out", "{record}/s", "Records settled, over about the last minute.")
 	drain := measure("weir.queue.drain.time", "s", "How long until the queue is empty, as it goes now.")
 	owned := count("weir.queue.owned", "1", "Whether a dispatcher works on the queue.")
+	readAge := measure("weir.queue.read.age", "s", "How old the other numbers of the queue are.")
 	unaccounted := count("weir.queue.unaccounted", "{record}", "Records that were accepted and are nowhere: 0.")
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("depth: %w", err)
@@ -249,6 +278,11 @@ func (w *Watch) measure(tel telemetry.Providers) error {
 	_, err := m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
+		for k, of := range w.queues {
+			if !w.runs.IsZero() { // who doesn't lead doesn't read
+				o.ObserveFloat64(readAge, w.age(k, of).Seconds(), metric.WithAttributeSet(attribute.NewSet(attribute.String("weir.queue", k.String()))))
+			}
+		}
 		for k, r := range w.last {
 			if time.Since(r.At) > keepFor {
 				continue
@@ -277,6 +311,6 @@ func (w *Watch) measure(tel telemetry.Providers) error {
 			o.ObserveInt64(unaccounted, r.Unaccounted, of)
 		}
 		return nil
-	}, waiting, uncertain, retrying, dead, bytes, limit, oldest, in, out, drain, owned, unaccounted)
+	}, waiting, uncertain, retrying, dead, bytes, limit, oldest, in, out, drain, owned, readAge, unaccounted)
 	return err
 }

@@ -80,6 +80,12 @@ func TestWatch(t *testing.T) {
 	if got["weir.queue.oldest.age{"+of+"}"] <= 0 || got["weir.queue.bytes{weir.part=waiting,"+of+"}"] <= 0 {
 		t.Errorf("%v", got)
 	}
+	if age, there := got["weir.queue.read.age{"+of+"}"]; !there || age > 5 {
+		t.Errorf("it was read %g s ago", age)
+	}
+	if _, there := got["weir.queue.read.age{weir.queue=default/missing}"]; !there || got["weir.queue.depth{weir.queue=default/missing}"] != 0 {
+		t.Error("nothing says that a queue without streams is not read")
+	}
 	if _, there := got["weir.queue.rate.in{"+of+"}"]; there {
 		t.Error("there is a rate after one reading")
 	}
@@ -89,6 +95,22 @@ func TestWatch(t *testing.T) {
 	}
 	stop()
 	<-ended
+}
+
+// TestAge: a queue that can't be read grows old, from when it should have been read; nobody says so who doesn't read.
+func TestAge(t *testing.T) {
+	k, now := catalog.Key{Namespace: "default", Name: "orders"}, time.Now()
+	w := &Watch{last: map[catalog.Key]*Reading{}, runs: now.Add(-time.Minute)}
+	within := func(what string, got, want time.Duration) {
+		t.Helper()
+		if got < want || got > want+10*time.Second {
+			t.Errorf("%s: %s, want %s", what, got, want)
+		}
+	}
+	within("watched for an hour, running for a minute", w.age(k, watched{since: now.Add(-time.Hour)}), time.Minute)
+	within("watched just now", w.age(k, watched{since: now}), 0)
+	w.last[k] = &Reading{At: now.Add(-30 * time.Second)}
+	within("read", w.age(k, watched{since: now.Add(-time.Hour)}), 30*time.Second)
 }
 
 // TestRates: rates follow what owners settle and what waits; another owner's count begins anew.

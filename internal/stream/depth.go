@@ -56,8 +56,9 @@ type Depths interface {
 
 const (
 	// countedRetries and countedRetryBytes bound what is read of the retry stream; the rest is taken to be alike.
-	countedRetries    = 1024
-	countedRetryBytes = 1 << 20
+	// What is read of them costs NATS, every ten seconds and for each queue whose function fails.
+	countedRetries    = 512
+	countedRetryBytes = 256 << 10
 	// tallyTries is how often the stream is read anew because its owner has purged it meanwhile.
 	tallyTries = 3
 	// tallyTimeout bounds the wait for the owner's answer; where there is none the server says so at once.

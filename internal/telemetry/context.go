@@ -16,6 +16,7 @@ const (
 const (
 	MaxLinks         = 127
 	AttrLinksOmitted = "weir.links.omitted"
+	AttrSpansOmitted = "weir.spans.omitted" // of an event: what Each has left out
 )
 
 // ValidTraceParent reports whether s is a traceparent header that may be passed on (W3C Trace Context,

@@ -16,13 +16,14 @@ type Message struct {
 }
 
 // Each starts a producer span about each of n messages that is sampled, at most MaxLinks of them, in the message's own
-// trace: child of its context, and linked to the span in ctx. The spans end with the returned function. A nil tracer makes
-// none.
+// trace: child of its context, and linked to the span in ctx. How many are left out is an event of the span in ctx. The spans
+// end with the returned function. A nil tracer makes none.
 func Each(ctx context.Context, tracer trace.Tracer, name string, n int, message func(i int) Message) (end func(error)) {
 	if tracer == nil {
 		return func(error) {}
 	}
 	var spans []trace.Span
+	omitted := 0
 	var opts []trace.SpanStartOption
 	for i := range n {
 		m := message(i)
@@ -31,6 +32,10 @@ func Each(ctx context.Context, tracer trace.Tracer, name string, n int, message 
 		}
 		parent := Remote(m.TraceParent, m.TraceState)
 		if !parent.IsValid() {
+			continue
+		}
+		if len(spans) == MaxLinks {
+			omitted++
 			continue
 		}
 		if opts == nil {
@@ -43,9 +48,11 @@ func Each(ctx context.Context, tracer trace.Tracer, name string, n int, message 
 		if span.IsRecording() {
 			span.SetAttributes(m.Attributes()...)
 		}
-		if spans = append(spans, span); len(spans) == MaxLinks {
-			break
-		}
+		spans = append(spans, span)
+	}
+	if omitted > 0 {
+		trace.SpanFromContext(ctx).AddEvent("not traced", trace.WithAttributes(
+			attribute.String("weir.span", name), attribute.Int(AttrSpansOmitted, omitted)))
 	}
 	return func(err error) {
 		for _, s := range spans {
