@@ -158,8 +158,9 @@ func TestEachAlertFiresOnItsCause(t *testing.T) {
 		},
 		{alert: "WeirPoolUsed", labels: map[string]string{"namespace": namespace, "pod": "pgbouncer-0", "database": localdb.Database, "user": localdb.User}},
 	}
-	complete(t, rules, append(rows, stageAway))
-
+	if complete(t, rules, append(rows, stageAway)); t.Failed() {
+		return
+	}
 	s.traffic(normal, 50*time.Millisecond, func(i int) string { return fmt.Sprintf("order %d", i) })
 	for _, q := range queues() {
 		s.orders(q, 2)

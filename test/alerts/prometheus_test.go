@@ -92,12 +92,14 @@ func (p *prometheus) add(tg target) {
 	p.write()
 }
 
-// remove takes the pod from what is discovered.
+// remove takes the pod from what is discovered. Prometheus looks every five seconds, which would be five minutes of the rules:
+// until then the pod is better there.
 func (p *prometheus) remove(pod string) {
 	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.targets = slices.DeleteFunc(p.targets, func(tg target) bool { return tg.pod == pod })
 	p.write()
+	p.mu.Unlock()
+	p.until(p.t, pod+" is not read any more", `absent(up{pod="`+pod+`"})`)
 }
 
 func (p *prometheus) write() {
