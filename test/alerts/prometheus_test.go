@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	scrapeEvery = "500ms"
+	scrapeEvery = "1s"
 	evalEvery   = "1s"
 	// lookback is Prometheus' own five minutes, as fast as the rules.
 	lookback = "5s"
