@@ -21,6 +21,9 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/weir-dev/weir/internal/app"
+	// What the binaries are made of: a test that has passed is run again when it changes.
+	_ "github.com/weir-dev/weir/internal/app/dispatcher"
+	_ "github.com/weir-dev/weir/internal/app/gateway"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/depth"
 	"github.com/weir-dev/weir/internal/lifecycle"

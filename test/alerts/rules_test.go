@@ -14,6 +14,8 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
+const chart = "../../charts/weir"
+
 // speed is by how much the durations of the rules are shortened.
 const speed = 60
 
@@ -50,12 +52,17 @@ func renderedRules(t *testing.T) (out rules) {
 	if _, err := os.Stat(helm); err != nil {
 		t.Fatalf("there is no helm: %v\nhack/tools/kube/install.sh builds it into bin/; WEIR_HELM=path names another", err)
 	}
+	for _, name := range []string{"files/alerts/weir.yaml", "templates/monitoring/alerts.yaml", "values.yaml"} {
+		if _, err := os.Stat(filepath.Join(chart, name)); err != nil { // also so that a change of it runs the test again: helm reads it
+			t.Fatal(err)
+		}
+	}
 	home := t.TempDir()
 	values := filepath.Join(home, "values.yaml")
 	if err := os.WriteFile(values, []byte(thresholds), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), helm, "template", "weir", "../../charts/weir", "--kube-version", "1.35.0",
+	cmd := exec.CommandContext(t.Context(), helm, "template", "weir", chart, "--kube-version", "1.35.0",
 		"--show-only", "templates/monitoring/alerts.yaml", "--values", values)
 	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home)
 	var stderr bytes.Buffer
