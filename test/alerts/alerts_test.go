@@ -61,7 +61,7 @@ func TestEachAlertFiresOnItsCause(t *testing.T) {
 	controller := s.start(namespace, "controller", "controller-0", s.nats)
 	s.startGateway("OTEL_EXPORTER_OTLP_ENDPOINT="+collector.url, "OTEL_METRIC_EXPORT_INTERVAL=500", "OTEL_BSP_SCHEDULE_DELAY=200")
 	second := s.start(namespace, "gateway", "gateway-1", s.nats, "WEIR_LISTEN=127.0.0.1:0")
-	s.start(namespace, "dispatcher", "dispatcher-0", s.nats)
+	dispatcher := s.start(namespace, "dispatcher", "dispatcher-0", s.nats)
 	other := localnats.Config{Dir: t.TempDir(), Port: freePort(t), Token: localnats.NewToken()}
 	otherServer := testkit.NATSIn(t, other)
 	s.start("away", "gateway", "gateway-away", other, "WEIR_LISTEN=127.0.0.1:0")
@@ -243,6 +243,11 @@ func TestEachAlertFiresOnItsCause(t *testing.T) {
 			t.Run(r.name()+"/ends", func(t *testing.T) { prom.ends(t, r) })
 		}
 	}
+	// The other cause of WeirQueueNotOwned, last as it befalls all queues.
+	dispatcher.kill()
+	t.Run("WeirQueueNotOwned/fires without a dispatcher", func(t *testing.T) {
+		prom.fires(t, row{alert: "WeirQueueNotOwned", labels: ofQueue(normal)})
+	})
 }
 
 // large is an order that no compression makes smaller.
