@@ -1,0 +1,115 @@
+// Package alerts_test makes the cause of each of the chart's alerts happen in the real system and waits until a real
+// Prometheus says that it fires, for what it should, and no other; then it mends the cause and waits until it is over. That
+// an hour of normal work is silent is held by test/chart with promtool.
+//
+// The rules are the chart's as Helm renders them, with small thresholds of its values; only their durations are changed, all
+// by the same factor: a minute of theirs is a second here. The gateway, the dispatcher and NATS are processes of their own or
+// the real server, PostgreSQL and PgBouncer are real. Two parts are the test's own, as what they stand for can't be had here:
+// the controller is a process that has the controller's package depth and no Kubernetes, and the page of PgBouncer's exporter
+// is made by the test of a real PgBouncer's answers.
+package alerts_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/weir-dev/weir/internal/app"
+	// What the binaries are made of: a test that has passed is run again when it changes.
+	_ "github.com/weir-dev/weir/internal/app/dispatcher"
+	_ "github.com/weir-dev/weir/internal/app/gateway"
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/depth"
+	"github.com/weir-dev/weir/internal/lifecycle"
+	"github.com/weir-dev/weir/internal/localdb"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// asController, when set, makes the test binary a controller without Kubernetes.
+const asController = "WEIR_ALERTS_CONTROLLER"
+
+// parts are what the tests of the package share.
+var parts struct {
+	db  *localdb.DB
+	bin string // folder of the binaries
+}
+
+// poolSize is of PgBouncer: few, so that a few clients use it up.
+const poolSize = 2
+
+// startTimeout bounds building the binaries, on a cold cache, and starting the database.
+const startTimeout = 8 * time.Minute
+
+func TestMain(m *testing.M) {
+	if os.Getenv(asController) != "" {
+		os.Exit(app.Main("controller", pingInterval, runController))
+	}
+	os.Exit(run(m))
+}
+
+// pingInterval is the controller's.
+const pingInterval = 2 * time.Second
+
+// runController is what of the controller the alerts see: what queues hold, by the package that measures it there. The test
+// publishes the catalog in its stead.
+func runController(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
+	depths, err := depth.New(conn, cfg.Telemetry.Providers, cfg.Log, nil)
+	if err != nil {
+		return err
+	}
+	ready := func() (map[string]string, error) { return nil, conn.Ready() }
+	return lifecycle.Run(ctx, cfg.Log, func() {},
+		app.Health(ctx, cfg.HealthListen, ready, cfg.Admin()),
+		lifecycle.Part{Name: "depths", Run: func(ctx context.Context, ready func()) error {
+			ready()
+			return depths.Run(ctx)
+		}},
+		app.WatchCatalog(conn, func(c *catalog.Catalog) { depths.Use(c.Queues) }),
+	)
+}
+
+func run(m *testing.M) int {
+	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
+	defer cancel()
+	dir, err := os.MkdirTemp("", "weir-alerts-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	parts.bin = filepath.Join(dir, "bin")
+	if err := build(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "building the binaries:", err)
+		return 1
+	}
+	if parts.db, err = localdb.Start(ctx, localdb.Config{PoolSize: poolSize, Fast: true}); err != nil {
+		fmt.Fprintln(os.Stderr, "starting the database:", err)
+		return 1
+	}
+	code := m.Run()
+	if err := parts.db.Stop(context.WithoutCancel(ctx)); err != nil {
+		fmt.Fprintln(os.Stderr, "stopping the database:", err)
+		code = 1
+	}
+	if err := goleak.Find(); err != nil && code == 0 {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	return code
+}
+
+func build(ctx context.Context) error {
+	if err := os.MkdirAll(parts.bin, 0o755); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", parts.bin+"/", "./services/gateway", "./services/dispatcher")
+	cmd.Dir = filepath.Join("..", "..")
+	cmd.Stderr = os.Stderr
+	return cmd.Run()
+}

@@ -1,0 +1,247 @@
+package alerts_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"sigs.k8s.io/yaml"
+)
+
+const (
+	scrapeEvery = "1s"
+	evalEvery   = "1s"
+	// lookback is Prometheus' own five minutes, as fast as the rules.
+	lookback = "5s"
+)
+
+// target is a page of metrics, with what the chart's PodMonitors say of its pod.
+type target struct{ namespace, job, pod, address string }
+
+// prometheus is one that reads targets, which come and go, and evaluates the rules.
+type prometheus struct {
+	t      *testing.T
+	url    string
+	dir    string
+	client *http.Client
+
+	mu      sync.Mutex
+	targets []target
+}
+
+func startPrometheus(t *testing.T, r rules) *prometheus {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("..", "..", "bin", "prometheus"))
+	if err == nil {
+		_, err = os.Stat(path)
+	}
+	if err != nil {
+		t.Fatalf("there is no prometheus: %v\nhack/tools/prometheus/install.sh builds it into bin/", err)
+	}
+	dir := t.TempDir()
+	p := &prometheus{
+		t: t, dir: dir, url: fmt.Sprintf("http://127.0.0.1:%d", freePort(t)),
+		client: &http.Client{Transport: &http.Transport{}, Timeout: 10 * time.Second},
+	}
+	t.Cleanup(p.client.CloseIdleConnections)
+	write := func(name string, v any) string {
+		text, err := yaml.Marshal(v)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, name), text, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return filepath.Join(dir, name)
+	}
+	p.write()
+	config := write("prometheus.yaml", map[string]any{
+		"global":     map[string]any{"scrape_interval": scrapeEvery, "scrape_timeout": scrapeEvery, "evaluation_interval": evalEvery},
+		"rule_files": []string{write("rules.yaml", r)},
+		"scrape_configs": []map[string]any{{
+			"job_name":        "pods",
+			"file_sd_configs": []map[string]any{{"files": []string{filepath.Join(dir, "targets.json")}, "refresh_interval": "1s"}},
+		}},
+	})
+	startChild(t, "prometheus", path, nil, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
+		"--web.listen-address="+strings.TrimPrefix(p.url, "http://"), "--query.lookback-delta="+lookback, "--log.level=warn")
+	within(t, "Prometheus is ready", func() string {
+		_, err := p.get("/-/ready", nil)
+		return said(err)
+	})
+	return p
+}
+
+// add makes tg a target.
+func (p *prometheus) add(tg target) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.targets = append(p.targets, tg)
+	p.write()
+}
+
+// remove takes the pod from what is discovered. Prometheus looks every five seconds, which would be five minutes of the rules:
+// until then the pod is better there.
+func (p *prometheus) remove(pod string) {
+	p.mu.Lock()
+	p.targets = slices.DeleteFunc(p.targets, func(tg target) bool { return tg.pod == pod })
+	p.write()
+	p.mu.Unlock()
+	p.until(p.t, pod+" is not read any more", `absent(up{pod="`+pod+`"})`)
+}
+
+func (p *prometheus) write() {
+	type group struct {
+		Targets []string          `json:"targets"`
+		Labels  map[string]string `json:"labels"`
+	}
+	groups := []group{}
+	for _, tg := range p.targets {
+		groups = append(groups, group{[]string{tg.address}, map[string]string{
+			"namespace": tg.namespace, "job": tg.job, "pod": tg.pod, "container": strings.TrimPrefix(tg.job, "weir-"),
+		}})
+	}
+	text, err := json.Marshal(groups)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(p.dir, ".targets"), text, 0o600)
+	}
+	if err == nil { // at once: Prometheus watches the folder
+		err = os.Rename(filepath.Join(p.dir, ".targets"), filepath.Join(p.dir, "targets.json"))
+	}
+	if err != nil {
+		p.t.Error(err)
+	}
+}
+
+func (p *prometheus) get(path string, query url.Values) ([]byte, error) {
+	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, p.url+path+"?"+query.Encode(), http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := p.client.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", resp.Status, b)
+	}
+	return b, err
+}
+
+// query returns the labels of the series of an instant vector that are not 0.
+func (p *prometheus) query(q string) ([]map[string]string, error) {
+	b, err := p.get("/api/v1/query", url.Values{"query": {q}})
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Data struct {
+			Result []struct {
+				Metric map[string]string
+				Value  []any
+			}
+		}
+	}
+	err = json.Unmarshal(b, &answer)
+	var out []map[string]string
+	for _, s := range answer.Data.Result {
+		if len(s.Value) != 2 {
+			err = errors.Join(err, fmt.Errorf("%s gives no instant vector", q))
+		} else if s.Value[1] != "0" {
+			out = append(out, s.Metric)
+		}
+	}
+	return out, err
+}
+
+// firing are the alerts that fire now.
+func (p *prometheus) firing() ([]map[string]string, error) {
+	return p.query(`ALERTS{alertstate="firing"}`)
+}
+
+// fired are all that ever did.
+func (p *prometheus) fired() ([]map[string]string, error) {
+	return p.query(`max_over_time(ALERTS{alertstate="firing"}[1h])`)
+}
+
+// until waits until the query has an answer.
+func (p *prometheus) until(t *testing.T, what, q string) {
+	t.Helper()
+	within(t, what, func() string {
+		found, err := p.query(q)
+		if err == nil && len(found) == 0 {
+			return "nothing for " + q
+		}
+		return said(err)
+	})
+}
+
+// has reports whether an alert has all of the labels.
+func has(alert, labels map[string]string) bool {
+	for k, v := range labels {
+		if alert[k] != v {
+			return false
+		}
+	}
+	return true
+}
+
+func shown(alerts []map[string]string) string {
+	var out []string
+	for _, a := range alerts {
+		var labels []string
+		for _, k := range slices.Sorted(maps.Keys(a)) {
+			if k != "alertname" && k != "__name__" && k != "alertstate" && k != "severity" {
+				labels = append(labels, k+"="+a[k])
+			}
+		}
+		out = append(out, a["alertname"]+"{"+strings.Join(labels, ", ")+"}")
+	}
+	slices.Sort(out)
+	return strings.Join(out, "\n")
+}
+
+func said(err error) string {
+	if err != nil {
+		return err.Error()
+	}
+	return ""
+}
+
+// patience is how long a test waits for what must come: the longest way is two looks at a queue, which the controller
+// takes every ten seconds, and a quarter of an hour of the rules, and other tests keep the machine busy.
+const patience = 2 * time.Minute
+
+// within waits until missing says nothing.
+func within(t *testing.T, what string, missing func() string) {
+	t.Helper()
+	deadline := time.NewTimer(patience)
+	defer deadline.Stop()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		lacks := missing()
+		if lacks == "" {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline.C:
+			t.Fatalf("waited %s in vain until %s: %s", patience, what, lacks)
+		}
+	}
+}
