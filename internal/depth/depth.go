@@ -1,7 +1,7 @@
 // Package depth watches what the queues hold: for the metrics, for the statuses of Queues and for whoever asks. One process
 // in a cluster does, the controller that leads, so that each number is there once, with and without dispatchers.
 //
-// Invariants: each queue is asked at most once in Every; the servers are asked about maxAtOnce queues at a time.
+// Invariants: each queue is asked at most twice in Every; the servers are asked about maxAtOnce queues at a time.
 //
 // May import: catalog, telemetry, stream.
 package depth
@@ -69,6 +69,7 @@ type Watch struct {
 type watched struct {
 	maxBytes int64
 	since    time.Time
+	asked    time.Time
 }
 
 // New returns a watch, whose metrics are tel's. told, unless it is nil, gets each reading.
@@ -89,7 +90,7 @@ func (w *Watch) Use(qs []catalog.Queue) {
 	for _, q := range qs {
 		of := watched{maxBytes: q.MaxBytes, since: now}
 		if was, there := before[q.Key]; there {
-			of.since = was.since
+			of.since, of.asked = was.since, was.asked
 		}
 		w.queues[q.Key] = of
 	}
@@ -161,8 +162,10 @@ func (w *Watch) due(now time.Time) []catalog.Key {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	var out []catalog.Key
-	for k := range w.queues {
-		if r := w.last[k]; r == nil || now.Sub(r.At) >= w.every/2 {
+	for k, of := range w.queues {
+		if now.Sub(of.asked) >= w.every/2 {
+			of.asked = now
+			w.queues[k] = of
 			out = append(out, k)
 		}
 	}
@@ -208,8 +211,8 @@ func (r *Reading) rates(before *Reading) {
 		return
 	}
 	r.In, r.Out = before.In, before.Out
-	if r.Epoch != before.Epoch && r.Owned {
-		return // another owner, which counts from 0
+	if r.Epoch != before.Epoch {
+		return // another owner, which counts from 0, or none: what the former one had settled and not removed waits again
 	}
 	out := 0.0
 	if r.Owned {

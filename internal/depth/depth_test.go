@@ -134,12 +134,16 @@ func TestRates(t *testing.T) {
 	if c.In != 20 || c.Out != 30 {
 		t.Errorf("another owner: %+v", c)
 	}
-	d := reading(30*time.Second, 1100, 0, "") // nobody works: 20/s in
-	d.rates(&c)
+	gone := reading(30*time.Second, 1100, 0, "") // what was not removed waits again
+	if gone.rates(&c); gone.In != 20 || gone.Out != 30 {
+		t.Errorf("just without an owner: %+v", gone)
+	}
+	d := reading(40*time.Second, 1300, 0, "") // nobody works: 20/s in
+	d.rates(&gone)
 	if d.In != 20 || d.Out >= 30 || d.Out <= 0 {
 		t.Errorf("no owner: %+v", d)
 	}
-	e := reading(40*time.Second, 0, 0, "z")
+	e := reading(50*time.Second, 0, 0, "z")
 	if e.rates(&d); e.Drain != 0 {
 		t.Errorf("empty: %+v", e)
 	}

@@ -12,6 +12,7 @@ import (
 // them. It also notices blocks that are missing. TestBooks guards it.
 type books struct {
 	epoch string
+	room  int // maxRuns
 
 	mu      sync.Mutex
 	exact   bool
@@ -22,6 +23,10 @@ type books struct {
 	settled int64
 	total   int64
 	missing int64 // blocks that were passed over: kept over sessions
+
+	// Of the blocks that found no room in runs: the last one, and the records of all of them.
+	lostTo uint64
+	lost   int64
 }
 
 // run is blocks of consecutive sequences with as many records each.
@@ -30,11 +35,11 @@ type run struct {
 	records       int64 // of each block
 }
 
-// maxRuns bounds the runs that are kept; past it they aren't exact until the next session. A run is a block at worst,
-// and so many are behind a call that takes an hour.
+// maxRuns bounds the runs that are kept; past it they aren't exact until the blocks that found no room are purged. A run is a
+// block at worst, and so many are behind a call that takes an hour.
 const maxRuns = 1 << 17
 
-func newBooks() *books { return &books{epoch: rand.Text()} }
+func newBooks() *books { return &books{epoch: rand.Text(), room: maxRuns} }
 
 // begin starts a session: all blocks up to floor are settled and were removed; those after it are delivered, again or for
 // the first time.
@@ -42,6 +47,7 @@ func (t *books) begin(floor uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.exact, t.runs, t.purged, t.last, t.settled = true, nil, floor, floor, 0
+	t.lostTo, t.lost = 0, 0
 	t.nth++
 }
 
@@ -57,6 +63,7 @@ func (t *books) end() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.exact, t.runs = false, nil
+	t.nth++ // what was seen in it counts no more
 }
 
 // take counts a block of n records that was delivered. One that was settled here before, whose acknowledgement was lost,
@@ -74,8 +81,9 @@ func (t *books) take(seq uint64, n int) {
 		t.runs[i].blocks++
 		return
 	}
-	if len(t.runs) >= maxRuns {
-		t.exact = false
+	if len(t.runs) >= t.room {
+		t.exact, t.lostTo = false, seq
+		t.lost += int64(n)
 		return
 	}
 	t.runs = append(t.runs, run{seq, 1, int64(n)})
@@ -93,7 +101,7 @@ func (t *books) settle(n int) {
 func (t *books) purge(nth int, floor uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if nth != t.nth || floor <= t.purged || !t.exact {
+	if nth != t.nth || floor <= t.purged {
 		return
 	}
 	t.purged = floor
@@ -113,14 +121,22 @@ func (t *books) purge(nth int, floor uint64) {
 	if t.runs = t.runs[n:]; len(t.runs) == 0 {
 		t.runs = nil
 	}
+	if t.lostTo != 0 && floor >= t.lostTo { // all of these were settled, and are gone
+		t.settled -= t.lost
+		t.exact, t.lostTo, t.lost = true, 0, 0
+	}
 }
 
 // state is what is told of them. unaccounted are records that the books of the mapping lack.
 func (t *books) state(unaccounted int) stream.Tally {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	settled := t.settled
+	if !t.exact { // it holds what is purged
+		settled = 0
+	}
 	return stream.Tally{
-		Exact: t.exact, Purged: t.purged, Last: t.last, Settled: t.settled, Total: t.total, Epoch: t.epoch,
+		Exact: t.exact, Purged: t.purged, Last: t.last, Settled: settled, Total: t.total, Epoch: t.epoch,
 		Unaccounted: t.missing + int64(unaccounted),
 	}
 }

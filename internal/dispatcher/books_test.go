@@ -79,3 +79,40 @@ func TestBooksMissNothing(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 }
+
+// TestBooksWithoutRoom: past the runs that are kept nothing is said to be exact, or settled, until all of that is purged.
+func TestBooksWithoutRoom(t *testing.T) {
+	t.Parallel()
+	ta := newBooks()
+	ta.room = 3
+	ta.begin(0)
+	for seq := range uint64(6) { // each another run: the last three find no room
+		ta.take(seq+1, int(seq+1))
+		ta.settle(int(seq + 1))
+	}
+	if got := ta.state(0); got.Exact || got.Settled != 0 {
+		t.Errorf("%+v, want nothing to be known", got)
+	}
+	ta.purge(ta.session(), 4)
+	if got := ta.state(0); got.Exact || got.Settled != 0 || got.Purged != 4 {
+		t.Errorf("%+v, want nothing to be known but what is purged", got)
+	}
+	ta.take(7, 70)
+	ta.take(8, 80)
+	ta.settle(80)
+	ta.purge(ta.session(), 6)
+	if got := ta.state(0); !got.Exact || got.Settled != 80 || got.Unaccounted != 0 {
+		t.Errorf("%+v, want 80 settled", got)
+	}
+	ta.settle(70)
+	ta.purge(ta.session(), 8)
+	if got := ta.state(0); !got.Exact || got.Settled != 0 {
+		t.Errorf("%+v", got)
+	}
+	former := ta.session()
+	ta.end()
+	ta.purge(former, 9)
+	if got := ta.state(0); got.Exact || got.Purged != 8 {
+		t.Errorf("after the session's end: %+v", got)
+	}
+}

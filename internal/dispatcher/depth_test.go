@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -175,4 +176,43 @@ func (w *world) startOn(conn *stream.Conn, owner string) (*dispatcher.Dispatcher
 	w.conn = conn
 	defer func() { w.conn = former }()
 	return w.start(owner, time.Second)
+}
+
+// TestDepthBesideAPurge: a reading that falls between the server's purge and the owner's books is made again; one that stays
+// so doesn't pass for exact.
+func TestDepthBesideAPurge(t *testing.T) {
+	s := testkit.NATS(t)
+	c := testkit.Conn(t, s)
+	w := newWorld(t, c, func(call) answer { return answer{} }, func(*catalog.Mapping) {})
+	k := w.queue.Key
+	for range 2 {
+		w.put("a") // a block
+	}
+	q, err := testkit.JetStream(t, s).Stream(t.Context(), "WEIR_Q_"+k.Namespace+"_"+k.Name)
+	if err == nil {
+		err = q.Purge(t.Context(), jetstream.WithPurgeSequence(2))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	var asked, late atomic.Int32
+	late.Store(1)
+	stop, err := c.ServeTally(k, func() stream.Tally {
+		if asked.Add(1) <= late.Load() {
+			return stream.Tally{Exact: true, Last: 2, Settled: 1} // the first is settled; that it is gone is not in the books yet
+		}
+		return stream.Tally{Exact: true, Purged: 1, Last: 2}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	if d, err := c.Depth(t.Context(), k); err != nil || d.Waiting != 1 || d.Uncertainty != 0 {
+		t.Errorf("%+v %v, want 1", d, err)
+	}
+	asked.Store(0)
+	late.Store(100)
+	if d, err := c.Depth(t.Context(), k); err != nil || d.Waiting != 0 || d.Uncertainty < 1 {
+		t.Errorf("%+v %v, want it to be uncertain", d, err)
+	}
 }

@@ -49,14 +49,13 @@ func (a *accessLog) use(share float64, log *slog.Logger) {
 
 // has decides on a request. For one that has a trace it is the trace that decides, in the way of OpenTelemetry's
 // TraceIDRatioBased: with the same share the traces that are kept are those whose requests are in the log, of all processes.
-func (a *accessLog) has(sc trace.SpanContext) bool {
+func (a *accessLog) has(id trace.TraceID) bool {
 	if a.share >= 1 {
 		return true
 	}
-	if !sc.IsValid() {
+	if !id.IsValid() {
 		return a.count.Add(1)%a.every == 0
 	}
-	id := sc.TraceID()
 	return binary.BigEndian.Uint64(id[8:])>>1 < uint64(a.share*(1<<63))
 }
 
@@ -69,7 +68,11 @@ func (o *observation) log(took time.Duration) {
 	} else {
 		sc = remoteOf(o.req) // others' trace, which the line belongs to all the same
 	}
-	if !a.log.Enabled(ctx, slog.LevelInfo) || !a.has(sc) {
+	id := sc.TraceID()
+	if !sc.IsValid() {
+		id = o.drawn // the trace is not to be found: it is no part of the line
+	}
+	if !a.log.Enabled(ctx, slog.LevelInfo) || !a.has(id) {
 		return
 	}
 	if sc.IsValid() {

@@ -30,11 +30,12 @@ type observation struct {
 	status  int   // of the answer; 0 before it begins
 	sent    int64 // bytes of the answer's body
 	refused string
-	span    trace.Span // nil if disabled or not drawn, and before it is known whose child it is
-	child   bool       // span has a parent: the client, or the job, says whether it is sampled
-	id      record.ID  // of the request's record; zero if none
-	whole   bool       // the handler has returned
-	handed  bool       // the answer goes on unobserved
+	span    trace.Span    // nil if disabled or not drawn, and before it is known whose child it is
+	drawn   trace.TraceID // by which it was decided that there is no span, or one; zero if nothing was drawn
+	child   bool          // span has a parent: the client, or the job, says whether it is sampled
+	id      record.ID     // of the request's record; zero if none
+	whole   bool          // the handler has returned
+	handed  bool          // the answer goes on unobserved
 	ended   bool
 }
 
@@ -146,11 +147,16 @@ func (o *observation) WriteHeader(status int) {
 	o.ResponseWriter.WriteHeader(status)
 }
 
+// begun is WriteHeader for who begins with the body.
+func (o *observation) begun() {
+	if o.status == 0 {
+		o.WriteHeader(http.StatusOK)
+	}
+}
+
 // Write implements http.ResponseWriter.
 func (o *observation) Write(p []byte) (int, error) {
-	if o.status == 0 {
-		o.status = http.StatusOK
-	}
+	o.begun()
 	n, err := o.ResponseWriter.Write(p)
 	o.sent += int64(n)
 	return n, err
@@ -158,9 +164,7 @@ func (o *observation) Write(p []byte) (int, error) {
 
 // WriteString implements io.StringWriter: net/http's writer copies nothing.
 func (o *observation) WriteString(s string) (int, error) {
-	if o.status == 0 {
-		o.status = http.StatusOK
-	}
+	o.begun()
 	n, err := io.WriteString(o.ResponseWriter, s)
 	o.sent += int64(n)
 	return n, err

@@ -65,7 +65,7 @@ func (o *observation) begin(parent trace.SpanContext) {
 		ctx = trace.ContextWithRemoteSpanContext(context.Background(), parent)
 	case o.route != nil && o.route.kind == toQueue:
 		var sampled bool
-		if ctx, sampled = o.g.cfg.Telemetry.Draw(); !sampled {
+		if ctx, o.drawn, sampled = o.g.cfg.Telemetry.Draw(); !sampled {
 			return // nobody is called on the way to the queue
 		}
 	default:

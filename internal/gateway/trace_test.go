@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -336,6 +337,37 @@ func TestAccessLog(t *testing.T) {
 	f.do("GET", "/nowhere", "")
 	if got := l.of(t, "request"); len(got) != 3 {
 		t.Error("it is off, and logs")
+	}
+}
+
+// TestAccessLogOfDrawnTraces: with the sampler's share the log has the requests whose traces are kept, and no others, also
+// where there is no span of a trace that isn't.
+func TestAccessLogOfDrawnTraces(t *testing.T) {
+	t.Setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+	t.Setenv("OTEL_TRACES_SAMPLER_ARG", "0.25")
+	tel, err := telemetry.Setup(t.Context(), telemetry.Config{
+		Service: "test", Instance: "a", Spans: tracetest.NewInMemoryExporter(), Getenv: os.Getenv, Log: slog.New(slog.DiscardHandler),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tel.Close()
+	l, out := newLines(t)
+	f := startWith(t, tel.Providers, nil, nil, func(c *gateway.Config) { c.AccessShare, c.AccessLog = 0.25, slog.New(out.All(nil)) })
+	const n = 200
+	for range n {
+		if r := f.do("POST", "/orders", `{"sku":"a"}`); r.status != 202 {
+			t.Fatalf("%d %s", r.status, r.body)
+		}
+	}
+	got := l.of(t, "request")
+	if len(got) < n/10 || len(got) > n/2 { // 50 ± 6 standard deviations and more
+		t.Errorf("%d of %d requests are logged", len(got), n)
+	}
+	for _, line := range got {
+		if line["trace_id"] == nil {
+			t.Fatalf("a request whose trace is not kept is logged: %v", line)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package jobapi
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
@@ -13,6 +14,9 @@ import (
 	"github.com/weir-dev/weir/internal/telemetry"
 )
 
+// traceTimeout bounds what a report waits for its trace. A span that has lost its parent is worth less than a late report.
+const traceTimeout = 200 * time.Millisecond
+
 // TraceOf is the trace of the job that a callback's request reports of; invalid if the callback is, the job has none, or its
 // state can't be read. It reads the state once more than the report does: only traces that are on cost it, and only of
 // functions that send none of their own.
@@ -21,7 +25,9 @@ func (a *API) TraceOf(req *http.Request) trace.SpanContext {
 	if err != nil {
 		return trace.SpanContext{}
 	}
-	traceParent, err := job.TraceOf(req.Context(), a.cfg.Conn, attempt)
+	ctx, cancel := context.WithTimeout(req.Context(), traceTimeout)
+	defer cancel()
+	traceParent, err := job.TraceOf(ctx, a.cfg.Conn, attempt)
 	if err != nil {
 		return trace.SpanContext{}
 	}

@@ -159,8 +159,11 @@ func (c *Conn) waiting(ctx context.Context, k catalog.Key, d *Depth) error {
 		if !tally.Exact { // what was settled before it took the queue is still being removed
 			d.Uncertainty += records
 		}
-		if tally.Exact && tally.Purged >= info.State.FirstSeq && info.State.Msgs > 0 && try < tallyTries {
-			continue // the stream has been purged since it was asked
+		if tally.Exact && info.State.Msgs > 0 && info.State.FirstSeq != tally.Purged+1 {
+			if try < tallyTries {
+				continue // a purge fell between the two answers, or between the server and the owner's books
+			}
+			d.Uncertainty += records
 		}
 		d.Waiting = max(0, d.Waiting-tally.Settled)
 		d.Unaccounted = tally.Unaccounted + int64(info.State.NumDeleted)

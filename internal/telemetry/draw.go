@@ -3,6 +3,7 @@ package telemetry
 import (
 	"context"
 	"encoding/binary"
+	"math"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -31,18 +32,19 @@ func newLot(getenv func(string) string) *lot {
 	return &lot{sdktrace.TraceIDRatioBased(share)}
 }
 
-// Draw returns the context to begin the first span of a trace with, and false if it would not be sampled. That is for callers
-// that have no use for such a span; what they call must be told (NotSampled).
-func (p Providers) Draw() (context.Context, bool) {
-	ctx := context.Background()
+// Draw returns the context to begin the first span of a trace with. If ok is false it would not be sampled: then there is
+// just the id that the trace would have had. That is for callers that have no use for such a span; what they call must be told
+// (NotSampled).
+func (p Providers) Draw() (ctx context.Context, id trace.TraceID, ok bool) {
+	ctx = context.Background()
 	if p.lot == nil {
-		return ctx, true
+		return ctx, id, true
 	}
-	id := newTraceID()
+	id = newTraceID()
 	if p.lot.sampler.ShouldSample(sdktrace.SamplingParameters{ParentContext: ctx, TraceID: id}).Decision == sdktrace.Drop {
-		return ctx, false
+		return ctx, id, false
 	}
-	return context.WithValue(ctx, drawn{}, id), true
+	return context.WithValue(ctx, drawn{}, id), id, true
 }
 
 type drawn struct{}
@@ -74,7 +76,10 @@ func newSpanID() (id trace.SpanID) {
 	return id
 }
 
-// NotSampled is the context of a new trace that is not sampled: whoever is called with it samples none of its own.
+// NotSampled is the context of a new trace that is not sampled: whoever is called with it samples none of its own. Half of its
+// id is as high as it can be, since a sampler by share that looks at no parent samples what is low there.
 func NotSampled() trace.SpanContext {
-	return trace.NewSpanContext(trace.SpanContextConfig{TraceID: newTraceID(), SpanID: newSpanID(), Remote: true})
+	id := newTraceID()
+	binary.NativeEndian.PutUint64(id[8:], math.MaxUint64)
+	return trace.NewSpanContext(trace.SpanContextConfig{TraceID: id, SpanID: newSpanID(), Remote: true})
 }

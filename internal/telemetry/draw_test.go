@@ -42,14 +42,22 @@ func TestDraw(t *testing.T) {
 			const n = 10_000
 			begun, sampled, seen := 0, 0, map[trace.TraceID]bool{}
 			for range n {
-				ctx, ok := tel.Draw()
+				ctx, id, ok := tel.Draw()
+				if row.drawn && !id.IsValid() {
+					t.Fatal("it has no id")
+				}
 				if !ok {
+					// Who goes on with it samples nothing either.
+					_, span := tracer.Start(trace.ContextWithRemoteSpanContext(t.Context(), NotSampled()), "y")
+					if span.SpanContext().IsSampled() {
+						t.Fatal("a trace is sampled that was not")
+					}
 					continue
 				}
 				begun++
 				_, span := tracer.Start(ctx, "x")
 				sc := span.SpanContext()
-				if !sc.IsValid() || seen[sc.TraceID()] {
+				if !sc.IsValid() || seen[sc.TraceID()] || id.IsValid() && sc.TraceID() != id {
 					t.Fatalf("%v", sc)
 				}
 				seen[sc.TraceID()] = true
@@ -67,7 +75,7 @@ func TestDraw(t *testing.T) {
 			}
 		})
 	}
-	if ctx, ok := (Providers{}).Draw(); !ok || ctx == nil {
+	if ctx, _, ok := (Providers{}).Draw(); !ok || ctx == nil {
 		t.Error("providers that do nothing refuse")
 	}
 }
