@@ -59,24 +59,25 @@ func TestMetricsTable(t *testing.T) {
 	}
 
 	var missing []string
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("missing at the end: %v", missing)
+	var page map[string]*dto.MetricFamily
+	defer func() { // also if something is missing: that may be a name or a unit that is wrong
+		if len(missing) > 0 {
+			t.Errorf("missing at the end: %v", missing)
 		}
-	})
+		to.mu.Lock()
+		defer to.mu.Unlock()
+		for name, m := range to.metrics {
+			tab.holds(t, name, m)
+		}
+		tab.holdsPage(t, page)
+	}()
 	testkit.Eventually(t, "all is there, but for what rare events have", func() bool {
-		page := scrape(t, env["WEIR_ADMIN_URL"]+"/metrics")
+		page = scrape(t, env["WEIR_ADMIN_URL"]+"/metrics")
 		to.mu.Lock()
 		defer to.mu.Unlock()
 		missing = tab.missing(t, to.metrics, page)
 		return len(missing) == 0
 	})
-	to.mu.Lock()
-	defer to.mu.Unlock()
-	for name, m := range to.metrics {
-		tab.holds(t, name, m)
-	}
-	tab.holdsPage(t, scrape(t, env["WEIR_ADMIN_URL"]+"/metrics"))
 }
 
 // rare is what needs what does not happen here: of a metric these attributes, or all if there are none. The SDK counts its own
@@ -131,7 +132,7 @@ func (tab *table) holds(t *testing.T, name string, m *metric) {
 		return
 	}
 	if m.unit != r.unit || m.kind != r.kind {
-		t.Errorf("%s is a %s in %s, documented as %s in %s", name, m.kind, m.unit, r.kind, r.unit)
+		t.Errorf("%s is of the kind %s in %s, documented as %s in %s", name, m.kind, m.unit, r.kind, r.unit)
 	}
 	for label, values := range m.attributes {
 		a := r.attribute(label, asItIs)
