@@ -56,10 +56,6 @@ func exported(t *testing.T) series {
 		for _, m := range attributes.FindAllStringSubmatch(outsideParentheses(row[5]), -1) {
 			attrs = append(attrs, attribute.String(strings.Replace(m[1], "*", anyOf, 1), "x"))
 		}
-		if strings.Contains(row[5], "as above") {
-			attrs = append(attrs, attribute.String("messaging.system", "x"), attribute.String("messaging.operation.name", "x"),
-				attribute.String("messaging.destination.name", "x"), attribute.String("error.type", "x"))
-		}
 		with := metric.WithAttributes(attrs...)
 		switch kind {
 		case "counter":
