@@ -33,8 +33,9 @@ const (
 //
 // Before Serve returns it exports what is left, so that an instance that is scaled to zero loses nothing. Without an endpoint
 // (OTEL_EXPORTER_OTLP_ENDPOINT) nothing is exported and there are no spans. With OTEL_METRICS_EXPORTER=prometheus the
-// metrics are at /metrics of OTEL_EXPORTER_PROMETHEUS_HOST (localhost) and _PORT (9464). OTEL_SDK_DISABLED=true turns all
-// of it off, for a function that sets OpenTelemetry up itself.
+// metrics are not exported but at /metrics of OTEL_EXPORTER_PROMETHEUS_HOST (localhost; in a Knative Service, where K_SERVICE
+// is set, all interfaces) and _PORT (9464): what was counted after the last scrape ends with the instance.
+// OTEL_SDK_DISABLED=true turns all of it off, for a function that sets OpenTelemetry up itself.
 func Serve(ctx context.Context, getenv func(string) string, h http.Handler) (err error) {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
 	defer stop()

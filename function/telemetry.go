@@ -1,6 +1,7 @@
 package function
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,7 +20,7 @@ import (
 
 // Of the page of metrics: OpenTelemetry's defaults, and a bound for a scraper that takes nothing.
 const (
-	defaultPageHost = "localhost"
+	defaultPageHost = "localhost" // not in a Knative Service: pageAddress
 	defaultPagePort = "9464"
 	pageTimeout     = 30 * time.Second
 )
@@ -66,13 +67,7 @@ func servePage(ctx context.Context, getenv func(string) string, page http.Handle
 	if getenv("OTEL_METRICS_EXPORTER") != "prometheus" {
 		return func() error { return nil }, nil
 	}
-	or := func(name, fallback string) string {
-		if v := getenv(name); v != "" {
-			return v
-		}
-		return fallback
-	}
-	address := net.JoinHostPort(or("OTEL_EXPORTER_PROMETHEUS_HOST", defaultPageHost), or("OTEL_EXPORTER_PROMETHEUS_PORT", defaultPagePort))
+	address := pageAddress(getenv)
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("listening on OTEL_EXPORTER_PROMETHEUS_HOST and _PORT %s: %w", address, err)
@@ -89,4 +84,16 @@ func servePage(ctx context.Context, getenv func(string) string, page http.Handle
 		err := srv.Close() // a scrape in flight comes again
 		return errors.Join(err, notClosed(<-served))
 	}, nil
+}
+
+// pageAddress is where the page listens. In a Knative Service that is all interfaces: who reads it is never in the pod, and a
+// machine of one's own is the only place where localhost is enough.
+func pageAddress(getenv func(string) string) string {
+	host := defaultPageHost
+	if getenv("K_SERVICE") != "" {
+		host = ""
+	}
+	return net.JoinHostPort(
+		cmp.Or(getenv("OTEL_EXPORTER_PROMETHEUS_HOST"), host),
+		cmp.Or(getenv("OTEL_EXPORTER_PROMETHEUS_PORT"), defaultPagePort))
 }

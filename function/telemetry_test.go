@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -167,6 +168,66 @@ func TestServeHasAPageOfMetrics(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("the page has no %s:\n%s", want, text)
 		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestPageAddress: where Knative runs a function its page is for others than itself, without one more variable.
+func TestPageAddress(t *testing.T) {
+	const host, port = "OTEL_EXPORTER_PROMETHEUS_HOST", "OTEL_EXPORTER_PROMETHEUS_PORT"
+	for _, c := range []struct {
+		env  map[string]string
+		want string
+	}{
+		{nil, "localhost:9464"},
+		{map[string]string{port: "9000"}, "localhost:9000"},
+		{map[string]string{host: "0.0.0.0"}, "0.0.0.0:9464"},
+		{map[string]string{"K_SERVICE": "order-writer"}, ":9464"},
+		{map[string]string{"K_SERVICE": "order-writer", port: "9000"}, ":9000"},
+		{map[string]string{"K_SERVICE": "order-writer", host: "127.0.0.1"}, "127.0.0.1:9464"},
+		{map[string]string{"K_SERVICE": "order-writer", host: "::1"}, "[::1]:9464"},
+	} {
+		if got := pageAddress(func(name string) string { return c.env[name] }); got != c.want {
+			t.Errorf("%v: %s, want %s", c.env, got, c.want)
+		}
+	}
+}
+
+// TestServeHasAPageForOthers: a scraper reaches a Knative Service's page at an address of the pod that is not its loopback.
+func TestServeHasAPageForOthers(t *testing.T) {
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(addresses, func(a net.Addr) bool {
+		n, ok := a.(*net.IPNet)
+		return ok && n.IP.To4() != nil && !n.IP.IsLoopback()
+	})
+	if i < 0 {
+		t.Skip("this machine has no address but its loopback's: TestPageAddress says what is listened at")
+	}
+	port, page := freePort(t), freePort(t)
+	for name, value := range map[string]string{
+		"OTEL_METRICS_EXPORTER": "prometheus", "OTEL_EXPORTER_PROMETHEUS_PORT": page, "K_SERVICE": "order-writer", "PORT": port,
+	} {
+		t.Setenv(name, value)
+	}
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() { ended <- Serve(ctx, os.Getenv, http.HandlerFunc(func(http.ResponseWriter, *http.Request) {})) }()
+	get(t, "http://127.0.0.1:"+port, ended) // the page listens before
+	ip := addresses[i].(*net.IPNet).IP.String()
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", net.JoinHostPort(ip, page))
+	if err != nil {
+		t.Fatalf("nobody else reads the page: %v", err)
+	}
+	_ = conn.Close()
+	if text := get(t, "http://"+net.JoinHostPort(ip, page)+"/metrics", ended); !strings.Contains(text, `service_name="order-writer"`) {
+		t.Errorf("the page is\n%s", text)
 	}
 	cancel()
 	if err := <-ended; err != nil {

@@ -2,6 +2,8 @@ package chart_test
 
 import (
 	"maps"
+	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,11 +14,12 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"sigs.k8s.io/yaml"
 )
 
 // monitored are the pods that have metrics, by component, with the port.
 func monitored(nats, pgbouncer int32) map[string]int32 {
-	out := map[string]int32{"nats": nats, "pgbouncer": pgbouncer}
+	out := map[string]int32{"nats": nats, "pgbouncer": pgbouncer, "emf": 8080}
 	for _, name := range stageNames() {
 		out[name] = 8081
 	}
@@ -121,6 +124,142 @@ func TestScrapeAnnotations(t *testing.T) {
 	}
 }
 
+// TestDocumentedScrapeFindsEachPodOnce: of a pod's ports, each of which a Prometheus without the operator finds, the job of
+// docs/kubernetes.md keeps one.
+func TestDocumentedScrapeFindsEachPodOnce(t *testing.T) {
+	text, err := os.ReadFile("../../docs/kubernetes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`\[__meta_kubernetes_pod_container_port_name\], regex: ([^,]+), action: keep`).FindStringSubmatch(string(text))
+	if m == nil {
+		t.Fatal("docs/kubernetes.md has no such rule")
+	}
+	keeps := regexp.MustCompile("^(?:" + m[1] + ")$") // as Prometheus has it
+	for _, p := range pods(render(t, matrix["exporters"])) {
+		if p.meta.Annotations["prometheus.io/scrape"] == "" {
+			continue
+		}
+		var kept []string
+		for _, c := range p.spec.Containers {
+			for _, port := range c.Ports {
+				if keeps.MatchString(port.Name) {
+					kept = append(kept, port.Name)
+				}
+			}
+		}
+		if len(kept) != 1 {
+			t.Errorf("%s is found by its ports %v", p.name, kept)
+		}
+	}
+}
+
+// TestDocumentedCollector: the configuration of a collector in docs/kubernetes.md makes the labels that a target has beside its
+// job of attributes that each pod which pushes has.
+func TestDocumentedCollector(t *testing.T) {
+	text, err := os.ReadFile("../../docs/kubernetes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, config, ok := strings.Cut(string(text), "```yaml\nreceivers:\n")
+	config, _, _ = strings.Cut(config, "```\n")
+	var collector struct {
+		Receivers, Exporters map[string]any
+		Processors           map[string]struct {
+			Statements []struct {
+				Context    string
+				Statements []string
+			} `json:"metric_statements"`
+		}
+		Service struct {
+			Pipelines map[string]struct{ Receivers, Processors, Exporters []string }
+		}
+	}
+	if err := yaml.UnmarshalStrict([]byte("receivers:\n"+config), &collector); err != nil || !ok {
+		t.Fatal(ok, err)
+	}
+	pipeline := collector.Service.Pipelines["metrics"]
+	if !slices.Equal(pipeline.Receivers, slices.Collect(maps.Keys(collector.Receivers))) || !slices.Equal(pipeline.Processors, slices.Collect(maps.Keys(collector.Processors))) ||
+		!slices.Equal(pipeline.Exporters, slices.Collect(maps.Keys(collector.Exporters))) {
+		t.Errorf("its pipeline is %v", pipeline)
+	}
+	set := regexp.MustCompile(`^set\(attributes\["(\w+)"\], resource\.attributes\["([\w.]+)"\]\)$`)
+	labels := map[string]string{}
+	for _, s := range collector.Processors["transform/weir"].Statements {
+		for _, statement := range s.Statements {
+			m := set.FindStringSubmatch(statement)
+			if m == nil || s.Context != "datapoint" {
+				t.Fatalf("%s of a %s", statement, s.Context)
+			}
+			labels[m[1]] = m[2]
+		}
+	}
+	if got := slices.Sorted(maps.Keys(labels)); !slices.Equal(got, []string{"namespace", "pod"}) {
+		t.Errorf("it makes the labels %v", got)
+	}
+	for _, p := range pods(render(t, matrix["pushed"])) {
+		c := p.spec.Containers[0]
+		if env(c, "OTEL_EXPORTER_OTLP_ENDPOINT") == "" {
+			if component := p.meta.Labels["app.kubernetes.io/component"]; component == "emf" || slices.Contains(stageNames(), component) {
+				t.Errorf("%s pushes nothing", p.name)
+			}
+			continue
+		}
+		for label, attribute := range labels {
+			if !strings.Contains(","+env(c, "OTEL_RESOURCE_ATTRIBUTES"), ","+attribute+"=$(") {
+				t.Errorf("%s has no %s of %s", p.name, label, attribute)
+			}
+		}
+	}
+}
+
+// TestPushedMetricsAreNotReadBesides: who pushes is read by nobody, or each series is there twice in a Prometheus that both
+// reach. What can't push, an exporter or a function's page, is read still.
+func TestPushedMetricsAreNotReadBesides(t *testing.T) {
+	const push = `
+telemetry: {otlp: {endpoint: "http://collector:4318"}, metrics: {enabled: true}}
+`
+	// An endpoint alone pushes no metrics.
+	docs := render(t, strings.Replace(push, "enabled: true", "enabled: false", 1)+`
+serviceMonitor: {enabled: true}
+emf: {enabled: true}
+`)
+	for _, name := range stageNames() {
+		if v := env(get[appsv1.Deployment](t, docs, "weir-"+name).Spec.Template.Spec.Containers[0], "OTEL_METRICS_EXPORTER"); v != "none" {
+			t.Errorf("%s: OTEL_METRICS_EXPORTER is %q though it is read", name, v)
+		}
+	}
+	c := get[appsv1.DaemonSet](t, docs, "weir-emf").Spec.Template.Spec.Containers[0]
+	if v := env(c, "OTEL_EXPORTER_OTLP_ENDPOINT"); v != "" {
+		t.Errorf("emf pushes to %s though it is read", v)
+	}
+	for _, row := range []struct {
+		values string
+		want   []string // what is read
+	}{
+		{matrix["exporters with the operator"] + push, []string{"weir-nats", "weir-pgbouncer"}},
+		{matrix["exporters"] + push, []string{"weir-nats", "weir-pgbouncer"}},
+		{`serviceMonitor: {enabled: true, functions: {namespaces: [shop]}}
+emf: {enabled: true}` + push, []string{"weir-functions"}},
+		{matrix["pushed"], nil},
+		{matrix["emf with all"], []string{"weir-stages"}}, // which pushes by its own environment
+	} {
+		docs := render(t, row.values)
+		var read []string
+		for _, m := range all[podMonitor](docs) {
+			read = append(read, m.Name)
+		}
+		for _, p := range pods(docs) {
+			if p.meta.Annotations["prometheus.io/scrape"] != "" {
+				read = append(read, p.name)
+			}
+		}
+		if slices.Sort(read); !slices.Equal(read, row.want) {
+			t.Errorf("%v are read, want %v with%s", read, row.want, row.values)
+		}
+	}
+}
+
 // TestExporters: NATS' monitoring is asked by the pod's own loopback; PgBouncer's exporter may read and has its password
 // from the Secret.
 func TestExporters(t *testing.T) {
@@ -158,43 +297,25 @@ func TestTelemetry(t *testing.T) {
 	docs := render(t, `
 telemetry:
   otlp: {endpoint: "http://collector.observability:4318", headersSecret: collector, to: [{namespaceSelector: {matchLabels: {a: b}}}]}
-  metrics: {enabled: false, intervalSeconds: 15}
+  metrics: {enabled: true, intervalSeconds: 15}
   logs: {enabled: true}
   resourceAttributes: {deployment.environment.name: prod, team: shop}
+emf: {enabled: true}
 `)
+	telemetryOfTheCollector(t, docs)
 	for _, name := range stageNames() {
 		c := get[appsv1.Deployment](t, docs, "weir-"+name).Spec.Template.Spec.Containers[0]
 		want := map[string]string{
 			"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.observability:4318", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
-			"OTEL_METRICS_EXPORTER": "none", "OTEL_METRIC_EXPORT_INTERVAL": "15000", "OTEL_LOGS_EXPORTER": "otlp",
+			"OTEL_METRICS_EXPORTER": "otlp", "OTEL_METRIC_EXPORT_INTERVAL": "15000", "OTEL_LOGS_EXPORTER": "otlp",
 			"OTEL_TRACES_EXPORTER": "otlp", "OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.05",
 			"OTEL_RESOURCE_ATTRIBUTES": "k8s.namespace.name=$(POD_NAMESPACE),k8s.pod.name=$(WEIR_INSTANCE),k8s.deployment.name=weir-" + name + ",deployment.environment.name=prod,team=shop",
 		}
-		got, before := map[string]string{}, map[string]bool{}
-		for _, e := range c.Env {
-			for _, v := range []string{"POD_NAMESPACE", "WEIR_INSTANCE"} {
-				if strings.Contains(e.Value, "$("+v+")") && !before[v] {
-					t.Errorf("%s: %s stands before %s, so Kubernetes does not expand it", name, e.Name, v)
-				}
-			}
-			before[e.Name] = true
-			switch {
-			case e.Name == "OTEL_EXPORTER_OTLP_HEADERS":
-				if e.ValueFrom.SecretKeyRef.Name != "collector" || e.ValueFrom.SecretKeyRef.Key != "headers" {
-					t.Errorf("%s: headers of %v", name, e.ValueFrom)
-				}
-			case strings.HasPrefix(e.Name, "OTEL_"):
-				got[e.Name] = e.Value
-			}
-		}
-		if !maps.Equal(got, want) {
+		if got := otelEnv(t, name, c); !maps.Equal(got, want) {
 			t.Errorf("%s has %v, want %v", name, got, want)
 		}
 		policy := get[networkingv1.NetworkPolicy](t, docs, "weir-"+name)
-		out := slices.ContainsFunc(policy.Spec.Egress, func(r networkingv1.NetworkPolicyEgressRule) bool {
-			return len(r.Ports) == 1 && r.Ports[0].Port.IntVal == 4318 && len(r.To) == 1 && r.To[0].NamespaceSelector.MatchLabels["a"] == "b"
-		})
-		if restricted := slices.Contains(policy.Spec.PolicyTypes, networkingv1.PolicyTypeEgress); restricted != out {
+		if restricted, out := slices.Contains(policy.Spec.PolicyTypes, networkingv1.PolicyTypeEgress), letsOut(policy); restricted != out {
 			t.Errorf("%s: its egress is restricted: %t, and open to the collector: %t", name, restricted, out)
 		}
 	}
@@ -203,6 +324,54 @@ telemetry:
 			t.Errorf("%s is set though nothing is sent", e.Name)
 		}
 	}
+}
+
+// telemetryOfTheCollector holds that the collector of lines in embedded metric format pushes where the stages do.
+func telemetryOfTheCollector(t *testing.T, docs []typed) {
+	t.Helper()
+	want := map[string]string{
+		"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector.observability:4318", "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf", "OTEL_METRIC_EXPORT_INTERVAL": "15000",
+		"OTEL_RESOURCE_ATTRIBUTES": "k8s.node.name=$(WEIR_NODE),k8s.namespace.name=$(POD_NAMESPACE),k8s.pod.name=$(POD_NAME),k8s.daemonset.name=weir-emf,deployment.environment.name=prod,team=shop",
+	}
+	if got := otelEnv(t, "emf", get[appsv1.DaemonSet](t, docs, "weir-emf").Spec.Template.Spec.Containers[0]); !maps.Equal(got, want) {
+		t.Errorf("emf has %v, want %v", got, want)
+	}
+	if policy := get[networkingv1.NetworkPolicy](t, docs, "weir-emf"); !letsOut(policy) || len(policy.Spec.Egress) != 2 {
+		t.Errorf("emf may connect to %v", policy.Spec.Egress)
+	}
+}
+
+// otelEnv are OpenTelemetry's variables of a container, but for the headers, which come from the Secret collector.
+func otelEnv(t *testing.T, name string, c corev1.Container) map[string]string {
+	t.Helper()
+	got, before := map[string]string{}, map[string]bool{}
+	for _, e := range c.Env {
+		for _, m := range regexp.MustCompile(`\$\((\w+)\)`).FindAllStringSubmatch(e.Value, -1) {
+			if !before[m[1]] {
+				t.Errorf("%s: %s stands before %s, so Kubernetes does not expand it", name, e.Name, m[1])
+			}
+		}
+		before[e.Name] = true
+		switch {
+		case e.Name == "OTEL_EXPORTER_OTLP_HEADERS":
+			if e.ValueFrom.SecretKeyRef.Name != "collector" || e.ValueFrom.SecretKeyRef.Key != "headers" {
+				t.Errorf("%s: headers of %v", name, e.ValueFrom)
+			}
+		case strings.HasPrefix(e.Name, "OTEL_"):
+			got[e.Name] = e.Value
+		}
+	}
+	if !before["OTEL_EXPORTER_OTLP_HEADERS"] {
+		t.Errorf("%s sends no headers", name)
+	}
+	return got
+}
+
+// letsOut reports whether a policy lets out to port 4318 of the namespaces labelled a: b.
+func letsOut(policy *networkingv1.NetworkPolicy) bool {
+	return slices.ContainsFunc(policy.Spec.Egress, func(r networkingv1.NetworkPolicyEgressRule) bool {
+		return len(r.Ports) == 1 && r.Ports[0].Port.IntVal == 4318 && len(r.To) == 1 && r.To[0].NamespaceSelector.MatchLabels["a"] == "b"
+	})
 }
 
 // TestLogLevels: each stage reads its own key of one ConfigMap, in a folder that the kubelet keeps up to date, and a

@@ -69,6 +69,7 @@ serviceMonitor: {enabled: true}
 `,
 	"exporters": `
 scrapeAnnotations: {enabled: true}
+emf: {enabled: true}
 nats: {exporter: {enabled: true}}
 pgbouncer:
   enabled: true
@@ -78,6 +79,7 @@ pgbouncer:
 `,
 	"exporters with the operator": `
 serviceMonitor: {enabled: true}
+emf: {enabled: true}
 nats: {replicas: 3, exporter: {enabled: true, port: 9000}}
 pgbouncer:
   enabled: true
@@ -87,6 +89,10 @@ pgbouncer:
   statsUsers: [stats]
   exporter: {enabled: true, user: stats, port: 9001}
 networkPolicy: {metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: monitoring}}}]}
+`,
+	"pushed": `
+telemetry: {otlp: {endpoint: "http://collector.observability:4318"}, metrics: {enabled: true}}
+emf: {enabled: true}
 `,
 	"no network policies": `networkPolicy: {enabled: false}`,
 	"namespaces":          `controller: {watchNamespaces: [shop, billing]}`,

@@ -80,6 +80,11 @@ serviceMonitor: {enabled: true}`, "keep one"},
 		{`telemetry: {traces: {samplerArg: "5%"}}`, "/telemetry/traces/samplerArg"},
 		{`telemetry: {resourceAttributes: {a: "b,c=d"}}`, "/telemetry/resourceAttributes/a"},
 		{`telemetry: {logs: {enabled: true}}`, "telemetry.otlp.endpoint is empty"},
+		{`telemetry: {metrics: {enabled: true}}`, "telemetry.otlp.endpoint is empty"},
+		{`telemetry: {otlp: {endpoint: "http://collector:4318"}, metrics: {enabled: true}}
+serviceMonitor: {enabled: true}`, "telemetry.metrics.enabled and serviceMonitor.enabled are both true: keep one"},
+		{`telemetry: {otlp: {endpoint: "http://collector:4318"}, metrics: {enabled: true}}
+scrapeAnnotations: {enabled: true}`, "telemetry.metrics.enabled and scrapeAnnotations.enabled are both true: keep one"},
 		{`telemetry: {otlp: {endpoint: "http://collector:4318"}, traces: {samplerArg: ""}}`, "telemetry.traces.samplerArg"},
 		{`nats: {exporter: {port: 8222}}`, "/nats/exporter/port"},
 		{`pgbouncer: {exporter: {user: "a b"}}`, "/pgbouncer/exporter/user"},

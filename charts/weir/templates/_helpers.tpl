@@ -34,7 +34,7 @@ annotations:
 {{- end }}
 {{- end }}
 
-{{/* metadata of a pod. Takes root, component, checksums, a map of annotations, and metricsPort, none without metrics. */}}
+{{/* metadata of a pod. Takes root, component, checksums, a map of annotations, and metricsPort, none (or 0) if nobody is to read it. */}}
 {{- define "weir.podMetadata" -}}
 {{- $values := index .root.Values .component }}
 labels:

@@ -10,21 +10,9 @@ WEIR_INSTANCE stand before what names them, or Kubernetes would not expand it.
   valueFrom:
     fieldRef:
       fieldPath: metadata.namespace
-- name: OTEL_EXPORTER_OTLP_ENDPOINT
-  value: {{ .endpoint | quote }}
-- name: OTEL_EXPORTER_OTLP_PROTOCOL
-  value: {{ .protocol }}
-{{- with .headersSecret }}
-- name: OTEL_EXPORTER_OTLP_HEADERS
-  valueFrom:
-    secretKeyRef: {name: {{ . }}, key: headers}
-{{- end }}
-{{- $attributes := list "k8s.namespace.name=$(POD_NAMESPACE)" "k8s.pod.name=$(WEIR_INSTANCE)" (printf "k8s.deployment.name=%s-%s" (include "weir.fullname" $.root) $.component) }}
-{{- range $key, $value := $telemetry.resourceAttributes }}
-{{- $attributes = append $attributes (printf "%s=%s" $key $value) }}
-{{- end }}
+{{- include "weir.otlpEnv" $.root }}
 - name: OTEL_RESOURCE_ATTRIBUTES
-  value: {{ join "," $attributes | quote }}
+  value: {{ include "weir.resourceAttributes" (dict "root" $.root "own" (list "k8s.namespace.name=$(POD_NAMESPACE)" "k8s.pod.name=$(WEIR_INSTANCE)" (printf "k8s.deployment.name=%s-%s" (include "weir.fullname" $.root) $.component))) | quote }}
 - name: OTEL_METRICS_EXPORTER
   value: {{ ternary "otlp" "none" $telemetry.metrics.enabled }}
 - name: OTEL_METRIC_EXPORT_INTERVAL # milliseconds
@@ -43,10 +31,56 @@ WEIR_INSTANCE stand before what names them, or Kubernetes would not expand it.
 {{- end }}
 {{- end }}
 
-{{/* The collector's port; empty if nothing is sent. */}}
-{{- define "weir.otlpPort" -}}
-{{- with .Values.telemetry.otlp.endpoint }}
-{{- regexFind ":[0-9]+(/|$)" . | trimPrefix ":" | trimSuffix "/" }}
+{{/* Where telemetry is sent to. */}}
+{{- define "weir.otlpEnv" }}
+{{- with .Values.telemetry.otlp }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ .endpoint | quote }}
+- name: OTEL_EXPORTER_OTLP_PROTOCOL
+  value: {{ .protocol }}
+{{- with .headersSecret }}
+- name: OTEL_EXPORTER_OTLP_HEADERS
+  valueFrom:
+    secretKeyRef: {name: {{ . }}, key: headers}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Takes root and own, a list of KEY=VALUE, and adds those of the values. */}}
+{{- define "weir.resourceAttributes" -}}
+{{- $attributes := .own }}
+{{- range $key, $value := .root.Values.telemetry.resourceAttributes }}
+{{- $attributes = append $attributes (printf "%s=%s" $key $value) }}
+{{- end }}
+{{- join "," $attributes }}
+{{- end }}
+
+{{/* The rule of a NetworkPolicy's egress that lets telemetry out; empty if nothing is sent. */}}
+{{- define "weir.otlpEgress" -}}
+{{- with .Values.telemetry.otlp }}
+{{- if .endpoint }}
+- ports:
+  - {protocol: TCP, port: {{ regexFind ":[0-9]+(/|$)" .endpoint | trimPrefix ":" | trimSuffix "/" }}}
+  {{- with .to }}
+  to:
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/*
+Not empty if the stages push their metrics. Who pushes is not read besides, by no PodMonitor and no annotation: where both
+reach one Prometheus each series is there twice, by the same job, and each sum over them is double.
+*/}}
+{{- define "weir.pushes" -}}
+{{- if and .Values.telemetry.otlp.endpoint .Values.telemetry.metrics.enabled }}true{{ end }}
+{{- end }}
+
+{{/* Not empty if emf.extraEnv says where the collector of lines in embedded metric format pushes to. */}}
+{{- define "weir.emfPushesElsewhere" -}}
+{{- range .Values.emf.extraEnv }}
+{{- if has .name (list "OTEL_EXPORTER_OTLP_ENDPOINT" "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT") }}true{{ end }}
 {{- end }}
 {{- end }}
 

@@ -8,6 +8,7 @@
 
 {{- define "weir.stageDeployment" -}}
 {{- $values := index .root.Values .component }}
+{{- $metricsPort := ternary 0 8081 (not (empty (include "weir.pushes" .root))) }}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -26,7 +27,7 @@ spec:
       {{- include "weir.selectorLabels" . | nindent 6 }}
   template:
     metadata:
-      {{- include "weir.podMetadata" (merge (dict "metricsPort" 8081 "checksums" (include "weir.natsChecksums" . | fromYaml)) .) | trim | nindent 6 }}
+      {{- include "weir.podMetadata" (merge (dict "metricsPort" $metricsPort "checksums" (include "weir.natsChecksums" . | fromYaml)) .) | trim | nindent 6 }}
     spec:
       serviceAccountName: {{ include "weir.fullname" .root }}-{{ .component }}
       automountServiceAccountToken: {{ eq .stage.calls "apiServer" }}
@@ -195,13 +196,8 @@ spec:
   - ports:
     {{- include "weir.dnsPorts" $policy | nindent 4 }}
   {{- end }}
-  {{- with include "weir.otlpPort" .root }}
-  - ports:
-    - {protocol: TCP, port: {{ . }}}
-    {{- with $.root.Values.telemetry.otlp.to }}
-    to:
-    {{- toYaml . | nindent 4 }}
-    {{- end }}
+  {{- with include "weir.otlpEgress" .root }}
+  {{- . | trim | nindent 2 }}
   {{- end }}
   {{- end }}
   ingress:
