@@ -190,16 +190,17 @@ func Main(service string, ping time.Duration, run func(context.Context, Config, 
 		fmt.Fprintf(os.Stderr, "weir %s: %v\n", service, err)
 		return 2
 	}
-	named := func(l *slog.Logger) *slog.Logger { return l.With("service", service, "instance", cfg.Instance) }
+	us := []slog.Attr{slog.String("service", service), slog.String("instance", cfg.Instance)}
 	cfg.Telemetry, err = telemetry.Setup(ctx, telemetry.Config{
-		Service: "weir-" + service, Instance: cfg.Instance, Getenv: os.Getenv, Log: named(cfg.Log),
+		Service: "weir-" + service, Instance: cfg.Instance, Getenv: os.Getenv, Log: cfg.Lines.Logger(nil, us...),
 	})
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "weir %s: %v\n", service, err)
 		return 2
 	}
 	defer cfg.Telemetry.Close()
-	cfg.Log = named(cfg.Lines.Logger(cfg.Telemetry.Logs))
+	cfg.Log = cfg.Lines.Logger(cfg.Telemetry.Logs, us...)
+	defer cfg.Lines.Close() // what it says is exported too
 	if cfg.LevelFile != "" {
 		var wg sync.WaitGroup
 		wg.Go(func() { cfg.Lines.Follow(ctx, cfg.LevelFile, cfg.Log) })

@@ -13,7 +13,7 @@
 // are dropped only on request (finalizer, [v1alpha1.DropRecordsAnnotation]).
 //
 // The files: controller.go (watches and process), reconcile.go (one reconciliation), queues.go (streams and
-// deletion), status.go (conditions).
+// deletion), status.go (conditions), depth.go (what queues hold, in their statuses).
 //
 // It is the only importer of controller-runtime and client-go. It may import api/v1alpha1, catalog, manifest and
 // stream.
@@ -231,8 +231,10 @@ func watch(mgr manager.Manager, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	if err := mgr.Add(manager.RunnableFunc(depths.Run)); err != nil { // of the leader alone
-		return err
+	for _, run := range []manager.RunnableFunc{depths.Run, told.run} { // of the leader alone
+		if err := mgr.Add(run); err != nil {
+			return err
+		}
 	}
 	return builder.ControllerManagedBy(mgr).Named("weir").
 		Watches(&v1alpha1.API{}, everything, theirs).

@@ -20,27 +20,53 @@ const (
 	depthEvery = 30 * time.Second // of one queue
 	// depthGap is between two writes of any queues: those of a thousand busy ones come every 100 s.
 	depthGap = 100 * time.Millisecond
+	// depthTimeout is of one write: the other queues wait for it.
+	depthTimeout = 10 * time.Second
 )
 
-// depthReports writes the depths of queues into their statuses.
+// depthReports writes the depths of queues into their statuses. The readings of all queues come in a burst, so what is due
+// waits for its write; whoever reads doesn't.
 type depthReports struct {
 	client client.Client
 	log    *slog.Logger
-	now    func() time.Time
 
-	mu      sync.Mutex
-	written time.Time
+	mu  sync.Mutex
+	due map[catalog.Key]depth.Reading // the last one of each queue
+	// order has the keys of due, the one that has waited longest first. It isn't the one with the oldest status: a status
+	// that can't be written would always be that.
+	order []catalog.Key
+	fresh chan struct{} // capacity 1: something is due
 }
 
 func newDepthReports(c client.Client, log *slog.Logger) *depthReports {
-	return &depthReports{client: c, log: log, now: time.Now}
+	return &depthReports{client: c, log: log, due: map[catalog.Key]depth.Reading{}, fresh: make(chan struct{}, 1)}
 }
 
-// report writes r into the status of queue k, if it has changed and another write is due.
+// report has r written into the status of queue k, if that is due. It doesn't wait: it holds one of the watch's slots.
 func (d *depthReports) report(ctx context.Context, k catalog.Key, r depth.Reading) {
+	_, is := d.changed(ctx, k, r)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	_, waits := d.due[k]
+	if is == nil && !waits {
+		return
+	}
+	d.due[k] = r // also if it is what it was: then what waits is outdated
+	if waits {
+		return
+	}
+	d.order = append(d.order, k)
+	select {
+	case d.fresh <- struct{}{}:
+	default:
+	}
+}
+
+// changed returns queue k and the depth that its status should have by r; nil if it has that, or a late one.
+func (d *depthReports) changed(ctx context.Context, k catalog.Key, r depth.Reading) (*v1alpha1.Queue, *v1alpha1.QueueDepth) {
 	var q v1alpha1.Queue
 	if err := d.client.Get(ctx, client.ObjectKey{Namespace: k.Namespace, Name: k.Name}, &q); err != nil { // of the cache
-		return // it is being deleted
+		return nil, nil // it is being deleted
 	}
 	is := &v1alpha1.QueueDepth{
 		Records: r.Waiting, Uncertainty: r.Uncertainty, Retrying: r.Retrying, Dead: r.Dead.Total(),
@@ -52,27 +78,58 @@ func (d *depthReports) report(ctx context.Context, k catalog.Key, r depth.Readin
 		same := *was
 		same.ObservedAt = is.ObservedAt
 		if same == *is || r.At.Sub(since.Time) < depthEvery {
-			return
+			return nil, nil
 		}
 	}
-	if !d.turn() {
-		return // with the next reading
-	}
-	before := q.DeepCopy()
-	q.Status.Depth = is
-	if err := client.IgnoreNotFound(d.client.Status().Patch(ctx, &q, client.MergeFrom(before))); err != nil && ctx.Err() == nil {
-		d.log.Info("a queue's depth could not be written into its status; trying again", "queue", k.String(), "error", fmt.Errorf("patch: %w", err))
+	return &q, is
+}
+
+// run writes what is due, one each depthGap, until ctx ends.
+func (d *depthReports) run(ctx context.Context) error {
+	for {
+		select {
+		case <-d.fresh:
+		case <-ctx.Done():
+			return nil
+		}
+		for k, r, ok := d.next(); ok && ctx.Err() == nil; k, r, ok = d.next() {
+			gap := time.After(depthGap) // a slow write is none on top
+			if !d.write(ctx, k, r) {
+				continue
+			}
+			select {
+			case <-gap:
+			case <-ctx.Done():
+			}
+		}
 	}
 }
 
-// turn reports whether a write is due, and counts it.
-func (d *depthReports) turn() bool {
+// next takes what has waited longest.
+func (d *depthReports) next() (k catalog.Key, r depth.Reading, ok bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	now := d.now()
-	if now.Sub(d.written) < depthGap {
+	if len(d.order) == 0 {
+		return k, r, false
+	}
+	k, d.order = d.order[0], d.order[1:]
+	r = d.due[k]
+	delete(d.due, k)
+	return k, r, true
+}
+
+// write reports whether it has asked the API server. What could not be written comes again with the next reading.
+func (d *depthReports) write(ctx context.Context, k catalog.Key, r depth.Reading) bool {
+	q, is := d.changed(ctx, k, r) // while it waited it may have gone, or become what it was
+	if is == nil {
 		return false
 	}
-	d.written = now
+	before := q.DeepCopy()
+	q.Status.Depth = is
+	bounded, cancel := context.WithTimeout(ctx, depthTimeout)
+	defer cancel()
+	if err := client.IgnoreNotFound(d.client.Status().Patch(bounded, q, client.MergeFrom(before))); err != nil && ctx.Err() == nil {
+		d.log.Info("a queue's depth could not be written into its status; trying again", "queue", k.String(), "error", fmt.Errorf("patch: %w", err))
+	}
 	return true
 }

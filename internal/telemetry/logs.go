@@ -28,6 +28,9 @@ const (
 type Lines struct {
 	Level   *slog.LevelVar
 	handler slog.Handler
+
+	mu   sync.Mutex
+	seen []*repetitions // of each Logger
 }
 
 // NewLines returns log lines to w: format "json" or "text", level as slog spells it ("debug", "info", "warn", "error").
@@ -49,9 +52,29 @@ func NewLines(w io.Writer, format, level string) (*Lines, error) {
 	return l, nil
 }
 
-// Logger returns a logger that writes the lines, and exports them by more if that isn't nil. Lines that repeat are limited.
-func (l *Lines) Logger(more slog.Handler) *slog.Logger {
-	return slog.New(&limited{next: l.All(more), seen: &repetitions{lines: map[line]*repetition{}, now: time.Now}})
+// Logger returns a logger that writes the lines, and exports them by more if that isn't nil. Every line has the attributes of.
+// Lines that repeat are limited until Close.
+func (l *Lines) Logger(more slog.Handler, of ...slog.Attr) *slog.Logger {
+	base := l.All(more)
+	if len(of) > 0 {
+		base = base.WithAttrs(of)
+	}
+	s := &repetitions{base: base, lines: map[line]*repetition{}}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.seen = append(l.seen, s)
+	return slog.New(&limited{base, s})
+}
+
+// Close says what lines were left out lately. From then on none is. It is idempotent.
+func (l *Lines) Close() {
+	l.mu.Lock()
+	seen := l.seen
+	l.seen = nil
+	l.mu.Unlock()
+	for _, s := range seen {
+		s.close()
+	}
 }
 
 // All is Logger's handler without the limit: for access logs, which have one of their own.
@@ -142,11 +165,14 @@ type limited struct {
 }
 
 type repetitions struct {
-	now func() time.Time
+	base slog.Handler // gets what is said about lines, which may be of several loggers: it has no attributes of one of them
 
-	mu    sync.Mutex
-	lines map[line]*repetition
-	swept time.Time
+	mu     sync.Mutex
+	lines  map[line]*repetition
+	swept  time.Time
+	timer  *time.Timer // fires when the first window with lines left out has ended; nil if there is none
+	closed bool
+	firing sync.WaitGroup // of timer
 }
 
 type line struct {
@@ -176,13 +202,7 @@ func (h *limited) WithGroup(name string) slog.Handler {
 // Handle implements slog.Handler.
 func (h *limited) Handle(ctx context.Context, r slog.Record) error {
 	write, over := h.seen.see(line{r.Level, r.Message})
-	for _, o := range over {
-		s := slog.NewRecord(r.Time, o.level, "lines were left out, as there were too many of one text", 0)
-		s.AddAttrs(slog.String("text", o.text), slog.Int("lines", o.left))
-		if err := h.next.Handle(ctx, s); err != nil {
-			return err
-		}
-	}
+	h.seen.say(over) //nolint:contextcheck // they are lines of other requests
 	if !write {
 		return nil
 	}
@@ -196,19 +216,14 @@ type leftOut struct {
 
 // see counts a line. It returns whether that is to be written, and what was left out of the windows that have ended.
 func (s *repetitions) see(l line) (write bool, over []leftOut) {
-	now := s.now()
+	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.closed {
+		return true, nil
+	}
 	if now.Sub(s.swept) >= repeatWindow/10 {
-		s.swept = now
-		for k, x := range s.lines {
-			if now.Sub(x.since) >= repeatWindow {
-				delete(s.lines, k)
-				if x.left > 0 {
-					over = append(over, leftOut{k, x.left})
-				}
-			}
-		}
+		over = s.sweep(now, repeatWindow)
 	}
 	x := s.lines[l]
 	if x == nil {
@@ -220,8 +235,80 @@ func (s *repetitions) see(l line) (write bool, over []leftOut) {
 	}
 	if x.written >= maxRepeated {
 		x.left++
+		s.arm(x.since.Add(repeatWindow).Sub(now))
 		return false, over
 	}
 	x.written++
 	return true, over
+}
+
+// sweep forgets the windows that began so long ago, and returns what was left out of them. Under mu.
+func (s *repetitions) sweep(now time.Time, ago time.Duration) (over []leftOut) {
+	s.swept = now
+	for k, x := range s.lines {
+		if now.Sub(x.since) < ago {
+			continue
+		}
+		delete(s.lines, k)
+		if x.left > 0 {
+			over = append(over, leftOut{k, x.left})
+		}
+	}
+	return over
+}
+
+// arm has the windows swept after d, unless they are earlier. Under mu.
+func (s *repetitions) arm(d time.Duration) {
+	if s.timer == nil && !s.closed {
+		s.firing.Add(1)
+		s.timer = time.AfterFunc(d, s.fire)
+	}
+}
+
+// fire says what was left out of the windows that have ended: no later line may come that would.
+func (s *repetitions) fire() {
+	defer s.firing.Done()
+	s.mu.Lock()
+	s.timer = nil
+	now := time.Now()
+	over := s.sweep(now, repeatWindow)
+	// Of those that have not ended the first one is next; they all end within a window.
+	next := time.Duration(-1)
+	for _, x := range s.lines {
+		if d := x.since.Add(repeatWindow).Sub(now); x.left > 0 && (next < 0 || d < next) {
+			next = d
+		}
+	}
+	if next >= 0 {
+		s.arm(next)
+	}
+	s.mu.Unlock()
+	s.say(over)
+}
+
+// close says what is left to say, and waits for the timer.
+func (s *repetitions) close() {
+	s.mu.Lock()
+	s.closed = true
+	if s.timer != nil && s.timer.Stop() {
+		s.firing.Done()
+	}
+	over := s.sweep(time.Now(), 0)
+	s.mu.Unlock()
+	s.firing.Wait()
+	s.say(over)
+}
+
+// say writes what was left out, at the level of the lines, if that is still written. That a write fails is told to whoever
+// writes the next line.
+func (s *repetitions) say(over []leftOut) {
+	ctx := context.Background()
+	for _, o := range over {
+		if !s.base.Enabled(ctx, o.level) {
+			continue
+		}
+		r := slog.NewRecord(time.Now(), o.level, "lines were left out, as there were too many of one text", 0)
+		r.AddAttrs(slog.String("text", o.text), slog.Int("lines", o.left))
+		_ = s.base.Handle(ctx, r)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,7 +15,25 @@ import (
 	"go.opentelemetry.io/otel/trace"
 )
 
-func lines(t *testing.T, b *bytes.Buffer) *Lines {
+// output is what was written, also by a timer.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+func lines(t *testing.T, b *output) *Lines {
 	t.Helper()
 	l, err := NewLines(b, "json", "info")
 	if err != nil {
@@ -27,7 +46,7 @@ func lines(t *testing.T, b *bytes.Buffer) *Lines {
 // are not held up.
 func TestRepeatedLinesAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var b bytes.Buffer
+		var b output
 		l := lines(t, &b)
 		log := l.Logger(nil)
 		for range maxRepeated + 7 {
@@ -45,10 +64,61 @@ func TestRepeatedLinesAreLimited(t *testing.T) {
 			t.Errorf("%d lines of the access log", n)
 		}
 		time.Sleep(repeatWindow) //nolint:forbidigo // synctest
+		synctest.Wait()
 		log.Info("something else")
 		log.Warn("the same")
 		if s := b.String(); !strings.Contains(s, `"text":"the same","lines":7`) || strings.Count(s, `"level":"WARN","msg":"the same"`) != maxRepeated+1 {
 			t.Errorf("after the window: %s", s[len(s)-400:])
+		}
+	})
+}
+
+// TestWhatWasLeftOutIsSaid without a later line, at the end too; by nobody's name, and at no level that isn't written any more.
+func TestWhatWasLeftOutIsSaid(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var b output
+		l := lines(t, &b)
+		l.Level.Set(slog.LevelDebug)
+		log := l.Logger(nil, slog.String("service", "s"))
+		repeat := func(level slog.Level, text string) {
+			for range maxRepeated + 7 {
+				log.With("mapping", "m").Log(t.Context(), level, text) //nolint:sloglint // a constant of the caller
+			}
+		}
+		said := func(text string) []string {
+			synctest.Wait()
+			var out []string
+			for s := range strings.Lines(b.String()) {
+				if strings.Contains(s, "lines were left out") && strings.Contains(s, `"text":"`+text+`"`) {
+					out = append(out, s)
+				}
+			}
+			return out
+		}
+		repeat(slog.LevelWarn, "first")
+		time.Sleep(repeatWindow / 2) //nolint:forbidigo // synctest
+		repeat(slog.LevelInfo, "second")
+		repeat(slog.LevelDebug, "third")
+		time.Sleep(repeatWindow / 2) //nolint:forbidigo // synctest
+		if got := said("first"); len(got) != 1 || !strings.Contains(got[0], `"level":"WARN"`) || !strings.Contains(got[0], `"service":"s"`) ||
+			!strings.Contains(got[0], `"lines":7`) || strings.Contains(got[0], "mapping") || len(said("second")) != 0 {
+			t.Errorf("after the first window: %v, %v", got, said("second"))
+		}
+		l.Level.Set(slog.LevelInfo)
+		time.Sleep(repeatWindow / 2) //nolint:forbidigo // synctest
+		if len(said("second")) != 1 || len(said("third")) != 0 {
+			t.Errorf("after the second: %v, %v", said("second"), said("third"))
+		}
+		repeat(slog.LevelInfo, "last")
+		l.Close()
+		l.Close()
+		if len(said("last")) != 1 {
+			t.Errorf("at the end: %v", said("last"))
+		}
+		repeat(slog.LevelInfo, "later")
+		time.Sleep(2 * repeatWindow) //nolint:forbidigo // synctest
+		if n := strings.Count(b.String(), `"msg":"later"`); n != maxRepeated+7 || strings.Count(b.String(), "lines were left out") != 3 {
+			t.Errorf("after the end: %d lines", n)
 		}
 	})
 }
@@ -62,7 +132,7 @@ func TestTheLevelMayChange(t *testing.T) {
 		}
 	}
 	synctest.Test(t, func(t *testing.T) {
-		var b bytes.Buffer
+		var b output
 		l := lines(t, &b)
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan struct{})
@@ -90,7 +160,7 @@ func TestTheLevelMayChange(t *testing.T) {
 
 // TestLinesHaveTheirTrace: of the context, before and after With.
 func TestLinesHaveTheirTrace(t *testing.T) {
-	var b bytes.Buffer
+	var b output
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 	ctx := trace.ContextWithSpanContext(t.Context(), Remote(parent, "k=v"))
 	log := lines(t, &b).Logger(nil)

@@ -1,7 +1,7 @@
 // Package tracelog keeps the last traces of a process in memory, those of its own spans and of others that are sent to it by
 // OTLP, to be looked at: as JSON over HTTP, and as a tree in a terminal. It is for `weir local`; a cluster has a back-end.
 //
-// Invariants: memory is bounded, whatever is exported or sent (maxBytes, maxTraces, maxSpans), and the trace that was added to
+// Invariants: memory is bounded, whatever is exported or sent (maxBytes, maxTraces, maxTraceBytes, maxSpans), and the trace that was added to
 // least recently goes first; what was left out of a trace is counted; nothing that a span says reaches a terminal raw.
 //
 // The data flows through the files in this order: export.go (the SDK's spans) and otlp.go (others'), tracelog.go, http.go, tree.go.
@@ -20,9 +20,10 @@ import (
 
 // Bounds of what is kept.
 const (
-	maxBytes  = 16 << 20 // of all traces, about
-	maxTraces = 2000
-	maxSpans  = 1000 // of a trace
+	maxBytes      = 16 << 20 // of all traces, about
+	maxTraces     = 2000
+	maxTraceBytes = maxBytes / 2 // of a trace, about: one must not fill all
+	maxSpans      = 1000         // of a trace
 	// Of a span. A value is cut.
 	maxAttributes = 64
 	maxEvents     = 32
@@ -127,17 +128,21 @@ func (l *Log) add(trace string, s Span) {
 	}
 	l.order.MoveToBack(e)
 	k := e.Value.(*kept)
-	switch i := slices.IndexFunc(k.spans, func(o Span) bool { return o.ID == s.ID }); {
-	case i >= 0: // sent again
-		k.grow(l, s.size()-k.spans[i].size())
-		k.spans[i] = s
-	case len(k.spans) >= maxSpans:
+	i, by := slices.IndexFunc(k.spans, func(o Span) bool { return o.ID == s.ID }), s.size()
+	if i >= 0 { // sent again
+		by -= k.spans[i].size()
+	}
+	switch {
+	case k.bytes+by > maxTraceBytes, i < 0 && len(k.spans) >= maxSpans:
 		k.leftOut++
+	case i >= 0:
+		k.grow(l, by)
+		k.spans[i] = s
 	default:
-		k.grow(l, s.size())
+		k.grow(l, by)
 		k.spans = append(k.spans, s)
 	}
-	for l.order.Len() > maxTraces || l.bytes > maxBytes && l.order.Len() > 1 {
+	for l.order.Len() > maxTraces || l.bytes > maxBytes {
 		l.drop(l.order.Front())
 	}
 }

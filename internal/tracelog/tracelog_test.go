@@ -206,6 +206,43 @@ func TestBounds(t *testing.T) {
 	}
 }
 
+// TestOneTraceIsBounded: by its bytes too, also when its spans are sent again and are larger; the others stay.
+func TestOneTraceIsBounded(t *testing.T) {
+	l := New()
+	sized := func(i, events int) Span {
+		s := Span{ID: fmt.Sprintf("%016x", i)}
+		for range events {
+			s.Events = append(s.Events, Event{Name: strings.Repeat("x", maxValueBytes)})
+		}
+		return s
+	}
+	l.add("another", sized(0, 1))
+	for i := range maxSpans {
+		l.add("large", sized(i, maxEvents))
+	}
+	got, _ := l.Find("large")
+	if left := maxSpans - len(got.Spans); l.bytes > maxTraceBytes+maxTraceBytes/10 || len(got.Spans) < 100 || left == 0 || got.LeftOut != left {
+		t.Errorf("%d spans of %d bytes, %d left out", len(got.Spans), l.bytes, got.LeftOut)
+	}
+	for i := range maxSpans {
+		l.add("small", sized(i, 0))
+	}
+	for i := range maxSpans { // again
+		l.add("small", sized(i, maxEvents))
+	}
+	small, _ := l.Find("small")
+	if len(small.Spans) != maxSpans || small.LeftOut == 0 || l.bytes > maxBytes {
+		t.Errorf("%d spans, %d bytes of all, %d left out", len(small.Spans), l.bytes, small.LeftOut)
+	}
+	if _, there := l.Find("another"); !there {
+		t.Error("another trace has gone")
+	}
+	l.add("one span", sized(0, maxTraceBytes/maxValueBytes))
+	if got, _ := l.Find("one span"); len(got.Spans) != 0 || got.LeftOut != 1 || l.Last(1)[0].Spans != 1 {
+		t.Errorf("of one that is too large: %d spans, %d left out", len(got.Spans), got.LeftOut)
+	}
+}
+
 // TestFind: of a record that is named in several traces the one is meant that is its own, and the longest of these.
 func TestFind(t *testing.T) {
 	l := New()

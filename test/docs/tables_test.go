@@ -339,6 +339,12 @@ func TestLogMessages(t *testing.T) {
 						logged[message] += strings.ToLower(strings.TrimSuffix(level, "Context")) + " "
 					}
 				}
+			case "Log", "NewRecord": // the level is computed
+				if len(call.Args) > 2 {
+					if message, ok := text(call.Args[2]); ok {
+						logged[message] += "? "
+					}
+				}
 			case "LogAttrs":
 				message, _ := text(call.Args[2])
 				if sel, ok := call.Args[1].(*ast.SelectorExpr); ok {

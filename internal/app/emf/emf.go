@@ -79,6 +79,7 @@ func Run(ctx context.Context, cfg Config, in io.Reader, out, log io.Writer) erro
 	if err != nil {
 		return err
 	}
+	defer lines.Close() //nolint:contextcheck // it writes lines of no request
 	logger := lines.Logger(nil)
 	page, err := listen(ctx, cfg.Listen)
 	if err != nil {

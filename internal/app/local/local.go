@@ -89,6 +89,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	defer tel.Close() //nolint:contextcheck // the last export has a time of its own
 	admin.Metrics = tel.Page()
+	if cfg.Lines != nil {
+		defer cfg.Lines.Close() //nolint:contextcheck // it writes lines of no request
+	}
 	if tel.Logs != nil {
 		cfg.Log = cfg.Lines.Logger(tel.Logs)
 	}
