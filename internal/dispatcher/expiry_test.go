@@ -271,3 +271,35 @@ func sayingConn(t *testing.T, log *said) *stream.Conn {
 	t.Helper()
 	return connAs(t, testkit.NATS(t).URL(), log)
 }
+
+// TestSweepLeavesRetries: a damaged block among the retries of a queue without a mapping waits, as the others do, however many
+// sweeps there are. With a mapping it is one dead letter.
+func TestSweepLeavesRetries(t *testing.T) {
+	srv := testkit.NATS(t)
+	conn := testkit.Conn(t, srv)
+	w := newWorld(t, conn, func(call) answer { return answer{} }, func(*catalog.Mapping) {})
+	k := w.queue.Key
+	if _, err := testkit.JetStream(t, srv).Publish(t.Context(), "weir.r."+k.Namespace+"."+k.Name+".due", []byte("damaged")); err != nil {
+		t.Fatal(err)
+	}
+	spec := w.spec
+	w.spec.Queue = catalog.Key{Namespace: "default", Name: "another"} // so that the mapping is not of this queue
+	d, _ := w.start("a", time.Second)
+	w.with(d, time.Second)
+	for sweeps := range int64(3) {
+		w.put("old")
+		testkit.Eventually(t, "it is a dead letter", func() bool {
+			w.with(d, time.Second) // a new catalog triggers the sweep at once
+			return w.depth().Dead[stream.Expired] == sweeps+1
+		})
+		if got := w.depth(); got.Dead[stream.Unreadable] != 0 || got.Retrying != 1 {
+			t.Fatalf("after %d sweeps: %+v", sweeps+1, got)
+		}
+	}
+	w.spec = spec
+	w.with(d, time.Hour, spec)
+	testkit.Eventually(t, "it is a dead letter, too", func() bool {
+		got := w.depth()
+		return got.Dead[stream.Unreadable] == 1 && got.Retrying == 0
+	})
+}

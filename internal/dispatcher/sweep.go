@@ -80,7 +80,7 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 		return err
 	}
 	defer lease.Release()
-	reader, err := conn.OpenReader(ctx, k)
+	reader, err := conn.OpenReaderWithoutRetries(ctx, k) // they wait for a function
 	if err != nil {
 		return err
 	}
@@ -95,9 +95,6 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 		select {
 		case reader.Room() <- struct{}{}:
 		case delivery := <-reader.Deliveries():
-			if delivery.Retry {
-				continue // it waits for a function
-			}
 			if delivery.Moved > 0 {
 				if err := delivery.Ack(); err != nil || delivery.Seq >= newest {
 					return err

@@ -2,12 +2,13 @@ package stream
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -28,6 +29,7 @@ const pullExpiry = 5 * time.Second
 // Readers is the reading side of queues, for the owners of their leases.
 type Readers interface {
 	OpenReader(ctx context.Context, k catalog.Key) (*Reader, error)
+	OpenReaderWithoutRetries(ctx context.Context, k catalog.Key) (*Reader, error)
 	PurgeSettled(ctx context.Context, k catalog.Key) (floor uint64, err error)
 	Oldest(ctx context.Context, k catalog.Key) (age time.Duration, newest uint64, ok bool, err error)
 }
@@ -73,6 +75,15 @@ func (d *Delivery) InProgress() error { return d.msg.InProgress() }
 // OpenReader starts delivering queue k from the first block that is not settled: blocks that were in
 // the hands of an earlier owner are redelivered at once. It lives as long as the present connected period.
 func (c *Conn) OpenReader(ctx context.Context, k catalog.Key) (*Reader, error) {
+	return c.openReader(ctx, k, queueStream(k), retryStream(k))
+}
+
+// OpenReaderWithoutRetries is OpenReader for who calls no function: nothing of the retries is delivered, or moved.
+func (c *Conn) OpenReaderWithoutRetries(ctx context.Context, k catalog.Key) (*Reader, error) {
+	return c.openReader(ctx, k, queueStream(k))
+}
+
+func (c *Conn) openReader(ctx context.Context, k catalog.Key, streams ...string) (*Reader, error) {
 	live := c.Live()
 	if err := live.Err(); err != nil {
 		return nil, ErrUnavailable
@@ -85,8 +96,8 @@ func (c *Conn) OpenReader(ctx context.Context, k catalog.Key) (*Reader, error) {
 	r := &Reader{conn: c, queue: k, out: make(chan *Delivery), room: make(chan struct{}), idle: make(chan struct{}), live: live}
 	r.ctx, r.cancel = context.WithCancelCause(live)
 	r.pulls, r.stop = context.WithCancel(r.ctx)
-	var consumers [2]jetstream.Consumer
-	for i, name := range []string{queueStream(k), retryStream(k)} {
+	consumers := make([]jetstream.Consumer, len(streams))
+	for i, name := range streams {
 		// Without the reset, blocks of an owner that died would wait for ackWait.
 		_, err := c.js.ResetConsumer(actx, name, consumerName)
 		if err == nil {
@@ -101,7 +112,7 @@ func (c *Conn) OpenReader(ctx context.Context, k catalog.Key) (*Reader, error) {
 		}
 	}
 	for i, consumer := range consumers {
-		r.wg.Go(func() { r.pull(consumer, i == 1) })
+		r.wg.Go(func() { r.pull(consumer, streams[i] == retryStream(k)) })
 	}
 	go func() {
 		r.wg.Wait()
@@ -209,7 +220,7 @@ func (r *Reader) delivery(msg jetstream.Msg, retry bool) (*Delivery, error) {
 	}
 	r.conn.log.Error("a block can't be read; it goes to the dead-letter queue as it is",
 		"queue", r.queue.String(), "stream", meta.Stream, "sequence", meta.Sequence.Stream, "error", err)
-	id := uuid.NewString()
+	id := movedID(msg)
 	err = r.conn.until(r.ctx, deadSubject(r.queue), held(unconfirmed), func() error {
 		return r.conn.publishDead(r.ctx, r.queue, Unreadable, n, msg.Data(), id)
 	})
@@ -217,6 +228,17 @@ func (r *Reader) delivery(msg jetstream.Msg, retry bool) (*Delivery, error) {
 		return nil, err
 	}
 	return moved, nil
+}
+
+// movedID is the message id of a block that is stored elsewhere as it is. It follows from the block: whoever gets it again
+// because its acknowledgement is missing stores it under the same id, which the server drops. That the block is the same is
+// said by its bytes, since sequences begin anew when a queue is deleted and made again.
+func movedID(msg jetstream.Msg) string {
+	meta, _ := msg.Metadata() // the caller has it
+	h := sha256.New()
+	fmt.Fprintf(h, "%s %d %d ", meta.Stream, meta.Sequence.Stream, meta.Timestamp.UnixNano())
+	_, _ = h.Write(msg.Data())
+	return "moved-" + hex.EncodeToString(h.Sum(nil)[:16])
 }
 
 // complain logs that blocks are held, once in holdDelay: there may be many.
@@ -241,7 +263,7 @@ func (r *Reader) hold(msg jetstream.Msg, meta *jetstream.MsgMetadata, retry bool
 		}
 		return nil
 	}
-	id := uuid.NewString()
+	id := movedID(msg)
 	return r.conn.publishUntil(r.ctx, scheduled(r.queue, id, Wait{Since: meta.Timestamp, Due: r.conn.Now().Add(holdDelay)}, msg.Data()), id)
 }
 
