@@ -34,6 +34,9 @@ import (
 // asController, when set, makes the test binary a controller without Kubernetes.
 const asController = "WEIR_ALERTS_CONTROLLER"
 
+// asStandby, when set too, makes it one that doesn't lead.
+const asStandby = "WEIR_ALERTS_STANDBY"
+
 // parts are what the tests of the package share.
 var parts struct {
 	db  *localdb.DB
@@ -64,14 +67,17 @@ func runController(ctx context.Context, cfg app.Config, conn *stream.Conn) error
 		return err
 	}
 	ready := func() (map[string]string, error) { return nil, conn.Ready() }
-	return lifecycle.Run(ctx, cfg.Log, func() {},
+	of := []lifecycle.Part{
 		app.Health(ctx, cfg.HealthListen, ready, cfg.Admin()),
-		lifecycle.Part{Name: "depths", Run: func(ctx context.Context, ready func()) error {
+		app.WatchCatalog(conn, func(c *catalog.Catalog) { depths.Use(c.Queues) }),
+	}
+	if os.Getenv(asStandby) == "" {
+		of = append(of, lifecycle.Part{Name: "depths", Run: func(ctx context.Context, ready func()) error {
 			ready()
 			return depths.Run(ctx)
-		}},
-		app.WatchCatalog(conn, func(c *catalog.Catalog) { depths.Use(c.Queues) }),
-	)
+		}})
+	}
+	return lifecycle.Run(ctx, cfg.Log, func() {}, of...)
 }
 
 func run(m *testing.M) int {

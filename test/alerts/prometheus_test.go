@@ -223,7 +223,7 @@ func said(err error) string {
 }
 
 // patience is how long a test waits for what must come: the longest way is two looks at a queue, which the controller
-// takes every ten seconds, and a quarter of an hour of the rules, and other tests keep the machine busy.
+// takes every ten seconds, and twenty minutes of the rules, and other tests keep the machine busy.
 const patience = 2 * time.Minute
 
 // within waits until missing says nothing.

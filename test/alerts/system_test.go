@@ -41,10 +41,11 @@ const (
 	unmapped = "unmapped" // its mapping is removed
 	robbed   = "robbed"   // somebody removes messages of its stream
 	leased   = "leased"   // somebody takes its lease
+	removed  = "removed"  // somebody removes its stream
 )
 
 func queues() []string {
-	return []string{normal, stopped, failing, hanging, slow, poisoned, full, buried, unmapped, robbed, leased}
+	return []string{normal, stopped, failing, hanging, slow, poisoned, full, buried, unmapped, robbed, leased, removed}
 }
 
 // manifests are what a user writes: of each queue its function, too, and a route. maxBytes is the least that may be.
@@ -284,6 +285,23 @@ func (s *system) rob(queue string) {
 	}
 	if err := st.DeleteMsg(s.t.Context(), st.CachedInfo().State.LastSeq-1); err != nil {
 		s.t.Fatal(err)
+	}
+}
+
+// remove removes the queue's stream by hand, and returns what the controller does about it within a minute, if NATS has room.
+func (s *system) remove(queue string) (makeAgain func()) {
+	s.t.Helper()
+	if err := s.js.DeleteStream(s.t.Context(), "WEIR_Q_default_"+queue); err != nil {
+		s.t.Fatal(err)
+	}
+	return func() {
+		for _, q := range s.catalog("").Queues {
+			if q.Key == key(queue) {
+				if err := s.conn.EnsureQueue(s.t.Context(), q, 1); err != nil {
+					s.t.Error(err)
+				}
+			}
+		}
 	}
 }
 

@@ -140,7 +140,7 @@ func TestThresholds(t *testing.T) {
 	for name, v := range values.Alerts.Thresholds {
 		presets[name] = v.String()
 		n := "0.123"
-		if name == "deadLetters" || name == "growingRecords" || name == "leasesLost" {
+		if name == "deadLetters" || name == "backlogRecords" || name == "leasesLost" {
 			n = "1230000" // large enough for an exponent, if Helm gave it one
 		}
 		fmt.Fprintf(&others, "%s: %s, ", name, n)
