@@ -37,29 +37,52 @@ func reasonOf(subject string) Reason {
 	return Unknown
 }
 
-// formerFor is how long the subjects of the version before are used for a queue whose stream takes no others: its
-// controller is of that version, as during an update.
-const formerFor = 30 * time.Second
+// A stream takes no counted subjects if its controller is of the version before, as during an update, and seems to take none
+// while it has no leader. So the plain ones are used for formerLeast first, and for twice as long each time that it is still so.
+const (
+	formerLeast = time.Second
+	formerMost  = 30 * time.Second
+)
 
 // formerStreams are the streams that take no counted subjects yet.
 type formerStreams struct {
-	mu    sync.Mutex
-	until map[string]time.Time // by the plain subject; one for each queue at most
+	mu sync.Mutex
+	of map[string]former // by the plain subject; those of queues that are gone go with the next note
+}
+
+type former struct {
+	until time.Time
+	wait  time.Duration
 }
 
 func (f *formerStreams) is(plain string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return time.Now().Before(f.until[plain])
+	return time.Now().Before(f.of[plain].until)
 }
 
+// note is told that a stream took the plain subject after it had not taken the counted one.
 func (f *formerStreams) note(plain string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.until == nil {
-		f.until = map[string]time.Time{}
+	now := time.Now()
+	for k, v := range f.of {
+		if k != plain && now.Sub(v.until) > formerMost {
+			delete(f.of, k)
+		}
 	}
-	f.until[plain] = time.Now().Add(formerFor)
+	if f.of == nil {
+		f.of = map[string]former{}
+	}
+	wait := min(max(formerLeast, 2*f.of[plain].wait), formerMost)
+	f.of[plain] = former{now.Add(wait), wait}
+}
+
+// forget is told that a stream takes counted subjects.
+func (f *formerStreams) forget(plain string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.of, plain)
 }
 
 // publishBlock publishes a block of n records to queue k.
@@ -77,6 +100,9 @@ func (c *Conn) publishDead(ctx context.Context, k catalog.Key, why Reason, n int
 func (c *Conn) publishCounted(ctx context.Context, counted, plain string, block []byte, id string) error {
 	if !c.former.is(plain) {
 		err := c.publish(ctx, &nats.Msg{Subject: counted, Data: block}, id)
+		if err == nil {
+			c.former.forget(plain)
+		}
 		if !errors.Is(err, ErrNoQueue) {
 			return err
 		}
