@@ -177,6 +177,6 @@ func TestUnchangedStatusesAreNotWritten(t *testing.T) {
 			t.Errorf("%d writes, want 3", len(s.writes))
 		}
 		cancel()
-		_ = <-ended
+		<-ended
 	})
 }
