@@ -177,6 +177,8 @@ func TestUnchangedStatusesAreNotWritten(t *testing.T) {
 			t.Errorf("%d writes, want 3", len(s.writes))
 		}
 		cancel()
-		<-ended
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
 	})
 }
