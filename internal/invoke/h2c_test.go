@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -21,20 +22,47 @@ import (
 
 type connKey struct{}
 
-// h2cServer speaks HTTP/2 by prior knowledge and nothing else. cut breaks the connection of a request.
+// saidListener is the listener of h2cServer.
+type saidListener struct{ net.Listener }
+
+// Accept implements net.Listener.
+func (l saidListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	return &saidConn{Conn: c, said: make(chan struct{})}, err
+}
+
+// saidConn is a connection that knows whether the server has said something. net/http may call the handler before its
+// SETTINGS are on the wire.
+type saidConn struct {
+	net.Conn
+	once sync.Once
+	said chan struct{}
+}
+
+// Write implements net.Conn.
+func (c *saidConn) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.once.Do(func() { close(c.said) })
+	return n, err
+}
+
+// h2cServer speaks HTTP/2 by prior knowledge and nothing else. cut breaks the connection of a request, after the server
+// has begun to speak.
 func h2cServer(t *testing.T, h http.HandlerFunc) *httptest.Server {
 	t.Helper()
 	srv := httptest.NewUnstartedServer(h)
 	srv.Config.Protocols = new(http.Protocols)
 	srv.Config.Protocols.SetUnencryptedHTTP2(true)
 	srv.Config.ConnContext = func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) }
+	srv.Listener = saidListener{srv.Listener}
 	srv.Start()
 	t.Cleanup(srv.Close)
 	return srv
 }
 
 func cut(r *http.Request) {
-	c, _ := r.Context().Value(connKey{}).(net.Conn)
+	c, _ := r.Context().Value(connKey{}).(*saidConn)
+	<-c.said
 	_ = c.Close()
 }
 
