@@ -41,7 +41,7 @@ var ranks = map[string]int{
 }
 
 // forTests may be imported by tests only, and may import anything below the stages.
-var forTests = []string{"internal/testkit", "internal/functions/dbtest", "test/"}
+var forTests = []string{"internal/testkit", "internal/testkit/processes", "internal/functions/dbtest", "test/"}
 
 // owners of outside systems: nobody else imports them.
 var owners = map[string][]string{

@@ -281,17 +281,17 @@ func (w *Watch) measure(tel telemetry.Providers) error {
 	_, err := m.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		w.mu.Lock()
 		defer w.mu.Unlock()
-		for k, of := range w.queues {
-			if !w.runs.IsZero() { // who doesn't lead doesn't read
-				o.ObserveFloat64(readAge, w.age(k, of).Seconds(), metric.WithAttributeSet(attribute.NewSet(attribute.String("weir.queue", k.String()))))
-			}
+		if w.runs.IsZero() {
+			return nil // who doesn't lead doesn't read
 		}
-		for k, r := range w.last {
-			if time.Since(r.At) > keepFor {
-				continue
-			}
+		for k, q := range w.queues {
 			queue := attribute.String("weir.queue", k.String())
 			of := metric.WithAttributeSet(attribute.NewSet(queue))
+			o.ObserveFloat64(readAge, w.age(k, q).Seconds(), of)
+			r := w.last[k]
+			if r == nil || time.Since(r.At) > keepFor {
+				continue
+			}
 			o.ObserveInt64(waiting, r.Waiting, of)
 			o.ObserveInt64(uncertain, r.Uncertainty, of)
 			o.ObserveInt64(retrying, r.Retrying, of)

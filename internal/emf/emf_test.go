@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -15,6 +14,8 @@ import (
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"go.uber.org/goleak"
+
+	"github.com/weir-dev/weir/internal/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -219,23 +220,13 @@ func BenchmarkLines(b *testing.B) {
 			b.SetBytes(int64(len(chunk)))
 			b.ReportAllocs()
 			n := 0
-			before := cpu(b)
+			before := testkit.ProcessorTime(b)
 			for b.Loop() {
 				_, _ = w.Write(chunk)
 				n += 64
 			}
 			b.ReportMetric(float64(n)/b.Elapsed().Seconds(), "lines/s")
-			b.ReportMetric(float64(n)/(cpu(b)-before), "lines/CPU-s") // whatever else the machine does
+			b.ReportMetric(float64(n)/(testkit.ProcessorTime(b)-before).Seconds(), "lines/CPU-s") // whatever else the machine does
 		})
 	}
-}
-
-// cpu are the seconds that this process has had of all cores.
-func cpu(b *testing.B) float64 {
-	b.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return float64(u.Utime.Sec+u.Stime.Sec) + float64(u.Utime.Usec+u.Stime.Usec)/1e6
 }

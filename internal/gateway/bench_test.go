@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"github.com/weir-dev/weir/internal/gateway"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/telemetry"
+	"github.com/weir-dev/weir/internal/testkit"
 )
 
 // BenchmarkBuffered is the handler alone, without net/http's server, as 256 connections use it: without telemetry, with
@@ -55,14 +55,6 @@ type deadlined struct{ *httptest.ResponseRecorder }
 
 func (deadlined) SetReadDeadline(time.Time) error { return nil }
 
-func processorTime(tb testing.TB) time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		tb.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
 func benchmarkBuffered(b *testing.B, tel telemetry.Providers) {
 	f := startWith(b, tel, nil, nil, func(c *gateway.Config) { c.Codec = record.DefaultCodec })
 	lines := make([]string, 8)
@@ -73,8 +65,8 @@ func benchmarkBuffered(b *testing.B, tel telemetry.Providers) {
 	b.ReportAllocs()
 	b.SetParallelism(128)
 	b.ResetTimer()
-	before := processorTime(b)
-	defer func() { b.ReportMetric(float64(processorTime(b)-before)/float64(b.N), "cpu-ns/op") }()
+	before := testkit.ProcessorTime(b)
+	defer func() { b.ReportMetric(float64(testkit.ProcessorTime(b)-before)/float64(b.N), "cpu-ns/op") }()
 	b.RunParallel(func(pb *testing.PB) {
 		reader := bytes.NewReader(body)
 		req := httptest.NewRequestWithContext(b.Context(), http.MethodPost, "/orders", reader)

@@ -147,8 +147,8 @@ func (o *observation) WriteHeader(status int) {
 	o.ResponseWriter.WriteHeader(status)
 }
 
-// begun is WriteHeader for who begins with the body.
-func (o *observation) begun() {
+// writeHead is WriteHeader for who begins with the body.
+func (o *observation) writeHead() {
 	if o.status == 0 {
 		o.WriteHeader(http.StatusOK)
 	}
@@ -156,7 +156,7 @@ func (o *observation) begun() {
 
 // Write implements http.ResponseWriter.
 func (o *observation) Write(p []byte) (int, error) {
-	o.begun()
+	o.writeHead()
 	n, err := o.ResponseWriter.Write(p)
 	o.sent += int64(n)
 	return n, err
@@ -164,7 +164,7 @@ func (o *observation) Write(p []byte) (int, error) {
 
 // WriteString implements io.StringWriter: net/http's writer copies nothing.
 func (o *observation) WriteString(s string) (int, error) {
-	o.begun()
+	o.writeHead()
 	n, err := io.WriteString(o.ResponseWriter, s)
 	o.sent += int64(n)
 	return n, err

@@ -3,7 +3,6 @@ package stream_test
 import (
 	"crypto/rand"
 	"fmt"
-	"syscall"
 	"testing"
 	"time"
 
@@ -34,13 +33,13 @@ func BenchmarkCountedSubject(b *testing.B) {
 	for _, distinct := range []int{1, 500} {
 		b.Run(fmt.Sprintf("subjects=%d", distinct), func(b *testing.B) {
 			_, js, k := benchQueue(b)
-			before := processorTime(b)
+			before := testkit.ProcessorTime(b)
 			for i := range b.N {
 				if _, err := js.Publish(b.Context(), fmt.Sprintf("weir.q.%s.%s.n.%d", k.Namespace, k.Name, 1+i*7%distinct), block); err != nil {
 					b.Fatal(err)
 				}
 			}
-			b.ReportMetric(float64(processorTime(b)-before)/float64(b.N), "cpu-ns/op")
+			b.ReportMetric(float64(testkit.ProcessorTime(b)-before)/float64(b.N), "cpu-ns/op")
 		})
 	}
 }
@@ -57,20 +56,11 @@ func BenchmarkDepth(b *testing.B) {
 		}
 	}
 	b.ResetTimer()
-	before := processorTime(b)
+	before := testkit.ProcessorTime(b)
 	for range b.N {
 		if _, err := conn.Depth(b.Context(), k); err != nil {
 			b.Fatal(err)
 		}
 	}
-	b.ReportMetric(float64(processorTime(b)-before)/float64(b.N), "cpu-ns/op")
-}
-
-func processorTime(b *testing.B) time.Duration {
-	b.Helper()
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	b.ReportMetric(float64(testkit.ProcessorTime(b)-before)/float64(b.N), "cpu-ns/op")
 }

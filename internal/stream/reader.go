@@ -198,7 +198,8 @@ func (r *Reader) fetch(consumer jetstream.Consumer, retry bool) error {
 const holdDelay = 10 * time.Second
 
 // delivery decodes a message. One that no version can decode is moved to the dead-letter queue as it is; one that a later
-// version can is held. nil is returned for both.
+// version can is moved to the retries. Of both there is a delivery without records, for the owner to settle. One of the retries
+// that a later version can decode stays there: nil.
 func (r *Reader) delivery(msg jetstream.Msg, retry bool) (*Delivery, error) {
 	meta, err := msg.Metadata()
 	if err != nil {
@@ -220,7 +221,7 @@ func (r *Reader) delivery(msg jetstream.Msg, retry bool) (*Delivery, error) {
 	}
 	r.conn.log.Error("a block can't be read; it goes to the dead-letter queue as it is",
 		"queue", r.queue.String(), "stream", meta.Stream, "sequence", meta.Sequence.Stream, "error", err)
-	id := movedID(msg)
+	id := movedID(meta, msg.Data())
 	err = r.conn.until(r.ctx, deadSubject(r.queue), held(unconfirmed), func() error {
 		return r.conn.publishDead(r.ctx, r.queue, Unreadable, n, msg.Data(), id)
 	})
@@ -233,11 +234,10 @@ func (r *Reader) delivery(msg jetstream.Msg, retry bool) (*Delivery, error) {
 // movedID is the message id of a block that is stored elsewhere as it is. It follows from the block: whoever gets it again
 // because its acknowledgement is missing stores it under the same id, which the server drops. That the block is the same is
 // said by its bytes, since sequences begin anew when a queue is deleted and made again.
-func movedID(msg jetstream.Msg) string {
-	meta, _ := msg.Metadata() // the caller has it
+func movedID(meta *jetstream.MsgMetadata, block []byte) string {
 	h := sha256.New()
 	fmt.Fprintf(h, "%s %d %d ", meta.Stream, meta.Sequence.Stream, meta.Timestamp.UnixNano())
-	_, _ = h.Write(msg.Data())
+	_, _ = h.Write(block)
 	return "moved-" + hex.EncodeToString(h.Sum(nil)[:16])
 }
 
@@ -263,7 +263,7 @@ func (r *Reader) hold(msg jetstream.Msg, meta *jetstream.MsgMetadata, retry bool
 		}
 		return nil
 	}
-	id := movedID(msg)
+	id := movedID(meta, msg.Data())
 	return r.conn.publishUntil(r.ctx, scheduled(r.queue, id, Wait{Since: meta.Timestamp, Due: r.conn.Now().Add(holdDelay)}, msg.Data()), id)
 }
 

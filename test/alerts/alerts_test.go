@@ -16,6 +16,7 @@ import (
 	"github.com/weir-dev/weir/internal/localdb"
 	"github.com/weir-dev/weir/internal/localnats"
 	"github.com/weir-dev/weir/internal/testkit"
+	"github.com/weir-dev/weir/internal/testkit/processes"
 )
 
 // row is an alert and what makes it fire.
@@ -28,6 +29,11 @@ type row struct {
 	also []string
 	// lasts, unless it is empty, is why the test doesn't wait for its end.
 	lasts string
+}
+
+// is reports whether an alert is the row's.
+func (r *row) is(alert map[string]string) bool {
+	return alert["alertname"] == r.alert && has(alert, r.labels)
 }
 
 func (r *row) name() string {
@@ -62,7 +68,7 @@ func TestEachAlertFiresOnItsCause(t *testing.T) {
 	s.startGateway("OTEL_EXPORTER_OTLP_ENDPOINT="+collector.url, "OTEL_METRIC_EXPORT_INTERVAL=500", "OTEL_BSP_SCHEDULE_DELAY=200")
 	second := s.start(namespace, "gateway", "gateway-1", s.nats, "WEIR_LISTEN=127.0.0.1:0")
 	dispatcher := s.start(namespace, "dispatcher", "dispatcher-0", s.nats)
-	other := localnats.Config{Dir: t.TempDir(), Port: freePort(t), Token: localnats.NewToken()}
+	other := localnats.Config{Dir: t.TempDir(), Port: processes.FreePort(t), Token: localnats.NewToken()}
 	otherServer := testkit.NATSIn(t, other)
 	s.start("away", "gateway", "gateway-away", other, "WEIR_LISTEN=127.0.0.1:0")
 	prom.add(target{namespace, "weir-pgbouncer", "pgbouncer-0", poolPage(t)})
@@ -168,7 +174,7 @@ func TestEachAlertFiresOnItsCause(t *testing.T) {
 			cause: func() func() { return s.thieve(leased) },
 		},
 		{alert: "WeirTargetDown", labels: ofPod(namespace, "gateway", "gateway-1"), cause: func() func() {
-			second.kill()
+			second.Kill()
 			return func() { second.again() }
 		}},
 		{alert: "WeirNATSAway", labels: ofPod("away", "gateway", "gateway-away"), cause: func() func() {
@@ -178,7 +184,7 @@ func TestEachAlertFiresOnItsCause(t *testing.T) {
 		{alert: "WeirNATSLazy", labels: map[string]string{"namespace": "lazy"}, cause: func() func() {
 			lazy := s.start("lazy", "gateway", "gateway-lazy", s.nats, "WEIR_LISTEN=127.0.0.1:0", "WEIR_NATS_SYNC=2m")
 			return func() {
-				lazy.kill()
+				lazy.Kill()
 				lazy.again("WEIR_NATS_SYNC=always")
 			}
 		}},
@@ -207,7 +213,7 @@ func TestEachAlertFiresOnItsCause(t *testing.T) {
 	t.Log("nothing fires while orders flow")
 
 	prom.remove("controller-0")
-	controller.kill()
+	controller.Kill()
 	prom.fires(t, stageAway)
 	s.start(namespace, "controller", "controller-1", s.nats, asStandby+"=1")
 	prom.ends(t, stageAway)
@@ -246,7 +252,7 @@ func TestEachAlertFiresOnItsCause(t *testing.T) {
 		}
 	}
 	// The other cause of WeirQueueNotOwned, last as it befalls all queues.
-	dispatcher.kill()
+	dispatcher.Kill()
 	t.Run("WeirQueueNotOwned/fires without a dispatcher", func(t *testing.T) {
 		prom.fires(t, row{alert: "WeirQueueNotOwned", labels: ofQueue(normal)})
 	})
@@ -282,7 +288,7 @@ func complete(t *testing.T, rules rules, rows []row) {
 func expected(alert map[string]string, rows []row) bool {
 	for _, r := range rows {
 		name := alert["alertname"]
-		if name == r.alert && has(alert, r.labels) {
+		if r.is(alert) {
 			return true
 		}
 		if slices.Contains(r.also, name) && alert["namespace"] == r.labels["namespace"] && alert["weir_queue"] == r.labels["weir_queue"] {
@@ -322,10 +328,8 @@ func (p *prometheus) fires(t *testing.T, r row) {
 		if err != nil {
 			return err.Error()
 		}
-		for _, a := range fired {
-			if a["alertname"] == r.alert && has(a, r.labels) {
-				return ""
-			}
+		if slices.ContainsFunc(fired, r.is) {
+			return ""
 		}
 		return "there fired\n" + shown(fired)
 	})
@@ -339,10 +343,8 @@ func (p *prometheus) ends(t *testing.T, r row) {
 		if err != nil {
 			return err.Error()
 		}
-		for _, a := range firing {
-			if a["alertname"] == r.alert && has(a, r.labels) {
-				return "it fires: " + shown([]map[string]string{a})
-			}
+		if i := slices.IndexFunc(firing, r.is); i >= 0 {
+			return "it fires: " + shown(firing[i:i+1])
 		}
 		return ""
 	})

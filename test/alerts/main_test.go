@@ -11,14 +11,10 @@ package alerts_test
 
 import (
 	"context"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 
 	"github.com/weir-dev/weir/internal/app"
 	// What the binaries are made of: a test that has passed is run again when it changes.
@@ -29,6 +25,7 @@ import (
 	"github.com/weir-dev/weir/internal/lifecycle"
 	"github.com/weir-dev/weir/internal/localdb"
 	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/testkit/processes"
 )
 
 // asController, when set, makes the test binary a controller without Kubernetes.
@@ -46,14 +43,11 @@ var parts struct {
 // poolSize is of PgBouncer: few, so that a few clients use it up.
 const poolSize = 2
 
-// startTimeout bounds building the binaries, on a cold cache, and starting the database.
-const startTimeout = 8 * time.Minute
-
 func TestMain(m *testing.M) {
 	if os.Getenv(asController) != "" {
 		os.Exit(app.Main("controller", pingInterval, runController))
 	}
-	os.Exit(run(m))
+	os.Exit(processes.Main(m, "alerts", poolSize, &parts.db, build))
 }
 
 // pingInterval is the controller's.
@@ -80,42 +74,7 @@ func runController(ctx context.Context, cfg app.Config, conn *stream.Conn) error
 	return lifecycle.Run(ctx, cfg.Log, func() {}, of...)
 }
 
-func run(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-	defer cancel()
-	dir, err := os.MkdirTemp("", "weir-alerts-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
+func build(ctx context.Context, dir string) error {
 	parts.bin = filepath.Join(dir, "bin")
-	if err := build(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "building the binaries:", err)
-		return 1
-	}
-	if parts.db, err = localdb.Start(ctx, localdb.Config{PoolSize: poolSize, Fast: true}); err != nil {
-		fmt.Fprintln(os.Stderr, "starting the database:", err)
-		return 1
-	}
-	code := m.Run()
-	if err := parts.db.Stop(context.WithoutCancel(ctx)); err != nil {
-		fmt.Fprintln(os.Stderr, "stopping the database:", err)
-		code = 1
-	}
-	if err := goleak.Find(); err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	return code
-}
-
-func build(ctx context.Context) error {
-	if err := os.MkdirAll(parts.bin, 0o755); err != nil {
-		return err
-	}
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", parts.bin+"/", "./services/gateway", "./services/dispatcher")
-	cmd.Dir = filepath.Join("..", "..")
-	cmd.Stderr = os.Stderr
-	return cmd.Run()
+	return processes.Build(ctx, parts.bin, "./services/gateway", "./services/dispatcher")
 }

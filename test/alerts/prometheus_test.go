@@ -3,12 +3,9 @@ package alerts_test
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
-	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -18,6 +15,9 @@ import (
 	"time"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/weir-dev/weir/internal/testkit"
+	"github.com/weir-dev/weir/internal/testkit/processes"
 )
 
 const (
@@ -32,10 +32,9 @@ type target struct{ namespace, job, pod, address string }
 
 // prometheus is one that reads targets, which come and go, and evaluates the rules.
 type prometheus struct {
-	t      *testing.T
-	url    string
-	dir    string
-	client *http.Client
+	testkit.Prometheus
+	t   *testing.T
+	dir string
 
 	mu      sync.Mutex
 	targets []target
@@ -52,10 +51,11 @@ func startPrometheus(t *testing.T, r rules) *prometheus {
 	}
 	dir := t.TempDir()
 	p := &prometheus{
-		t: t, dir: dir, url: fmt.Sprintf("http://127.0.0.1:%d", freePort(t)),
-		client: &http.Client{Transport: &http.Transport{}, Timeout: 10 * time.Second},
+		t: t, dir: dir, Prometheus: testkit.Prometheus{
+			URL: fmt.Sprintf("http://127.0.0.1:%d", processes.FreePort(t)), Client: &http.Client{Transport: &http.Transport{}, Timeout: 10 * time.Second},
+		},
 	}
-	t.Cleanup(p.client.CloseIdleConnections)
+	t.Cleanup(p.Client.CloseIdleConnections)
 	write := func(name string, v any) string {
 		text, err := yaml.Marshal(v)
 		if err == nil {
@@ -75,10 +75,10 @@ func startPrometheus(t *testing.T, r rules) *prometheus {
 			"file_sd_configs": []map[string]any{{"files": []string{filepath.Join(dir, "targets.json")}, "refresh_interval": "1s"}},
 		}},
 	})
-	startChild(t, "prometheus", path, nil, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
-		"--web.listen-address="+strings.TrimPrefix(p.url, "http://"), "--query.lookback-delta="+lookback, "--log.level=warn")
+	processes.Start(t, "prometheus", path, nil, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
+		"--web.listen-address="+strings.TrimPrefix(p.URL, "http://"), "--query.lookback-delta="+lookback, "--log.level=warn")
 	within(t, "Prometheus is ready", func() string {
-		_, err := p.get("/-/ready", nil)
+		_, err := p.Get(context.Background(), "/-/ready", nil)
 		return said(err)
 	})
 	return p
@@ -125,43 +125,11 @@ func (p *prometheus) write() {
 	}
 }
 
-func (p *prometheus) get(path string, query url.Values) ([]byte, error) {
-	req, err := http.NewRequestWithContext(context.Background(), http.MethodGet, p.url+path+"?"+query.Encode(), http.NoBody)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := p.client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", resp.Status, b)
-	}
-	return b, err
-}
-
 // query returns the labels of the series of an instant vector that are not 0.
-func (p *prometheus) query(q string) ([]map[string]string, error) {
-	b, err := p.get("/api/v1/query", url.Values{"query": {q}})
-	if err != nil {
-		return nil, err
-	}
-	var answer struct {
-		Data struct {
-			Result []struct {
-				Metric map[string]string
-				Value  []any
-			}
-		}
-	}
-	err = json.Unmarshal(b, &answer)
-	var out []map[string]string
-	for _, s := range answer.Data.Result {
-		if len(s.Value) != 2 {
-			err = errors.Join(err, fmt.Errorf("%s gives no instant vector", q))
-		} else if s.Value[1] != "0" {
+func (p *prometheus) query(q string) (out []map[string]string, err error) {
+	found, err := p.Query(context.Background(), q)
+	for _, s := range found {
+		if s.Value != 0 {
 			out = append(out, s.Metric)
 		}
 	}

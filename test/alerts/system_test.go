@@ -8,11 +8,9 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,12 +18,11 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/weir-dev/weir/internal/catalog"
-	"github.com/weir-dev/weir/internal/childproc"
-	"github.com/weir-dev/weir/internal/localdb"
 	"github.com/weir-dev/weir/internal/localnats"
 	"github.com/weir-dev/weir/internal/manifest"
 	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/testkit"
+	"github.com/weir-dev/weir/internal/testkit/processes"
 )
 
 // The queues, by what befalls them.
@@ -106,7 +103,7 @@ const namespace = "weir-system"
 func newSystem(t *testing.T, prom *prometheus) *system {
 	t.Helper()
 	s := &system{
-		t: t, nats: localnats.Config{Dir: t.TempDir(), Port: freePort(t), Token: localnats.NewToken()}, functions: map[string]*function{},
+		t: t, nats: localnats.Config{Dir: t.TempDir(), Port: processes.FreePort(t), Token: localnats.NewToken()}, functions: map[string]*function{},
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 32}, Timeout: 30 * time.Second}, prom: prom,
 	}
 	t.Cleanup(s.client.CloseIdleConnections)
@@ -172,7 +169,7 @@ func (s *system) publish(cat *catalog.Catalog) {
 
 // stage is a process of a service, with the addresses that it keeps over restarts.
 type stage struct {
-	*child
+	*processes.Child
 	s      *system
 	target target
 	env    []string
@@ -181,7 +178,7 @@ type stage struct {
 // start starts a stage as a pod, and Prometheus reads it from now on.
 func (s *system) start(namespace, service, pod string, server localnats.Config, env ...string) *stage {
 	s.t.Helper()
-	g := &stage{s: s, target: target{namespace, "weir-" + service, pod, fmt.Sprintf("127.0.0.1:%d", freePort(s.t))}}
+	g := &stage{s: s, target: target{namespace, "weir-" + service, pod, fmt.Sprintf("127.0.0.1:%d", processes.FreePort(s.t))}}
 	g.env = append([]string{
 		"WEIR_NATS_URL=" + natsURL(server), "WEIR_HEALTH_LISTEN=" + g.target.address, "WEIR_INSTANCE=" + pod, "WEIR_LOG_FORMAT=text",
 	}, env...)
@@ -204,13 +201,13 @@ func (g *stage) again(env ...string) {
 		}
 		path = self
 	}
-	g.child = startChild(g.s.t, g.target.pod, path, append(g.env, env...))
+	g.Child = processes.Start(g.s.t, g.target.pod, path, append(g.env, env...))
 }
 
 // startGateway starts one that clients use, and returns once it serves the catalog.
 func (s *system) startGateway(env ...string) {
 	s.t.Helper()
-	s.gateway = fmt.Sprintf("127.0.0.1:%d", freePort(s.t))
+	s.gateway = fmt.Sprintf("127.0.0.1:%d", processes.FreePort(s.t))
 	g := s.start(namespace, "gateway", "gateway-0", s.nats, append(env, "WEIR_LISTEN="+s.gateway)...)
 	within(s.t, "the gateway is ready", func() string {
 		resp, err := s.client.Get("http://" + g.target.address + "/readyz")
@@ -257,13 +254,22 @@ func (s *system) orders(queue string, n int) {
 
 // traffic posts an order every now and then, until stop or the test's end. What is answered is not looked at.
 func (s *system) traffic(queue string, every time.Duration, body func(i int) string) (stop func()) {
+	i := 0
+	return s.keep(every, func(ctx context.Context) {
+		_, _ = s.post(ctx, queue, body(i))
+		i++
+	})
+}
+
+// keep does it again and again, until stop or the test's end.
+func (s *system) keep(every time.Duration, do func(context.Context)) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		tick := time.NewTicker(every)
 		defer tick.Stop()
-		for i := 0; ; i++ {
-			_, _ = s.post(ctx, queue, body(i))
+		for {
+			do(ctx)
 			select {
 			case <-tick.C:
 			case <-ctx.Done():
@@ -310,33 +316,19 @@ func (s *system) remove(queue string) (makeAgain func()) {
 func (s *system) thieve(queue string) (stop func()) {
 	const thief, ttl = "a-thief", 6 * time.Second
 	subject := "weir.lease.queue.default." + queue
-	ctx, cancel := context.WithCancel(context.Background())
-	st, err := s.js.Stream(ctx, "WEIR_LEASES")
+	st, err := s.js.Stream(s.t.Context(), "WEIR_LEASES")
 	if err == nil {
-		_, err = st.GetLastMsgForSubject(ctx, subject) // it is under that name
+		_, err = st.GetLastMsgForSubject(s.t.Context(), subject) // it is under that name
 	}
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		tick := time.NewTicker(100 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			m, err := st.GetLastMsgForSubject(ctx, subject)
-			if err == nil && len(m.Data) > 0 && string(m.Data) != thief { // without a body it is the marker of a free lease
-				_, _ = s.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: []byte(thief)}, jetstream.WithMsgTTL(ttl))
-			}
-			select {
-			case <-tick.C:
-			case <-ctx.Done():
-				return
-			}
+	return s.keep(100*time.Millisecond, func(ctx context.Context) {
+		m, err := st.GetLastMsgForSubject(ctx, subject)
+		if err == nil && len(m.Data) > 0 && string(m.Data) != thief { // without a body it is the marker of a free lease
+			_, _ = s.js.PublishMsg(ctx, &nats.Msg{Subject: subject, Data: []byte(thief)}, jetstream.WithMsgTTL(ttl))
 		}
 	})
-	stop = func() { cancel(); wg.Wait() }
-	s.t.Cleanup(stop)
-	return stop
 }
 
 // function is one that can be stopped, and do other things than to take what it gets.
@@ -350,7 +342,7 @@ type function struct {
 
 func newFunction(t *testing.T) *function {
 	t.Helper()
-	f := &function{t: t, addr: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
+	f := &function{t: t, addr: fmt.Sprintf("127.0.0.1:%d", processes.FreePort(t))}
 	f.mend()
 	f.start()
 	t.Cleanup(f.stop)
@@ -398,52 +390,4 @@ func (f *function) takes(d time.Duration) (mend func()) {
 		w.WriteHeader(http.StatusNoContent)
 	})
 	return sync.OnceFunc(func() { f.mend(); close(mended) })
-}
-
-// child is a process of the system. Its output goes to a file, whose end is logged when the test fails.
-type child struct {
-	*childproc.Process
-}
-
-var children atomic.Int64 // for the names of their output
-
-func startChild(t *testing.T, name, path string, env []string, args ...string) *child {
-	t.Helper()
-	out := filepath.Join(t.TempDir(), fmt.Sprintf("%s-%d.log", name, children.Add(1)))
-	f, err := os.Create(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	cmd := exec.CommandContext(context.Background(), path, args...) // the cleanup ends it
-	cmd.Env = append(os.Environ(), env...)
-	cmd.Stdout, cmd.Stderr = f, f
-	p, err := childproc.Start(cmd, syscall.SIGKILL) // also when a test's timeout panics
-	if err != nil {
-		t.Fatalf("start %s: %v", name, err)
-	}
-	c := &child{p}
-	t.Cleanup(func() {
-		c.kill()
-		if t.Failed() {
-			text, _ := os.ReadFile(out)
-			t.Logf("the end of %s's log:\n%s", name, text[max(0, len(text)-3000):])
-		}
-	})
-	return c
-}
-
-// kill is kill -9, and waits.
-func (c *child) kill() {
-	c.Signal(syscall.SIGKILL)
-	<-c.Done()
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	port, err := localdb.FreePort(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
 }

@@ -3,7 +3,6 @@ package chaos_test
 import (
 	"encoding/json"
 	"net/http"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -71,7 +70,7 @@ func TestCapsOverReplicas(t *testing.T) {
 		"  timeout: 60s\n  retry", "  maxConcurrency: 4\n  timeout: 60s\n  retry"), url)
 	c.gateway()
 	a := c.dispatcher("dispatcher-a")
-	testkit.Eventually(t, "dispatcher-a works", func() bool { return a.logs("working for this mapping") })
+	testkit.Eventually(t, "dispatcher-a works", func() bool { return a.Logs("working for this mapping") })
 	b := c.dispatcher("dispatcher-b")
 	l := newLoad(t, c.addr, 16, 0)
 	l.every = 250 * time.Millisecond // 64 a second; the function takes 4 × 5 every 0.3 s = 66 a second
@@ -90,17 +89,17 @@ func TestCapsOverReplicas(t *testing.T) {
 		}
 	}
 	phase("both run, a works", 30)
-	a.terminate()
+	a.Terminate()
 	phase("a got SIGTERM, b takes over", 30)
-	testkit.Eventually(t, "dispatcher-b works", func() bool { return b.logs("working for this mapping") })
+	testkit.Eventually(t, "dispatcher-b works", func() bool { return b.Logs("working for this mapping") })
 	a = c.dispatcher("dispatcher-a")
 	phase("a is back, b works", 30)
-	b.kill()
+	b.Kill()
 	phase("b was killed, a waits for its lease", 30)
 	b = c.dispatcher("dispatcher-b")
 	phase("b is back, a works", 30)
-	a.terminate()
-	b.terminate()
+	a.Terminate()
+	b.Terminate()
 	phase("both are down", 0)
 	b = c.dispatcher("dispatcher-b")
 	phase("b is back alone", 30)
@@ -136,7 +135,7 @@ func TestCapsOverRestart(t *testing.T) {
 	l.wait()
 	for range size(1, 1, 3) {
 		testkit.Eventually(t, "all calls run", func() bool { return f.running() == limit })
-		d.kill()
+		d.Kill()
 		d = c.dispatcher("dispatcher-0")
 		done := f.count(http.StatusOK)
 		testkit.Eventually(t, "calls go on", func() bool { return f.count(http.StatusOK) > done+limit })
@@ -158,14 +157,14 @@ func TestCapsOverHang(t *testing.T) {
 		"  timeout: 60s\n  retry", "  maxConcurrency: 4\n  timeout: 60s\n  retry"), url)
 	c.gateway()
 	a := c.dispatcher("dispatcher-a")
-	testkit.Eventually(t, "dispatcher-a works", func() bool { return a.logs("working for this mapping") })
+	testkit.Eventually(t, "dispatcher-a works", func() bool { return a.Logs("working for this mapping") })
 	b := c.dispatcher("dispatcher-b")
 	l := newLoad(t, c.addr, 16, 800) // more than is done before b works
 	l.start()
 	l.wait()
 	testkit.Eventually(t, "all calls run", func() bool { return f.running() == limit })
 	a.Signal(syscall.SIGSTOP)
-	testkit.Eventually(t, "dispatcher-b works", func() bool { return b.logs("working for this mapping") })
+	testkit.Eventually(t, "dispatcher-b works", func() bool { return b.Logs("working for this mapping") })
 	testkit.Eventually(t, "all calls of b run", func() bool { return f.running() == limit })
 	a.Signal(syscall.SIGCONT)
 	done := f.count(http.StatusOK)
@@ -179,6 +178,3 @@ func TestCapsOverHang(t *testing.T) {
 	})
 	c.settled()
 }
-
-// logs tells whether the child has logged the text.
-func (c *child) logs(text string) bool { return strings.Contains(c.log(), text) }

@@ -9,94 +9,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
-	"syscall"
 	"testing"
-	"time"
 
-	"github.com/weir-dev/weir/internal/childproc"
-	"github.com/weir-dev/weir/internal/localdb"
 	"github.com/weir-dev/weir/internal/testkit"
+	"github.com/weir-dev/weir/internal/testkit/processes"
 )
-
-// child is a process of the system. Its output goes to a file, whose end is logged when the test fails.
-type child struct {
-	*childproc.Process
-	t    testing.TB
-	name string
-	out  string
-}
-
-var children atomic.Int64 // for the names of their output
-
-func startChild(t testing.TB, name, path string, env []string, args ...string) *child {
-	t.Helper()
-	out := filepath.Join(t.TempDir(), fmt.Sprintf("%s-%d.log", name, children.Add(1)))
-	f, err := os.Create(out)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	// Not the test's context: the cleanup ends it, and it is to survive until then.
-	cmd := exec.CommandContext(context.Background(), path, args...)
-	cmd.Env = append(os.Environ(), env...)
-	cmd.Stdout, cmd.Stderr = f, f
-	p, err := childproc.Start(cmd, syscall.SIGKILL) // also when a test's timeout panics
-	if err != nil {
-		t.Fatalf("start %s: %v", name, err)
-	}
-	c := &child{Process: p, t: t, name: name, out: out}
-	t.Cleanup(func() {
-		c.kill()
-		if t.Failed() {
-			t.Logf("the end of %s's log:\n%s", name, c.tail(4000))
-		}
-	})
-	return c
-}
-
-// kill is kill -9, and waits.
-func (c *child) kill() {
-	c.Signal(syscall.SIGKILL)
-	<-c.Done()
-}
-
-// terminate is SIGTERM, and waits for the drain; the exit code must be 0.
-func (c *child) terminate() {
-	c.t.Helper()
-	c.Signal(syscall.SIGTERM)
-	select {
-	case <-c.Done():
-	case <-time.After(testkit.Patience):
-		c.t.Fatalf("%s did not end within %s of SIGTERM", c.name, testkit.Patience)
-	}
-	if c.State().ExitCode() != 0 {
-		c.t.Errorf("%s ended with %s after SIGTERM", c.name, c.State())
-	}
-}
-
-func (c *child) log() string {
-	b, err := os.ReadFile(c.out)
-	if err != nil {
-		return err.Error()
-	}
-	return string(b)
-}
-
-func (c *child) tail(n int) string {
-	s := c.log()
-	return s[max(0, len(s)-n):]
-}
-
-// freePort is free at the moment; the children need ports that stay the same over restarts.
-func freePort(t testing.TB) int {
-	t.Helper()
-	port, err := localdb.FreePort(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	return port
-}
 
 // secrets writes the database's Secret as the sample manifests mount it.
 func secrets(t testing.TB) string {
@@ -163,7 +80,7 @@ type weir struct {
 	env     string
 	addr    string // of the gateway
 	args    []string
-	*child
+	*processes.Child
 }
 
 func newWeir(t testing.TB, folder string, args ...string) *weir {
@@ -171,7 +88,7 @@ func newWeir(t testing.TB, folder string, args ...string) *weir {
 	return &weir{
 		t: t, binary: filepath.Join(parts.bin, "weir"), folder: folder, secrets: secrets(t), args: args,
 		data: filepath.Join(t.TempDir(), "nats"), env: filepath.Join(t.TempDir(), "env"),
-		addr: fmt.Sprintf("127.0.0.1:%d", freePort(t)),
+		addr: fmt.Sprintf("127.0.0.1:%d", processes.FreePort(t)),
 	}
 }
 
@@ -181,7 +98,7 @@ func (w *weir) start() {
 	if err := os.Remove(w.env); err != nil && !os.IsNotExist(err) {
 		w.t.Fatal(err)
 	}
-	w.child = startChild(w.t, "weir", w.binary, nil, append([]string{
+	w.Child = processes.Start(w.t, "weir", w.binary, nil, append([]string{
 		"local", "-f", w.folder, "--listen", w.addr, "--data", w.data, "--secrets", w.secrets, "--env-file", w.env,
 	}, w.args...)...)
 }
@@ -197,7 +114,7 @@ func (w *weir) waitReady() {
 	w.t.Helper()
 	testkit.Eventually(w.t, "weir local is ready", func() bool {
 		if w.Ended() {
-			w.t.Fatalf("weir local ended (%s):\n%s", w.State(), w.tail(2000))
+			w.t.Fatalf("weir local ended (%s):\n%s", w.State(), w.Tail(2000))
 		}
 		_, err := os.Stat(w.env)
 		return err == nil
@@ -240,15 +157,15 @@ func (w *weir) command(args ...string) string {
 func orderWriter(t testing.TB) string {
 	t.Helper()
 	dir := filepath.Join(secrets(t), "orders-database")
-	port := freePort(t)
-	c := startChild(t, "order-writer", filepath.Join(parts.bin, "order-writer"), []string{
+	port := processes.FreePort(t)
+	c := processes.Start(t, "order-writer", filepath.Join(parts.bin, "order-writer"), []string{
 		fmt.Sprintf("PORT=%d", port), "DATABASE_URL_FILE=" + filepath.Join(dir, "url"),
 		"MIGRATE_DATABASE_URL_FILE=" + filepath.Join(dir, "direct-url"), "DATABASE_MAX_CONNS=16",
 	})
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	testkit.Eventually(t, "order-writer listens", func() bool {
 		if c.Ended() {
-			t.Fatalf("order-writer ended: %s", c.tail(2000))
+			t.Fatalf("order-writer ended: %s", c.Tail(2000))
 		}
 		conn, err := net.Dial("tcp", addr)
 		if err == nil {

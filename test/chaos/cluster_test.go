@@ -14,6 +14,7 @@ import (
 	"github.com/weir-dev/weir/internal/manifest"
 	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/testkit"
+	"github.com/weir-dev/weir/internal/testkit/processes"
 )
 
 // cluster is the services as a cluster runs them: each a process, a NATS server of its own, the catalog in its bucket.
@@ -33,7 +34,7 @@ type natsServer struct {
 }
 
 func newNATSServer(t testing.TB) natsServer {
-	return natsServer{t: t, cfg: localnats.Config{Dir: t.TempDir(), Port: freePort(t), Token: localnats.NewToken()}}
+	return natsServer{t: t, cfg: localnats.Config{Dir: t.TempDir(), Port: processes.FreePort(t), Token: localnats.NewToken()}}
 }
 
 func (n natsServer) url() string {
@@ -47,13 +48,13 @@ func (n natsServer) start() *localnats.Server {
 }
 
 // startChild runs the server as a process of its own, which can be made to hang.
-func (n natsServer) startChild() *child {
+func (n natsServer) startChild() *processes.Child {
 	n.t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		n.t.Fatal(err)
 	}
-	return startChild(n.t, "nats", self, []string{
+	return processes.Start(n.t, "nats", self, []string{
 		natsDir + "=" + n.cfg.Dir, fmt.Sprintf("%s=%d", natsPort, n.cfg.Port), natsToken + "=" + n.cfg.Token,
 	})
 }
@@ -90,20 +91,20 @@ func newCluster(t testing.TB, nats natsServer, folder, url string) *cluster {
 		t.Fatal(err)
 	}
 	return &cluster{
-		t: t, nats: nats, conn: conn, bin: parts.bin, addr: fmt.Sprintf("127.0.0.1:%d", freePort(t)),
+		t: t, nats: nats, conn: conn, bin: parts.bin, addr: fmt.Sprintf("127.0.0.1:%d", processes.FreePort(t)),
 		queue: bundle.Catalog.Queues[0].Key,
 	}
 }
 
 // gateway starts the gateway and waits until it serves.
-func (c *cluster) gateway() *child {
+func (c *cluster) gateway() *processes.Child {
 	c.t.Helper()
 	return c.gatewayAt(c.addr, "gateway")
 }
 
-func (c *cluster) gatewayAt(addr, instance string, env ...string) *child {
+func (c *cluster) gatewayAt(addr, instance string, env ...string) *processes.Child {
 	c.t.Helper()
-	probes := fmt.Sprintf("127.0.0.1:%d", freePort(c.t))
+	probes := fmt.Sprintf("127.0.0.1:%d", processes.FreePort(c.t))
 	g := c.service("gateway", instance, append(env, "WEIR_LISTEN="+addr, "WEIR_HEALTH_LISTEN="+probes)...)
 	client := &http.Client{Timeout: 5 * time.Second}
 	c.t.Cleanup(client.CloseIdleConnections)
@@ -118,15 +119,15 @@ func (c *cluster) gatewayAt(addr, instance string, env ...string) *child {
 	return g
 }
 
-func (c *cluster) dispatcher(instance string, env ...string) *child {
+func (c *cluster) dispatcher(instance string, env ...string) *processes.Child {
 	c.t.Helper()
 	return c.service("dispatcher", instance, env...)
 }
 
 // service starts a service and returns at once.
-func (c *cluster) service(name, instance string, env ...string) *child {
+func (c *cluster) service(name, instance string, env ...string) *processes.Child {
 	c.t.Helper()
-	return startChild(c.t, instance, filepath.Join(c.bin, name), append([]string{
+	return processes.Start(c.t, instance, filepath.Join(c.bin, name), append([]string{
 		"WEIR_NATS_URL=" + c.nats.url(), "WEIR_HEALTH_LISTEN=off", "WEIR_INSTANCE=" + instance, "WEIR_LOG_FORMAT=text",
 	}, env...))
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/internal/testkit"
+	"github.com/weir-dev/weir/internal/testkit/processes"
 )
 
 // hostility is what the connections of a crowd do: each returns when its connection is over.
@@ -110,7 +111,7 @@ func TestAHostileCrowd(t *testing.T) {
 		memory   = 450 << 20 // bodies may have 128 MiB; the process without a crowd has about 100
 		patience = 100 * time.Millisecond
 	)
-	w := newWeir(t, manifests(t), "--function", fmt.Sprintf("order-writer=http://127.0.0.1:%d", freePort(t))) // nobody is there: the queue grows
+	w := newWeir(t, manifests(t), "--function", fmt.Sprintf("order-writer=http://127.0.0.1:%d", processes.FreePort(t))) // nobody is there: the queue grows
 	w.up()
 	var job struct{ Links struct{ Self string } }
 	testkit.Eventually(t, "a job is accepted", func() bool { // at first the gateway may have no signing key yet

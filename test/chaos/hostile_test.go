@@ -22,6 +22,7 @@ import (
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/testkit"
+	"github.com/weir-dev/weir/internal/testkit/processes"
 )
 
 // tmpfs mounts a small file system, or skips the test.
@@ -51,7 +52,7 @@ func TestDiskFull(t *testing.T) {
 	}{{"restarted", true}, {"left alone", false}} {
 		t.Run(tt.name, func(t *testing.T) {
 			disk := tmpfs(t, 32)
-			port := freePort(t) // nothing listens there at first: the queue only grows
+			port := processes.FreePort(t) // nothing listens there at first: the queue only grows
 			w := newWeir(t, manifests(t), "--function", fmt.Sprintf("order-writer=http://127.0.0.1:%d", port))
 			w.data = filepath.Join(disk, "nats")
 			ballast := filepath.Join(disk, "ballast")
@@ -71,7 +72,7 @@ func TestDiskFull(t *testing.T) {
 			}
 
 			if tt.restart {
-				w.kill()
+				w.Kill()
 			}
 			if err := os.Remove(ballast); err != nil {
 				t.Fatal(err)
@@ -108,7 +109,7 @@ func serveAt(t testing.TB, port int, h http.Handler) {
 
 // TestSecondProcessOnTheSameData starts weir local twice on one folder: the second must not touch it.
 func TestSecondProcessOnTheSameData(t *testing.T) {
-	port := freePort(t) // nothing listens there at first: the queue only grows
+	port := processes.FreePort(t) // nothing listens there at first: the queue only grows
 	function := fmt.Sprintf("order-writer=http://127.0.0.1:%d", port)
 	w := newWeir(t, manifests(t), "--function", function)
 	w.up()
@@ -121,19 +122,19 @@ func TestSecondProcessOnTheSameData(t *testing.T) {
 	second.start()
 	select {
 	case <-second.Done():
-		t.Logf("the second said: %s", second.tail(400))
+		t.Logf("the second said: %s", second.Tail(400))
 		if second.State().ExitCode() == 0 {
 			t.Error("the second ended without an error")
 		}
 	case <-time.After(5 * time.Second):
-		t.Errorf("the second process runs on the data folder of the first:\n%s", second.tail(1000))
+		t.Errorf("the second process runs on the data folder of the first:\n%s", second.Tail(1000))
 		m := newLoad(t, second.addr, 16, 1000)
 		m.start()
 		m.wait()
-		second.kill()
+		second.Kill()
 	}
 	l.wait()
-	w.kill()
+	w.Kill()
 	w.up()
 	serveAt(t, port, forward(t, orderWriter(t)))
 	l.verify(true)
@@ -193,7 +194,7 @@ func TestCorruptBlock(t *testing.T) {
 // TestQueueFull lets a small queue fill up while nothing drains it: 503 at once, nothing dropped, and once it is
 // drained orders are accepted again.
 func TestQueueFull(t *testing.T) {
-	port := freePort(t)
+	port := processes.FreePort(t)
 	w := newWeir(t, manifests(t, "maxBytes: 10Gi", "maxBytes: 8Mi"), "--function", fmt.Sprintf("order-writer=http://127.0.0.1:%d", port))
 	w.up()
 	l := newLoad(t, w.addr, 32, 0)
@@ -245,7 +246,7 @@ func TestTerminate(t *testing.T) {
 	for range size(2, 3, 10) {
 		l.waitAccepted(1000)
 		start := time.Now()
-		w.terminate()
+		w.Terminate()
 		t.Logf("drained in %s", time.Since(start).Round(time.Millisecond))
 		w.up()
 	}
@@ -323,7 +324,7 @@ func TestHostileClients(t *testing.T) {
 	if w.Ended() {
 		t.Fatal("weir ended")
 	}
-	if log := w.log(); strings.Contains(log, "panic") {
+	if log := w.Log(); strings.Contains(log, "panic") {
 		t.Errorf("a panic in the log")
 	}
 }

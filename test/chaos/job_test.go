@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/internal/testkit"
+	"github.com/weir-dev/weir/internal/testkit/processes"
 )
 
 const jobManifests = `
@@ -385,8 +386,8 @@ func TestJobsAndKills(t *testing.T) {
 	w.up()
 	l.start("http://" + w.addr)
 	kill := func() {
-		w.kill()
-		checkRaces(t, w.child)
+		w.Kill()
+		checkRaces(t, w.Child)
 		w.up()
 	}
 	kills := size(3, 6, 25)
@@ -398,8 +399,8 @@ func TestJobsAndKills(t *testing.T) {
 	l.finish()
 	l.verify(kill) // what is final stays
 	t.Logf("%d kills", kills+1)
-	w.terminate()
-	checkRaces(t, w.child)
+	w.Terminate()
+	checkRaces(t, w.Child)
 }
 
 // TestJobsAndSingleKills kills the services of a cluster one at a time, at random, while clients submit, cancel and
@@ -412,27 +413,27 @@ func TestJobsAndSingleKills(t *testing.T) {
 	c := newCluster(t, nats, l.serve(), "")
 	c.bin = parts.raceBin
 	var urls []string
-	starts := map[string]func() *child{}
+	starts := map[string]func() *processes.Child{}
 	for i := range 2 {
-		gateway, realtime := fmt.Sprintf("127.0.0.1:%d", freePort(t)), fmt.Sprintf("127.0.0.1:%d", freePort(t))
+		gateway, realtime := fmt.Sprintf("127.0.0.1:%d", processes.FreePort(t)), fmt.Sprintf("127.0.0.1:%d", processes.FreePort(t))
 		urls = append(urls, "http://"+gateway)
 		name := func(service string) string { return fmt.Sprintf("%s-%d", service, i) }
-		starts[name("realtime")] = func() *child {
+		starts[name("realtime")] = func() *processes.Child {
 			return c.service("realtime", name("realtime"), "WEIR_LISTEN="+realtime)
 		}
-		starts[name("dispatcher")] = func() *child {
+		starts[name("dispatcher")] = func() *processes.Child {
 			return c.dispatcher(name("dispatcher"), "WEIR_CALLBACK_URL=http://"+gateway)
 		}
-		starts[name("gateway")] = func() *child {
+		starts[name("gateway")] = func() *processes.Child {
 			return c.gatewayAt(gateway, name("gateway"), "WEIR_REALTIME_URL=http://"+realtime)
 		}
 	}
-	running := map[string]*child{}
+	running := map[string]*processes.Child{}
 	for name, start := range starts {
 		running[name] = start()
 	}
 	kill := func(name string) {
-		running[name].kill()
+		running[name].Kill()
 		checkRaces(t, running[name])
 		running[name] = starts[name]()
 	}
@@ -440,7 +441,7 @@ func TestJobsAndSingleKills(t *testing.T) {
 	dispatcher := func(role string) (name string) {
 		testkit.Eventually(t, "a dispatcher works", func() bool {
 			for i := range 2 {
-				if strings.Contains(running[fmt.Sprintf("dispatcher-%d", i)].log(), "working for this mapping") {
+				if strings.Contains(running[fmt.Sprintf("dispatcher-%d", i)].Log(), "working for this mapping") {
 					name = fmt.Sprintf("dispatcher-%d", i)
 					if role == waits {
 						name = fmt.Sprintf("dispatcher-%d", 1-i)
@@ -483,7 +484,7 @@ func TestJobsAndSingleKills(t *testing.T) {
 	})
 	t.Logf("%d kills", kills)
 	for _, c := range running {
-		c.terminate()
+		c.Terminate()
 		checkRaces(t, c)
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/weir-dev/weir/internal/testkit/processes"
 )
 
 // TestKillEverything kills the whole local process at random moments under load, some of them while it
@@ -39,8 +41,8 @@ func TestKillEverything(t *testing.T) {
 			l.waitAccepted(1)
 			hold(t, time.Duration(r.Int64N(int64(size[time.Duration](1500, 1500, 4000)*time.Millisecond))))
 		}
-		w.kill()
-		checkRaces(t, w.child)
+		w.Kill()
+		checkRaces(t, w.Child)
 		w.start()
 	}
 	w.waitReady()
@@ -48,14 +50,14 @@ func TestKillEverything(t *testing.T) {
 	l.finish()
 	rows := l.verify(false)
 	t.Logf("%d kills, %d of them while it started; %d orders sent, %d accepted, %d rows", kills, early, l.sent(), l.acceptedCount(), rows)
-	w.terminate()
-	checkRaces(t, w.child)
+	w.Terminate()
+	checkRaces(t, w.Child)
 }
 
 // checkRaces looks for the race detector's reports: a killed process can't report them by its exit code.
-func checkRaces(t *testing.T, c *child) {
+func checkRaces(t *testing.T, c *processes.Child) {
 	t.Helper()
-	if log := c.log(); strings.Contains(log, "DATA RACE") {
-		t.Errorf("a data race in %s:\n%s", c.name, log[strings.Index(log, "DATA RACE"):][:min(6000, len(log)-strings.Index(log, "DATA RACE"))])
+	if log := c.Log(); strings.Contains(log, "DATA RACE") {
+		t.Errorf("a data race in %s:\n%s", c.Name, log[strings.Index(log, "DATA RACE"):][:min(6000, len(log)-strings.Index(log, "DATA RACE"))])
 	}
 }

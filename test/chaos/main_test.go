@@ -11,17 +11,14 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"testing"
-	"time"
-
-	"go.uber.org/goleak"
 
 	"github.com/weir-dev/weir/internal/localdb"
 	"github.com/weir-dev/weir/internal/localnats"
 	"github.com/weir-dev/weir/internal/testkit"
+	"github.com/weir-dev/weir/internal/testkit/processes"
 )
 
 // poolSize is below the calls that order-writer makes at once, so that PgBouncer's cap takes effect.
@@ -48,7 +45,7 @@ func TestMain(m *testing.M) {
 	if dir := os.Getenv(natsDir); dir != "" {
 		os.Exit(serveNATS(dir))
 	}
-	os.Exit(run(m))
+	os.Exit(processes.Main(m, "chaos", poolSize, &parts.db, build))
 }
 
 func serveNATS(dir string) int {
@@ -63,66 +60,24 @@ func serveNATS(dir string) int {
 	select {} // until it is killed
 }
 
-// startTimeout bounds building the binaries, on a cold cache, and starting the database.
-const startTimeout = 8 * time.Minute
-
-func run(m *testing.M) int {
-	ctx, cancel := context.WithTimeout(context.Background(), startTimeout)
-	defer cancel()
-	dir, err := os.MkdirTemp("", "weir-chaos-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	if err := build(ctx, dir); err != nil {
-		fmt.Fprintln(os.Stderr, "building the binaries:", err)
-		return 1
-	}
-	if parts.db, err = localdb.Start(ctx, localdb.Config{PoolSize: poolSize, Fast: true}); err != nil {
-		fmt.Fprintln(os.Stderr, "starting the database:", err)
-		return 1
-	}
-	code := m.Run()
-	if err := parts.db.Stop(context.WithoutCancel(ctx)); err != nil {
-		fmt.Fprintln(os.Stderr, "stopping the database:", err)
-		code = 1
-	}
-	if err := goleak.Find(); err != nil && code == 0 {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	return code
-}
-
 // build compiles the binaries: without the race detector for speed, and with it, for the tests that kill them, when the
 // tests themselves have it.
 func build(ctx context.Context, dir string) error {
 	parts.bin = filepath.Join(dir, "bin")
 	parts.raceBin = parts.bin
 	killed := []string{"./cmd/weir", "./services/gateway", "./services/dispatcher", "./services/realtime"}
-	if err := goBuild(ctx, parts.bin, append([]string{"./services/functions/order-writer"}, killed...)...); err != nil {
+	if err := processes.Build(ctx, parts.bin, append([]string{"./services/functions/order-writer"}, killed...)...); err != nil {
 		return err
 	}
 	parts.nextBin = filepath.Join(dir, "next")
-	if err := goBuild(ctx, parts.nextBin, "-tags", "weirnext", "./services/gateway", "./services/dispatcher"); err != nil {
+	if err := processes.Build(ctx, parts.nextBin, "-tags", "weirnext", "./services/gateway", "./services/dispatcher"); err != nil {
 		return err
 	}
 	if !testkit.Race {
 		return nil
 	}
 	parts.raceBin = filepath.Join(dir, "race")
-	return goBuild(ctx, parts.raceBin, append([]string{"-race"}, killed...)...)
-}
-
-func goBuild(ctx context.Context, dir string, args ...string) error {
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-o", dir + "/"}, args...)...)
-	cmd.Dir = filepath.Join("..", "..")
-	cmd.Stderr = os.Stderr
-	return cmd.Run()
+	return processes.Build(ctx, parts.raceBin, append([]string{"-race"}, killed...)...)
 }
 
 // long tells whether the full sizes were asked for.

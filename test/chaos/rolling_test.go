@@ -91,11 +91,11 @@ func TestRollingUpdate(t *testing.T) {
 	more("the version before", n)
 
 	v.fail(true)
-	g.terminate()
+	g.Terminate()
 	g = next.gateway()
 	before := accepted() // the former gateway's are all among these
 	more("the next gateway, the dispatcher before", n)
-	testkit.Eventually(t, "the dispatcher holds what it can't read", func() bool { return d.logs("blocks are held") })
+	testkit.Eventually(t, "the dispatcher holds what it can't read", func() bool { return d.Logs("blocks are held") })
 	testkit.Eventually(t, "records of the next gateway were put back by the dispatcher before", func() bool {
 		v.mu.Lock()
 		defer v.mu.Unlock()
@@ -107,14 +107,14 @@ func TestRollingUpdate(t *testing.T) {
 		}
 		return again > 20
 	})
-	d.terminate()
+	d.Terminate()
 	took := v.taken()
 	v.fail(false)
 	d = next.dispatcher("dispatcher-next")
 	between := accepted()
 	more("the next version", n)
 
-	g.terminate() // and back
+	g.Terminate() // and back
 	g = c.gateway()
 	more("the gateway before, the next dispatcher", n)
 	l.finish()
@@ -147,6 +147,6 @@ func TestRollingUpdate(t *testing.T) {
 	if kept == 0 || without > 0 {
 		t.Errorf("%d records lost the next version's field, %d kept it", without, kept)
 	}
-	g.terminate()
-	d.terminate()
+	g.Terminate()
+	d.Terminate()
 }

@@ -40,7 +40,7 @@ func TestOneOrder(t *testing.T) {
 	if sku != "book-42" {
 		t.Errorf("the row's sku is %q", sku)
 	}
-	w.terminate()
+	w.Terminate()
 }
 
 // TestSurge posts orders over 256 connections as fast as they go: every 202 is a row and nothing else is;
@@ -81,7 +81,7 @@ func TestSurge(t *testing.T) {
 	if t.Failed() {
 		return
 	}
-	w.terminate()
+	w.Terminate()
 }
 
 // watchConnections counts PgBouncer's server connections and PostgreSQL's backends for them again and

@@ -4,23 +4,21 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/http"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/weir-dev/weir/internal/testkit"
 )
 
 // scrapeInterval is that of the test, so that it need not wait for the chart's.
@@ -67,7 +65,7 @@ func testMetrics(t *testing.T) {
 	}
 	slices.Sort(want)
 	eventually(t, "all pods are read", func() string {
-		up, err := prometheus.query(t.Context(), `up{namespace="`+weirNamespace+`"} == 1`)
+		up, err := prometheus.Query(t.Context(), `up{namespace="`+weirNamespace+`"} == 1`)
 		var got []string
 		for _, s := range up {
 			got = append(got, s.Metric["job"]+" "+s.Metric["pod"])
@@ -88,14 +86,14 @@ func testMetrics(t *testing.T) {
 	within(t, time.Minute, "Prometheus knows all that is required", func() string {
 		var missing []string
 		for _, r := range all {
-			got, err := prometheus.query(t.Context(), r.Query)
+			got, err := prometheus.Query(t.Context(), r.Query)
 			switch {
 			case err != nil:
 				missing = append(missing, fmt.Sprintf("%s: %v", r.Query, err))
 			case len(got) != 1:
 				missing = append(missing, fmt.Sprintf("%s: %d series", r.Query, len(got)))
-			case got[0].number() < r.AtLeast:
-				missing = append(missing, fmt.Sprintf("%s: %g, want %g", r.Query, got[0].number(), r.AtLeast))
+			case got[0].Value < r.AtLeast:
+				missing = append(missing, fmt.Sprintf("%s: %g, want %g", r.Query, got[0].Value, r.AtLeast))
 			}
 		}
 		return strings.Join(missing, "\n")
@@ -109,7 +107,7 @@ func testMetrics(t *testing.T) {
 			t.Errorf("alert %s: %s %s", r.Name, r.Health, r.LastError)
 		}
 	}
-	if firing, err := prometheus.query(t.Context(), `ALERTS{alertstate="firing"}`); err != nil || len(firing) > 0 {
+	if firing, err := prometheus.Query(t.Context(), `ALERTS{alertstate="firing"}`); err != nil || len(firing) > 0 {
 		t.Errorf("alerts: %v %v", firing, err)
 	}
 	t.Logf("Prometheus reads %d pods", len(want))
@@ -222,7 +220,7 @@ func scrapeConfigs(m podMonitor) []map[string]any {
 }
 
 // promServer is a Prometheus of the test.
-type promServer struct{ url string }
+type promServer struct{ testkit.Prometheus }
 
 func startPrometheus(t testing.TB) promServer {
 	t.Helper()
@@ -264,9 +262,9 @@ func startPrometheus(t testing.TB) promServer {
 			t.Logf("Prometheus' log:\n%s\nand its configuration:\n%s", log.String(), config)
 		}
 	})
-	p := promServer{"http://" + address}
+	p := promServer{testkit.Prometheus{URL: "http://" + address, Client: http.DefaultClient}}
 	eventually(t, "Prometheus is ready", func() string {
-		if _, err := p.get(t.Context(), "/-/ready", nil); err != nil {
+		if _, err := p.Get(t.Context(), "/-/ready", nil); err != nil {
 			return err.Error()
 		}
 		return ""
@@ -274,54 +272,10 @@ func startPrometheus(t testing.TB) promServer {
 	return p
 }
 
-func (p promServer) get(ctx context.Context, path string, query url.Values) ([]byte, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.url+path+"?"+query.Encode(), http.NoBody)
-	if err != nil {
-		return nil, err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", resp.Status, b)
-	}
-	return b, err
-}
-
-// sample is one of an instant vector.
-type sample struct {
-	Metric map[string]string
-	Value  []any // when, and the number as a string
-}
-
-func (s sample) number() float64 {
-	text, _ := s.Value[1].(string)
-	n, _ := strconv.ParseFloat(text, 64) // Prometheus writes what can be read
-	return n
-}
-
-func (p promServer) query(ctx context.Context, q string) ([]sample, error) {
-	b, err := p.get(ctx, "/api/v1/query", url.Values{"query": {q}})
-	if err != nil {
-		return nil, err
-	}
-	var answer struct{ Data struct{ Result []sample } }
-	err = json.Unmarshal(b, &answer)
-	for _, s := range answer.Data.Result {
-		if len(s.Value) != 2 {
-			err = errors.Join(err, fmt.Errorf("%s gives no instant vector", q))
-		}
-	}
-	return answer.Data.Result, err
-}
-
 type rule struct{ Name, Health, LastError string }
 
 func (p promServer) rules(ctx context.Context) ([]rule, error) {
-	b, err := p.get(ctx, "/api/v1/rules", nil)
+	b, err := p.Get(ctx, "/api/v1/rules", nil)
 	if err != nil {
 		return nil, err
 	}

@@ -5,19 +5,12 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"time"
 )
 
 // memory measures the peak resident memory of `weir local` while its queue grows and its function, whose database is
 // unavailable, takes nothing.
 func (b *bench) memory(ctx context.Context) error {
-	addr, err := freeAddress(ctx)
-	if err != nil {
-		return err
-	}
-	admin, err := freeAddress(ctx)
-	if err != nil {
-		return err
-	}
 	nowhere, err := freeAddress(ctx)
 	if err != nil {
 		return err
@@ -27,13 +20,8 @@ func (b *bench) memory(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c, err := b.start("weir-local", filepath.Join(b.bin, "weir"), []string{
-		"local", "-f", filepath.Join(b.root, "deploy", "k8s", "orders"), "--listen", addr, "--admin", admin, "--data", b.folder("nats"), "--secrets", secrets,
-	}, nil)
+	c, addr, admin, err := b.startLocal(ctx, readyTimeout, filepath.Join(b.root, "deploy", "k8s", "orders"), nil, "--data", b.folder("nats"), "--secrets", secrets)
 	if err != nil {
-		return err
-	}
-	if err := c.answers(ctx, "http://"+admin+"/readyz"); err != nil {
 		return err
 	}
 	l := load{addr: addr, conns: maxConns, orders: b.orders, total: b.memoryOrders}
@@ -54,4 +42,20 @@ func (b *bench) memory(ctx context.Context) error {
 		return fmt.Errorf("it is not well afterwards: %d %s", status, body)
 	}
 	return nil
+}
+
+// startLocal starts `weir local` with a folder of YAML, and waits until it is ready. It returns the addresses of its gateway and
+// of its probes.
+func (b *bench) startLocal(ctx context.Context, within time.Duration, folder string, env []string, args ...string) (c *child, addr, admin string, err error) {
+	if addr, err = freeAddress(ctx); err != nil {
+		return nil, "", "", err
+	}
+	if admin, err = freeAddress(ctx); err != nil {
+		return nil, "", "", err
+	}
+	c, err = b.start("weir-local", filepath.Join(b.bin, "weir"), append([]string{"local", "-f", folder, "--listen", addr, "--admin", admin}, args...), env)
+	if err != nil {
+		return nil, "", "", err
+	}
+	return c, addr, admin, c.answersIn(ctx, within, "http://"+admin+"/readyz")
 }

@@ -120,14 +120,6 @@ func (b *bench) manySeries(ctx context.Context) error {
 
 func (b *bench) many(ctx context.Context, resources, name string, kind telemetryKind) error {
 	defer b.stopChildren()
-	addr, err := freeAddress(ctx)
-	if err != nil {
-		return err
-	}
-	admin, err := freeAddress(ctx)
-	if err != nil {
-		return err
-	}
 	_, sink, err := b.self(ctx, "null", "null")
 	if err != nil {
 		return err
@@ -137,13 +129,8 @@ func (b *bench) many(ctx context.Context, resources, name string, kind telemetry
 		return err
 	}
 	data := b.folder("nats")
-	c, err := b.start("weir-local", filepath.Join(b.bin, "weir"), []string{
-		"local", "-f", resources, "--listen", addr, "--admin", admin, "--data", data, "--function", "sink=http://" + sink,
-	}, env)
+	c, addr, admin, err := b.startLocal(ctx, manyTimeout, resources, env, "--data", data, "--function", "sink=http://"+sink)
 	if err != nil {
-		return err
-	}
-	if err := c.answersIn(ctx, manyTimeout, "http://"+admin+"/readyz"); err != nil {
 		return err
 	}
 	start := time.Now()
