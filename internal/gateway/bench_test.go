@@ -6,12 +6,11 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
-	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
-	"go.opentelemetry.io/otel/sdk/metric/exemplar"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
 
 	"github.com/weir-dev/weir/internal/gateway"
@@ -31,17 +30,21 @@ func BenchmarkBuffered(b *testing.B) {
 	}
 }
 
-// providers are as telemetry.Setup makes them, but that the spans are dropped when they are exported. A negative share means
-// no traces.
-func providers(tb testing.TB, share float64) telemetry.Providers {
-	meters := sdkmetric.NewMeterProvider(sdkmetric.WithReader(sdkmetric.NewManualReader()), sdkmetric.WithExemplarFilter(exemplar.AlwaysOffFilter))
-	out := telemetry.Providers{Meters: meters}
+// providers are a gateway's, but that the spans are dropped when they are exported. A negative share means no traces.
+func providers(b testing.TB, share float64) telemetry.Providers {
+	b.Helper()
+	cfg := telemetry.Config{Service: "bench", Instance: "0", Getenv: os.Getenv, Log: testkit.Log(b)}
 	if share >= 0 {
-		traces := sdktrace.NewTracerProvider(sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(share))), sdktrace.WithBatcher(dropped{}))
-		tb.Cleanup(func() { _ = traces.Shutdown(context.Background()) })
-		out.Traces = traces
+		cfg.Spans = dropped{}
+		b.Setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+		b.Setenv("OTEL_TRACES_SAMPLER_ARG", fmt.Sprint(share))
 	}
-	return out
+	tel, err := telemetry.Setup(b.Context(), cfg)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(tel.Close)
+	return tel.Providers
 }
 
 // dropped is an exporter that drops all.

@@ -24,6 +24,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	attr "go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/weir-dev/weir/internal/blob"
@@ -123,6 +124,7 @@ type Gateway struct {
 	guarded    http.Handler // serve
 	metrics    *metrics
 	tracer     trace.Tracer // nil if disabled
+	attrs      sync.Pool    // of *[]attr.KeyValue: a span's, until it has its copy
 	access     accessLog
 
 	mu      sync.Mutex
@@ -161,6 +163,7 @@ func New(cfg Config) (*Gateway, error) {
 	g.drain, g.startDrain = context.WithCancel(context.Background())
 	g.guarded = problem.Guard(http.HandlerFunc(g.serve), cfg.Log)
 	g.tracer = cfg.Telemetry.Tracer(scope)
+	g.attrs.New = func() any { return new([]attr.KeyValue) }
 	g.access.use(cfg.AccessShare, cfg.AccessLog)
 	var err error
 	if g.metrics, err = newMetrics(g, cfg.Telemetry); err != nil {

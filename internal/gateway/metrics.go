@@ -28,7 +28,7 @@ const errorAborted = "aborted"
 // metrics are the gateway's instruments. They are there, and do nothing, if nobody reads them.
 type metrics struct {
 	off       bool
-	duration  metric.Float64Histogram
+	durations durations
 	throttled metric.Int64Counter
 	refused   metric.Int64Counter
 	submitted metric.Int64Counter
@@ -54,7 +54,7 @@ func newMetrics(g *Gateway, p telemetry.Providers) (*metrics, error) {
 		}
 	}
 	var err error
-	m.duration, err = meter.Float64Histogram("http.server.request.duration", metric.WithUnit("s"),
+	m.durations.histogram, err = meter.Float64Histogram("http.server.request.duration", metric.WithUnit("s"),
 		metric.WithDescription("Requests and how long each took until it was answered"),
 		metric.WithExplicitBucketBoundaries(0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10))
 	check(err)
@@ -79,6 +79,7 @@ func newMetrics(g *Gateway, p telemetry.Providers) (*metrics, error) {
 		isLazy = 1
 	}
 	m.watch, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
+		m.durations.flush() // the SDK calls this before it reads the histogram
 		o.ObserveInt64(bodies, g.bodies.Load())
 		o.ObserveInt64(lazy, isLazy)
 		for https := range m.active {
@@ -99,6 +100,7 @@ func (m *metrics) close() {
 	if m.watch != nil {
 		_ = m.watch.Unregister()
 	}
+	m.durations.close()
 }
 
 func (m *metrics) of(o *observation) *inFlight {
@@ -124,11 +126,15 @@ func (m *metrics) end(o *observation, took time.Duration) {
 		return
 	}
 	m.of(o).n.Add(-1)
-	of := &m.unmatched
-	if o.route != nil {
-		of = o.route.answers
+	m.durations.add(m.kindOf(o), took)
+}
+
+// kindOf is the kind of o's answer.
+func (m *metrics) kindOf(o *observation) *answerOf {
+	if o.route == nil {
+		return m.unmatched.of(o)
 	}
-	m.duration.Record(context.Background(), took.Seconds(), of.options(o)...)
+	return o.route.answers.of(o)
 }
 
 // refuse counts an answer that is a problem.
@@ -181,8 +187,8 @@ func (c *counted) of(attrs func() []attr.KeyValue) []metric.AddOption {
 	return opts
 }
 
-// answers are the attributes of a route's answers, made at the first answer of each kind. They go with the route.
-type answers struct{ kept atomic.Pointer[[]answerOf] }
+// answers are the kinds of a route's answers, each made at the first of them. They go with the route.
+type answers struct{ kept atomic.Pointer[[]*answerOf] }
 
 type answerOf struct {
 	kind answerKind
@@ -196,19 +202,19 @@ type answerKind struct {
 	errorType string
 }
 
-// options returns the attributes of an answer.
-func (a *answers) options(o *observation) []metric.RecordOption {
+// of returns the kind of o's answer.
+func (a *answers) of(o *observation) *answerOf {
 	kind := answerKind{o.method, o.https, o.status, o.errorType()}
 	kept := a.kept.Load()
 	if kept != nil {
-		for i := range *kept {
-			if k := &(*kept)[i]; k.kind == kind {
-				return k.opts
+		for _, k := range *kept {
+			if k.kind == kind {
+				return k
 			}
 		}
 	}
-	made := answerOf{kind, []metric.RecordOption{metric.WithAttributeSet(attr.NewSet(o.attributes()...))}}
-	var next []answerOf
+	made := &answerOf{kind, []metric.RecordOption{metric.WithAttributeSet(attr.NewSet(o.attributes(nil)...))}}
+	var next []*answerOf
 	if kept != nil {
 		next = append(next, *kept...)
 	}
@@ -216,12 +222,12 @@ func (a *answers) options(o *observation) []metric.RecordOption {
 		next = append(next, made)
 		a.kept.CompareAndSwap(kept, &next) // else it is made once more at the next answer
 	}
-	return made.opts
+	return made
 }
 
-// attributes are those of the metric; all but the status have values that the catalog knows.
-func (o *observation) attributes() []attr.KeyValue {
-	attrs := []attr.KeyValue{o.method.attribute(), schemeAttribute(o.https)}
+// attributes appends those of the metric; all but the status have values that the catalog knows.
+func (o *observation) attributes(attrs []attr.KeyValue) []attr.KeyValue {
+	attrs = append(attrs, o.method.attribute(), schemeAttribute(o.https))
 	if o.route != nil {
 		attrs = append(attrs, semconv.HTTPRoute(o.route.pattern))
 		if o.route.apiName != "" {
@@ -286,9 +292,26 @@ func methodOf(name string) method {
 }
 
 func (m method) attribute() attr.KeyValue {
-	return [methods]attr.KeyValue{
-		semconv.HTTPRequestMethodOther, semconv.HTTPRequestMethodGet, semconv.HTTPRequestMethodHead, semconv.HTTPRequestMethodPost,
-		semconv.HTTPRequestMethodPut, semconv.HTTPRequestMethodPatch, semconv.HTTPRequestMethodDelete, semconv.HTTPRequestMethodConnect,
-		semconv.HTTPRequestMethodOptions, semconv.HTTPRequestMethodTrace,
-	}[m]
+	switch m {
+	case methodGet:
+		return semconv.HTTPRequestMethodGet
+	case methodHead:
+		return semconv.HTTPRequestMethodHead
+	case methodPost:
+		return semconv.HTTPRequestMethodPost
+	case methodPut:
+		return semconv.HTTPRequestMethodPut
+	case methodPatch:
+		return semconv.HTTPRequestMethodPatch
+	case methodDelete:
+		return semconv.HTTPRequestMethodDelete
+	case methodConnect:
+		return semconv.HTTPRequestMethodConnect
+	case methodOptions:
+		return semconv.HTTPRequestMethodOptions
+	case methodTrace:
+		return semconv.HTTPRequestMethodTrace
+	case methodOther, methods:
+	}
+	return semconv.HTTPRequestMethodOther
 }

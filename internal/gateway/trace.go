@@ -94,11 +94,15 @@ func (o *observation) endSpan() {
 		return
 	}
 	if o.span.IsRecording() {
-		attrs := append(o.attributes(), semconv.URLPath(o.path(maxTracedPath)))
+		room := o.g.attrs.Get().(*[]attr.KeyValue) //nolint:forcetypeassert // it holds nothing else
+		attrs := append(o.attributes((*room)[:0]), semconv.URLPath(o.path(maxTracedPath)))
 		if o.id != (record.ID{}) {
 			attrs = append(attrs, attr.String("weir.record.id", o.id.String()), attr.String("weir.queue", o.route.queue.String()))
 		}
-		o.span.SetAttributes(attrs...)
+		o.span.SetAttributes(attrs...) // it keeps a copy
+		clear(attrs)
+		*room = attrs
+		o.g.attrs.Put(room)
 		if o.errorType() != "" {
 			o.span.SetStatus(codes.Error, "")
 		}

@@ -41,7 +41,7 @@ func (p Providers) Draw() (ctx context.Context, id trace.TraceID, ok bool) {
 		return ctx, id, true
 	}
 	id = newTraceID()
-	if p.lot.sampler.ShouldSample(sdktrace.SamplingParameters{ParentContext: ctx, TraceID: id}).Decision == sdktrace.Drop {
+	if p.lot.sampler.ShouldSample(sdktrace.SamplingParameters{TraceID: id}).Decision == sdktrace.Drop { // without a parent
 		return ctx, id, false
 	}
 	return context.WithValue(ctx, drawn{}, id), id, true
