@@ -256,7 +256,7 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 	g.mu.Unlock()
 	g.wg.Wait()
 	g.jobs.Close()
-	g.metrics.close()
+	g.metrics.close() //nolint:contextcheck // a duration belongs to no context
 	return err
 }
 

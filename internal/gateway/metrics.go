@@ -79,7 +79,7 @@ func newMetrics(g *Gateway, p telemetry.Providers) (*metrics, error) {
 		isLazy = 1
 	}
 	m.watch, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		m.durations.flush() // the SDK calls this before it reads the histogram
+		m.durations.flush() //nolint:contextcheck // the SDK calls this before it reads the histogram
 		o.ObserveInt64(bodies, g.bodies.Load())
 		o.ObserveInt64(lazy, isLazy)
 		for https := range m.active {
