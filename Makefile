@@ -47,9 +47,10 @@ build: ## build every binary into bin/
 	$(GO) build -o bin/ $$($(GO) list -f '{{if eq .Name "main"}}{{.ImportPath}}{{end}}' ./cmd/... ./services/...)
 
 .PHONY: tools
-tools: ## build the pinned helm, kubectl, promtool and versitygw (the tests' S3) into bin/
+tools: ## build the pinned helm, kubectl, prometheus, exporters and versitygw (the tests' S3) into bin/
 	@hack/tools/kube/install.sh
 	@hack/tools/prometheus/install.sh
+	@hack/tools/exporters/install.sh
 	@hack/tools/s3/install.sh
 
 .PHONY: test

@@ -22,16 +22,7 @@ type S3Server struct {
 // builds the server (hack/tools/s3) if it is not there.
 func S3(t testing.TB, root string) S3Server {
 	t.Helper()
-	root, err := filepath.Abs(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	binary := filepath.Join(root, "bin", "versitygw")
-	if _, err := os.Stat(binary); err != nil {
-		if out, err := exec.CommandContext(t.Context(), filepath.Join(root, "hack/tools/s3/install.sh")).CombinedOutput(); err != nil {
-			t.Fatalf("build versitygw: %v\n%s", err, out)
-		}
-	}
+	binary := Tool(t, root, "s3", "versitygw")
 	dir := t.TempDir()
 	const bucket = "weir-objects"
 	for _, sub := range []string{filepath.Join("data", bucket), "meta"} { // a folder of its data is a bucket

@@ -71,7 +71,7 @@ func TestEachAlertFiresOnItsCause(t *testing.T) {
 	other := localnats.Config{Dir: t.TempDir(), Port: processes.FreePort(t), Token: localnats.NewToken()}
 	otherServer := testkit.NATSIn(t, other)
 	s.start("away", "gateway", "gateway-away", other, "WEIR_LISTEN=127.0.0.1:0")
-	prom.add(target{namespace, "weir-pgbouncer", "pgbouncer-0", poolPage(t)})
+	prom.add(target{namespace, "weir-pgbouncer", "pgbouncer-0", startPoolExporter(t)})
 
 	// StageAway comes first, and alone: without the controller nothing is known of queues.
 	stageAway := row{alert: "WeirStageAway", labels: map[string]string{"namespace": namespace, "job": "weir-controller"}}

@@ -2,62 +2,23 @@ package alerts_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
-	"strings"
 	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/weir-dev/weir/internal/testkit"
+	"github.com/weir-dev/weir/internal/testkit/processes"
 )
 
-// poolPage serves what pgbouncer_exporter makes of PgBouncer's answers, as far as the alerts ask for it, by the names of
-// docs/kubernetes.md: its module is not among those that can be had here. test/chart gives the chart's PgBouncer and its exporter's
-// user to the real thing.
-func poolPage(t *testing.T) (address string) {
+// startPoolExporter starts pgbouncer_exporter for the real PgBouncer, as the chart does, and returns the address of its page.
+func startPoolExporter(t *testing.T) (address string) {
 	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		page, err := poolMetrics(r.Context())
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-			return
-		}
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
-		_, _ = w.Write([]byte(page))
-	}))
-	t.Cleanup(server.Close)
-	return strings.TrimPrefix(server.URL, "http://")
-}
-
-func poolMetrics(ctx context.Context) (string, error) {
-	conn, err := admin(ctx)
-	if err != nil {
-		return "", err
-	}
-	defer conn.Close(context.WithoutCancel(ctx))
-	var page strings.Builder
-	pools, err := show(ctx, conn, "SHOW POOLS")
-	if err != nil {
-		return "", err
-	}
-	databases, err := show(ctx, conn, "SHOW DATABASES")
-	if err != nil {
-		return "", err
-	}
-	for _, m := range []struct{ name, of string }{{"client_maxwait_seconds", "maxwait"}, {"server_active_connections", "sv_active"}} {
-		fmt.Fprintf(&page, "# TYPE pgbouncer_pools_%s gauge\n", m.name)
-		for _, row := range pools {
-			fmt.Fprintf(&page, "pgbouncer_pools_%s{database=%q,user=%q} %s\n", m.name, row["database"], row["user"], row[m.of])
-		}
-	}
-	fmt.Fprintf(&page, "# TYPE pgbouncer_databases_pool_size gauge\n")
-	for _, row := range databases {
-		fmt.Fprintf(&page, "pgbouncer_databases_pool_size{name=%q,host=%q,port=%q,database=%q,force_user=%q,pool_mode=%q} %s\n",
-			row["name"], row["host"], row["port"], row["database"], row["force_user"], row["pool_mode"], row["pool_size"])
-	}
-	return page.String(), nil
+	address = fmt.Sprintf("127.0.0.1:%d", processes.FreePort(t))
+	processes.Start(t, "pgbouncer_exporter", testkit.Tool(t, "../..", "exporters", "pgbouncer_exporter"), nil,
+		"--web.listen-address="+address, "--pgBouncer.connectionString="+parts.db.AdminURL())
+	return address
 }
 
 // admin connects to PgBouncer's console, which knows the simple protocol only.
@@ -70,27 +31,6 @@ func simple(ctx context.Context, url string) (*pgx.Conn, error) {
 	}
 	config.DefaultQueryExecMode = pgx.QueryExecModeSimpleProtocol
 	return pgx.ConnectConfig(ctx, config)
-}
-
-// show returns the rows of an answer, by column.
-func show(ctx context.Context, conn *pgx.Conn, query string) (out []map[string]string, err error) {
-	results, err := conn.PgConn().Exec(ctx, query).ReadAll()
-	if err != nil {
-		return nil, err
-	}
-	for _, r := range results {
-		for _, values := range r.Rows {
-			row := map[string]string{}
-			for i, f := range r.FieldDescriptions {
-				row[f.Name] = string(values[i])
-			}
-			out = append(out, row)
-		}
-	}
-	if len(out) == 0 {
-		err = errors.New(query + " says nothing")
-	}
-	return out, err
 }
 
 // useUpPool opens transactions that keep every connection of the pool, and one that waits for its turn, until done.

@@ -4,9 +4,8 @@
 //
 // The rules are the chart's as Helm renders them, with small thresholds of its values; only their durations are changed, all
 // by the same factor: a minute of theirs is a second here. The gateway, the dispatcher and NATS are processes of their own or
-// the real server, PostgreSQL and PgBouncer are real. Two parts are the test's own, as what they stand for can't be had here:
-// the controller is a process that has the controller's package depth and no Kubernetes, and the page of PgBouncer's exporter
-// is made by the test of a real PgBouncer's answers.
+// the real server, PostgreSQL, PgBouncer and its exporter are real. One part is the test's own: the controller is a process that
+// has the controller's package depth and no Kubernetes.
 package alerts_test
 
 import (

@@ -42,13 +42,6 @@ type prometheus struct {
 
 func startPrometheus(t *testing.T, r rules) *prometheus {
 	t.Helper()
-	path, err := filepath.Abs(filepath.Join("..", "..", "bin", "prometheus"))
-	if err == nil {
-		_, err = os.Stat(path)
-	}
-	if err != nil {
-		t.Fatalf("there is no prometheus: %v\nhack/tools/prometheus/install.sh builds it into bin/", err)
-	}
 	dir := t.TempDir()
 	p := &prometheus{
 		t: t, dir: dir, Prometheus: testkit.Prometheus{
@@ -75,7 +68,7 @@ func startPrometheus(t *testing.T, r rules) *prometheus {
 			"file_sd_configs": []map[string]any{{"files": []string{filepath.Join(dir, "targets.json")}, "refresh_interval": "1s"}},
 		}},
 	})
-	processes.Start(t, "prometheus", path, nil, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
+	processes.Start(t, "prometheus", testkit.Tool(t, "../..", "prometheus", "prometheus"), nil, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
 		"--web.listen-address="+strings.TrimPrefix(p.URL, "http://"), "--query.lookback-delta="+lookback, "--log.level=warn")
 	within(t, "Prometheus is ready", func() string {
 		_, err := p.Get(context.Background(), "/-/ready", nil)

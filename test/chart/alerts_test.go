@@ -17,6 +17,8 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/weir-dev/weir/internal/testkit"
 )
 
 const alertsFile = chart + "/files/alerts/weir.yaml"
@@ -24,14 +26,7 @@ const alertsFile = chart + "/files/alerts/weir.yaml"
 // ofPrometheus runs a program that hack/tools/prometheus builds.
 func ofPrometheus(t testing.TB, stdin, name string, args ...string) (string, error) {
 	t.Helper()
-	path, err := filepath.Abs(filepath.Join("..", "..", "bin", name))
-	if err == nil {
-		_, err = os.Stat(path)
-	}
-	if err != nil {
-		t.Fatalf("there is no %s: %v\nhack/tools/prometheus/install.sh builds it into bin/", name, err)
-	}
-	cmd := exec.CommandContext(t.Context(), path, args...)
+	cmd := exec.CommandContext(t.Context(), testkit.Tool(t, "../..", "prometheus", name), args...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

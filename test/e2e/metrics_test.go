@@ -247,14 +247,14 @@ func startPrometheus(t testing.TB) promServer {
 	}
 	address := l.Addr().String()
 	_ = l.Close()
-	cmd := exec.CommandContext(t.Context(), filepath.Join(env.root, "bin", "prometheus"),
+	cmd := exec.CommandContext(t.Context(), testkit.Tool(t, env.root, "prometheus", "prometheus"),
 		"--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address, "--log.level=warn")
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 30 * time.Second
 	var log bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &log, &log
 	if err := cmd.Start(); err != nil {
-		t.Fatalf("%v\nhack/tools/prometheus/install.sh builds it into bin/", err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() { // after the test's context, so it has its signal
 		_ = cmd.Wait()
