@@ -24,6 +24,7 @@ flags=(-test.v -test.timeout=45m "$@")
 
 hack/tools/kube/install.sh
 hack/tools/prometheus/install.sh
+hack/tools/exporters/install.sh
 go build -o bin/weir ./cmd/weir
 go test -c -o bin/e2e.test ./test/e2e
 
@@ -63,6 +64,10 @@ CGO_ENABLED=0 go -C hack/cluster test -trimpath -gcflags=all=-dwarf=false ./cmd/
 go run ./hack/images --repo ko.local/weir --tag "$tag" "${mains[@]}"
 go run ./hack/images --repo ko.local/weir "${next[@]}"
 archives=("$root"/bin/images-next/*.tar)
+for name in pgbouncer_exporter prometheus-nats-exporter; do
+  "$cluster" run mkimage -ref "ko.local/$name:v1" -o "$root/bin/images/$name.tar" static "$root/bin/$name"
+  archives+=("$root/bin/images/$name.tar")
+done
 for main in services/*/main.go services/functions/*/main.go "${mains[@]}"; do
   archives+=("$root/bin/images/$(basename "${main%/main.go}").tar")
 done
@@ -80,5 +85,6 @@ alias_image ko.local/postgres:v1 "docker.io/library/$(named postgres deploy/k8s/
 # shellcheck disable=SC2016
 "$cluster" run bash -c 'cd "$1/test/e2e" && shift && E2E_KUBECONFIG=$KUBECONFIG exec "$@"' e2e "$root" \
   env E2E_IMAGES=ko.local/weir E2E_TAG="$tag" E2E_NATS_IMAGE=ko.local/nats:v1 E2E_POSTGRES_IMAGE=ko.local/postgres:v1 \
-  E2E_PGBOUNCER_IMAGE=ko.local/pgbouncer:v1 E2E_ON_NODE=1 E2E_REGISTRY=localhost:5000 E2E_BASE_IMAGE=localhost:5000/base:v1 "$root/bin/e2e.test" "${flags[@]}" |
+  E2E_PGBOUNCER_IMAGE=ko.local/pgbouncer:v1 E2E_PGBOUNCER_EXPORTER_IMAGE=ko.local/pgbouncer_exporter:v1 \
+  E2E_NATS_EXPORTER_IMAGE=ko.local/prometheus-nats-exporter:v1 E2E_ON_NODE=1 E2E_REGISTRY=localhost:5000 E2E_BASE_IMAGE=localhost:5000/base:v1 "$root/bin/e2e.test" "${flags[@]}" |
   tee bin/e2e.log

@@ -1,7 +1,7 @@
 package chart_test
 
 import (
-	"bytes"
+	"io"
 	"log/slog"
 	"maps"
 	"net/http/httptest"
@@ -81,10 +81,19 @@ func exported(t *testing.T) series {
 	}
 	rec := httptest.NewRecorder()
 	tel.Page().ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil))
-	parser := expfmt.NewTextParser(model.LegacyValidation)
-	families, err := parser.TextToMetricFamilies(bytes.NewReader(rec.Body.Bytes()))
+	out, err := pageOf(rec.Body)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return out
+}
+
+// pageOf reads a page of Prometheus.
+func pageOf(page io.Reader) (series, error) {
+	parser := expfmt.NewTextParser(model.LegacyValidation)
+	families, err := parser.TextToMetricFamilies(page)
+	if err != nil {
+		return nil, err
 	}
 	out := series{}
 	for name, f := range families {
@@ -101,7 +110,7 @@ func exported(t *testing.T) series {
 		}
 		out[name+"_count"], out[name+"_sum"], out[name+"_bucket"] = of, of, append(slices.Clone(of), "le")
 	}
-	return out
+	return out, nil
 }
 
 // outsideParentheses drops what stands in parentheses: values and conditions.

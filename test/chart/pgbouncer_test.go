@@ -8,13 +8,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
@@ -151,23 +152,11 @@ pgbouncer:
 	if strings.Contains(log.String(), "unrecognized") || strings.Contains(log.String(), "ERROR") {
 		t.Errorf("PgBouncer complains:\n%s", log)
 	}
-	// What the exporter asks for, with the columns of which docs/kubernetes.md's metrics are made, and no more.
+	exporter := get[appsv1.Deployment](t, docs, "weir-pgbouncer").Spec.Template.Spec.Containers[1]
+	runExporter(t, exporter, "pgbouncer_", "6432", strconv.Itoa(port), "PGUSER=weir-exporter", "PGPASSWORD=only-reads")
 	target.User = url.UserPassword("weir-exporter", "only-reads")
-	for show, columns := range map[string]string{
-		"show pools":        "database user cl_active cl_waiting sv_active sv_idle sv_used sv_login maxwait",
-		"show databases":    "name host port database force_user pool_size pool_mode max_connections current_connections",
-		"show stats_totals": "database query_count xact_count wait_time",
-		"show config":       "key value",
-		"show lists":        "list items",
-		"show version":      "version",
-	} {
-		out, err := query("pgbouncer", show)
-		head, _, _ := strings.Cut(out, "\n")
-		for column := range strings.FieldsSeq(columns) {
-			if err != nil || !slices.Contains(strings.Fields(head), column) {
-				t.Errorf("%s as the exporter's user: no %s in %q, %v", show, column, head, err)
-			}
-		}
+	if _, err := query("pgbouncer", "show pools"); err != nil {
+		t.Errorf("the exporter's user may not read: %v", err)
 	}
 	for _, forbidden := range []string{"pause", "reload", "set max_client_conn = 1"} {
 		if _, err := query("pgbouncer", forbidden); err == nil {

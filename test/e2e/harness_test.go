@@ -36,10 +36,11 @@ type environment struct {
 	images string // E2E_IMAGES: where Weir's images are, such as ko.local/weir
 	tag    string // E2E_TAG
 	// Images of others; empty means the chart's and the sample's own.
-	nats, postgres, pgbouncer string
-	natsReplicas              string            // E2E_NATS_REPLICAS: 3, instead of the values' 1
-	onNode                    bool              // E2E_ON_NODE: this process sees the node's processes
-	collector                 *traces.Collector // of what clients have traced; nil if pods can't reach this process
+	nats, postgres, pgbouncer       string
+	natsExporter, pgbouncerExporter string
+	natsReplicas                    string            // E2E_NATS_REPLICAS: 3, instead of the values' 1
+	onNode                          bool              // E2E_ON_NODE: this process sees the node's processes
+	collector                       *traces.Collector // of what clients have traced; nil if pods can't reach this process
 }
 
 func fromEnv() (environment, error) {
@@ -47,6 +48,7 @@ func fromEnv() (environment, error) {
 	e := environment{
 		root: root, images: os.Getenv("E2E_IMAGES"), tag: os.Getenv("E2E_TAG"),
 		nats: os.Getenv("E2E_NATS_IMAGE"), postgres: os.Getenv("E2E_POSTGRES_IMAGE"), pgbouncer: os.Getenv("E2E_PGBOUNCER_IMAGE"),
+		natsExporter: os.Getenv("E2E_NATS_EXPORTER_IMAGE"), pgbouncerExporter: os.Getenv("E2E_PGBOUNCER_EXPORTER_IMAGE"),
 		natsReplicas: os.Getenv("E2E_NATS_REPLICAS"), onNode: os.Getenv("E2E_ON_NODE") != "",
 	}
 	if err == nil && (e.images == "" || e.tag == "") {

@@ -23,6 +23,8 @@ func chartArgs(chart string) []string {
 		"--set", "tests.image=" + env.image("loader"), "--set", "tests.command={/ko-app/loader}", "--set", "tests.args={-get}",
 		// Fewer connections than slowwriter may make calls: the pool is what bounds PostgreSQL.
 		"--set", fmt.Sprintf("pgbouncer.defaultPoolSize=%[1]d,pgbouncer.maxDbConnections=%[1]d", poolSize),
+		"--set", "nats.exporter.enabled=true,pgbouncer.exporter.enabled=true",
+		"--set", "pgbouncer.auth.users[1].name=weir-exporter,pgbouncer.auth.users[1].password=for-development-only-too",
 	}
 	for _, stage := range env.stages() {
 		args = append(args, "--set", stage+".replicas=2")
@@ -35,7 +37,10 @@ func chartArgs(chart string) []string {
 	if env.natsReplicas != "" {
 		args = append(args, "--set", "nats.replicas="+env.natsReplicas)
 	}
-	for name, image := range map[string]string{"nats.image": env.nats, "pgbouncer.image": env.pgbouncer} {
+	for name, image := range map[string]string{
+		"nats.image": env.nats, "nats.exporter.image": env.natsExporter,
+		"pgbouncer.image": env.pgbouncer, "pgbouncer.exporter.image": env.pgbouncerExporter,
+	} {
 		if image != "" {
 			args = append(args, "--set", name+"="+image)
 		}

@@ -58,7 +58,7 @@ func testMetrics(t *testing.T) {
 	})
 
 	var want []string
-	for _, stage := range env.stages() {
+	for _, stage := range append(env.stages(), "nats", "pgbouncer") { // of the last two, their exporters
 		for _, p := range pods(t, weirNamespace, "app.kubernetes.io/component="+stage) {
 			want = append(want, "weir-"+stage+" "+p.Metadata.Name)
 		}
