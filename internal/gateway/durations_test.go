@@ -31,9 +31,12 @@ func TestNoDurationIsLost(t *testing.T) {
 			}
 		})
 	}
-	for range 20 {
-		testkit.Series(t, page)
-		testkit.Series(t, push)
+	for _, r := range []*sdkmetric.ManualReader{page, push} {
+		wg.Go(func() {
+			for range 20 {
+				testkit.Series(t, r)
+			}
+		})
 	}
 	wg.Wait()
 	if n := len(m.durations.held); n >= maxHeld {

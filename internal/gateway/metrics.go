@@ -79,7 +79,7 @@ func newMetrics(g *Gateway, p telemetry.Providers) (*metrics, error) {
 		isLazy = 1
 	}
 	m.watch, err = meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
-		m.durations.flush() //nolint:contextcheck // the SDK calls this before it reads the histogram
+		m.durations.flush() //nolint:contextcheck // a duration belongs to no context
 		o.ObserveInt64(bodies, g.bodies.Load())
 		o.ObserveInt64(lazy, isLazy)
 		for https := range m.active {
@@ -95,7 +95,7 @@ func newMetrics(g *Gateway, p telemetry.Providers) (*metrics, error) {
 	return m, errors.Join(errs...)
 }
 
-// close ends what is observed.
+// close ends what is observed, and records what is held; later durations are recorded at once.
 func (m *metrics) close() {
 	if m.watch != nil {
 		_ = m.watch.Unregister()

@@ -18,8 +18,8 @@ type S3Server struct {
 	CredentialsFile string
 }
 
-// S3 starts an S3 server on a folder of the test's own, which ends with the test. root leads to the project's folder. It
-// builds the server (hack/tools/s3) if it is not there.
+// S3 starts an S3 server on a folder of the test's own, which ends with the test. root leads to the project's folder,
+// where hack/tools/s3 has built it.
 func S3(t testing.TB, root string) S3Server {
 	t.Helper()
 	binary := Tool(t, root, "s3", "versitygw")

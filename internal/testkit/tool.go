@@ -2,26 +2,19 @@ package testkit
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 )
 
-// Tool is the absolute path of the pinned program name in bin/ of the checkout at root. hack/tools/FROM/install.sh builds it, if
-// make has not.
+// Tool is the absolute path of the pinned program name in bin/ of the checkout at root, which hack/tools/FROM/install.sh builds.
 func Tool(t testing.TB, root, from, name string) string {
 	t.Helper()
-	root, err := filepath.Abs(root)
+	path, err := filepath.Abs(filepath.Join(root, "bin", name))
+	if err == nil {
+		_, err = os.Stat(path)
+	}
 	if err != nil {
-		t.Fatal(err)
-	}
-	path := filepath.Join(root, "bin", name)
-	if _, err := os.Stat(path); err == nil {
-		return path
-	}
-	script := filepath.Join(root, "hack", "tools", from, "install.sh")
-	if out, err := exec.CommandContext(t.Context(), script).CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", script, err, out)
+		t.Fatalf("there is no %s: %v\nmake tools, or hack/tools/%s/install.sh, builds it into bin/", name, err, from)
 	}
 	return path
 }

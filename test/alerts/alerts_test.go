@@ -65,7 +65,8 @@ func TestEachAlertFiresOnItsCause(t *testing.T) {
 	s := newSystem(t, prom)
 	collector := newCollector(t)
 	controller := s.start(namespace, "controller", "controller-0", s.nats)
-	s.startGateway("OTEL_EXPORTER_OTLP_ENDPOINT="+collector.url, "OTEL_METRIC_EXPORT_INTERVAL=500", "OTEL_BSP_SCHEDULE_DELAY=200")
+	s.startGateway("OTEL_EXPORTER_OTLP_ENDPOINT="+collector.url, "OTEL_METRIC_EXPORT_INTERVAL=500", "OTEL_BSP_SCHEDULE_DELAY=200",
+		"OTEL_LOGS_EXPORTER=otlp", "OTEL_BLRP_SCHEDULE_DELAY=200")
 	second := s.start(namespace, "gateway", "gateway-1", s.nats, "WEIR_LISTEN=127.0.0.1:0")
 	dispatcher := s.start(namespace, "dispatcher", "dispatcher-0", s.nats)
 	other := localnats.Config{Dir: t.TempDir(), Port: processes.FreePort(t), Token: localnats.NewToken()}
@@ -190,7 +191,12 @@ func TestEachAlertFiresOnItsCause(t *testing.T) {
 		}},
 		{alert: "WeirTelemetryLost", labels: ofPod(namespace, "gateway", "gateway-0"), cause: func() func() {
 			collector.refuses.Store(true)
-			return func() { collector.refuses.Store(false) }
+			return func() {
+				for _, of := range []string{"span", "metric_data_point", "log"} {
+					s.prom.until(t, "each kind is lost", `otel_sdk_exporter_`+of+`_exported_total{pod="gateway-0",error_type!=""} > 0`)
+				}
+				collector.refuses.Store(false)
+			}
 		}},
 		{
 			alert: "WeirPoolWaits", labels: map[string]string{"namespace": namespace, "pod": "pgbouncer-0", "database": localdb.Database, "user": localdb.User},

@@ -12,7 +12,7 @@ import (
 	"github.com/weir-dev/weir/internal/testkit/processes"
 )
 
-// startPoolExporter starts pgbouncer_exporter for the real PgBouncer, as the chart does, and returns the address of its page.
+// startPoolExporter starts pgbouncer_exporter for the real PgBouncer and returns the address of its page.
 func startPoolExporter(t *testing.T) (address string) {
 	t.Helper()
 	address = fmt.Sprintf("127.0.0.1:%d", processes.FreePort(t))

@@ -12,6 +12,8 @@ import (
 
 	"github.com/prometheus/common/model"
 	"sigs.k8s.io/yaml"
+
+	"github.com/weir-dev/weir/internal/testkit"
 )
 
 const chart = "../../charts/weir"
@@ -47,10 +49,7 @@ func renderedRules(t *testing.T) (out rules) {
 	t.Helper()
 	helm := os.Getenv("WEIR_HELM")
 	if helm == "" {
-		helm = filepath.Join("..", "..", "bin", "helm")
-	}
-	if _, err := os.Stat(helm); err != nil {
-		t.Fatalf("there is no helm: %v\nhack/tools/kube/install.sh builds it into bin/; WEIR_HELM=path names another", err)
+		helm = testkit.Tool(t, "../..", "kube", "helm")
 	}
 	for _, name := range []string{"files/alerts/weir.yaml", "templates/monitoring/alerts.yaml", "values.yaml"} {
 		if _, err := os.Stat(filepath.Join(chart, name)); err != nil { // also so that a change of it runs the test again: helm reads it

@@ -24,6 +24,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"sigs.k8s.io/yaml"
+
+	"github.com/weir-dev/weir/internal/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -40,10 +42,7 @@ func helm(t testing.TB, args ...string) (string, error) {
 	t.Helper()
 	path := os.Getenv("WEIR_HELM")
 	if path == "" {
-		path = filepath.Join("..", "..", "bin", "helm")
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Fatalf("there is no helm: %v\nhack/tools/kube/install.sh builds it into bin/; WEIR_HELM=path names another", err)
+		path = testkit.Tool(t, "../..", "kube", "helm")
 	}
 	home := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), path, args...)

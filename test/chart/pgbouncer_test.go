@@ -153,7 +153,7 @@ pgbouncer:
 		t.Errorf("PgBouncer complains:\n%s", log)
 	}
 	exporter := get[appsv1.Deployment](t, docs, "weir-pgbouncer").Spec.Template.Spec.Containers[1]
-	runExporter(t, exporter, "pgbouncer_", "6432", strconv.Itoa(port), "PGUSER=weir-exporter", "PGPASSWORD=only-reads")
+	runExporter(t, docs, exporter, "pgbouncer_", "6432", strconv.Itoa(port))
 	target.User = url.UserPassword("weir-exporter", "only-reads")
 	if _, err := query("pgbouncer", "show pools"); err != nil {
 		t.Errorf("the exporter's user may not read: %v", err)

@@ -21,6 +21,7 @@ import (
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/internal/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -40,14 +41,10 @@ func read(t *testing.T, path string) []byte {
 // kubectl returns the program to use.
 func kubectl(t *testing.T) string {
 	t.Helper()
-	program := os.Getenv("WEIR_KUBECTL")
-	if program == "" {
-		program = filepath.Join(root, "bin", "kubectl")
+	if program := os.Getenv("WEIR_KUBECTL"); program != "" {
+		return program
 	}
-	if _, err := os.Stat(program); err != nil {
-		t.Fatalf("kubectl is needed: hack/tools/kube/install.sh builds bin/kubectl, or set WEIR_KUBECTL to one: %v", err)
-	}
-	return program
+	return testkit.Tool(t, root, "kube", "kubectl")
 }
 
 // build returns what kubectl apply -k dir would apply.

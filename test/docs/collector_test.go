@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -28,8 +29,12 @@ func TestCollector(t *testing.T) {
 	if config == nil {
 		t.Fatal("docs/kubernetes.md has no configuration of a collector")
 	}
+	// It is in nothing that make builds.
+	if out, err := exec.CommandContext(t.Context(), filepath.Join(root, "hack/tools/collector/install.sh")).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
 	free := func() string { return fmt.Sprintf("127.0.0.1:%d", processes.FreePort(t)) }
-	otlp, store, dir := free(), free(), t.TempDir()
+	otlp, store, gateway, dir := free(), free(), free(), t.TempDir()
 	write := func(name, content string) string {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -53,12 +58,25 @@ func TestCollector(t *testing.T) {
 	processes.Start(t, "weir", filepath.Join(dir, "weir"), []string{
 		"OTEL_EXPORTER_OTLP_ENDPOINT=http://" + otlp, "OTEL_TRACES_EXPORTER=none", "OTEL_METRIC_EXPORT_INTERVAL=500",
 		"OTEL_SERVICE_NAME=weir-gateway", "OTEL_RESOURCE_ATTRIBUTES=k8s.namespace.name=weir-system,k8s.pod.name=gateway-0",
-	}, "local", "-f", queues, "--data", filepath.Join(dir, "nats"), "--listen", free())
+	}, "local", "-f", queues, "--data", filepath.Join(dir, "nats"), "--listen", gateway)
 
 	client := &http.Client{Transport: new(http.Transport)}
 	defer client.CloseIdleConnections()
 	prometheus := testkit.Prometheus{URL: "http://" + store, Client: client}
-	for _, metric := range []string{"weir_nats_connected_ratio", "weir_queue_limit_bytes", "go_goroutine_count"} {
+	testkit.Eventually(t, "the gateway answers", func() bool {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+gateway+"/no/such/route", http.NoBody)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			return false
+		}
+		return resp.Body.Close() == nil && resp.StatusCode == http.StatusNotFound
+	})
+	for _, metric := range []string{
+		"weir_nats_connected_ratio", "weir_queue_limit_bytes", "weir_gateway_refused_total", `http_server_request_duration_seconds_bucket{le="+Inf"}`,
+	} {
 		var got []testkit.Sample
 		testkit.Eventually(t, "Prometheus has "+metric, func() bool {
 			got, err = prometheus.Query(t.Context(), "max by (job, namespace, pod) ("+metric+")")

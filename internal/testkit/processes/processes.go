@@ -2,7 +2,7 @@
 //
 // Invariants: a process ends with its test, also when that panics; its output is shown if the test has failed.
 //
-// May import: childproc and localdb; only tests import it.
+// May import: childproc, localdb and testkit; only tests import it.
 package processes
 
 import (
