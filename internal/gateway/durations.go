@@ -12,7 +12,8 @@ import (
 // 64 take some 15 µs.
 const maxHeld = 64
 
-// durations is http.server.request.duration. They are recorded in batches: one by one, each between the work of two requests, they cost twice as much.
+// durations is http.server.request.duration. They are recorded in batches: one by one, each between the work of two requests,
+// they cost twice as much.
 type durations struct {
 	histogram metric.Float64Histogram
 

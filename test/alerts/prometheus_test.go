@@ -3,9 +3,7 @@ package alerts_test
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"maps"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,37 +41,28 @@ type prometheus struct {
 func startPrometheus(t *testing.T, r rules) *prometheus {
 	t.Helper()
 	dir := t.TempDir()
-	p := &prometheus{
-		t: t, dir: dir, Prometheus: testkit.Prometheus{
-			URL: fmt.Sprintf("http://127.0.0.1:%d", processes.FreePort(t)), Client: &http.Client{Transport: &http.Transport{}, Timeout: 10 * time.Second},
-		},
+	p := &prometheus{t: t, dir: dir}
+	rules := filepath.Join(dir, "rules.yaml")
+	text, err := yaml.Marshal(r)
+	if err == nil {
+		err = os.WriteFile(rules, text, 0o600)
 	}
-	t.Cleanup(p.Client.CloseIdleConnections)
-	write := func(name string, v any) string {
-		text, err := yaml.Marshal(v)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, name), text, 0o600)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return filepath.Join(dir, name)
+	if err != nil {
+		t.Fatal(err)
 	}
 	p.write()
-	config := write("prometheus.yaml", map[string]any{
+	config, err := yaml.Marshal(map[string]any{
 		"global":     map[string]any{"scrape_interval": scrapeEvery, "scrape_timeout": scrapeEvery, "evaluation_interval": evalEvery},
-		"rule_files": []string{write("rules.yaml", r)},
+		"rule_files": []string{rules},
 		"scrape_configs": []map[string]any{{
 			"job_name":        "pods",
 			"file_sd_configs": []map[string]any{{"files": []string{filepath.Join(dir, "targets.json")}, "refresh_interval": "1s"}},
 		}},
 	})
-	processes.Start(t, "prometheus", testkit.Tool(t, "../..", "prometheus", "prometheus"), nil, "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
-		"--web.listen-address="+strings.TrimPrefix(p.URL, "http://"), "--query.lookback-delta="+lookback, "--log.level=warn")
-	within(t, "Prometheus is ready", func() string {
-		_, err := p.Get(context.Background(), "/-/ready", nil)
-		return said(err)
-	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Prometheus = processes.Prometheus(t, "../..", config, "--query.lookback-delta="+lookback)
 	return p
 }
 

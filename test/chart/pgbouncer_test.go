@@ -3,7 +3,6 @@ package chart_test
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -26,6 +25,7 @@ import (
 	"github.com/weir-dev/weir/internal/localdb"
 	"github.com/weir-dev/weir/internal/manifest"
 	"github.com/weir-dev/weir/internal/testkit"
+	"github.com/weir-dev/weir/internal/testkit/processes"
 )
 
 // TestPgBouncer starts the PgBouncer of this machine with the rendered files in front of a real PostgreSQL.
@@ -67,12 +67,7 @@ pgbouncer:
 	if err := os.Chmod(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := l.Addr().(*net.TCPAddr).Port
-	_ = l.Close()
+	port := processes.FreePort(t)
 	ini := strings.NewReplacer(
 		"/etc/pgbouncer/auth", dir, "listen_addr = 0.0.0.0", "listen_addr = 127.0.0.1", "listen_port = 6432", fmt.Sprintf("listen_port = %d", port),
 	).Replace(get[corev1.ConfigMap](t, docs, "weir-pgbouncer").Data["pgbouncer.ini"])

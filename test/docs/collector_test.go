@@ -34,7 +34,7 @@ func TestCollector(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	free := func() string { return fmt.Sprintf("127.0.0.1:%d", processes.FreePort(t)) }
-	otlp, store, gateway, dir := free(), free(), free(), t.TempDir()
+	otlp, gateway, dir := free(), free(), t.TempDir()
 	write := func(name, content string) string {
 		path := filepath.Join(dir, name)
 		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
@@ -42,10 +42,9 @@ func TestCollector(t *testing.T) {
 		}
 		return path
 	}
-	collector := strings.NewReplacer("0.0.0.0:4318", otlp, "0.0.0.0:4317", free(), "prometheus.monitoring:9090", store,
+	prometheus := processes.Prometheus(t, root, []byte("global: {}"), "--web.enable-remote-write-receiver")
+	collector := strings.NewReplacer("0.0.0.0:4318", otlp, "0.0.0.0:4317", free(), "http://prometheus.monitoring:9090", prometheus.URL,
 		"service:\n", "service:\n  telemetry: {metrics: {level: none}}\n").Replace(config[1]) // its own port may be taken
-	processes.Start(t, "prometheus", testkit.Tool(t, root, "prometheus", "prometheus"), nil, "--config.file="+write("prometheus.yaml", "global: {}"),
-		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+store, "--web.enable-remote-write-receiver", "--log.level=warn")
 	processes.Start(t, "otelcol", testkit.Tool(t, root, "collector", "otelcol"), nil, "--config", write("collector.yaml", collector))
 	if err := processes.Build(t.Context(), dir, "./cmd/weir"); err != nil {
 		t.Fatal(err)
@@ -62,7 +61,6 @@ func TestCollector(t *testing.T) {
 
 	client := &http.Client{Transport: new(http.Transport)}
 	defer client.CloseIdleConnections()
-	prometheus := testkit.Prometheus{URL: "http://" + store, Client: client}
 	testkit.Eventually(t, "the gateway answers", func() bool {
 		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+gateway+"/no/such/route", http.NoBody)
 		if err != nil {

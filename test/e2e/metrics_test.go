@@ -1,24 +1,21 @@
 package e2e_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"sigs.k8s.io/yaml"
 
 	"github.com/weir-dev/weir/internal/testkit"
+	"github.com/weir-dev/weir/internal/testkit/processes"
 )
 
 // scrapeInterval is that of the test, so that it need not wait for the chart's.
@@ -236,40 +233,7 @@ func startPrometheus(t testing.TB) promServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	file := filepath.Join(dir, "prometheus.yaml")
-	if err := os.WriteFile(file, config, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	_ = l.Close()
-	cmd := exec.CommandContext(t.Context(), testkit.Tool(t, env.root, "prometheus", "prometheus"),
-		"--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address, "--log.level=warn")
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 30 * time.Second
-	var log bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { // after the test's context, so it has its signal
-		_ = cmd.Wait()
-		if t.Failed() {
-			t.Logf("Prometheus' log:\n%s\nand its configuration:\n%s", log.String(), config)
-		}
-	})
-	p := promServer{testkit.Prometheus{URL: "http://" + address, Client: http.DefaultClient}}
-	eventually(t, "Prometheus is ready", func() string {
-		if _, err := p.Get(t.Context(), "/-/ready", nil); err != nil {
-			return err.Error()
-		}
-		return ""
-	})
-	return p
+	return promServer{processes.Prometheus(t, env.root, config)}
 }
 
 type rule struct{ Name, Health, LastError string }
