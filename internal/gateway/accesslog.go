@@ -13,7 +13,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/weir-dev/weir/internal/problem"
-	"github.com/weir-dev/weir/internal/record"
 )
 
 // accessLog writes a line for each request, or for a share of them. Failed ones are no exception: when all fail, they would
@@ -93,8 +92,8 @@ func (o *observation) log(took time.Duration) {
 	if ids := o.Header()[problem.HeaderRequestID]; len(ids) > 0 {
 		attrs = append(attrs, slog.String("request", ids[0]))
 	}
-	if o.id != (record.ID{}) {
-		attrs = append(attrs, slog.String("record", o.id.String()), slog.String("queue", o.route.queue.String()))
+	if o.id != "" {
+		attrs = append(attrs, slog.String("record", o.id), slog.String("queue", o.route.queue.String()))
 	}
 	if e := o.errorType(); e != "" {
 		attrs = append(attrs, slog.String("error", e))

@@ -23,11 +23,11 @@ func (x *exchange) buffered() *problem.Problem {
 	if _, p := x.fill(&rec); p != nil {
 		return p
 	}
-	x.seen.id = rec.ID
+	id := rec.ID.String()
+	x.seen.id = id
 	if err := x.append(&rec); err != nil {
 		return new(problemOf(err))
 	}
-	id := rec.ID.String()
 	h := x.w.Header()
 	h["Content-Type"] = jsonContentType
 	if len(h[problem.HeaderRequestID]) == 0 {

@@ -34,7 +34,7 @@ func (x *exchange) job(input *upload) *problem.Problem {
 	if p != nil {
 		return p
 	}
-	x.seen.id = rec.ID
+	x.seen.id = rec.ID.String()
 	if input != nil {
 		rec.Input, rec.ContentType = input.Input, input.contentType
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -193,6 +194,7 @@ type answers struct{ kept atomic.Pointer[[]*answerOf] }
 type answerOf struct {
 	kind answerKind
 	opts []metric.RecordOption
+	span []attr.KeyValue
 }
 
 type answerKind struct {
@@ -213,7 +215,12 @@ func (a *answers) of(o *observation) *answerOf {
 			}
 		}
 	}
-	made := &answerOf{kind, []metric.RecordOption{metric.WithAttributeSet(attr.NewSet(o.attributes(nil)...))}}
+	attrs := o.attributes()
+	made := &answerOf{kind: kind, span: attrs}
+	if o.route != nil && o.route.apiName != "" {
+		attrs = append(slices.Clip(attrs), attr.String("weir.api", o.route.apiName))
+	}
+	made.opts = []metric.RecordOption{metric.WithAttributeSet(attr.NewSet(attrs...))}
 	var next []*answerOf
 	if kept != nil {
 		next = append(next, *kept...)
@@ -225,14 +232,11 @@ func (a *answers) of(o *observation) *answerOf {
 	return made
 }
 
-// attributes appends those of the metric; all but the status have values that the catalog knows.
-func (o *observation) attributes(attrs []attr.KeyValue) []attr.KeyValue {
-	attrs = append(attrs, o.method.attribute(), schemeAttribute(o.https))
+// attributes are those that the metric and the span have in common; all but the status have values that the catalog knows.
+func (o *observation) attributes() []attr.KeyValue {
+	attrs := []attr.KeyValue{o.method.attribute(), schemeAttribute(o.https)}
 	if o.route != nil {
 		attrs = append(attrs, semconv.HTTPRoute(o.route.pattern))
-		if o.route.apiName != "" {
-			attrs = append(attrs, attr.String("weir.api", o.route.apiName))
-		}
 	}
 	if o.status != 0 {
 		attrs = append(attrs, semconv.HTTPResponseStatusCode(o.status))

@@ -12,7 +12,6 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/weir-dev/weir/internal/jobapi"
-	"github.com/weir-dev/weir/internal/record"
 )
 
 // observation is the ResponseWriter of a request that sees how it is answered. What it has seen becomes metrics, a span and
@@ -33,7 +32,7 @@ type observation struct {
 	span    trace.Span    // nil if disabled or not drawn, and before it is known whose child it is
 	drawn   trace.TraceID // by which it was decided that there is no span, or one; zero if nothing was drawn
 	child   bool          // span has a parent: the client, or the job, says whether it is sampled
-	id      record.ID     // of the request's record; zero if none
+	id      string        // of the request's record; empty if none
 	whole   bool          // the handler has returned
 	handed  bool          // the answer goes on unobserved
 	ended   bool

@@ -89,15 +89,18 @@ func (o *observation) spanName() string {
 	return name
 }
 
+// endSpan tells the span what the answer was. The API and the queue are not among it: the route has one of each, and an
+// attribute costs as much as the record's id.
 func (o *observation) endSpan() {
 	if o.span == nil {
 		return
 	}
 	if o.span.IsRecording() {
 		room := o.g.attrs.Get().(*[]attr.KeyValue) //nolint:forcetypeassert // it holds nothing else
-		attrs := append(o.attributes((*room)[:0]), semconv.URLPath(o.path(maxTracedPath)))
-		if o.id != (record.ID{}) {
-			attrs = append(attrs, attr.String("weir.record.id", o.id.String()), attr.String("weir.queue", o.route.queue.String()))
+		attrs := append((*room)[:0], o.g.metrics.kindOf(o).span...)
+		attrs = append(attrs, semconv.URLPath(o.path(maxTracedPath)))
+		if o.id != "" {
+			attrs = append(attrs, attr.String("weir.record.id", o.id))
 		}
 		o.span.SetAttributes(attrs...) // it keeps a copy
 		clear(attrs)
