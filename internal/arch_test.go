@@ -23,7 +23,7 @@ var ranks = map[string]int{
 	"function":           1, // public: for people who write functions
 	"internal/lifecycle": 1, "internal/secret": 1, "internal/localnats": 1, "internal/localdb": 1, "internal/tracelog": 1, "internal/emf/podlogs": 1,
 	"internal/schema": 2, "internal/value": 2, "internal/problem": 2, "internal/stream": 2, "internal/invoke": 2,
-	"api/v1alpha1": 3, "internal/blob": 3, "internal/depth": 3,
+	"api/v1alpha1": 3, "internal/blob": 3, "internal/depth": 3, "internal/ledger": 3,
 	"internal/manifest":          4,
 	"internal/job":               4,
 	"internal/functions/orderdb": 4,

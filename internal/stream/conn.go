@@ -76,6 +76,7 @@ type Conn struct {
 
 	isUp       atomic.Bool // read on every write
 	epochs     epochs
+	whole      whole
 	former     formerStreams
 	maxPayload atomic.Int64 // of the latest connection's server (payload.go); zero before the first
 	clock      clock
@@ -108,6 +109,7 @@ var _ interface {
 	Tallies
 	Jobs
 	JobEvents
+	Ledgers
 	Objects
 	Leases
 	Catalogs

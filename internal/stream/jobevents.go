@@ -212,29 +212,36 @@ func (w *clientWatch) consume(ctx context.Context, q *clientQueue) error {
 		return err
 	}
 	q.heard = time.Now()
-	name, filter := uuid.NewString(), jobSubject(q.key, clientToken(w.client)+".*")
-	request := struct {
+	err = w.conn.createConsumer(ctx, jobStream(q.key), jetstream.ConsumerConfig{
+		DeliverSubject: sub.Subject, FilterSubject: jobSubject(q.key, clientToken(w.client)+".*"),
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: q.at.Seq + 1,
+		AckPolicy: jetstream.AckNonePolicy, HeadersOnly: true, MemoryStorage: true, Replicas: 1,
+		IdleHeartbeat: clientHeartbeat, InactiveThreshold: clientGone, RateLimit: clientRate,
+	})
+	if errors.Is(err, ErrNoQueue) { // it has no jobs yet, or was deleted
+		q.heard = time.Time{}
+		return nil
+	}
+	return err
+}
+
+// createConsumer creates an ephemeral push consumer. The request names its filter, so that NATS' permissions can narrow it.
+// ErrNoQueue means that there is no such stream.
+func (c *Conn) createConsumer(ctx context.Context, stream string, cfg jetstream.ConsumerConfig) error {
+	cfg.Name = uuid.NewString()
+	data, err := json.Marshal(struct {
 		Stream string                   `json:"stream_name"`
 		Config jetstream.ConsumerConfig `json:"config"`
 		Action string                   `json:"action"`
-	}{
-		Stream: jobStream(q.key), Action: "create",
-		Config: jetstream.ConsumerConfig{
-			Name: name, DeliverSubject: sub.Subject, FilterSubject: filter,
-			DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: q.at.Seq + 1,
-			AckPolicy: jetstream.AckNonePolicy, HeadersOnly: true, MemoryStorage: true, Replicas: 1,
-			IdleHeartbeat: clientHeartbeat, InactiveThreshold: clientGone, RateLimit: clientRate,
-		},
-	}
-	data, err := json.Marshal(request)
+	}{stream, cfg, "create"})
 	if err != nil {
 		return err
 	}
-	bctx, cancel := w.conn.bound(ctx, apiTimeout)
+	ctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
-	m, err := w.conn.nc.RequestWithContext(bctx, jetstream.DefaultAPIPrefix+"CONSUMER.CREATE."+request.Stream+"."+name+"."+filter, data)
+	m, err := c.nc.RequestWithContext(ctx, jetstream.DefaultAPIPrefix+"CONSUMER.CREATE."+stream+"."+cfg.Name+"."+cfg.FilterSubject, data)
 	if err != nil {
-		return w.conn.apiError(bctx, err)
+		return c.apiError(ctx, err)
 	}
 	var answer struct {
 		Error *jetstream.APIError `json:"error"`
@@ -242,14 +249,13 @@ func (w *clientWatch) consume(ctx context.Context, q *clientQueue) error {
 	if err := json.Unmarshal(m.Data, &answer); err != nil {
 		return err
 	}
-	if answer.Error != nil {
-		if answer.Error.ErrorCode == jetstream.JSErrCodeStreamNotFound { // it has no jobs yet, or was deleted
-			q.heard = time.Time{}
-			return nil
-		}
-		return w.conn.apiError(bctx, answer.Error)
+	switch {
+	case answer.Error == nil:
+		return nil
+	case answer.Error.ErrorCode == jetstream.JSErrCodeStreamNotFound:
+		return fmt.Errorf("%w: %w", ErrNoQueue, answer.Error)
 	}
-	return nil
+	return c.apiError(ctx, answer.Error)
 }
 
 // rewind starts over in a stream that ends before the place, as one does that was restored from a backup: the server

@@ -1,0 +1,418 @@
+// Package ledger keeps the states of keys in a log of their changes with one writer at a time.
+//
+// The log is the truth: blocks of changes, each a synced write that all changes of a moment share. What anybody looks up is
+// made of it: one message for each key, in a stream that need not be synced, as the latest minutes of the log can make it
+// anew. The writer is the owner of a queue, by its lease; a block that it begins with fences off the one before: its writes
+// fail from then on, however long it slept.
+//
+// Invariants: a change is durable before anybody acts on it or is told of it, and can be looked up before anybody but the
+// owner is told of it; of two writers only the later one's changes are taken; the log loses a block only after its changes
+// are on the disk in the states; memory is bounded however many keys are stored.
+//
+// The data flows through the files in this order: ledger.go (a change joins a group), commit.go (the groups become blocks),
+// show.go (blocks become states), recover.go (what the owner before has left). block.go is the format.
+//
+// May import: catalog, stream.
+package ledger
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// Bounds of an owner's memory.
+const (
+	// maxUnshown bounds the bytes of states that wait for their block, or until they can be looked up. Changes past it wait.
+	maxUnshown = 32 << 20
+	// maxRecent bounds the states that are kept although they can be looked up. With several replicas one that was changed a
+	// moment ago must be: a replica that lags would answer with the state before it.
+	maxRecent = 16384
+	// lazyDelay bounds how long a lazy change waits for others to share its block.
+	lazyDelay = 5 * time.Millisecond
+)
+
+// The ends of an owner, and what it refuses.
+var (
+	// ErrLost means that another has become the owner, or that this one was closed: it is unknown whether a change that had
+	// begun is durable.
+	ErrLost = errors.New("ledger: another is the owner now")
+	// ErrFull means that there is no room: nothing was changed.
+	ErrFull = errors.New("ledger: no room for further states")
+)
+
+// Streams is what an owner does with NATS.
+type Streams interface {
+	stream.Ledgers
+	Ready() error
+}
+
+// Value is the state of a key. Header is what watchers are told: printable, without line breaks. An empty one is no state.
+type Value struct {
+	Header string
+	Body   []byte
+}
+
+// Owner is the one writer of a queue's states. It is used until Close; Done is closed when it has ended before.
+type Owner struct {
+	conn  Streams
+	queue catalog.Key
+	log   *slog.Logger
+	me    writerID
+
+	ctx    context.Context // ends with the owner
+	cancel context.CancelCauseFunc
+	wg     sync.WaitGroup
+	work   chan struct{} // capacity 1: there is something to commit
+	urge   chan struct{} // capacity 1: a lazy change has begun to wait
+	dirty  chan struct{} // capacity 1: there is something to show
+
+	mu      sync.Mutex
+	closing bool
+	cells   map[string]*Cell
+	open    *group   // takes changes; never nil
+	nothing *group   // there is nothing to wait for
+	sealed  []*group // complete, not yet written, oldest first
+	bytes   int      // of the changes that are not shown
+	full    bool     // the last write found no room
+	room    chan struct{}
+	toShow  []*Cell            // their latest durable state is not shown
+	last    uint64             // sequence of the last block
+	number  uint64             // of the next block
+	unshown map[*Cell]struct{} // with a durable state that is not shown
+	floored time.Time          // when floor was found last
+	floor   uint64             // all changes of blocks up to it are shown
+	recent  []*Cell            // ring of cells that were shown and may be dropped
+	oldest  int                // in recent
+}
+
+// Cell is the state of one key in the owner's memory. It is held by who has it from Hold, until Release.
+type Cell struct {
+	key    string
+	pins   int
+	loaded chan struct{} // closed once value and seq are known, or err
+	err    error
+
+	value   Value  // the newest; maybe not durable
+	group   *group // of the newest change; nil if there was none here
+	at      int    // its entry in group
+	version uint64 // of the newest durable state; zero if there is none
+
+	durable Value  // of version, until it is shown
+	shown   uint64 // version that can be looked up
+	seq     uint64 // of its message; zero if there is none
+	queued  bool   // in toShow
+	ring    bool   // in recent
+	size    int    // bytes that it counts in Owner.bytes
+	waiters []chan struct{}
+}
+
+// group is the changes that become one block.
+type group struct {
+	entries []entry
+	cells   []*Cell
+	size    int
+	lazy    bool // all changes of it can wait
+	done    chan struct{}
+	err     error // once done is closed
+}
+
+func newGroup() *group { return &group{lazy: true, done: make(chan struct{})} }
+
+// Pending is a change that becomes durable.
+type Pending struct {
+	g   *group
+	err error // of the change itself: nothing was changed
+}
+
+// Done is closed once Err is known.
+func (p Pending) Done() <-chan struct{} { return p.g.done }
+
+// Err is nil once the change is durable, the change's own error once all before it is, else the owner's end.
+func (p Pending) Err() error {
+	if p.g.err != nil {
+		return p.g.err
+	}
+	return p.err
+}
+
+// Wait waits for Err. It takes as long as the write before it and its own.
+func (p Pending) Wait() error {
+	<-p.Done()
+	return p.Err()
+}
+
+// Open makes this process the owner of queue k's states: it fences off the one before, and shows what that has left. The
+// caller has the queue's lease. ErrNoQueue means that the queue keeps no states.
+func Open(ctx context.Context, conn Streams, k catalog.Key, log *slog.Logger) (*Owner, error) {
+	o := &Owner{
+		conn: conn, queue: k, log: log.With("queue", k.String()), cells: map[string]*Cell{}, unshown: map[*Cell]struct{}{}, open: newGroup(), nothing: newGroup(),
+		work: make(chan struct{}, 1), urge: make(chan struct{}, 1), dirty: make(chan struct{}, 1), room: make(chan struct{}),
+	}
+	close(o.nothing.done)
+	_, _ = rand.Read(o.me[:]) // never fails
+	kept, err := o.takeOver(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("states of queue %s: %w", k, err)
+	}
+	o.ctx, o.cancel = context.WithCancelCause(context.Background())
+	o.wg.Go(o.commit)
+	o.wg.Go(o.show)
+	o.wg.Go(func() { o.purge(kept) })
+	return o, nil
+}
+
+// Done is closed when the owner has ended: with ErrLost, or stream.ErrUnavailable with the connection.
+func (o *Owner) Done() <-chan struct{} { return o.ctx.Done() }
+
+// Err is why the owner has ended; nil before.
+func (o *Owner) Err() error { return context.Cause(o.ctx) }
+
+// Close writes and shows what waits, as long as ctx lasts, and ends. It is idempotent.
+func (o *Owner) Close(ctx context.Context) {
+	o.mu.Lock()
+	o.closing = true
+	o.mu.Unlock()
+	for o.ctx.Err() == nil && ctx.Err() == nil {
+		o.mu.Lock()
+		idle, room := o.bytes == 0, o.room
+		if !idle {
+			o.open.lazy = false
+			signal(o.work)
+		}
+		o.mu.Unlock()
+		if idle {
+			break
+		}
+		select {
+		case <-room:
+		case <-o.ctx.Done():
+		case <-ctx.Done():
+		}
+	}
+	o.end(ErrLost)
+	o.wg.Wait()
+}
+
+// end ends the owner, and with it what waits.
+func (o *Owner) end(err error) {
+	o.cancel(err)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, g := range append(o.sealed, o.open) {
+		g.err = context.Cause(o.ctx)
+		close(g.done)
+	}
+	o.sealed, o.open = nil, newGroup()
+	o.changedRoom()
+}
+
+// changedRoom wakes who waits for room. The caller holds mu.
+func (o *Owner) changedRoom() {
+	close(o.room)
+	o.room = make(chan struct{})
+}
+
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default: // it knows already
+	}
+}
+
+// Hold returns the cell of a key, with its state. fresh says that the key has none, which saves looking. Release must be
+// called.
+func (o *Owner) Hold(ctx context.Context, key string, fresh bool) (*Cell, error) {
+	o.mu.Lock()
+	c, ok := o.cells[key]
+	if !ok {
+		c = &Cell{key: key, loaded: make(chan struct{})}
+		o.cells[key] = c
+		if fresh {
+			close(c.loaded)
+		}
+	}
+	c.pins++
+	o.mu.Unlock()
+	if !ok && !fresh {
+		o.load(ctx, c)
+	}
+	select {
+	case <-c.loaded:
+	case <-ctx.Done():
+		o.Release(c)
+		return nil, context.Cause(ctx)
+	}
+	if c.err != nil {
+		o.Release(c)
+		return nil, c.err
+	}
+	return c, nil
+}
+
+// load looks a cell's state up.
+func (o *Owner) load(ctx context.Context, c *Cell) {
+	s, err := o.conn.LoadState(context.WithoutCancel(ctx), o.queue, c.key) // others may wait for it too
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c.value, c.version, c.shown, c.seq = Value{s.Header, s.Body}, s.Version, s.Version, s.Seq
+	if c.err = err; err != nil && o.cells[c.key] == c {
+		delete(o.cells, c.key) // whoever comes next looks again
+	}
+	close(c.loaded)
+}
+
+// Release gives a cell back.
+func (o *Owner) Release(c *Cell) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c.pins--
+	o.retire(c)
+}
+
+// idle reports whether a cell says nothing that can't be looked up.
+func (c *Cell) idle() bool {
+	return c.pins == 0 && c.shown == c.version && (c.group == nil || c.group.settled()) && len(c.waiters) == 0
+}
+
+func (g *group) settled() bool {
+	select {
+	case <-g.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// retire puts an idle cell among the recent ones, and drops the oldest of them. The caller holds mu.
+func (o *Owner) retire(c *Cell) {
+	if !c.idle() || c.ring || c.err != nil {
+		return
+	}
+	if c.seq == 0 && c.version == 0 { // nothing was stored
+		delete(o.cells, c.key)
+		return
+	}
+	c.value.Body, c.ring = nil, true
+	if len(o.recent) < maxRecent {
+		o.recent = append(o.recent, c)
+		return
+	}
+	former := o.recent[o.oldest]
+	o.recent[o.oldest], o.oldest = c, (o.oldest+1)%maxRecent
+	if former.ring = false; former.idle() { // else it comes back here once it is
+		delete(o.cells, former.key)
+	}
+}
+
+// Value is the newest state of a held cell, maybe not durable. Its body is nil once it can be looked up.
+func (o *Owner) Value(c *Cell) Value {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return c.value
+}
+
+// Room returns ErrFull at once while there is no room for further states.
+func (o *Owner) Room() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.full || o.bytes >= maxUnshown {
+		return ErrFull
+	}
+	return nil
+}
+
+// WaitRoom waits until there is room.
+func (o *Owner) WaitRoom(ctx context.Context) error {
+	for {
+		o.mu.Lock()
+		full, room := o.full || o.bytes >= maxUnshown, o.room
+		o.mu.Unlock()
+		if !full {
+			return o.Err()
+		}
+		select {
+		case <-room:
+		case <-o.ctx.Done():
+			return o.Err()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// Change replaces the state of a held cell by what f makes of it: f is called once, at once, and not while another f is. If
+// it returns an error, nothing is changed. A lazy change is durable some milliseconds later, in the block of others.
+func (o *Owner) Change(c *Cell, lazy bool, f func(Value) (Value, error)) Pending {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.Err(); err != nil || o.closing {
+		return Pending{o.nothing, errors.Join(err, ErrLost)}
+	}
+	v, err := f(c.value)
+	if err != nil {
+		if c.group != nil { // what f saw may not be durable yet
+			return Pending{c.group, err}
+		}
+		return Pending{o.nothing, err}
+	}
+	o.join(c, v)
+	switch {
+	case !lazy:
+		o.open.lazy = false
+		signal(o.work)
+	case len(o.open.entries) == 1:
+		signal(o.urge)
+	}
+	return Pending{g: o.open}
+}
+
+// join makes v the newest state of c, in the open group. The caller holds mu.
+func (o *Owner) join(c *Cell, v Value) {
+	e := entry{c.key, v}
+	g := o.open
+	if c.group == g { // it was changed in this group already: only the latter counts
+		former := &g.entries[c.at]
+		g.size += e.size() - former.size()
+		*former = e
+	} else {
+		if len(g.entries) > 0 && g.size+e.size() > targetBlock {
+			g.lazy = false
+			o.sealed = append(o.sealed, g)
+			g = newGroup()
+			o.open = g
+		}
+		c.group, c.at = g, len(g.entries)
+		g.entries, g.cells, g.size = append(g.entries, e), append(g.cells, c), g.size+e.size()
+	}
+	o.bytes += e.size() - c.size
+	c.size = e.size()
+	c.value = v
+}
+
+// Shown waits until the durable state of a held cell, or a later one, can be looked up.
+func (o *Owner) Shown(ctx context.Context, c *Cell) error {
+	o.mu.Lock()
+	if c.shown == c.version {
+		o.mu.Unlock()
+		return nil
+	}
+	done := make(chan struct{})
+	c.waiters = append(c.waiters, done)
+	o.mu.Unlock()
+	select {
+	case <-done:
+		return nil
+	case <-o.ctx.Done():
+		return o.Err()
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}

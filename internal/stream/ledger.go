@@ -1,0 +1,161 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"github.com/weir-dev/weir/internal/catalog"
+)
+
+// Ledgers keeps, for each queue, the log of the changes of states that package ledger writes, and one message for the
+// present state of each key that it makes of it (states.go).
+type Ledgers interface {
+	Clock
+	EnsureLedger(ctx context.Context, q catalog.Queue, replicas int) error
+	LedgerEnd(ctx context.Context, k catalog.Key) (LedgerEnd, error)
+	AppendLedger(ctx context.Context, k catalog.Key, block []byte, last uint64) (uint64, error)
+	ReadLedger(ctx context.Context, k catalog.Key, from, to uint64, f func(LedgerBlock) error) error
+	PurgeLedger(ctx context.Context, k catalog.Key, below uint64) error
+	LoadState(ctx context.Context, k catalog.Key, key string) (StoredState, error)
+	PutState(k catalog.Key, p StatePut) (*PendingState, error)
+	StatesOf(ctx context.Context, k catalog.Key) (StatesKind, error)
+	ConfirmStates(ctx context.Context, k catalog.Key, anew bool) error
+}
+
+// LedgerEnd is which blocks a log holds: First to Last. It is empty if Last is below First.
+type LedgerEnd struct{ First, Last uint64 }
+
+// LedgerBlock is a block of a log.
+type LedgerBlock struct {
+	Seq    uint64
+	Data   []byte
+	Stored time.Time // by the server's clock
+}
+
+// ErrLedgerMoved means that the log has another last block than the one that was expected: nothing was stored, unless by an
+// earlier try of the same write whose answer was lost.
+var ErrLedgerMoved = errors.New("stream: the log of states has another end")
+
+// ErrNoBlock means that a log holds no block of this sequence.
+var ErrNoBlock = errors.New("stream: no such block in the log of states")
+
+func ledgerStream(k catalog.Key) string  { return "WEIR_L_" + k.Namespace + "_" + k.Name }
+func ledgerSubject(k catalog.Key) string { return "weir.l." + k.Namespace + "." + k.Name }
+
+// LedgerEnd returns which blocks queue k's log holds. On ErrNoQueue there is no log.
+func (c *Conn) LedgerEnd(ctx context.Context, k catalog.Key) (LedgerEnd, error) {
+	ctx, cancel := c.bound(ctx, apiTimeout)
+	defer cancel()
+	st, err := c.js.Stream(ctx, ledgerStream(k))
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return LedgerEnd{}, fmt.Errorf("%w: %s has no log of states", ErrNoQueue, k)
+	}
+	if err != nil {
+		return LedgerEnd{}, fmt.Errorf("log of states of queue %s: %w", k, c.apiError(ctx, err))
+	}
+	s := st.CachedInfo().State
+	return LedgerEnd{s.FirstSeq, s.LastSeq}, nil
+}
+
+// AppendLedger appends a block behind block last, and returns its sequence once it is durable. On ErrLedgerMoved and
+// ErrQueueFull nothing was stored; on ErrUnavailable, and when ctx ends, that is unknown.
+func (c *Conn) AppendLedger(ctx context.Context, k catalog.Key, block []byte, last uint64) (uint64, error) {
+	if err := c.Ready(); err != nil {
+		return 0, err
+	}
+	ctx, cancel := c.bound(ctx, commitTimeout)
+	defer cancel()
+	ack, err := c.js.PublishMsg(ctx, &nats.Msg{Subject: ledgerSubject(k), Data: block}, jetstream.WithExpectLastSequence(last))
+	switch {
+	case err == nil:
+		return ack.Sequence, nil
+	case wrongSequence(err):
+		return 0, ErrLedgerMoved
+	}
+	return 0, fmt.Errorf("log of states of queue %s: %w", k, publishError(ctx, err))
+}
+
+// ReadLedger calls f with each block of queue k's log from sequence from on to to, which the log must hold. It tries until
+// all were read, f fails, ctx ends or NATS is away. ErrNoBlock means that some were purged meanwhile.
+func (c *Conn) ReadLedger(ctx context.Context, k catalog.Key, from, to uint64, f func(LedgerBlock) error) error {
+	ctx, cancel := c.whileUp(ctx)
+	defer cancel()
+	for from <= to {
+		next, err := c.readLedger(ctx, k, from, to, f)
+		if err != nil {
+			return fmt.Errorf("log of states of queue %s: %w", k, err)
+		}
+		from = next
+	}
+	return nil
+}
+
+// readLedger reads what one consumer delivers, and returns the sequence to go on with.
+func (c *Conn) readLedger(ctx context.Context, k catalog.Key, from, to uint64, f func(LedgerBlock) error) (next uint64, err error) {
+	// What does not fit is dropped, and read again: the server knows no pause without a right to answer it.
+	messages := make(chan *nats.Msg, maxLedgerBlocks)
+	sub, err := c.nc.ChanSubscribe(c.nc.NewInbox(), messages)
+	if err != nil {
+		return from, c.apiError(ctx, err)
+	}
+	defer func() { _ = sub.Unsubscribe() }() // without it the consumer expires
+	err = c.createConsumer(ctx, ledgerStream(k), jetstream.ConsumerConfig{
+		DeliverSubject: sub.Subject, FilterSubject: ledgerSubject(k),
+		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from,
+		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1,
+		IdleHeartbeat: clientHeartbeat, InactiveThreshold: clientGone,
+	})
+	if err != nil {
+		return from, err
+	}
+	silent := time.NewTimer(2 * clientHeartbeat)
+	defer silent.Stop()
+	for count := uint64(1); from <= to; {
+		select {
+		case m := <-messages:
+			meta, err := m.Metadata()
+			if err != nil { // a heartbeat
+				continue
+			}
+			if meta.Sequence.Consumer != count { // some were dropped
+				return from, nil
+			}
+			count++
+			if meta.Sequence.Stream != from {
+				return from, ErrNoBlock
+			}
+			if err := f(LedgerBlock{Seq: from, Data: m.Data, Stored: meta.Timestamp}); err != nil {
+				return from, err
+			}
+			from++
+			silent.Reset(2 * clientHeartbeat)
+		case <-silent.C:
+			return from, nil
+		case <-ctx.Done():
+			return from, context.Cause(ctx)
+		}
+	}
+	return from, nil
+}
+
+// maxLedgerBlocks bounds the blocks of a log that wait to be read, some MaxLedgerBlock at most each.
+const maxLedgerBlocks = 64
+
+// PurgeLedger removes the blocks before sequence below.
+func (c *Conn) PurgeLedger(ctx context.Context, k catalog.Key, below uint64) error {
+	ctx, cancel := c.bound(ctx, apiTimeout)
+	defer cancel()
+	st, err := c.js.Stream(ctx, ledgerStream(k))
+	if err == nil {
+		err = st.Purge(ctx, jetstream.WithPurgeSequence(below))
+	}
+	if err != nil {
+		return fmt.Errorf("log of states of queue %s: %w", k, c.apiError(ctx, err))
+	}
+	return nil
+}
