@@ -61,6 +61,47 @@ func TestExchangeReadsAnswersInPieces(t *testing.T) {
 	}
 }
 
+func TestSyncsAreCounted(t *testing.T) {
+	const counts = "200,,syscalls:sys_enter_fsync,6056353,100.00,,\n3,,syscalls:sys_enter_fdatasync,6056353,100.00,,\n"
+	if n, err := countOf("\n" + counts); err != nil || n != 203 {
+		t.Errorf("%v, %v", n, err)
+	}
+	for _, text := range []string{"", "Error: no permission\n", "<not counted>,,syscalls:sys_enter_fsync,0,100.00,,\n" + counts} {
+		if n, err := countOf(text); err == nil {
+			t.Errorf("%q is %v", text, n)
+		}
+	}
+}
+
+func TestJobsThatEndedAreRead(t *testing.T) {
+	const page = `# TYPE weir_jobs_ended_total counter
+weir_jobs_ended_total{weir_job_status="succeeded",weir_queue="shop/orders"} 1.2e+06
+weir_jobs_ended_total{weir_job_status="succeeded",weir_queue="shop/reports"} 5
+weir_jobs_ended_total{weir_job_status="failed",weir_queue="shop/orders"} 2
+weir_jobs_attempts_total{weir_queue="shop/orders"} 7
+`
+	succeeded, others, err := endedJobs(page)
+	if succeeded != 1_200_005 || others != 2 || err != nil {
+		t.Errorf("%d succeeded, %d others, %v", succeeded, others, err)
+	}
+}
+
+func TestAliasIsTheBestThatThereIs(t *testing.T) {
+	r := newResults()
+	r.alias("best", "a", "b")
+	if len(r.values) > 0 {
+		t.Errorf("there is %v", r.values)
+	}
+	r.add("b", 3)
+	r.alias("best", "a", "b")
+	r.add("a", 5)
+	r.add("a", 9)
+	r.alias("best", "a", "b")
+	if m := r.median("best"); m != 7 {
+		t.Errorf("the best is %v", m)
+	}
+}
+
 func TestFramesAreReadWhole(t *testing.T) {
 	sizes := []int{0, 1, 125, 126, 65535, 65536}
 	var stream []byte

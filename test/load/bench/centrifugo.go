@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 )
 
 // peer is what Weir's push is compared with. test/load/peers pins its version.
@@ -22,14 +23,21 @@ func (b *bench) buildPeer(ctx context.Context) bool {
 	if b.peer != nil {
 		return *b.peer
 	}
-	b.say("building Centrifugo (the first time takes minutes)")
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(b.bin, "centrifugo"), peer)
+	built := b.buildOther(ctx, "centrifugo", peer)
+	b.peer = &built
+	return built
+}
+
+// buildOther builds a program of test/load/peers, and reports whether it is there.
+func (b *bench) buildOther(ctx context.Context, name, path string) bool {
+	b.say("building %s (the first time takes minutes)", name)
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(b.bin, name), path)
 	cmd.Dir = filepath.Join(b.root, "test", "load", "peers")
 	out, err := cmd.CombinedOutput()
 	built := err == nil
-	b.peer, b.results.machine["centrifugo"] = &built, built
+	b.results.machine[name] = built
 	if !built {
-		b.say("CENTRIFUGO IS LEFT OUT, it can't be built: %v\n%s", err, out)
+		b.say("%s IS LEFT OUT, it can't be built: %v\n%s", strings.ToUpper(name), err, out)
 	}
 	return built
 }

@@ -111,20 +111,20 @@ type pushStack struct {
 
 // startPush starts NATS, two of realtime, and gateways, each in front of one of these.
 func (b *bench) startPush(ctx context.Context, function string, gateways int) (*pushStack, error) {
-	_, url, err := b.startJobNATS(ctx, b.folder("nats"), function)
+	_, url, err := b.startJobNATS(ctx, b.own(), b.folder("nats"), function, jobConcurrency)
 	if err != nil {
 		return nil, err
 	}
 	s := &pushStack{nats: url}
 	for range 2 {
-		c, addr, err := b.startRealtime(ctx, url)
+		c, addr, err := b.startRealtime(ctx, b.own(), url)
 		if err != nil {
 			return nil, err
 		}
 		s.realtimes = append(s.realtimes, server{c, addr})
 	}
 	for i := range gateways {
-		c, addr, err := b.startJobGateway(ctx, url, s.realtimes[i%len(s.realtimes)].addr)
+		c, addr, err := b.startJobGateway(ctx, b.own(), url, s.realtimes[i%len(s.realtimes)].addr)
 		if err != nil {
 			return nil, err
 		}

@@ -184,9 +184,7 @@ func (b *bench) ingest(ctx context.Context) error {
 		slices.Reverse(variants)
 	}
 	r := b.results
-	if n := r.settle(); n > 0 {
-		b.say("other processes took the CPU during every round of %d values: they are doubtful", n)
-	}
+	b.settle()
 	for _, conns := range []string{"256", "64"} {
 		r.ratio("ingest_vs_null_"+conns, "ingest_per_s_"+conns, "null_per_s_"+conns)
 		r.ratio("ingest_vs_publish_each_"+conns, "ingest_per_s_"+conns, "publish_each_per_s_"+conns)
@@ -207,6 +205,13 @@ func (b *bench) ingest(ctx context.Context) error {
 		r.ratio(name+"_vs_none_256", name+"_per_s_256", "ingest_none_per_s_256")
 	}
 	return nil
+}
+
+// settle lets doubtful values count where there are no others, and says so.
+func (b *bench) settle() {
+	if n := b.results.settle(); n > 0 {
+		b.say("other processes took the CPU during every round of %d values: they are doubtful", n)
+	}
 }
 
 // measure starts a variant afresh, so that none is affected by what an earlier one left, and runs its loads.

@@ -2,12 +2,13 @@
 // their own, prints a table and writes bench/latest.json. bench/README.md says what each figure is.
 //
 //	ONLY=ingest,drain,latency,memory,images,job,socket,catalog,schema,many   what to measure; default: all
-//	ROUNDS=5                           of ingest, drain, fan-outs and the images' starts; figures are medians over them
+//	ROUNDS=5                           of ingest, drain, job, fan-outs and the images' starts; figures are medians over them
 //	SECONDS=4                          of one ingest measurement, after a second of warm-up
 //	VARIANTS=ingest,ingest_without     of ingest only these; the ratios of others are left out
-//	DRAIN_ORDERS=200000 LATENCY_SECONDS=20 MEMORY_ORDERS=1000000   smaller for a smoke test
+//	DRAIN_ORDERS=200000 LATENCY_SECONDS=20 MEMORY_ORDERS=1000000 JOB_DRAIN=100000   smaller for a smoke test
 //	PROFILE=DIR                        perf's profiles of the servers under load go there
 //	BEFORE=FILE                        a gateway of another commit: ingest measures it, too, in turns with this one's
+//	BEFORE=FOLDER                      gateway, dispatcher, realtime and bench of another commit: the same of job
 //	KEEP=1                             the run's data stays in .weir/bench-*, until make clean-data
 //	BENCH_WRITER_CONNS=10              order-writer's database connections
 //
@@ -58,8 +59,11 @@ type config struct {
 	memoryOrders   int
 	profile        string // folder; empty means no profiles
 	before         string // a gateway to compare with; empty means none
+	jobDrain       int    // jobs
+	jobBefore      string // folder with the programs to compare jobs with; empty means none
 	keep           bool   // the data folders, to look at them
 	root, dir, bin string // the checkout, this run's data, the binaries
+	exe            string // this program
 }
 
 func configFromEnv() (config, error) {
@@ -79,7 +83,10 @@ func configFromEnv() (config, error) {
 	c := config{
 		only: all, rounds: number("ROUNDS", 5), window: time.Duration(number("SECONDS", 4)) * time.Second,
 		drainOrders: number("DRAIN_ORDERS", 200_000), latency: time.Duration(number("LATENCY_SECONDS", 20)) * time.Second,
-		memoryOrders: number("MEMORY_ORDERS", 1_000_000), profile: os.Getenv("PROFILE"), before: os.Getenv("BEFORE"), keep: os.Getenv("KEEP") != "",
+		memoryOrders: number("MEMORY_ORDERS", 1_000_000), profile: os.Getenv("PROFILE"), jobDrain: number("JOB_DRAIN", 100_000), keep: os.Getenv("KEEP") != "",
+	}
+	if before := os.Getenv("BEFORE"); before != "" {
+		errs = append(errs, c.setBefore(before))
 	}
 	if only := os.Getenv("ONLY"); only != "" {
 		c.only = strings.Split(only, ",")
@@ -96,11 +103,38 @@ func configFromEnv() (config, error) {
 	if c.root, err = os.Getwd(); err != nil {
 		return c, err
 	}
+	if c.exe, err = os.Executable(); err != nil {
+		return c, err
+	}
 	if _, err := os.Stat(filepath.Join(c.root, "test", "load", "bench", "main.go")); err != nil {
 		return c, fmt.Errorf("start it from the checkout's root (make bench): %w", err)
 	}
 	c.bin = filepath.Join(c.root, ".weir", "bench-bin")
 	return c, errors.Join(errs...)
+}
+
+// setBefore takes a gateway, or a folder with what jobs need.
+func (c *config) setBefore(path string) error {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return err
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("BEFORE: %w", err)
+	}
+	if !info.IsDir() {
+		c.before = path
+		return nil
+	}
+	c.jobBefore = path
+	var errs []error
+	for _, name := range []string{"gateway", "dispatcher", "realtime", "bench"} {
+		if _, err := os.Stat(filepath.Join(path, name)); err != nil {
+			errs = append(errs, fmt.Errorf("BEFORE: %w; bench/README.md says how to build it", err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func run(ctx context.Context) (err error) {

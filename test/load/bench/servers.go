@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -25,7 +27,9 @@ import (
 //	bench null                a handler that reads the body and answers 202; prints its address
 //	bench wait FILE           the same, but it waits until a write to the file, which all share, is synced
 //	bench publish-each URL    a handler that makes one JetStream publish a request; prints its address
-//	bench work DURATION       a function that takes so long and answers 200; prints its address
+//	bench work DURATION       a function that takes so long and answers 200; prints its address. GET says when it was first called
+//	bench provision URL FUNCTION CALLS   makes the streams and the catalog of the job stack in NATS; with 0 calls at once
+//	                                     without mappings, so that nothing is dispatched
 //	bench collector HOW       one of OpenTelemetry's that takes and drops what it gets, hangs or refuses; prints its address
 //	bench listen              clients that listen (listener.go); prints the address at which bench asks for them
 func runChild(args []string) error {
@@ -84,16 +88,13 @@ func runChild(args []string) error {
 		if err != nil {
 			return err
 		}
-		return serve(ctx, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_, err := io.Copy(io.Discard, r.Body)
-			wait(r.Context(), d)
-			if err != nil {
-				w.WriteHeader(http.StatusBadRequest)
-				return
-			}
-			w.Header()["Content-Type"] = []string{"application/json"}
-			_, _ = io.WriteString(w, `{"done":true}`+"\n") // the load generator notices
-		}))
+		return serve(ctx, work(d))
+	case args[0] == "provision" && len(args) == 4:
+		calls, err := strconv.Atoi(args[3])
+		if err != nil {
+			return err
+		}
+		return provisionJobs(ctx, args[1], args[2], calls)
 	case args[0] == "publish-each" && len(args) == 2:
 		js, err := publishEachStream(ctx, args[1])
 		if err != nil {
@@ -112,6 +113,28 @@ func runChild(args []string) error {
 		}))
 	}
 	return errors.New("unknown arguments; `make bench` takes its options from the environment")
+}
+
+// work is a function that takes d.
+func work(d time.Duration) http.Handler {
+	var first atomic.Int64 // call, in nanoseconds since 1970
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodGet {
+			fmt.Fprint(w, first.Load())
+			return
+		}
+		if first.Load() == 0 {
+			first.CompareAndSwap(0, time.Now().UnixNano())
+		}
+		_, err := io.Copy(io.Discard, r.Body)
+		wait(r.Context(), d)
+		if err != nil {
+			w.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		w.Header()["Content-Type"] = []string{"application/json"}
+		_, _ = io.WriteString(w, `{"done":true}`+"\n") // the load generator notices
+	})
 }
 
 // accept answers as the gateway does.

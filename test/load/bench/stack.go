@@ -19,26 +19,49 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
+// programs are the services of a commit.
+type programs struct {
+	dir   string // the binaries
+	bench string // the program that starts NATS and makes the streams
+}
+
+func (p programs) path(name string) string { return filepath.Join(p.dir, name) }
+
+// own are this checkout's.
+func (b *bench) own() programs { return programs{b.bin, b.exe} }
+
 // self starts this program as one of its servers and returns the line that it prints when ready.
 func (b *bench) self(ctx context.Context, name string, args ...string) (c *child, line string, err error) {
-	exe, err := os.Executable()
-	if err != nil {
+	return b.startLine(ctx, name, b.exe, args...)
+}
+
+// startLine starts a program and returns the line that it prints when ready.
+func (b *bench) startLine(ctx context.Context, name, program string, args ...string) (c *child, line string, err error) {
+	if c, err = b.start(name, program, args, nil); err != nil {
 		return nil, "", err
 	}
-	if c, err = b.start(name, exe, args, nil); err != nil {
-		return nil, "", err
-	}
-	err = c.until(ctx, func() bool {
+	line, err = c.line(ctx, readyTimeout)
+	return c, line, err
+}
+
+// line is the first that the child prints.
+func (c *child) line(ctx context.Context, within time.Duration) (line string, err error) {
+	err = c.untilIn(ctx, within, func() bool {
 		text, err := os.ReadFile(c.log)
 		var ok bool
 		line, _, ok = strings.Cut(string(text), "\n")
 		return err == nil && ok
 	})
-	return c, line, err
+	return line, err
 }
 
 func (b *bench) startNATS(ctx context.Context, dir string) (c *child, url string, err error) {
-	return b.self(ctx, "nats", "nats", dir)
+	return b.startNATSOf(ctx, b.own(), dir)
+}
+
+// startNATSOf is startNATS as another commit runs it.
+func (b *bench) startNATSOf(ctx context.Context, p programs, dir string) (c *child, url string, err error) {
+	return b.startLine(ctx, "nats", p.bench, "nats", dir)
 }
 
 // catalogOf is the orders sample without effective throttles and with order-writer at url.
@@ -121,7 +144,7 @@ func (b *bench) startGatewayOf(ctx context.Context, program, natsURL, compressio
 }
 
 // startRealtime starts the service and waits until it serves the catalog.
-func (b *bench) startRealtime(ctx context.Context, natsURL string) (c *child, addr string, err error) {
+func (b *bench) startRealtime(ctx context.Context, p programs, natsURL string) (c *child, addr string, err error) {
 	if addr, err = freeAddress(ctx); err != nil {
 		return nil, "", err
 	}
@@ -130,15 +153,19 @@ func (b *bench) startRealtime(ctx context.Context, natsURL string) (c *child, ad
 		return nil, "", err
 	}
 	env := []string{"WEIR_NATS_URL=" + natsURL, "WEIR_LISTEN=" + addr, "WEIR_HEALTH_LISTEN=" + probes}
-	if c, err = b.start("realtime", filepath.Join(b.bin, "realtime"), nil, env); err != nil {
+	if c, err = b.start("realtime", p.path("realtime"), nil, env); err != nil {
 		return nil, "", err
 	}
 	return c, addr, c.answers(ctx, "http://"+probes+"/readyz")
 }
 
 func (b *bench) startDispatcher(natsURL string, more ...string) (*child, error) {
-	env := append([]string{"WEIR_NATS_URL=" + natsURL, "WEIR_HEALTH_LISTEN=off"}, more...)
-	return b.start("dispatcher", filepath.Join(b.bin, "dispatcher"), nil, env)
+	return b.startDispatcherOf(b.own(), natsURL, append([]string{"WEIR_HEALTH_LISTEN=off"}, more...)...)
+}
+
+// startDispatcherOf is startDispatcher for the service of another commit.
+func (b *bench) startDispatcherOf(p programs, natsURL string, more ...string) (*child, error) {
+	return b.start("dispatcher", p.path("dispatcher"), nil, append([]string{"WEIR_NATS_URL=" + natsURL}, more...))
 }
 
 // startWriter starts order-writer, one instance for all that a cluster would run: it gets as many
@@ -187,6 +214,11 @@ func (b *bench) secrets(url, direct string) (string, error) {
 // startDatabase starts the private PostgreSQL and PgBouncer, once a run. Commits carry a timestamp, for the latency;
 // drain and copy pay for it alike.
 func (b *bench) startDatabase(ctx context.Context) error {
+	return b.startDatabaseWith(ctx, "track_commit_timestamp = on")
+}
+
+// startDatabaseWith is startDatabase with other settings of PostgreSQL's. One that runs keeps its own.
+func (b *bench) startDatabaseWith(ctx context.Context, settings ...string) error {
 	if b.db != nil {
 		return nil
 	}
@@ -196,8 +228,10 @@ func (b *bench) startDatabase(ctx context.Context) error {
 		return err
 	}
 	b.db = db
-	if err := execute(ctx, db.SuperuserURL(), "ALTER SYSTEM SET track_commit_timestamp = on"); err != nil {
-		return err
+	for _, s := range settings {
+		if err := execute(ctx, db.SuperuserURL(), "ALTER SYSTEM SET "+s); err != nil {
+			return err
+		}
 	}
 	if err := db.StopPostgres(ctx); err != nil {
 		return err
