@@ -3,7 +3,6 @@ package ledger
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/weir-dev/weir/internal/stream"
@@ -99,15 +98,6 @@ func (o *Owner) append(ctx context.Context, data []byte, number uint64) (uint64,
 	if !errors.Is(err, stream.ErrLedgerMoved) {
 		return seq, err
 	}
-	end, err := o.conn.LedgerEnd(ctx, o.queue)
-	switch {
-	case err != nil:
-		return 0, err
-	case end.Last < o.last: // another log: the queue was deleted and made again
-		return 0, ErrLost
-	case end.Last == o.last: // with several replicas an earlier try is being written
-		return 0, fmt.Errorf("%w: another block is being written", stream.ErrUnavailable)
-	}
 	ctx, cancel := context.WithTimeoutCause(ctx, lookTimeout, stream.ErrUnavailable)
 	defer cancel()
 	there, err := o.read(ctx, o.last+1)
@@ -129,16 +119,13 @@ func (o *Owner) written(g *group, seq uint64) {
 	o.last = seq
 	for i, c := range g.cells {
 		c.durable, c.version = g.entries[i].Value, seq
-		if c.group == g {
-			c.former, c.ticket = c.ticket, 0
-		}
 		o.unshown[c] = struct{}{}
 		if !c.queued {
 			c.queued = true
 			o.toShow = append(o.toShow, c)
 		}
 	}
-	g.entries, g.cells, g.seq = nil, nil, seq
+	g.entries, g.cells = nil, nil
 	close(g.done)
 	signal(o.dirty)
 }

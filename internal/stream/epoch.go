@@ -54,7 +54,7 @@ func (e *epochs) set(k catalog.Key, epoch string) {
 
 // ensureEpoch gives the stream of states an epoch, if it has none.
 func (c *Conn) ensureEpoch(ctx context.Context, k catalog.Key) error {
-	m := &nats.Msg{Subject: stateSubject(k, epochToken), Data: []byte(rand.Text()[:13]), Header: nats.Header{jetstream.MsgTTLHeader: {epochNever}}}
+	m := &nats.Msg{Subject: jobSubject(k, epochToken), Data: []byte(rand.Text()[:13]), Header: nats.Header{jetstream.MsgTTLHeader: {epochNever}}}
 	err := c.publish(ctx, m, "", jetstream.WithExpectLastSequencePerSubject(0))
 	switch {
 	case err == nil, wrongSequence(err):
@@ -68,7 +68,7 @@ func (c *Conn) ensureEpoch(ctx context.Context, k catalog.Key) error {
 
 // epoch reads it; empty when the stream has none, or isn't there.
 func (c *Conn) epoch(ctx context.Context, k catalog.Key) (string, error) {
-	m, err := c.last(ctx, statesStream(k), stateSubject(k, epochToken))
+	m, err := c.last(ctx, jobStream(k), jobSubject(k, epochToken))
 	switch {
 	case errors.Is(err, errNoMessage), errors.Is(err, nats.ErrNoResponders):
 		return "", nil

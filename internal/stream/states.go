@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -39,9 +38,8 @@ type StatesKind struct {
 type StoredState struct {
 	Header  string // what watchers see: printable, without line breaks
 	Body    []byte
-	Version uint64    // of the log: higher is later; zero if there is none
-	Seq     uint64    // of its message; zero if there is none
-	Stored  time.Time // when it was put, by the server's clock; zero unless it was looked up
+	Version uint64 // of the log: higher is later; zero if there is none
+	Seq     uint64 // of its message; zero if there is none
 }
 
 // StatePut is a state to be put in the place of the one whose message is Last, zero if there is none.
@@ -104,14 +102,12 @@ func (c *Conn) LoadState(ctx context.Context, k catalog.Key, key string) (Stored
 	case err != nil:
 		return StoredState{}, fmt.Errorf("state %s of queue %s: %w", key, k, err)
 	}
-	version, err := versionOf(m.header)
+	version, err := strconv.ParseUint(m.header.Get(headerVersion), 10, 64)
 	if err != nil {
 		return StoredState{}, fmt.Errorf("state %s of queue %s: its version: %w", key, k, err)
 	}
-	return StoredState{Header: m.header.Get(headerJobState), Body: m.data, Version: version, Seq: m.seq, Stored: m.stored}, nil
+	return StoredState{Header: m.header.Get(headerJobState), Body: m.data, Version: version, Seq: m.seq}, nil
 }
-
-func versionOf(h nats.Header) (uint64, error) { return strconv.ParseUint(h.Get(headerVersion), 10, 64) }
 
 // State is LoadState for who is not the owner: ErrRestoring means that the states are not whole now.
 func (c *Conn) State(ctx context.Context, k catalog.Key, key string) (StoredState, error) {
@@ -192,29 +188,9 @@ func (c *Conn) StatesOf(ctx context.Context, k catalog.Key) (StatesKind, error) 
 	return kind, nil
 }
 
-// confirmNew is ConfirmStates for a queue whose states never changed: it needs no owner for that.
-func (c *Conn) confirmNew(ctx context.Context, k catalog.Key) error {
-	server := c.nc.ConnectedServerId()
-	end, err := c.LedgerEnd(ctx, k)
-	if err != nil || end.Last > 0 {
-		return err
-	}
-	return c.confirmStates(ctx, k, server)
-}
-
 // ConfirmStates stores that the states of queue k are whole for as long as this server lives. anew says that some had been
 // lost: who follows a client's jobs begins anew.
 func (c *Conn) ConfirmStates(ctx context.Context, k catalog.Key, anew bool) error {
-	server := c.nc.ConnectedServerId()
-	if anew {
-		if err := c.publish(ctx, lasting(stateSubject(k, epochToken), rand.Text()[:13]), ""); err != nil {
-			return fmt.Errorf("states of queue %s: epoch: %w", k, err)
-		}
-	}
-	return c.confirmStates(ctx, k, server)
-}
-
-func (c *Conn) confirmStates(ctx context.Context, k catalog.Key, server string) error {
 	at := statesAlways
 	bctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
@@ -222,8 +198,13 @@ func (c *Conn) confirmStates(ctx context.Context, k catalog.Key, server string) 
 	if err != nil {
 		return fmt.Errorf("states of queue %s: %w", k, c.apiError(bctx, err))
 	}
-	if st.CachedInfo().Config.PersistMode == jetstream.AsyncPersistMode && c.nc.ConnectedClusterName() == "" {
-		at = server
+	if st.CachedInfo().Config.PersistMode == jetstream.AsyncPersistMode {
+		at = c.nc.ConnectedServerId()
+	}
+	if anew {
+		if err := c.publish(ctx, lasting(stateSubject(k, epochToken), rand.Text()[:13]), ""); err != nil {
+			return fmt.Errorf("states of queue %s: epoch: %w", k, err)
+		}
 	}
 	if err := c.publish(ctx, lasting(stateSubject(k, statesToken), at), ""); err != nil {
 		return fmt.Errorf("states of queue %s: %w", k, err)
@@ -235,6 +216,24 @@ func (c *Conn) confirmStates(ctx context.Context, k catalog.Key, server string) 
 // lasting is a message among the states that the stream's MaxAge spares.
 func lasting(subject, text string) *nats.Msg {
 	return &nats.Msg{Subject: subject, Data: []byte(text), Header: nats.Header{jetstream.MsgTTLHeader: {epochNever}}}
+}
+
+// EnsureLedger creates or updates the streams of a queue's states: their log, and the states themselves.
+func (c *Conn) EnsureLedger(ctx context.Context, q catalog.Queue, replicas int) error {
+	ctx, cancel := c.bound(ctx, apiTimeout)
+	defer cancel()
+	for _, sc := range c.ledgerConfigs(q, jetstream.StreamConfig{
+		Storage: jetstream.FileStorage, Replicas: replicas, Duplicates: duplicateWindow, AllowDirect: true,
+		Metadata: map[string]string{"weir.dev/queue": q.Key.String()},
+	}) {
+		if sc.MaxAge > 0 {
+			sc.Duplicates = min(sc.Duplicates, sc.MaxAge)
+		}
+		if _, err := c.ensureStream(ctx, sc); err != nil {
+			return fmt.Errorf("queue %s: stream %s: %w", q.Key, sc.Name, c.apiError(ctx, err))
+		}
+	}
+	return nil
 }
 
 // maxLedgerBytes bounds a log. It holds the changes of some minutes (package ledger).
@@ -255,5 +254,5 @@ func (c *Conn) ledgerConfigs(q catalog.Queue, base jetstream.StreamConfig) []jet
 	log := base
 	log.Name, log.Subjects = ledgerStream(q.Key), []string{ledgerSubject(q.Key)}
 	log.Retention, log.Discard, log.MaxBytes = jetstream.LimitsPolicy, jetstream.DiscardNew, min(maxLedgerBytes, q.Results.MaxBytes)
-	return []jetstream.StreamConfig{states, log} // the log last: with it they have an owner
+	return []jetstream.StreamConfig{states, log}
 }
