@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/weir-dev/weir/internal/stream"
@@ -97,6 +98,15 @@ func (o *Owner) append(ctx context.Context, data []byte, number uint64) (uint64,
 	seq, err := o.conn.AppendLedger(ctx, o.queue, data, o.last)
 	if !errors.Is(err, stream.ErrLedgerMoved) {
 		return seq, err
+	}
+	end, err := o.conn.LedgerEnd(ctx, o.queue)
+	switch {
+	case err != nil:
+		return 0, err
+	case end.Last < o.last: // another log: the queue was deleted and made again
+		return 0, ErrLost
+	case end.Last == o.last: // with several replicas an earlier try is being written
+		return 0, fmt.Errorf("%w: another block is being written", stream.ErrUnavailable)
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, lookTimeout, stream.ErrUnavailable)
 	defer cancel()

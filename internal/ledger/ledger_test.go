@@ -382,3 +382,30 @@ func randomOwners(t *testing.T, seed uint64) {
 		o.Release(c)
 	}
 }
+
+// TestLogMadeAnew: the owner of a queue that was deleted and made again is none.
+func TestLogMadeAnew(t *testing.T) {
+	f := start(t)
+	o := f.open()
+	for i := range 3 {
+		if err := f.set(o, "-.a", strconv.Itoa(i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	js := testkit.JetStream(t, f.srv)
+	for _, name := range []string{"WEIR_S_default_reports", "WEIR_L_default_reports"} {
+		if err := js.DeleteStream(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := f.conn.EnsureLedger(t.Context(), f.q, 1); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.set(o, "-.b", "late"); !errors.Is(err, ledger.ErrLost) {
+		t.Errorf("the former owner changed something: %v", err)
+	}
+	if err := f.set(f.open(), "-.b", "present"); err != nil {
+		t.Error(err)
+	}
+	f.shows("-.b", "present")
+}
