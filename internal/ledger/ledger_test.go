@@ -401,11 +401,14 @@ func TestLogMadeAnew(t *testing.T) {
 	if err := f.conn.EnsureLedger(t.Context(), f.q, 1); err != nil {
 		t.Fatal(err)
 	}
+	present := f.open()
+	for i := range 5 { // as many blocks as there were before
+		if err := f.set(present, "-.b", strconv.Itoa(i)); err != nil {
+			t.Error(err)
+		}
+	}
 	if err := f.set(o, "-.b", "late"); !errors.Is(err, ledger.ErrLost) {
 		t.Errorf("the former owner changed something: %v", err)
 	}
-	if err := f.set(f.open(), "-.b", "present"); err != nil {
-		t.Error(err)
-	}
-	f.shows("-.b", "present")
+	f.shows("-.b", "4")
 }

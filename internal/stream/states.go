@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	mathrand "math/rand/v2"
 	"strconv"
 	"sync"
 
@@ -236,6 +237,9 @@ func (c *Conn) EnsureLedger(ctx context.Context, q catalog.Queue, replicas int) 
 	return nil
 }
 
+// maxFirstBlock bounds the sequence of a log's first block.
+const maxFirstBlock = 1 << 40
+
 // maxLedgerBytes bounds a log. It holds the changes of some minutes (package ledger).
 const maxLedgerBytes = 256 << 20
 
@@ -254,5 +258,7 @@ func (c *Conn) ledgerConfigs(q catalog.Queue, base jetstream.StreamConfig) []jet
 	log := base
 	log.Name, log.Subjects = ledgerStream(q.Key), []string{ledgerSubject(q.Key)}
 	log.Retention, log.Discard, log.MaxBytes = jetstream.LimitsPolicy, jetstream.DiscardNew, min(maxLedgerBytes, q.Results.MaxBytes)
+	// The owner of a log that is deleted and made again must not find the same end.
+	log.FirstSeq = 1 + mathrand.Uint64N(maxFirstBlock) //nolint:gosec // a coincidence is to be avoided, not an attack
 	return []jetstream.StreamConfig{states, log}
 }

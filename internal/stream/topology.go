@@ -172,6 +172,7 @@ func (c *Conn) ensureStream(ctx context.Context, sc jetstream.StreamConfig) (und
 		return nil, err
 	}
 	before := st.CachedInfo().Config
+	sc.FirstSeq = before.FirstSeq
 	if _, err := c.js.UpdateStream(ctx, sc); err != nil {
 		return nil, err
 	}
