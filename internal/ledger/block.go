@@ -52,8 +52,8 @@ type entry struct {
 
 func (e *entry) size() int { return len(e.key) + len(e.Header) + len(e.Body) + 3*binary.MaxVarintLen32 }
 
-// encode appends the block to dst.
-func (b *block) encode(dst []byte) []byte {
+// encode returns the block as it is stored.
+func (b *block) encode() []byte {
 	n := len(b.writer) + 3*binary.MaxVarintLen64
 	for i := range b.entries {
 		n += b.entries[i].size()
@@ -69,8 +69,8 @@ func (b *block) encode(dst []byte) []byte {
 		p = append(binary.AppendUvarint(p, uint64(len(e.Header))), e.Header...)
 		p = append(binary.AppendUvarint(p, uint64(len(e.Body))), e.Body...)
 	}
-	dst = binary.BigEndian.AppendUint32(append(dst, magic...), crc32.Checksum(p, castagnoli))
-	return append(dst, s2.Encode(nil, p)...)
+	data := binary.BigEndian.AppendUint32([]byte(magic), crc32.Checksum(p, castagnoli))
+	return append(data, s2.Encode(nil, p)...)
 }
 
 // decode reads what encode wrote, or returns ErrUnknownBlock.

@@ -23,16 +23,16 @@ func TestBlockGolden(t *testing.T) {
 	}
 	b, err := decode(data)
 	if err != nil || !reflect.DeepEqual(b, sample()) {
-		t.Errorf("the stored block is %+v, %v; one that is written now is %x", b, err, sample().encode(nil))
+		t.Errorf("the stored block is %+v, %v; one that is written now is %x", b, err, sample().encode())
 	}
-	again, err := decode(sample().encode(nil))
+	again, err := decode(sample().encode())
 	if err != nil || !reflect.DeepEqual(again, sample()) {
 		t.Errorf("%+v, %v", again, err)
 	}
 }
 
 func TestBlockDamaged(t *testing.T) {
-	whole := sample().encode(nil)
+	whole := sample().encode()
 	for i := range whole {
 		bad := append([]byte(nil), whole...)
 		bad[i] ^= 0x55
@@ -46,13 +46,13 @@ func TestBlockDamaged(t *testing.T) {
 }
 
 func FuzzBlock(f *testing.F) {
-	f.Add(sample().encode(nil))
+	f.Add(sample().encode())
 	f.Fuzz(func(t *testing.T, data []byte) {
 		b, err := decode(data)
 		if err != nil {
 			return
 		}
-		again, err := decode(b.encode(nil))
+		again, err := decode(b.encode())
 		if err != nil || !reflect.DeepEqual(again, b) {
 			t.Errorf("%+v became %+v, %v", b, again, err)
 		}

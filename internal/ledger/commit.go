@@ -68,7 +68,7 @@ func (o *Owner) take() (*group, *block) {
 
 // write writes g's block until it is durable, or the owner has ended.
 func (o *Owner) write(g *group, b *block) error {
-	data := b.encode(nil)
+	data := b.encode()
 	for wait := backoffMin; ; wait = min(2*wait, backoffMax) {
 		seq, err := o.append(o.ctx, data, b.number)
 		if err == nil {

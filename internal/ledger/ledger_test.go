@@ -290,7 +290,7 @@ func TestNoRoom(t *testing.T) {
 			t.Fatal(err)
 		}
 		o.Change(c, false, func(ledger.Value) (ledger.Value, error) {
-			return ledger.Value{Header: strconv.Itoa(i), Body: []byte(large + strconv.Itoa(rand.Int()))}, nil //nolint:gosec // no secret
+			return ledger.Value{Header: strconv.Itoa(i), Body: []byte(large + strconv.Itoa(rand.Int()))}, nil
 		})
 		o.Release(c)
 		time.Sleep(5 * time.Millisecond) //nolint:forbidigo // until it is known whether there was room
@@ -315,7 +315,7 @@ func TestRandomOwners(t *testing.T) {
 
 func randomOwners(t *testing.T, seed uint64) {
 	f := start(t)
-	r := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // to be repeatable
+	r := rand.New(rand.NewPCG(seed, 1))
 	const keys = 8
 	var durable, began [keys]int // the newest number of each key
 	seen := [keys]int{}

@@ -38,7 +38,7 @@ func (o *Owner) takeOver(ctx context.Context) (shown uint64, err error) {
 		}
 		o.last = end.Last
 		fence := &block{writer: o.me, shown: shown}
-		seq, err := o.append(ctx, fence.encode(nil), 0)
+		seq, err := o.append(ctx, fence.encode(), 0)
 		if errors.Is(err, ErrLost) && try < maxTakeOver {
 			continue
 		}

@@ -259,6 +259,6 @@ func (c *Conn) ledgerConfigs(q catalog.Queue, base jetstream.StreamConfig) []jet
 	log.Name, log.Subjects = ledgerStream(q.Key), []string{ledgerSubject(q.Key)}
 	log.Retention, log.Discard, log.MaxBytes = jetstream.LimitsPolicy, jetstream.DiscardNew, min(maxLedgerBytes, q.Results.MaxBytes)
 	// The owner of a log that is deleted and made again must not find the same end.
-	log.FirstSeq = 1 + mathrand.Uint64N(maxFirstBlock) //nolint:gosec // a coincidence is to be avoided, not an attack
+	log.FirstSeq = 1 + mathrand.Uint64N(maxFirstBlock)
 	return []jetstream.StreamConfig{states, log}
 }
