@@ -293,7 +293,10 @@ func TestNoRoom(t *testing.T) {
 			return ledger.Value{Header: strconv.Itoa(i), Body: []byte(large + strconv.Itoa(rand.Int()))}, nil
 		})
 		o.Release(c)
-		time.Sleep(5 * time.Millisecond) //nolint:forbidigo // until it is known whether there was room
+		testkit.Eventually(t, "it is known whether there was room", func() bool {
+			s, err := f.conn.State(t.Context(), f.q.Key, "-."+strconv.Itoa(i))
+			return err == nil && s.Version > 0 || o.Room() != nil
+		})
 	}
 	f.q.Results.MaxBytes = 16 << 20
 	if err := f.conn.EnsureLedger(t.Context(), f.q, 1); err != nil {

@@ -22,7 +22,7 @@ const (
 func (o *Owner) takeOver(ctx context.Context) (shown uint64, err error) {
 	var end stream.LedgerEnd
 	for try := 1; ; try++ {
-		kind, err := o.conn.StatesOf(ctx, o.queue)
+		whole, err := o.conn.StatesWhole(ctx, o.queue)
 		if err != nil {
 			return 0, err
 		}
@@ -33,7 +33,7 @@ func (o *Owner) takeOver(ctx context.Context) (shown uint64, err error) {
 			return 0, err
 		}
 		from := max(shown+1, end.First)
-		if !kind.Whole {
+		if !whole {
 			from = max(end.First, 1)
 		}
 		o.last = end.Last
@@ -51,7 +51,7 @@ func (o *Owner) takeOver(ctx context.Context) (shown uint64, err error) {
 		if err != nil {
 			return 0, err
 		}
-		if kind.Whole {
+		if whole {
 			return shown, nil
 		}
 		if restored > 0 {

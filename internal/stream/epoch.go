@@ -54,7 +54,7 @@ func (e *epochs) set(k catalog.Key, epoch string) {
 
 // ensureEpoch gives the stream of states an epoch, if it has none.
 func (c *Conn) ensureEpoch(ctx context.Context, k catalog.Key) error {
-	m := &nats.Msg{Subject: jobSubject(k, epochToken), Data: []byte(rand.Text()[:13]), Header: nats.Header{jetstream.MsgTTLHeader: {epochNever}}}
+	m := lasting(jobSubject(k, epochToken), newEpoch())
 	err := c.publish(ctx, m, "", jetstream.WithExpectLastSequencePerSubject(0))
 	switch {
 	case err == nil, wrongSequence(err):
@@ -65,6 +65,8 @@ func (c *Conn) ensureEpoch(ctx context.Context, k catalog.Key) error {
 	}
 	return fmt.Errorf("queue %s: epoch: %w", k, err)
 }
+
+func newEpoch() string { return rand.Text()[:13] }
 
 // epoch reads it; empty when the stream has none, or isn't there.
 func (c *Conn) epoch(ctx context.Context, k catalog.Key) (string, error) {

@@ -23,7 +23,7 @@ type Ledgers interface {
 	PurgeLedger(ctx context.Context, k catalog.Key, below uint64) error
 	LoadState(ctx context.Context, k catalog.Key, key string) (StoredState, error)
 	PutState(k catalog.Key, p StatePut) (*PendingState, error)
-	StatesOf(ctx context.Context, k catalog.Key) (StatesKind, error)
+	StatesWhole(ctx context.Context, k catalog.Key) (bool, error)
 	ConfirmStates(ctx context.Context, k catalog.Key, anew bool) error
 }
 

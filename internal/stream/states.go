@@ -2,10 +2,9 @@ package stream
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	mathrand "math/rand/v2"
+	"math/rand/v2"
 	"strconv"
 	"sync"
 
@@ -28,12 +27,6 @@ const (
 
 // ErrRestoring means that the states of a queue are not whole yet after NATS was started anew.
 var ErrRestoring = fmt.Errorf("%w: the states of jobs are being restored", ErrUnavailable)
-
-// StatesKind is how the states of a queue are kept.
-type StatesKind struct {
-	Whole bool // nothing has to be restored
-	Fresh bool // none was ever stored
-}
 
 // StoredState is the state of a key.
 type StoredState struct {
@@ -167,26 +160,24 @@ func (c *Conn) wholeStates(ctx context.Context, k catalog.Key) (server string, e
 	return "", fmt.Errorf("queue %s: %w", k, ErrRestoring)
 }
 
-// StatesOf returns how the states of queue k are.
-func (c *Conn) StatesOf(ctx context.Context, k catalog.Key) (StatesKind, error) {
+// StatesWhole reports whether nothing of the states of queue k has to be restored.
+func (c *Conn) StatesWhole(ctx context.Context, k catalog.Key) (bool, error) {
 	bctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
 	st, err := c.js.Stream(bctx, statesStream(k))
-	if errors.Is(err, jetstream.ErrStreamNotFound) {
-		return StatesKind{}, fmt.Errorf("%w: %s keeps no states", ErrNoQueue, k)
+	switch {
+	case errors.Is(err, jetstream.ErrStreamNotFound):
+		return false, fmt.Errorf("%w: %s keeps no states", ErrNoQueue, k)
+	case err != nil:
+		return false, fmt.Errorf("states of queue %s: %w", k, c.apiError(bctx, err))
+	case st.CachedInfo().Config.PersistMode != jetstream.AsyncPersistMode:
+		return true, nil
 	}
-	if err != nil {
-		return StatesKind{}, fmt.Errorf("states of queue %s: %w", k, c.apiError(bctx, err))
+	_, err = c.wholeStates(ctx, k)
+	if errors.Is(err, ErrRestoring) {
+		return false, nil
 	}
-	kind := StatesKind{Whole: st.CachedInfo().Config.PersistMode != jetstream.AsyncPersistMode, Fresh: st.CachedInfo().State.LastSeq == 0}
-	if !kind.Whole {
-		_, err := c.wholeStates(ctx, k)
-		if err != nil && !errors.Is(err, ErrRestoring) {
-			return kind, err
-		}
-		kind.Whole = err == nil
-	}
-	return kind, nil
+	return err == nil, err
 }
 
 // ConfirmStates stores that the states of queue k are whole for as long as this server lives. anew says that some had been
@@ -203,7 +194,7 @@ func (c *Conn) ConfirmStates(ctx context.Context, k catalog.Key, anew bool) erro
 		at = c.nc.ConnectedServerId()
 	}
 	if anew {
-		if err := c.publish(ctx, lasting(stateSubject(k, epochToken), rand.Text()[:13]), ""); err != nil {
+		if err := c.publish(ctx, lasting(stateSubject(k, epochToken), newEpoch()), ""); err != nil {
 			return fmt.Errorf("states of queue %s: epoch: %w", k, err)
 		}
 	}
@@ -223,13 +214,7 @@ func lasting(subject, text string) *nats.Msg {
 func (c *Conn) EnsureLedger(ctx context.Context, q catalog.Queue, replicas int) error {
 	ctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
-	for _, sc := range c.ledgerConfigs(q, jetstream.StreamConfig{
-		Storage: jetstream.FileStorage, Replicas: replicas, Duplicates: duplicateWindow, AllowDirect: true,
-		Metadata: map[string]string{"weir.dev/queue": q.Key.String()},
-	}) {
-		if sc.MaxAge > 0 {
-			sc.Duplicates = min(sc.Duplicates, sc.MaxAge)
-		}
+	for _, sc := range c.ledgerConfigs(q, streamOf(q.Key, replicas)) {
 		if _, err := c.ensureStream(ctx, sc); err != nil {
 			return fmt.Errorf("queue %s: stream %s: %w", q.Key, sc.Name, c.apiError(ctx, err))
 		}
@@ -259,6 +244,6 @@ func (c *Conn) ledgerConfigs(q catalog.Queue, base jetstream.StreamConfig) []jet
 	log.Name, log.Subjects = ledgerStream(q.Key), []string{ledgerSubject(q.Key)}
 	log.Retention, log.Discard, log.MaxBytes = jetstream.LimitsPolicy, jetstream.DiscardNew, min(maxLedgerBytes, q.Results.MaxBytes)
 	// The owner of a log that is deleted and made again must not find the same end.
-	log.FirstSeq = 1 + mathrand.Uint64N(maxFirstBlock)
+	log.FirstSeq = 1 + rand.Uint64N(maxFirstBlock)
 	return []jetstream.StreamConfig{states, log}
 }

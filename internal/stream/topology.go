@@ -93,10 +93,7 @@ type Queues interface {
 func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) error {
 	ctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
-	base := jetstream.StreamConfig{
-		Storage: jetstream.FileStorage, Replicas: replicas, Duplicates: duplicateWindow, AllowDirect: true,
-		Metadata: map[string]string{"weir.dev/queue": q.Key.String()},
-	}
+	base := streamOf(q.Key, replicas)
 	main := base
 	main.Name, main.Subjects = queueStream(q.Key), []string{queueSubject(q.Key), queueSubject(q.Key) + ".*", queueSubject(q.Key) + ".n.*"}
 	main.Retention, main.Discard = jetstream.LimitsPolicy, jetstream.DiscardNew
@@ -130,9 +127,6 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 	// take up room and could not work, so what was done is undone.
 	var undo []func()
 	for _, sc := range streams {
-		if sc.MaxAge > 0 {
-			sc.Duplicates = min(sc.Duplicates, sc.MaxAge) // the server refuses a longer window
-		}
 		back, err := c.ensureStream(ctx, sc)
 		if err != nil {
 			for _, f := range slices.Backward(undo) {
@@ -150,6 +144,14 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 	return c.ensureConsumers(ctx, q.Key)
 }
 
+// streamOf is what all streams of a queue have in common.
+func streamOf(k catalog.Key, replicas int) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Storage: jetstream.FileStorage, Replicas: replicas, Duplicates: duplicateWindow, AllowDirect: true,
+		Metadata: map[string]string{"weir.dev/queue": k.String()},
+	}
+}
+
 // ensureStream creates or updates one stream and returns what undoes that as far as possible.
 func (c *Conn) ensureStream(ctx context.Context, sc jetstream.StreamConfig) (undo func(), err error) {
 	again := func(f func(context.Context) error) func() {
@@ -160,6 +162,9 @@ func (c *Conn) ensureStream(ctx context.Context, sc jetstream.StreamConfig) (und
 				c.log.Warn("a stream is left as it is", "stream", sc.Name, "error", err)
 			}
 		}
+	}
+	if sc.MaxAge > 0 {
+		sc.Duplicates = min(sc.Duplicates, sc.MaxAge) // the server refuses a longer window
 	}
 	st, err := c.js.Stream(ctx, sc.Name)
 	if errors.Is(err, jetstream.ErrStreamNotFound) {
