@@ -150,7 +150,11 @@ func startJobsAt(t *testing.T, base ownpath.Base, fn http.HandlerFunc, store *ob
 			r.UseKeys(ring)
 		})
 	})
-	j.release = sync.OnceFunc(func() { wg.Go(func() { _ = d.Run(ctx, func() {}) }) })
+	leave := testkit.OwnStates(t, conn, j.queue)
+	j.release = sync.OnceFunc(func() {
+		leave()
+		wg.Go(func() { _ = d.Run(ctx, func() {}) })
+	})
 	j.url = "http://" + l.Addr().String()
 	testkit.Eventually(t, "the signing keys are there", func() bool { return j.do("GET", "/weir/jobs/x", "").status == http.StatusNotFound })
 	return j

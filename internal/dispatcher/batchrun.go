@@ -36,6 +36,7 @@ func (f disposition) settled() bool { return f == done || f == retried || f == d
 // so that records beside a poison record don't use up their attempts.
 type batchRun struct {
 	m       *mapping
+	states  *states
 	items   []*item
 	attempt *job.Attempt // of the one item, if it is a job that failed
 	cause   *job.Error   // why, for its client; nil if that is the record's reason

@@ -8,11 +8,11 @@
 //
 // The data flows through the files in this order: dispatcher.go (which mappings run), sharing.go with roster.go and
 // share.go (which of them in this process), mapping.go (the lease), session.go (blocks in, batches out,
-// acknowledgements), expiry.go (what waited too long; sweep.go: in queues without a mapping), batchrun.go (calls and
+// acknowledgements), expiry.go (what waited too long; sweep.go and caretaker.go: in queues without a mapping), batchrun.go (calls and
 // outcomes), job.go (the same of one whose answer somebody waits for), objects.go (large inputs and results). Beside them
 // are metrics.go and trace.go.
 //
-// May import: record, batch, catalog, sign, telemetry, stream, invoke, blob, job.
+// May import: record, batch, catalog, sign, telemetry, stream, invoke, ledger, blob, job.
 package dispatcher
 
 import (
@@ -44,6 +44,7 @@ type Streams interface {
 	stream.Output
 	stream.Jobs
 	stream.JobEvents
+	stream.Ledgers
 	stream.Leases
 	stream.Tallies
 }
@@ -98,12 +99,13 @@ type Dispatcher struct {
 	hub       *job.Hub              // reports jobs that are cancelled while they run
 	catalog   chan *catalog.Catalog // capacity 1: the newest, if Run has not seen it
 
-	mu       sync.Mutex
-	revision string                        // of the catalog in use; empty before the first
-	running  map[catalog.Key]*mapping      // by mapping
-	latest   map[catalog.Key]*mapping      // by queue: the newest, running or draining
-	ages     map[catalog.Key]time.Duration // by queue: its maxAge
-	swept    chan struct{}                 // capacity 1: the sweep has not seen the catalog
+	mu         sync.Mutex
+	revision   string                        // of the catalog in use; empty before the first
+	running    map[catalog.Key]*mapping      // by mapping
+	latest     map[catalog.Key]*mapping      // by queue: the newest, running or draining
+	caretakers map[catalog.Key]*caretaker    // of the queues of jobs that no mapping names
+	ages       map[catalog.Key]time.Duration // by queue: its maxAge
+	swept      chan struct{}                 // capacity 1: the sweep has not seen the catalog
 }
 
 // New returns a dispatcher. It does nothing before Use and Run.
@@ -120,7 +122,7 @@ func New(cfg Config) (*Dispatcher, error) {
 	}
 	return &Dispatcher{
 		cfg: cfg, metrics: metrics, transfers: newTransfers(), sharing: newSharing(cfg), hub: job.NewHub(cfg.Conn, cfg.Log), catalog: make(chan *catalog.Catalog, 1),
-		running: map[catalog.Key]*mapping{}, latest: map[catalog.Key]*mapping{}, swept: make(chan struct{}, 1),
+		running: map[catalog.Key]*mapping{}, latest: map[catalog.Key]*mapping{}, caretakers: map[catalog.Key]*caretaker{}, swept: make(chan struct{}, 1),
 	}, nil
 }
 
@@ -196,6 +198,7 @@ func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog
 		delete(d.running, k)
 	}
 	maps.DeleteFunc(d.latest, func(_ catalog.Key, m *mapping) bool { return m.over() })
+	cared := d.care(ctx, wg, cat.JobQueues(), queues)
 	for k, spec := range wanted {
 		m := newMapping(ctx, d, spec)
 		m.age.Store(int64(d.ages[spec.Queue]))
@@ -205,6 +208,9 @@ func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog
 			defer close(m.done)
 			if former != nil {
 				<-former.done
+			}
+			if before := cared[spec.Queue]; before != nil {
+				<-before.done
 			}
 			m.run()
 		})

@@ -58,7 +58,7 @@ func (s *session) expire(work context.Context) {
 		return
 	}
 	n := min(len(s.old), maxExpired)
-	e := &batchRun{m: s.m, items: s.old[:n:n], expiry: true}
+	e := &batchRun{m: s.m, states: s.states, items: s.old[:n:n], expiry: true}
 	settle(e.items, old)
 	s.old, s.expiring = s.old[n:], true
 	s.busy++
@@ -117,7 +117,7 @@ func (e *batchRun) bury(work context.Context) error {
 		return nil
 	}
 	now := e.m.cfg.Conn.Now()
-	x := expirer{e.m.cfg.Conn, e.m.log, e.m.tracer, e.m.queue, e.m.maxAge()}
+	x := expirer{e.m.cfg.Conn, e.states, e.m.log, e.m.tracer, e.m.queue, e.m.maxAge()}
 	became, err := x.bury(work, now, records(items, now))
 	if err != nil {
 		return err
@@ -134,6 +134,7 @@ func (e *batchRun) bury(work context.Context) error {
 // expirer buries the expired records of one queue.
 type expirer struct {
 	conn   Streams
+	states *states
 	log    *slog.Logger
 	tracer trace.Tracer // nil if disabled
 	queue  catalog.Key
@@ -155,7 +156,10 @@ func (x *expirer) bury(ctx context.Context, now time.Time, rs []record.Record) (
 		reason := fmt.Sprintf("expired: not called within %s (maxAge of the queue %s)", r.Age.Round(time.Second), x.maxAge)
 		r.Failure = &record.Failure{Time: time.Now(), Reason: reason}
 		if r.Job {
-			err := job.Expire(ctx, x.conn, x.queue, r)
+			jobs, err := x.states.open(ctx)
+			if err == nil {
+				err = job.Expire(ctx, jobs, x.queue, r)
+			}
 			switch {
 			case errors.Is(err, job.ErrFinal):
 				became[i] = done

@@ -234,9 +234,11 @@ func TestExpiredJob(t *testing.T) {
 		recs = append(recs, r)
 	}
 	cancelled := recs[4]
+	leave := testkit.OwnStates(t, conn, w.queue.Key)
 	if _, err := job.Cancel(t.Context(), conn, id(cancelled), time.Hour, time.Now()); err != nil {
 		t.Fatal(err)
 	}
+	leave()
 	d, _ := w.start("a", time.Second)
 	w.with(d, time.Second, w.spec)
 	status := func(r *record.Record) job.Status {

@@ -36,7 +36,7 @@ func (e *batchRun) job(intake, work context.Context, it *item) {
 			e.m.limiter.Cancel()
 			return
 		}
-		attempt, err := job.Begin(work, e.m.cfg.Conn, e.m.queue, it.rec, e.m.cfg.Conn.Now())
+		attempt, err := e.beginJob(work, it)
 		if err == nil && !e.m.holds() {
 			err = errNotOurs
 		}
@@ -100,6 +100,22 @@ func (e *batchRun) job(intake, work context.Context, it *item) {
 	}
 }
 
+// beginJob begins an attempt as the owner of the job's state.
+func (e *batchRun) beginJob(ctx context.Context, it *item) (*job.Attempt, error) {
+	jobs, err := e.states.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return job.Begin(ctx, jobs, e.m.queue, it.rec, e.m.cfg.Conn.Now())
+}
+
+// jobs are the states as the owner has them.
+func (e *batchRun) jobs() stream.Jobs {
+	e.states.mu.Lock()
+	defer e.states.mu.Unlock()
+	return e.states.jobs
+}
+
 // noRoomDelay is for how long a job is rescheduled whose attempt can't begin because the states of jobs have no room:
 // waiting in the batch run would keep the mapping from records that are no jobs.
 const noRoomDelay = 5 * time.Second
@@ -118,7 +134,7 @@ func (e *batchRun) goOn(work context.Context, it *item, attempt *job.Attempt, er
 		it.disposition = retried
 		e.jobIs(job.Running)
 		// A report before that found no record to hasten.
-		if over, err := job.Over(work, e.m.cfg.Conn, attempt.Callback()); err == nil && over {
+		if over, err := job.Over(work, e.jobs(), attempt.Callback()); err == nil && over {
 			err = e.m.cfg.Conn.Hasten(work, e.m.queue, it.rec.ID)
 			if err != nil {
 				e.m.log.DebugContext(work, "a job's record could not be made due at once", "record", it.rec.ID.String(), "error", err)
@@ -172,7 +188,7 @@ func (e *batchRun) ask(work context.Context, it *item, watch *job.Watch, callbac
 		Function: e.m.function(), URL: spec.Function.URL, H2C: spec.Function.H2C, Record: it.rec, Timeout: spec.Timeout, Callback: callback, Permanent: spec.Retry.Permanent,
 		Open: func(ctx context.Context) (io.ReadCloser, error) {
 			r, err := e.m.openInput(ctx, it.rec.Input)
-			if ended, eerr := job.Ended(ctx, e.m.cfg.Conn, e.m.queue, it.rec); eerr == nil && ended { // opening may have taken long
+			if ended, eerr := job.Ended(ctx, e.jobs(), e.m.queue, it.rec); eerr == nil && ended { // opening may have taken long
 				cancel(errCancelled)
 			}
 			return r, err
@@ -196,7 +212,7 @@ func (e *batchRun) cancelled(ctx context.Context, it *item, watch *job.Watch) bo
 	if s := watch.Latest(); s != nil {
 		return s.Status == job.Cancelled
 	}
-	ended, err := job.Ended(ctx, e.m.cfg.Conn, e.m.queue, it.rec)
+	ended, err := job.Ended(ctx, e.jobs(), e.m.queue, it.rec)
 	return err == nil && ended // else its result is dropped later
 }
 

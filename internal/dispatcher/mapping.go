@@ -212,7 +212,12 @@ func (m *mapping) session(work context.Context) error {
 		return err
 	}
 	defer stop()
-	return newSession(m, reader).run(work)
+	states, err := m.openStates() //nolint:contextcheck // they outlive the intake
+	if err != nil {
+		return err
+	}
+	defer states.close()
+	return newSession(m, reader, states).run(work)
 }
 
 // purge removes settled blocks from the stream periodically, and once at its start: the blocks that the last

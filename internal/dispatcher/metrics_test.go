@@ -337,7 +337,9 @@ func TestMetricsOfJobs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	leave := testkit.OwnStates(t, w.conn, w.queue.Key)
 	cancel(early)
+	leave()
 	d, _ := w.start("a", time.Second)
 	w.with(d, time.Hour, w.spec) // with the queue: its jobs are watched
 	testkit.Eventually(t, "the held one is called", func() bool {

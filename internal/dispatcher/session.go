@@ -29,6 +29,7 @@ const (
 type session struct {
 	m      *mapping
 	reader *stream.Reader
+	states *states
 	acc    *batch.Accumulator[*item]
 	jobs   *batch.Accumulator[*item] // each is a batch of its own
 	ids    map[record.ID]int         // of the jobs in hand: their records
@@ -74,9 +75,9 @@ func (it *item) at(now time.Time) record.Record {
 	return r
 }
 
-func newSession(m *mapping, reader *stream.Reader) *session {
+func newSession(m *mapping, reader *stream.Reader, states *states) *session {
 	return &session{
-		m: m, reader: reader, held: map[blockKey]*block{}, ends: make(chan *batchRun),
+		m: m, reader: reader, states: states, held: map[blockKey]*block{}, ends: make(chan *batchRun),
 		acc:  batch.NewAccumulator[*item](policy(m.spec())),
 		jobs: batch.NewAccumulator[*item](batch.Policy{MaxItems: 1, MaxBytes: math.MaxInt}), ids: map[record.ID]int{},
 	}
@@ -131,6 +132,8 @@ func (s *session) run(work context.Context) error {
 		case <-readerEnded:
 			readerEnded = nil
 			stop(s.reader.Err())
+		case <-s.lostStates(intake):
+			stop(errNotOurs)
 		case <-workEnded:
 			workEnded = nil
 			stop(context.Cause(work))
@@ -143,6 +146,14 @@ func (s *session) run(work context.Context) error {
 	}
 	s.giveBack()
 	return context.Cause(intake)
+}
+
+// lostStates is closed when another owns the states of the queue's jobs; nil once the intake has ended.
+func (s *session) lostStates(intake context.Context) <-chan struct{} {
+	if intake.Err() != nil {
+		return nil
+	}
+	return s.states.lost()
 }
 
 // room is nil, which blocks for ever, when nothing more may be pulled. The lease is checked against the clock as
@@ -273,7 +284,7 @@ func (s *session) startBatchRuns(intake, work context.Context, window *time.Time
 			break
 		}
 		s.busy++
-		e := &batchRun{m: s.m, items: items}
+		e := &batchRun{m: s.m, states: s.states, items: items}
 		go func() {
 			e.run(intake, work)
 			s.ends <- e

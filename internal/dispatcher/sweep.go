@@ -44,7 +44,7 @@ func (d *Dispatcher) unmapped() map[catalog.Key]time.Duration {
 	defer d.mu.Unlock()
 	out := map[catalog.Key]time.Duration{}
 	for k, maxAge := range d.ages {
-		if m, ok := d.latest[k]; maxAge > 0 && (!ok || m.over()) {
+		if m, ok := d.latest[k]; maxAge > 0 && (!ok || m.over()) && d.caretakers[k] == nil {
 			out[k] = maxAge
 		}
 	}
@@ -71,8 +71,7 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 	if err != nil || !ok || age < maxAge {
 		return err
 	}
-	// Not under the name of this process: it would take the lease from its own mapping.
-	lease, err := conn.TryLease(context.WithoutCancel(ctx), leaseOf(k), d.cfg.Owner+".sweep")
+	lease, err := d.sweepLease(ctx, k)
 	if errors.Is(err, stream.ErrLeaseHeld) {
 		return nil
 	}
@@ -80,6 +79,20 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 		return err
 	}
 	defer lease.Release()
+	states := &states{conn: conn, queue: k, log: d.cfg.Log}
+	defer states.close() //nolint:contextcheck // what waits is written after the sweep's time too
+	return d.sweepOwned(ctx, k, maxAge, newest, lease, states)
+}
+
+// sweepLease takes the lease of a queue without a mapping. Not under the name of this process: it would take it from its own
+// mapping.
+func (d *Dispatcher) sweepLease(ctx context.Context, k catalog.Key) (*stream.Lease, error) {
+	return d.cfg.Conn.TryLease(context.WithoutCancel(ctx), leaseOf(k), d.cfg.Owner+".sweep")
+}
+
+// sweepOwned sweeps a queue, whose lease and states this process has, up to its newest block.
+func (d *Dispatcher) sweepOwned(ctx context.Context, k catalog.Key, maxAge time.Duration, newest uint64, lease *stream.Lease, states *states) (err error) {
+	conn := d.cfg.Conn
 	reader, err := conn.OpenReaderWithoutRetries(ctx, k) // they wait for a function
 	if err != nil {
 		return err
@@ -90,7 +103,7 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 			err = perr
 		}
 	}()
-	x := expirer{conn, d.cfg.Log, d.cfg.Telemetry.Tracer(scope), k, maxAge}
+	x := expirer{conn, states, d.cfg.Log, d.cfg.Telemetry.Tracer(scope), k, maxAge}
 	for {
 		select {
 		case reader.Room() <- struct{}{}:

@@ -100,6 +100,7 @@ func TestMetrics(t *testing.T) {
 	if err := f.conn.EnsureQueue(t.Context(), f.cat.Queues[0], 1); err != nil {
 		t.Fatal(err)
 	}
+	testkit.OwnStates(t, f.conn, f.cat.Queues[0].Key)
 	keys, _, err := sign.Ring{}.Rotate(time.Now())
 	if err != nil {
 		t.Fatal(err)

@@ -112,7 +112,9 @@ func (a *Attempt) begin(ctx context.Context, former *State, now time.Time) error
 	if former.seq != 0 {
 		a.state.Created = former.Created
 	}
-	return a.put(ctx, a.state, nil, true)
+	return a.keep(a.state, func(s stream.JobState) (uint64, error) {
+		return a.conn.BeginJob(ctx, a.queue, stream.KeyOf(a.rec), s, former.seq)
+	})
 }
 
 // passed reports whether rec is a duplicate or stale copy: a later attempt than its own was made or is due. That one has
@@ -134,11 +136,19 @@ func (a *Attempt) stored(ctx context.Context) (*State, error) {
 
 // put replaces the state that this attempt has stored.
 func (a *Attempt) put(ctx context.Context, s State, body []byte, impatient bool) error {
+	return a.keep(s, func(there stream.JobState) (uint64, error) {
+		there.Body = body
+		return a.conn.PutJobUntil(ctx, a.queue, stream.KeyOf(a.rec), there, a.state.seq, impatient)
+	})
+}
+
+// keep has put store s, without its body, and takes it for the attempt's.
+func (a *Attempt) keep(s State, put func(stream.JobState) (uint64, error)) error {
 	header, err := s.encode()
 	if err != nil {
 		return err
 	}
-	seq, err := a.conn.PutJobUntil(ctx, a.queue, stream.KeyOf(a.rec), stream.JobState{Header: header, Body: body}, a.state.seq, impatient)
+	seq, err := put(stream.JobState{Header: header})
 	if err == nil {
 		s.keptAs(header, seq)
 		a.state = s

@@ -31,6 +31,7 @@ func newQueue(t testing.TB) (*stream.Conn, catalog.Key) {
 	if err := conn.EnsureQueue(t.Context(), q, 1); err != nil {
 		t.Fatal(err)
 	}
+	testkit.OwnStates(t, conn, q.Key)
 	return conn, q.Key
 }
 
@@ -164,6 +165,7 @@ func TestAgedOutWhileItRan(t *testing.T) {
 	if err := conn.EnsureQueue(t.Context(), q, 1); err != nil {
 		t.Fatal(err)
 	}
+	testkit.OwnStates(t, conn, q.Key)
 	if err := a.Succeed(t.Context(), job.Result{ContentType: ""}, []byte("late"), rec.Time); err != nil {
 		t.Fatal(err)
 	}

@@ -129,13 +129,16 @@ func (o *Owner) written(g *group, seq uint64) {
 	o.last = seq
 	for i, c := range g.cells {
 		c.durable, c.version = g.entries[i].Value, seq
+		if c.group == g {
+			c.former, c.ticket = c.ticket, 0
+		}
 		o.unshown[c] = struct{}{}
 		if !c.queued {
 			c.queued = true
 			o.toShow = append(o.toShow, c)
 		}
 	}
-	g.entries, g.cells = nil, nil
+	g.entries, g.cells, g.seq = nil, nil, seq
 	close(g.done)
 	signal(o.dirty)
 }

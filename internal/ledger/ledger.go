@@ -85,6 +85,7 @@ type Owner struct {
 	room    chan struct{}
 	toShow  []*Cell            // their latest durable state is not shown
 	last    uint64             // sequence of the last block
+	tickets uint64             // that were given
 	number  uint64             // of the next block
 	unshown map[*Cell]struct{} // with a durable state that is not shown
 	floored time.Time          // when floor was found last
@@ -100,10 +101,13 @@ type Cell struct {
 	loaded chan struct{} // closed once value and seq are known, or err
 	err    error
 
-	value   Value  // the newest; maybe not durable
-	group   *group // of the newest change; nil if there was none here
-	at      int    // its entry in group
-	version uint64 // of the newest durable state; zero if there is none
+	value   Value     // the newest; maybe not durable
+	group   *group    // of the newest change; nil if there was none here
+	at      int       // its entry in group
+	ticket  uint64    // of value; zero if it is durable
+	former  uint64    // the ticket that became version; zero if it came from a look
+	version uint64    // of the newest durable state; zero if there is none
+	stored  time.Time // of value, by the server's clock
 
 	durable Value  // of version, until it is shown
 	shown   uint64 // version that can be looked up
@@ -121,7 +125,8 @@ type group struct {
 	size    int
 	lazy    bool // all changes of it can wait
 	done    chan struct{}
-	err     error // once done is closed
+	err     error  // once done is closed
+	seq     uint64 // of the block, once done is closed
 }
 
 func newGroup() *group { return &group{lazy: true, done: make(chan struct{})} }
@@ -262,7 +267,7 @@ func (o *Owner) load(ctx context.Context, c *Cell) {
 	s, err := o.conn.LoadState(context.WithoutCancel(ctx), o.queue, c.key) // others may wait for it too
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	c.value, c.version, c.shown, c.seq = Value{s.Header, s.Body}, s.Version, s.Version, s.Seq
+	c.value, c.version, c.shown, c.seq, c.stored = Value{s.Header, s.Body}, s.Version, s.Version, s.Seq, s.Stored
 	if c.err = err; err != nil && o.cells[c.key] == c {
 		delete(o.cells, c.key) // whoever comes next looks again
 	}
@@ -394,25 +399,61 @@ func (o *Owner) join(c *Cell, v Value) {
 	}
 	o.bytes += e.size() - c.size
 	c.size = e.size()
-	c.value = v
+	o.tickets++
+	c.value, c.ticket, c.stored = v, firstTicket+o.tickets, o.conn.Now()
 }
 
-// Shown waits until the durable state of a held cell, or a later one, can be looked up.
-func (o *Owner) Shown(ctx context.Context, c *Cell) error {
-	o.mu.Lock()
-	if c.shown == c.version {
-		o.mu.Unlock()
-		return nil
+// firstTicket is above all sequences of a log: a ticket stands for the version of a state that is not durable yet.
+const firstTicket = 1 << 62
+
+// last is the version of a cell's newest state, or its ticket.
+func (c *Cell) last() uint64 {
+	if c.ticket != 0 {
+		return c.ticket
 	}
-	done := make(chan struct{})
-	c.waiters = append(c.waiters, done)
-	o.mu.Unlock()
-	select {
-	case <-done:
-		return nil
-	case <-o.ctx.Done():
-		return o.Err()
-	case <-ctx.Done():
-		return context.Cause(ctx)
+	return c.version
+}
+
+// replace is Change for who knows the version of the state that is to be replaced, or the ticket that replace returned for it. It
+// fails with stream.ErrJobChanged if there is another one.
+func (o *Owner) replace(c *Cell, last uint64, v Value, lazy bool) (p Pending, ticket uint64) {
+	p = o.Change(c, lazy, func(Value) (Value, error) {
+		if last != c.last() && (c.ticket != 0 || last == 0 || last != c.former) {
+			return Value{}, stream.ErrJobChanged
+		}
+		return v, nil
+	})
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return p, c.ticket
+}
+
+// Shown waits until the durable state of a held cell, or a later one, can be looked up. It returns ErrFull once there is no
+// room for it: it will be when there is.
+func (o *Owner) Shown(ctx context.Context, c *Cell) error {
+	for {
+		o.mu.Lock()
+		shown, full, room := c.shown == c.version, o.full, o.room
+		var done chan struct{}
+		if !shown && !full {
+			done = make(chan struct{})
+			c.waiters = append(c.waiters, done)
+		}
+		o.mu.Unlock()
+		switch {
+		case shown:
+			return nil
+		case full:
+			return ErrFull
+		}
+		select {
+		case <-done:
+			return nil
+		case <-room: // or the lack of it
+		case <-o.ctx.Done():
+			return o.Err()
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
 	}
 }

@@ -28,7 +28,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func queue() catalog.Queue {
 	return catalog.Queue{
 		Key: catalog.Key{Namespace: "default", Name: "reports"}, MaxAge: time.Hour, Jobs: true,
-		Results: catalog.Results{MaxAge: time.Hour, MaxBytes: 16 << 20},
+		MaxBytes: 16 << 20, DeadLetterMaxAge: time.Hour, Results: catalog.Results{MaxAge: time.Hour, MaxBytes: 16 << 20},
 	}
 }
 
@@ -46,7 +46,7 @@ func start(t *testing.T) *fixture {
 	f := &fixture{t: t, cfg: localnats.Config{Dir: t.TempDir(), Port: processes.FreePort(t), Token: localnats.NewToken()}, q: queue()}
 	f.srv = testkit.NATSIn(t, f.cfg)
 	f.conn = testkit.Conn(t, f.srv)
-	if err := f.conn.EnsureLedger(t.Context(), f.q, 1); err != nil {
+	if err := f.conn.EnsureQueue(t.Context(), f.q, 1); err != nil {
 		t.Fatal(err)
 	}
 	return f
@@ -99,8 +99,8 @@ func (f *fixture) shows(key, header string) {
 
 func TestChangeIsShown(t *testing.T) {
 	f := start(t)
-	if _, err := f.conn.State(t.Context(), f.q.Key, "-.a"); !errors.Is(err, stream.ErrRestoring) {
-		t.Errorf("a look before there was an owner: %v", err)
+	if s, err := f.conn.State(t.Context(), f.q.Key, "-.a"); err != nil || s.Version != 0 {
+		t.Errorf("a look before there was an owner: %+v, %v", s, err)
 	}
 	o := f.open()
 	c, err := o.Hold(t.Context(), "-.a", true)
@@ -276,7 +276,7 @@ func TestStatesThatNATSHasLost(t *testing.T) {
 func TestNoRoom(t *testing.T) {
 	f := start(t)
 	f.q.Results.MaxBytes = 64 << 10
-	if err := f.conn.EnsureLedger(t.Context(), f.q, 1); err != nil {
+	if err := f.conn.EnsureQueue(t.Context(), f.q, 1); err != nil {
 		t.Fatal(err)
 	}
 	o := f.open()
@@ -299,7 +299,7 @@ func TestNoRoom(t *testing.T) {
 		})
 	}
 	f.q.Results.MaxBytes = 16 << 20
-	if err := f.conn.EnsureLedger(t.Context(), f.q, 1); err != nil {
+	if err := f.conn.EnsureQueue(t.Context(), f.q, 1); err != nil {
 		t.Fatal(err)
 	}
 	if err := o.WaitRoom(t.Context()); err != nil {
@@ -401,7 +401,7 @@ func TestLogMadeAnew(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := f.conn.EnsureLedger(t.Context(), f.q, 1); err != nil {
+	if err := f.conn.EnsureQueue(t.Context(), f.q, 1); err != nil {
 		t.Fatal(err)
 	}
 	present := f.open()

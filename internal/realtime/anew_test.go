@@ -9,11 +9,13 @@ import (
 	"github.com/weir-dev/weir/internal/job"
 	"github.com/weir-dev/weir/internal/jobapi"
 	"github.com/weir-dev/weir/internal/ownpath"
+	"github.com/weir-dev/weir/internal/testkit"
 )
 
 // anew deletes the queue and creates it again.
 func (b *bench) anew() {
 	b.t.Helper()
+	b.leave()
 	if err := b.conn.DeleteQueue(b.t.Context(), b.queue); err != nil {
 		b.t.Fatal(err)
 	}
@@ -24,6 +26,7 @@ func (b *bench) anew() {
 	if err := b.conn.EnsureQueue(b.t.Context(), q, 1); err != nil {
 		b.t.Fatal(err)
 	}
+	b.leave = testkit.OwnStates(b.t, b.conn, b.queue)
 }
 
 // TestFeedOfQueueMadeAnew: the position that a client gives is of the former queue, and lower than the current one's.

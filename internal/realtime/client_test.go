@@ -16,7 +16,6 @@ import (
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/job"
-	"github.com/weir-dev/weir/internal/jobapi"
 	"github.com/weir-dev/weir/internal/ownpath"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/testkit"
@@ -153,9 +152,9 @@ func TestFeedOfMany(t *testing.T) {
 					t.Logf("%s: %s after %d: %v", what, e.kind, told, err)
 					return false
 				}
-				v, ok := jobapi.ParseVersion(e.doc.Version)
-				if !ok || v <= last {
-					t.Fatalf("%s: %s after %d", what, e.doc.Version, last)
+				v := job.ParsePosition(e.doc.Position, []catalog.Key{b.queue})[b.queue].Seq
+				if v <= last {
+					t.Fatalf("%s: %s after %d", what, e.doc.Position, last)
 				}
 				last, position = v, e.doc.Position
 				told++

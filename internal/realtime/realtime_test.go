@@ -37,6 +37,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // bench is a server with one queue of jobs, whose attempts the test makes itself.
 type bench struct {
+	leave  func() // the owner of queue's states
 	t      testing.TB
 	conn   *stream.Conn
 	queue  catalog.Key
@@ -63,6 +64,9 @@ func start(t testing.TB) *bench {
 	for _, q := range []catalog.Queue{q, other} {
 		if err := conn.EnsureQueue(t.Context(), q, 1); err != nil {
 			t.Fatal(err)
+		}
+		if leave := testkit.OwnStates(t, conn, q.Key); q.Key == b.queue {
+			b.leave = leave
 		}
 	}
 	var err error

@@ -54,7 +54,7 @@ func (e *epochs) set(k catalog.Key, epoch string) {
 
 // ensureEpoch gives the stream of states an epoch, if it has none.
 func (c *Conn) ensureEpoch(ctx context.Context, k catalog.Key) error {
-	m := lasting(jobSubject(k, epochToken), newEpoch())
+	m := lasting(stateSubject(k, epochToken), newEpoch())
 	err := c.publish(ctx, m, "", jetstream.WithExpectLastSequencePerSubject(0))
 	switch {
 	case err == nil, wrongSequence(err):
@@ -70,7 +70,7 @@ func newEpoch() string { return rand.Text()[:13] }
 
 // epoch reads it; empty when the stream has none, or isn't there.
 func (c *Conn) epoch(ctx context.Context, k catalog.Key) (string, error) {
-	m, err := c.last(ctx, jobStream(k), jobSubject(k, epochToken))
+	m, err := c.last(ctx, statesStream(k), stateSubject(k, epochToken))
 	switch {
 	case errors.Is(err, errNoMessage), errors.Is(err, nats.ErrNoResponders):
 		return "", nil

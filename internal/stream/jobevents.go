@@ -69,11 +69,11 @@ func (c *Conn) watchJobs(ctx context.Context, k catalog.Key, w JobWatcher) error
 	for {
 		select {
 		case m := <-messages:
-			if m.Subject == prefix+epochToken {
+			if m.Subject == prefix+epochToken || m.Subject == prefix+statesToken {
 				continue
 			}
 			id, err := parseJobKey(strings.TrimPrefix(m.Subject, prefix))
-			seq, serr := strconv.ParseUint(m.Header.Get(jetstream.SequenceHeader), 10, 64)
+			seq, serr := versionOf(m.Header)
 			if err != nil || serr != nil {
 				c.log.Warn("an unknown message among the states of jobs", "subject", m.Subject)
 				continue
@@ -212,8 +212,8 @@ func (w *clientWatch) consume(ctx context.Context, q *clientQueue) error {
 		return err
 	}
 	q.heard = time.Now()
-	err = w.conn.createConsumer(ctx, jobStream(q.key), jetstream.ConsumerConfig{
-		DeliverSubject: sub.Subject, FilterSubject: jobSubject(q.key, clientToken(w.client)+".*"),
+	err = w.conn.createConsumer(ctx, statesStream(q.key), jetstream.ConsumerConfig{
+		DeliverSubject: sub.Subject, FilterSubject: stateSubject(q.key, clientToken(w.client)+".*"),
 		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: q.at.Seq + 1,
 		AckPolicy: jetstream.AckNonePolicy, HeadersOnly: true, MemoryStorage: true, Replicas: 1,
 		IdleHeartbeat: clientHeartbeat, InactiveThreshold: clientGone, RateLimit: clientRate,
@@ -262,7 +262,7 @@ func (c *Conn) createConsumer(ctx context.Context, stream string, cfg jetstream.
 // would deliver nothing until it has grown past the place. A replica may not know the end yet.
 func (w *clientWatch) rewind(ctx context.Context, q *clientQueue) error {
 	for looks := 1; q.at.Seq > 0; looks++ {
-		newest, err := w.conn.last(ctx, jobStream(q.key), jobSubject(q.key, "*.*"))
+		newest, err := w.conn.last(ctx, statesStream(q.key), stateSubject(q.key, "*.*"))
 		switch {
 		case errors.Is(err, errNoMessage): // all have aged out, or there were none yet: nothing would come twice
 			q.at.Seq = 0
@@ -329,10 +329,15 @@ func (w *clientWatch) receive(ctx context.Context, m *nats.Msg, f func(catalog.K
 		return nil
 	}
 	q.count, q.at.Seq = expected, seq
-	id, err := parseJobKey(strings.TrimPrefix(m.Subject, jobSubject(q.key, "")))
+	id, err := parseJobKey(strings.TrimPrefix(m.Subject, stateSubject(q.key, "")))
 	if err != nil {
 		w.conn.log.Warn("an unknown message among the states of jobs", "subject", m.Subject)
 		return nil //nolint:nilerr // the others go on
 	}
-	return f(q.key, id, JobState{Header: m.Header.Get(headerJobState), Seq: seq}, q.at)
+	version, err := versionOf(m.Header)
+	if err != nil {
+		w.conn.log.Warn("a state of a job without a version", "subject", m.Subject)
+		return nil //nolint:nilerr // the others go on
+	}
+	return f(q.key, id, JobState{Header: m.Header.Get(headerJobState), Seq: version}, q.at)
 }

@@ -18,8 +18,8 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 )
 
-// The state of a job is one message, the last on the subject of its id. What watchers need is in a header: NATS
-// republishes only the headers of each stored message, however large the results are.
+// The state of a job is the state of its key (states.go). What watchers need is in a header: NATS republishes only the
+// headers of each stored message, however large the results are.
 const (
 	headerJobState = "Weir-Job"
 	// MaxJobBytes bounds a state with its body: a message holds 1 MiB.
@@ -31,6 +31,7 @@ type Jobs interface {
 	AppendOnce(ctx context.Context, k catalog.Key, r *record.Record) (*record.Record, error)
 	Job(ctx context.Context, k catalog.Key, id JobKey) (*JobState, error)
 	PutJob(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64) (uint64, error)
+	BeginJob(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64) (uint64, error)
 	PutJobUntil(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64, impatient bool) (uint64, error)
 	Hasten(ctx context.Context, k catalog.Key, id record.ID) error
 }
@@ -68,10 +69,6 @@ func parseJobKey(text string) (j JobKey, err error) {
 	return j, err
 }
 
-func jobSubject(k catalog.Key, end string) string {
-	return "weir.j." + k.Namespace + "." + k.Name + "." + end
-}
-
 func jobEventSubject(k catalog.Key, end string) string {
 	return "weir.e." + k.Namespace + "." + k.Name + "." + end
 }
@@ -80,7 +77,7 @@ func jobEventSubject(k catalog.Key, end string) string {
 type JobState struct {
 	Header string // what watchers see: printable, without line breaks
 	Body   []byte
-	Seq    uint64    // of the stream: higher is later; zero if not stored
+	Seq    uint64    // its version: higher is later; zero if not stored
 	Stored time.Time // when, by the server's clock (Conn.Now); zero unless it was read by Job
 }
 
@@ -143,14 +140,14 @@ func (c *Conn) Job(ctx context.Context, k catalog.Key, id JobKey) (*JobState, er
 	if err := c.Ready(); err != nil {
 		return nil, err
 	}
-	m, err := c.last(ctx, jobStream(k), jobSubject(k, id.String()))
+	s, err := c.State(ctx, k, id.String())
 	switch {
-	case errors.Is(err, errNoMessage):
-		return nil, ErrNoJob
 	case err != nil:
-		return nil, fmt.Errorf("job %s of queue %s: %w", id, k, err)
+		return nil, err
+	case s.Version == 0:
+		return nil, ErrNoJob
 	}
-	return &JobState{Header: m.header.Get(headerJobState), Body: m.data, Seq: m.seq, Stored: m.stored}, nil
+	return &JobState{Header: s.Header, Body: s.Body, Seq: s.Version, Stored: s.Stored}, nil
 }
 
 // stored is a message as it was read.
@@ -191,35 +188,34 @@ func (c *Conn) last(ctx context.Context, stream, subject string) (*stored, error
 	return &stored{m.Header, m.Data, seq, at}, nil
 }
 
-// PutJob replaces the state of sequence last, zero if none, by s, and returns the new one's sequence once it is durable,
-// or ErrJobChanged. On ErrUnavailable, and when ctx ends, it is unknown whether it was stored.
-func (c *Conn) PutJob(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64) (uint64, error) {
+// CheckJob refuses a state that is too large.
+func CheckJob(id JobKey, s JobState) error {
 	if n := len(s.Header) + len(s.Body); n > MaxJobBytes {
-		return 0, fmt.Errorf("job %s: a state of %d bytes; at most %d", id, n, MaxJobBytes)
+		return fmt.Errorf("job %s: a state of %d bytes; at most %d", id, n, MaxJobBytes)
+	}
+	return nil
+}
+
+// PutJob asks the owner of the queue to replace the state of version last, zero if none, by s, and returns the new one's
+// version once it is durable and can be looked up, or ErrJobChanged. On ErrUnavailable, and when ctx ends, it is unknown
+// whether it was stored.
+func (c *Conn) PutJob(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64) (uint64, error) {
+	if err := CheckJob(id, s); err != nil {
+		return 0, err
 	}
 	if err := c.Ready(); err != nil {
 		return 0, err
 	}
-	seq, err := c.putJob(ctx, k, id, s, last)
+	seq, err := c.askOwner(ctx, k, StateChange{Key: id.String(), Last: last, Header: s.Header, Body: s.Body})
 	if err != nil && !errors.Is(err, ErrJobChanged) {
 		return 0, fmt.Errorf("job %s of queue %s: %w", id, k, err)
 	}
 	return seq, err
 }
 
-func (c *Conn) putJob(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64) (uint64, error) {
-	ctx, cancel := c.bound(ctx, commitTimeout)
-	defer cancel()
-	ack, err := c.js.PublishMsg(ctx, &nats.Msg{
-		Subject: jobSubject(k, id.String()), Data: s.Body, Header: nats.Header{headerJobState: {s.Header}},
-	}, jetstream.WithExpectLastSequencePerSubject(last))
-	switch {
-	case err == nil:
-		return ack.Sequence, nil
-	case wrongSequence(err):
-		return 0, ErrJobChanged
-	}
-	return 0, publishError(ctx, err)
+// BeginJob is PutJob: only the owner itself begins before the state is durable.
+func (c *Conn) BeginJob(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64) (uint64, error) {
+	return c.PutJobUntil(ctx, k, id, s, last, true)
 }
 
 // PutJobUntil repeats PutJob until s is durable, the state has changed, ctx ends or the connection is lost; if impatient,
@@ -232,7 +228,7 @@ func (c *Conn) PutJobUntil(ctx context.Context, k catalog.Key, id JobKey, s JobS
 	if impatient {
 		again = held(unanswered)
 	}
-	err := c.until(ctx, jobSubject(k, id.String()), again, func() (err error) {
+	err := c.until(ctx, stateSubject(k, id.String()), again, func() (err error) {
 		seq, err = c.PutJob(ctx, k, id, s, last)
 		if errors.Is(err, ErrJobChanged) && tried {
 			if there, rerr := c.Job(ctx, k, id); rerr == nil && there.Header == s.Header && bytes.Equal(there.Body, s.Body) {

@@ -16,7 +16,7 @@ import (
 // present state of each key that it makes of it (states.go).
 type Ledgers interface {
 	Clock
-	EnsureLedger(ctx context.Context, q catalog.Queue, replicas int) error
+	ServeChanges(k catalog.Key, f func(ctx context.Context, change StateChange) (uint64, error)) (stop func(), err error)
 	LedgerEnd(ctx context.Context, k catalog.Key) (LedgerEnd, error)
 	AppendLedger(ctx context.Context, k catalog.Key, block []byte, last uint64) (uint64, error)
 	ReadLedger(ctx context.Context, k catalog.Key, from, to uint64, f func(LedgerBlock) error) error

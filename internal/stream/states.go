@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -32,8 +33,9 @@ var ErrRestoring = fmt.Errorf("%w: the states of jobs are being restored", ErrUn
 type StoredState struct {
 	Header  string // what watchers see: printable, without line breaks
 	Body    []byte
-	Version uint64 // of the log: higher is later; zero if there is none
-	Seq     uint64 // of its message; zero if there is none
+	Version uint64    // of the log: higher is later; zero if there is none
+	Seq     uint64    // of its message; zero if there is none
+	Stored  time.Time // when it was put, by the server's clock; zero unless it was looked up
 }
 
 // StatePut is a state to be put in the place of the one whose message is Last, zero if there is none.
@@ -96,12 +98,14 @@ func (c *Conn) LoadState(ctx context.Context, k catalog.Key, key string) (Stored
 	case err != nil:
 		return StoredState{}, fmt.Errorf("state %s of queue %s: %w", key, k, err)
 	}
-	version, err := strconv.ParseUint(m.header.Get(headerVersion), 10, 64)
+	version, err := versionOf(m.header)
 	if err != nil {
 		return StoredState{}, fmt.Errorf("state %s of queue %s: its version: %w", key, k, err)
 	}
-	return StoredState{Header: m.header.Get(headerJobState), Body: m.data, Version: version, Seq: m.seq}, nil
+	return StoredState{Header: m.header.Get(headerJobState), Body: m.data, Version: version, Seq: m.seq, Stored: m.stored}, nil
 }
+
+func versionOf(h nats.Header) (uint64, error) { return strconv.ParseUint(h.Get(headerVersion), 10, 64) }
 
 // State is LoadState for who is not the owner: ErrRestoring means that the states are not whole now.
 func (c *Conn) State(ctx context.Context, k catalog.Key, key string) (StoredState, error) {
@@ -180,9 +184,29 @@ func (c *Conn) StatesWhole(ctx context.Context, k catalog.Key) (bool, error) {
 	return err == nil, err
 }
 
+// confirmNew is ConfirmStates for a queue whose states never changed: it needs no owner for that.
+func (c *Conn) confirmNew(ctx context.Context, k catalog.Key) error {
+	server := c.nc.ConnectedServerId()
+	end, err := c.LedgerEnd(ctx, k)
+	if err != nil || end.Last >= end.First { // its last block is never purged
+		return err
+	}
+	return c.confirmStates(ctx, k, server)
+}
+
 // ConfirmStates stores that the states of queue k are whole for as long as this server lives. anew says that some had been
 // lost: who follows a client's jobs begins anew.
 func (c *Conn) ConfirmStates(ctx context.Context, k catalog.Key, anew bool) error {
+	server := c.nc.ConnectedServerId()
+	if anew {
+		if err := c.publish(ctx, lasting(stateSubject(k, epochToken), newEpoch()), ""); err != nil {
+			return fmt.Errorf("states of queue %s: epoch: %w", k, err)
+		}
+	}
+	return c.confirmStates(ctx, k, server)
+}
+
+func (c *Conn) confirmStates(ctx context.Context, k catalog.Key, server string) error {
 	at := statesAlways
 	bctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
@@ -190,13 +214,8 @@ func (c *Conn) ConfirmStates(ctx context.Context, k catalog.Key, anew bool) erro
 	if err != nil {
 		return fmt.Errorf("states of queue %s: %w", k, c.apiError(bctx, err))
 	}
-	if st.CachedInfo().Config.PersistMode == jetstream.AsyncPersistMode {
-		at = c.nc.ConnectedServerId()
-	}
-	if anew {
-		if err := c.publish(ctx, lasting(stateSubject(k, epochToken), newEpoch()), ""); err != nil {
-			return fmt.Errorf("states of queue %s: epoch: %w", k, err)
-		}
+	if st.CachedInfo().Config.PersistMode == jetstream.AsyncPersistMode && c.nc.ConnectedClusterName() == "" {
+		at = server
 	}
 	if err := c.publish(ctx, lasting(stateSubject(k, statesToken), at), ""); err != nil {
 		return fmt.Errorf("states of queue %s: %w", k, err)
@@ -208,18 +227,6 @@ func (c *Conn) ConfirmStates(ctx context.Context, k catalog.Key, anew bool) erro
 // lasting is a message among the states that the stream's MaxAge spares.
 func lasting(subject, text string) *nats.Msg {
 	return &nats.Msg{Subject: subject, Data: []byte(text), Header: nats.Header{jetstream.MsgTTLHeader: {epochNever}}}
-}
-
-// EnsureLedger creates or updates the streams of a queue's states: their log, and the states themselves.
-func (c *Conn) EnsureLedger(ctx context.Context, q catalog.Queue, replicas int) error {
-	ctx, cancel := c.bound(ctx, apiTimeout)
-	defer cancel()
-	for _, sc := range c.ledgerConfigs(q, streamOf(q.Key, replicas)) {
-		if _, err := c.ensureStream(ctx, sc); err != nil {
-			return fmt.Errorf("queue %s: stream %s: %w", q.Key, sc.Name, c.apiError(ctx, err))
-		}
-	}
-	return nil
 }
 
 // maxFirstBlock bounds the sequence of a log's first block.
@@ -245,5 +252,5 @@ func (c *Conn) ledgerConfigs(q catalog.Queue, base jetstream.StreamConfig) []jet
 	log.Retention, log.Discard, log.MaxBytes = jetstream.LimitsPolicy, jetstream.DiscardNew, min(maxLedgerBytes, q.Results.MaxBytes)
 	// The owner of a log that is deleted and made again must not find the same end.
 	log.FirstSeq = 1 + rand.Uint64N(maxFirstBlock)
-	return []jetstream.StreamConfig{states, log}
+	return []jetstream.StreamConfig{states, log} // the log last: with it they have an owner
 }

@@ -36,6 +36,9 @@ func ensure(t *testing.T, c *stream.Conn, q catalog.Queue) {
 	if err := c.EnsureLeases(t.Context(), 1); err != nil {
 		t.Fatal(err)
 	}
+	if q.Jobs {
+		testkit.OwnStates(t, c, q.Key)
+	}
 }
 
 // writer returns a running writer that ends with the test.

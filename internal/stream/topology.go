@@ -15,7 +15,7 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 )
 
-// A queue is three streams, or five, so that each can have the retention that it needs:
+// A queue is three streams, or six, so that each can have the retention that it needs:
 //
 //	WEIR_Q_ns_name  weir.q.ns.name.n.N      blocks of N records, as the gateway wrote them. Limits retention
 //	                weir.q.ns.name.ID       (removing messages one by one costs a sync each), discard new when full,
@@ -27,9 +27,10 @@ import (
 //	                                        schedules can't discard new, hence a stream of its own.
 //	WEIR_D_ns_name  weir.d.ns.name.WHY.N    dead letters: blocks of N records that died for the same reason.
 //	                weir.d.ns.name          Those of the version before.
-//	WEIR_J_ns_name  weir.j.ns.name.C.ID     the last state of each job, of queues with job routes; republished here
-//	                weir.e.ns.name.C.ID     once it is stored. C is the client, or "-". One more message is the
-//	                                        stream's epoch, see epoch.go.
+//	WEIR_L_ns_name  weir.l.ns.name          blocks of changes of the states of jobs, of queues with job routes (ledger.go).
+//	WEIR_S_ns_name  weir.s.ns.name.C.ID     the last state of each job, made of these (states.go); republished here once
+//	                weir.e.ns.name.C.ID     it is stored. C is the client, or "-". Two more messages are the stream's
+//	                                        epoch, see epoch.go, and since when it is whole.
 //	WEIR_O_ns_name  objects of those queues, see objects.go.
 //
 // Names of resources are DNS labels: they hold no dot and no underscore, so these names are unambiguous.
@@ -62,7 +63,6 @@ const (
 func queueStream(k catalog.Key) string  { return "WEIR_Q_" + k.Namespace + "_" + k.Name }
 func retryStream(k catalog.Key) string  { return "WEIR_R_" + k.Namespace + "_" + k.Name }
 func deadStream(k catalog.Key) string   { return "WEIR_D_" + k.Namespace + "_" + k.Name }
-func jobStream(k catalog.Key) string    { return "WEIR_J_" + k.Namespace + "_" + k.Name }
 func queueSubject(k catalog.Key) string { return "weir.q." + k.Namespace + "." + k.Name }
 func onceSubject(k catalog.Key, id record.ID) string {
 	return queueSubject(k) + "." + id.String()
@@ -111,13 +111,7 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 
 	streams := []jetstream.StreamConfig{dead, retry, main}
 	if q.Jobs {
-		jobs := base
-		jobs.Name, jobs.Subjects = jobStream(q.Key), []string{jobSubject(q.Key, "*.*")}
-		jobs.Retention, jobs.Discard = jetstream.LimitsPolicy, jetstream.DiscardNew
-		jobs.MaxBytes, jobs.MaxAge, jobs.MaxMsgsPerSubject, jobs.MaxConsumers = q.Results.MaxBytes, q.Results.MaxAge, 1, maxFollowers
-		jobs.AllowMsgTTL = true // for the epoch's
-		jobs.RePublish = &jetstream.RePublish{Source: jobSubject(q.Key, ">"), Destination: jobEventSubject(q.Key, ">"), HeadersOnly: true}
-		streams = slices.Insert(streams, 0, jobs)
+		streams = slices.Insert(streams, 0, c.ledgerConfigs(q, base)...)
 		if q.Objects.MaxBytes > 0 {
 			streams = slices.Insert(streams, 0, objectConfig(q, base))
 		}
@@ -127,6 +121,13 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 	// take up room and could not work, so what was done is undone.
 	var undo []func()
 	for _, sc := range streams {
+		if sc.Name == ledgerStream(q.Key) {
+			former, err := c.moveFormerStates(ctx, q.Key)
+			if err != nil {
+				return err
+			}
+			sc.FirstSeq += former
+		}
 		back, err := c.ensureStream(ctx, sc)
 		if err != nil {
 			for _, f := range slices.Backward(undo) {
@@ -138,6 +139,9 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 	}
 	if q.Jobs {
 		if err := c.ensureEpoch(ctx, q.Key); err != nil {
+			return err
+		}
+		if err := c.confirmNew(ctx, q.Key); err != nil {
 			return err
 		}
 	}
@@ -178,6 +182,10 @@ func (c *Conn) ensureStream(ctx context.Context, sc jetstream.StreamConfig) (und
 	}
 	before := st.CachedInfo().Config
 	sc.FirstSeq = before.FirstSeq
+	if sc.PersistMode = before.PersistMode; sc.PersistMode == jetstream.AsyncPersistMode && sc.Replicas > 1 {
+		c.log.WarnContext(ctx, "a stream stays with one replica: it was made for a NATS server that is alone", "stream", sc.Name)
+		sc.Replicas = 1
+	}
 	if _, err := c.js.UpdateStream(ctx, sc); err != nil {
 		return nil, err
 	}
@@ -255,7 +263,7 @@ func (c *Conn) CloseQueue(ctx context.Context, k catalog.Key) error {
 func (c *Conn) DeleteQueue(ctx context.Context, k catalog.Key) error {
 	ctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
-	for _, name := range []string{queueStream(k), retryStream(k), deadStream(k), jobStream(k), objectStream(k)} {
+	for _, name := range []string{queueStream(k), retryStream(k), deadStream(k), statesStream(k), ledgerStream(k), objectStream(k)} {
 		if err := c.js.DeleteStream(ctx, name); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
 			return fmt.Errorf("queue %s: delete stream %s: %w", k, name, c.apiError(ctx, err))
 		}

@@ -57,7 +57,7 @@ var stages = map[string]stage{
 		objects: true,
 		rights: rights{
 			denied: append([]string{
-				"weir.r.default.orders.due", "weir.e.default.orders.1", "$KV.WEIR_KEYS.signing", "$JS.API.STREAM.MSG.GET.KV_WEIR_KEYS",
+				"weir.r.default.orders.due", "weir.e.default.orders.1", "weir.l.default.orders", "weir.s.default.orders.c.1", "$KV.WEIR_KEYS.signing", "$JS.API.STREAM.MSG.GET.KV_WEIR_KEYS",
 				"$JS.API.DIRECT.GET." + ordersStream + ".weir.d.default.orders", "weir.d.default.orders", "weir.lease.mapping.default.orders",
 				"$JS.API.STREAM.PURGE." + ordersStream, "$JS.API.STREAM.INFO." + ordersStream, "$JS.API.STREAM.MSG.GET." + ordersStream, "$JS.API.STREAM.MSG.DELETE." + ordersStream,
 				"$JS.API.STREAM.SNAPSHOT." + ordersStream, "$JS.API.DIRECT.GET." + ordersStream, "$JS.API.DIRECT.GET." + ordersStream + ".weir.q.default.orders",
@@ -66,8 +66,8 @@ var stages = map[string]stage{
 				"$JS.API.CONSUMER.MSG.NEXT." + ordersStream + ".dispatcher", "$JS.API.CONSUMER.PAUSE." + ordersStream + ".dispatcher", "$JS.API.STREAM.LIST",
 				"$JS.API.STREAM.NAMES", "$JS.ACK." + ordersStream + ".dispatcher.1.1.1.1.0", "_INBOX.anybody.1",
 			}, ownStreams...),
-			deaf:    []string{">", "weir.>", "weir.q.>", "weir.lease.>", "$KV.>", "$JS.>", "$JS.API.>", "$SYS.>", "_INBOX.>", "_INBOX_dispatcher.>"},
-			allowed: []string{"weir.q.default.nobody", "weir.j.default.nobody.1", "weir.r.default.nobody.at.1", "$JS.API.DIRECT.GET.WEIR_J_a_b.weir.j.a.b.1", "weir.o.default.nobody.m.1", "$JS.API.DIRECT.GET.WEIR_O_a_b.weir.o.a.b.m.1"},
+			deaf:    []string{">", "weir.>", "weir.q.>", "weir.c.>", "weir.lease.>", "$KV.>", "$JS.>", "$JS.API.>", "$SYS.>", "_INBOX.>", "_INBOX_dispatcher.>"},
+			allowed: []string{"weir.q.default.nobody", "weir.c.default.nobody", "weir.r.default.nobody.at.1", "$JS.API.DIRECT.GET.WEIR_S_a_b.weir.s.a.b.1", "weir.o.default.nobody.m.1", "$JS.API.DIRECT.GET.WEIR_O_a_b.weir.o.a.b.m.1"},
 			hears:   []string{"_INBOX_gateway.a.>", "weir.e.a.b.*"},
 		},
 	},
@@ -82,8 +82,8 @@ var stages = map[string]stage{
 				"$JS.API.STREAM.MSG.DELETE.WEIR_LEASES", "$JS.API.CONSUMER.CREATE.WEIR_LEASES.x", "$JS.API.CONSUMER.DELETE.WEIR_LEASES.x", "$JS.API.STREAM.MSG.DELETE." + ordersStream, "$JS.API.CONSUMER.CREATE." + ordersStream + ".x", "$JS.API.CONSUMER.DELETE." + ordersStream + ".dispatcher",
 			}, ownStreams...),
 			deaf:    []string{">", "weir.>", "weir.q.>", "$KV.>", "$JS.>", "$SYS.>", "_INBOX.>", "_INBOX_controller.>"},
-			allowed: []string{"weir.d.default.nobody", "weir.j.default.nobody.1", "weir.o.default.nobody.m.1", "$JS.API.STREAM.INFO." + ordersStream},
-			hears:   []string{"_INBOX_dispatcher.a.>", "weir.e.a.b.*"},
+			allowed: []string{"weir.d.default.nobody", "weir.l.default.nobody", "weir.s.default.nobody.c.1", "$JS.API.CONSUMER.CREATE.WEIR_L_a_b.x.weir.l.a.b", "weir.o.default.nobody.m.1", "$JS.API.STREAM.INFO." + ordersStream},
+			hears:   []string{"_INBOX_dispatcher.a.>", "weir.e.a.b.*", "weir.c.a.b"},
 		},
 	},
 	"realtime": {
@@ -92,13 +92,13 @@ var stages = map[string]stage{
 		},
 		rights: rights{
 			denied: append([]string{
-				"_INBOX.anybody.1", "weir.q.default.orders", "weir.r.default.orders.at.1", "weir.d.default.orders", "weir.j.default.orders.1", "weir.o.default.orders.m.1", "$JS.API.DIRECT.GET.WEIR_O_a_b.weir.o.a.b.m.1",
+				"_INBOX.anybody.1", "weir.q.default.orders", "weir.r.default.orders.at.1", "weir.d.default.orders", "weir.l.default.orders", "weir.s.default.orders.c.1", "weir.c.default.orders", "weir.o.default.orders.m.1", "$JS.API.DIRECT.GET.WEIR_O_a_b.weir.o.a.b.m.1",
 				"weir.e.default.orders.1", "weir.lease.x", "$KV.WEIR_KEYS.signing", "$JS.API.STREAM.INFO." + ordersStream, "$JS.API.STREAM.PURGE." + ordersStream,
 				"$JS.API.DIRECT.GET." + ordersStream + ".weir.q.default.orders.1", "$JS.API.STREAM.MSG.GET." + ordersStream, "$JS.API.CONSUMER.CREATE." + ordersStream + ".x",
-				"$JS.API.CONSUMER.CREATE." + ordersStream + ".x.weir.q.default.orders", "$JS.API.CONSUMER.CREATE." + ordersStream + ".dispatcher.weir.j.a.b.c.*", "$JS.API.CONSUMER.DELETE.WEIR_J_a_b.x", "$JS.API.CONSUMER.MSG.NEXT." + ordersStream + ".dispatcher",
+				"$JS.API.CONSUMER.CREATE." + ordersStream + ".x.weir.q.default.orders", "$JS.API.CONSUMER.CREATE." + ordersStream + ".dispatcher.weir.s.a.b.c.*", "$JS.API.CONSUMER.DELETE.WEIR_S_a_b.x", "$JS.API.CONSUMER.MSG.NEXT." + ordersStream + ".dispatcher",
 			}, ownStreams...),
-			deaf:    []string{">", "weir.>", "weir.q.>", "weir.j.>", "$KV.>", "$JS.>", "$SYS.>", "_INBOX.>", "_INBOX_gateway.>"},
-			allowed: []string{"$JS.API.DIRECT.GET.WEIR_J_a_b.weir.j.a.b.1", "$JS.API.STREAM.INFO.KV_WEIR_KEYS", "$JS.API.CONSUMER.CREATE.WEIR_J_a_b.x.weir.j.a.b.c.*"},
+			deaf:    []string{">", "weir.>", "weir.q.>", "weir.s.>", "weir.c.>", "$KV.>", "$JS.>", "$SYS.>", "_INBOX.>", "_INBOX_gateway.>"},
+			allowed: []string{"$JS.API.DIRECT.GET.WEIR_S_a_b.weir.s.a.b.1", "$JS.API.STREAM.INFO.KV_WEIR_KEYS", "$JS.API.CONSUMER.CREATE.WEIR_S_a_b.x.weir.s.a.b.c.*"},
 			hears:   []string{"_INBOX_realtime.a.>", "weir.e.a.b.*"},
 		},
 	},

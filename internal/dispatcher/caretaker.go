@@ -1,0 +1,113 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// careRetry is the wait after the care of a queue has ended, or another dispatcher has it.
+const careRetry = 2 * time.Second
+
+// caretaker owns the states of a queue's jobs that no mapping names: jobs are cancelled, and what NATS has lost of their
+// states is restored, also while nobody works at them.
+type caretaker struct {
+	stop context.CancelFunc
+	done chan struct{} // closed once it has ended
+}
+
+// care starts a caretaker for each queue of jobs without a mapping, and stops those of other queues. It returns the stopped
+// ones. The caller holds mu.
+func (d *Dispatcher) care(ctx context.Context, wg *sync.WaitGroup, jobs []catalog.Key, mapped map[catalog.Key]bool) map[catalog.Key]*caretaker {
+	stopped := maps.Clone(d.caretakers)
+	for _, k := range jobs {
+		if mapped[k] {
+			continue
+		}
+		if _, there := d.caretakers[k]; there {
+			delete(stopped, k)
+			continue
+		}
+		ctx, cancel := context.WithCancel(ctx)
+		c := &caretaker{stop: cancel, done: make(chan struct{})}
+		d.caretakers[k] = c
+		wg.Go(func() {
+			defer close(c.done)
+			d.careFor(ctx, k)
+		})
+	}
+	for k, c := range stopped {
+		c.stop()
+		delete(d.caretakers, k)
+	}
+	return stopped
+}
+
+// careFor cares for a queue until ctx ends, whenever it has the queue's lease.
+func (d *Dispatcher) careFor(ctx context.Context, k catalog.Key) {
+	for {
+		err := d.careOnce(ctx, k)
+		if err != nil && ctx.Err() == nil && !errors.Is(err, stream.ErrLeaseHeld) && d.cfg.Conn.Ready() == nil {
+			d.cfg.Log.InfoContext(ctx, "the care of a queue without a mapping has ended; trying again", "queue", k.String(), "in", careRetry, "error", err)
+		}
+		select {
+		case <-time.After(careRetry):
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (d *Dispatcher) careOnce(ctx context.Context, k catalog.Key) error {
+	if err := d.cfg.Conn.WaitUp(ctx); err != nil {
+		return err
+	}
+	lease, err := d.sweepLease(ctx, k)
+	if err != nil {
+		return err
+	}
+	defer lease.Release()
+	states := &states{conn: d.cfg.Conn, queue: k, log: d.cfg.Log}
+	if _, err := states.open(ctx); err != nil {
+		return err
+	}
+	defer states.close() //nolint:contextcheck // what waits is written when ctx has ended too
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		if err := d.sweepCared(ctx, k, lease, states); err != nil {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-states.lost():
+			return errNotOurs
+		case <-lease.Context().Done():
+			return stream.ErrLeaseLost
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// sweepCared is sweepQueue for a queue whose lease this process has.
+func (d *Dispatcher) sweepCared(ctx context.Context, k catalog.Key, lease *stream.Lease, states *states) error {
+	d.mu.Lock()
+	maxAge := d.ages[k]
+	d.mu.Unlock()
+	if maxAge <= 0 {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
+	defer cancel()
+	age, newest, ok, err := d.cfg.Conn.Oldest(ctx, k)
+	if err != nil || !ok || age < maxAge {
+		return err
+	}
+	return d.sweepOwned(ctx, k, maxAge, newest, lease, states)
+}

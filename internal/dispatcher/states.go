@@ -1,0 +1,78 @@
+package dispatcher
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/ledger"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// states are those of a queue's jobs, which the holder of the queue's lease owns.
+type states struct {
+	conn  Streams
+	queue catalog.Key
+	log   *slog.Logger
+
+	mu    sync.Mutex
+	owner *ledger.Owner // nil before open
+	jobs  *ledger.Jobs
+	stop  func() // ends what others ask for
+}
+
+// open makes this process their owner, if it isn't. A queue whose jobs have no route has none: stream.ErrNoQueue.
+func (s *states) open(ctx context.Context) (stream.Jobs, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.owner != nil {
+		return s.jobs, nil
+	}
+	owner, err := ledger.Open(ctx, s.conn, s.queue, s.log)
+	if err != nil {
+		return nil, err
+	}
+	jobs := owner.Jobs(s.conn)
+	stop, err := jobs.Serve()
+	if err != nil {
+		owner.Close(ctx)
+		return nil, err
+	}
+	s.owner, s.jobs, s.stop = owner, jobs, stop
+	return s.jobs, nil
+}
+
+// lost is closed when another has become the owner, or the connection is gone; nil before open.
+func (s *states) lost() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.owner == nil {
+		return nil
+	}
+	return s.owner.Done()
+}
+
+// close writes what waits, and ends.
+func (s *states) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.owner == nil {
+		return
+	}
+	s.stop()
+	ctx, cancel := context.WithTimeout(context.Background(), giveBackTimeout)
+	defer cancel()
+	s.owner.Close(ctx)
+	s.owner = nil
+}
+
+// openStates opens the states of the mapping's queue for a session.
+func (m *mapping) openStates() (*states, error) {
+	s := &states{conn: m.cfg.Conn, queue: m.queue, log: m.log}
+	if _, err := s.open(m.ctx); err != nil && !errors.Is(err, stream.ErrNoQueue) {
+		return nil, err
+	}
+	return s, nil
+}

@@ -1,0 +1,120 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/stream"
+)
+
+// Jobs keeps the states of one queue's jobs as their owner: it is a stream.Jobs that asks nobody.
+type Jobs struct {
+	stream.Jobs
+	o *Owner
+}
+
+// Jobs returns the states of jobs that o owns. What has nothing to do with states is conn's.
+func (o *Owner) Jobs(conn stream.Jobs) *Jobs { return &Jobs{conn, o} }
+
+// Serve makes the changes that others ask for, until stop or the end of the connection.
+func (j *Jobs) Serve() (stop func(), err error) {
+	return j.o.conn.ServeChanges(j.o.queue, func(ctx context.Context, s stream.StateChange) (uint64, error) {
+		if err := j.o.Room(); err != nil {
+			return 0, stream.ErrQueueFull
+		}
+		c, err := j.o.Hold(ctx, s.Key, false)
+		if err != nil {
+			return 0, err
+		}
+		defer j.o.Release(c)
+		p, _ := j.o.replace(c, s.Last, Value{s.Header, s.Body}, false)
+		if err := p.Wait(); errors.Is(err, ErrLost) {
+			return 0, fmt.Errorf("%w: %w", stream.ErrLeaseLost, err)
+		} else if err != nil {
+			return 0, err
+		}
+		if err := j.o.Shown(ctx, c); err != nil {
+			return 0, err
+		}
+		return p.g.seq, nil
+	})
+}
+
+// Job returns the newest state of a job, with its body only if it can't be looked up yet.
+func (j *Jobs) Job(ctx context.Context, k catalog.Key, id stream.JobKey) (*stream.JobState, error) {
+	c, err := j.hold(ctx, k, id)
+	if err != nil {
+		return nil, err
+	}
+	defer j.o.Release(c)
+	j.o.mu.Lock()
+	defer j.o.mu.Unlock()
+	if c.value.Header == "" {
+		return nil, stream.ErrNoJob
+	}
+	return &stream.JobState{Header: c.value.Header, Body: c.value.Body, Seq: c.last(), Stored: c.stored}, nil
+}
+
+func (j *Jobs) hold(ctx context.Context, k catalog.Key, id stream.JobKey) (*Cell, error) {
+	if k != j.o.queue {
+		return nil, fmt.Errorf("ledger: the states of queue %s are asked for among those of %s", k, j.o.queue)
+	}
+	return j.o.Hold(ctx, id.String(), false)
+}
+
+// PutJob implements stream.Jobs.
+func (j *Jobs) PutJob(ctx context.Context, k catalog.Key, id stream.JobKey, s stream.JobState, last uint64) (uint64, error) {
+	return j.put(ctx, k, id, s, last, false)
+}
+
+// PutJobUntil implements stream.Jobs.
+func (j *Jobs) PutJobUntil(ctx context.Context, k catalog.Key, id stream.JobKey, s stream.JobState, last uint64, impatient bool) (uint64, error) {
+	if impatient {
+		if j.o.Room() != nil {
+			return 0, stream.ErrQueueFull
+		}
+	} else if err := j.o.WaitRoom(ctx); err != nil {
+		return 0, outage(err)
+	}
+	return j.put(ctx, k, id, s, last, false)
+}
+
+// BeginJob implements stream.Jobs: the state is the owner's at once, and durable before anybody is told of it. Whoever
+// cancels the job asks the owner.
+func (j *Jobs) BeginJob(ctx context.Context, k catalog.Key, id stream.JobKey, s stream.JobState, last uint64) (uint64, error) {
+	if j.o.Room() != nil {
+		return 0, stream.ErrQueueFull
+	}
+	return j.put(ctx, k, id, s, last, true)
+}
+
+func (j *Jobs) put(ctx context.Context, k catalog.Key, id stream.JobKey, s stream.JobState, last uint64, lazy bool) (uint64, error) {
+	if err := stream.CheckJob(id, s); err != nil {
+		return 0, err
+	}
+	c, err := j.hold(ctx, k, id)
+	if err != nil {
+		return 0, outage(err)
+	}
+	defer j.o.Release(c)
+	p, ticket := j.o.replace(c, last, Value{s.Header, s.Body}, lazy)
+	if lazy && p.err == nil {
+		return ticket, nil
+	}
+	select {
+	case <-p.Done():
+		return ticket, outage(p.Err())
+	case <-ctx.Done():
+		return 0, context.Cause(ctx)
+	}
+}
+
+// outage is err as stream's callers know it.
+func outage(err error) error {
+	if errors.Is(err, ErrLost) {
+		return fmt.Errorf("%w: %w", stream.ErrUnavailable, err)
+	}
+	return err
+}

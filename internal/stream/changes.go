@@ -1,0 +1,131 @@
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync"
+
+	"github.com/nats-io/nats.go"
+
+	"github.com/weir-dev/weir/internal/catalog"
+)
+
+// Whoever is not the owner of a queue's states asks the owner to change one: compared and set by its version. What happened
+// comes back once it is durable and can be looked up.
+const (
+	headerKey    = "Weir-Key"
+	headerFailed = "Weir-Failed"
+
+	saidChanged = "changed"
+	saidFull    = "full"
+	saidLost    = "lost"
+
+	// maxChanges bounds the changes that one owner is asked for at a time; more wait in the connection.
+	maxChanges = 256
+)
+
+// StateChange is a state that is to replace the one of version Last, zero if there is none.
+type StateChange struct {
+	Key    string
+	Last   uint64
+	Header string
+	Body   []byte
+}
+
+func changesSubject(k catalog.Key) string { return "weir.c." + k.Namespace + "." + k.Name }
+
+// ServeChanges calls f for each change that the owner of queue k's states is asked for, and answers with the version that it
+// returns or with its error. When it returns, NATS knows that this is the owner; stop ends it, and returns once f is called
+// no more.
+func (c *Conn) ServeChanges(k catalog.Key, f func(ctx context.Context, change StateChange) (uint64, error)) (stop func(), err error) {
+	ctx, cancel := c.whileUp(context.Background())
+	requests := make(chan *nats.Msg, maxChanges)
+	sub, err := c.nc.ChanSubscribe(changesSubject(k), requests)
+	if err == nil {
+		bctx, bcancel := c.bound(ctx, apiTimeout)
+		defer bcancel()
+		err = c.nc.FlushWithContext(bctx)
+	}
+	if err != nil {
+		cancel()
+		return nil, c.apiError(ctx, err)
+	}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		slots := make(chan struct{}, maxChanges)
+		for {
+			select {
+			case m := <-requests:
+				select {
+				case slots <- struct{}{}:
+				case <-ctx.Done():
+					return
+				}
+				wg.Go(func() {
+					defer func() { <-slots }()
+					c.answerChange(ctx, m, f)
+				})
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	return func() {
+		_ = sub.Unsubscribe()
+		cancel()
+		wg.Wait()
+	}, nil
+}
+
+func (c *Conn) answerChange(ctx context.Context, m *nats.Msg, f func(context.Context, StateChange) (uint64, error)) {
+	answer := &nats.Msg{Subject: m.Reply, Header: nats.Header{}}
+	last, err := strconv.ParseUint(m.Header.Get(headerVersion), 10, 64)
+	var version uint64
+	if err == nil {
+		version, err = f(ctx, StateChange{m.Header.Get(headerKey), last, m.Header.Get(headerJobState), m.Data})
+	}
+	switch {
+	case errors.Is(err, ErrLeaseLost):
+		return // another is the owner now: it has heard the same
+	case err == nil:
+		answer.Header.Set(headerVersion, strconv.FormatUint(version, 10))
+	case errors.Is(err, ErrJobChanged):
+		answer.Header.Set(headerFailed, saidChanged)
+	case errors.Is(err, ErrQueueFull):
+		answer.Header.Set(headerFailed, saidFull)
+	default:
+		answer.Header.Set(headerFailed, saidLost)
+	}
+	if err := c.nc.PublishMsg(answer); err != nil {
+		c.log.DebugContext(ctx, "the answer to a change of a state was not sent", "error", err)
+	}
+}
+
+// askOwner asks the owner of queue k's states for a change, and returns the new version. ErrUnavailable also means that
+// nobody owns them now.
+func (c *Conn) askOwner(ctx context.Context, k catalog.Key, change StateChange) (uint64, error) {
+	ctx, cancel := c.bound(ctx, commitTimeout)
+	defer cancel()
+	answer, err := c.nc.RequestMsgWithContext(ctx, &nats.Msg{
+		Subject: changesSubject(k), Data: change.Body,
+		Header: nats.Header{headerKey: {change.Key}, headerJobState: {change.Header}, headerVersion: {strconv.FormatUint(change.Last, 10)}},
+	})
+	switch {
+	case errors.Is(err, nats.ErrNoResponders):
+		return 0, fmt.Errorf("%w: no dispatcher has the queue now", ErrUnavailable)
+	case err != nil:
+		return 0, publishError(ctx, err)
+	}
+	switch failed := answer.Header.Get(headerFailed); failed {
+	case "":
+		return strconv.ParseUint(answer.Header.Get(headerVersion), 10, 64)
+	case saidChanged:
+		return 0, ErrJobChanged
+	case saidFull:
+		return 0, ErrQueueFull
+	default:
+		return 0, fmt.Errorf("%w: the queue's owner answered %q", ErrUnavailable, failed)
+	}
+}
