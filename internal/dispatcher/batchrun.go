@@ -12,6 +12,7 @@ import (
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/ledger"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/stream"
 )
@@ -37,6 +38,7 @@ func (f disposition) settled() bool { return f == done || f == retried || f == d
 type batchRun struct {
 	m       *mapping
 	states  *states
+	jobs    *ledger.Jobs // of states, once the one item's attempt begins
 	items   []*item
 	attempt *job.Attempt // of the one item, if it is a job that failed
 	cause   *job.Error   // why, for its client; nil if that is the record's reason
@@ -56,40 +58,45 @@ type batchRun struct {
 // maxFailedAlone is how many items may fail alone, with none done, until a function is taken to fail whatever it gets.
 const maxFailedAlone = 8
 
-// run calls the function and stores what failed. It ends early, leaving records unsettled, when intake
-// ends while it waits for the function, or when work ends.
-func (e *batchRun) run(intake, work context.Context) {
+// call calls the function until there is an outcome, which store then makes durable: however long that takes, no call waits
+// for it. It ends early, and then store leaves records unsettled, when intake ends while it waits for the function, or when
+// work ends.
+func (e *batchRun) call(intake, work context.Context) (store func()) {
 	work = e.begin(work)
-	defer e.finish()
+	ended := func() {}
 	if e.items[0].rec.Job {
-		e.job(intake, work, e.items[0])
+		ended = e.job(intake, work, e.items[0])
 	} else {
-		e.call(intake, work, e.items)
+		e.deliver(intake, work, e.items)
 	}
-	err := e.store(work)
-	if err == nil {
-		err = e.bury(work)
-	}
-	if err != nil {
-		e.m.log.WarnContext(work, "failed records could not be put back; they will be delivered again", "error", err)
+	return func() {
+		defer e.finish()
+		ended()
+		err := e.store(work)
+		if err == nil {
+			err = e.bury(work)
+		}
+		if err != nil {
+			e.m.log.WarnContext(work, "failed records could not be put back; they will be delivered again", "error", err)
+		}
 	}
 }
 
-// call runs one call for items and acts on its outcome (docs/contracts.md, the status table). It
+// deliver runs one call for items and acts on its outcome (docs/contracts.md, the status table). It
 // reports whether all of them have a disposition.
-func (e *batchRun) call(intake, work context.Context, items []*item) bool {
+func (e *batchRun) deliver(intake, work context.Context, items []*item) bool {
 	o, ok := e.outcome(intake, work, items)
 	if !ok {
 		return false
 	}
 	if o.Class == invoke.NotNow { // some have expired meanwhile
 		items = e.withoutExpired(items)
-		return len(items) == 0 || e.call(intake, work, items)
+		return len(items) == 0 || e.deliver(intake, work, items)
 	}
 	if len(items) > 1 && e.bisects(items, o) {
 		half := len(items) / 2
 		e.event("halved", o, len(items))
-		return e.call(intake, work, items[:half]) && e.call(intake, work, items[half:])
+		return e.deliver(intake, work, items[:half]) && e.deliver(intake, work, items[half:])
 	}
 	judge(items, o)
 	e.someDone = e.someDone || o.Class == invoke.Done && len(o.FailedIDs) < len(items)

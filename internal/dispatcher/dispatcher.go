@@ -43,7 +43,6 @@ type Streams interface {
 	stream.Readers
 	stream.Output
 	stream.Jobs
-	stream.JobEvents
 	stream.Ledgers
 	stream.Leases
 	stream.Tallies
@@ -96,7 +95,6 @@ type Dispatcher struct {
 	keys      atomic.Pointer[sign.Ring]
 	transfers *transfers
 	sharing   *sharing
-	hub       *job.Hub              // reports jobs that are cancelled while they run
 	catalog   chan *catalog.Catalog // capacity 1: the newest, if Run has not seen it
 
 	mu         sync.Mutex
@@ -121,7 +119,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		return nil, err
 	}
 	return &Dispatcher{
-		cfg: cfg, metrics: metrics, transfers: newTransfers(), sharing: newSharing(cfg), hub: job.NewHub(cfg.Conn, cfg.Log), catalog: make(chan *catalog.Catalog, 1),
+		cfg: cfg, metrics: metrics, transfers: newTransfers(), sharing: newSharing(cfg), catalog: make(chan *catalog.Catalog, 1),
 		running: map[catalog.Key]*mapping{}, latest: map[catalog.Key]*mapping{}, caretakers: map[catalog.Key]*caretaker{}, swept: make(chan struct{}, 1),
 	}, nil
 }
@@ -156,7 +154,6 @@ func (d *Dispatcher) Use(cat *catalog.Catalog) {
 // Run works until ctx is cancelled, then drains: no new calls, the ones in flight may finish. It calls
 // ready after each catalog that it has taken into use.
 func (d *Dispatcher) Run(ctx context.Context, ready func()) error {
-	defer d.hub.Close()
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { d.sharing.run(ctx) })
@@ -219,7 +216,6 @@ func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog
 		_, inCatalog := d.ages[k]
 		return inCatalog || d.latest[k] != nil
 	})
-	d.hub.Use(cat.JobQueues())
 	d.revision = cat.Revision()
 	select {
 	case d.swept <- struct{}{}:

@@ -77,14 +77,6 @@ func (s *session) notice(it *item) {
 	}
 }
 
-// calls is how many batch runs in progress call the function.
-func (s *session) calls() int {
-	if s.expiring {
-		return s.busy - 1
-	}
-	return s.busy
-}
-
 // anyExpired reports whether one of items has expired while they waited for the function.
 func (e *batchRun) anyExpired(items []*item) bool {
 	now, maxAge := e.m.cfg.Conn.Now(), e.m.maxAge()

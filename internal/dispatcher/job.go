@@ -17,103 +17,120 @@ import (
 // errCancelled is the cause with which a call is cut when its job is cancelled.
 var errCancelled = errors.New("dispatcher: the job was cancelled")
 
-// job makes one attempt at a job. Its state is durable before the function is called, and again after the answer,
-// before the record is settled. Like call, it leaves the record unsettled when intake or work ends.
-func (e *batchRun) job(intake, work context.Context, it *item) {
-	watch := e.m.hub.Watch(e.m.queue, it.rec.ID) // before the attempt begins: no cancellation is missed
-	defer watch.Close()
+// job makes attempts at a job until one has an outcome, and returns what writes that. The attempt is the job's before the
+// function is called, and its end is durable before the record is settled. Like deliver, it leaves the record unsettled when
+// intake or work ends.
+func (e *batchRun) job(intake, work context.Context, it *item) (write func()) {
+	nothing := func() {}
+	select {
+	case <-it.block.states.done:
+	case <-intake.Done():
+		return nothing
+	}
+	jobs, err := e.states.open(work)
+	if err != nil {
+		return func() { e.goOn(work, it, nil, err) }
+	}
+	changed, stop, err := jobs.Watch(work, stream.KeyOf(it.rec)) // before the attempt begins: no cancellation is missed
+	if err != nil {
+		return func() { e.goOn(work, it, nil, err) }
+	}
+	defer stop()
+	e.jobs = jobs
 	for {
 		if err := e.m.limiter.Acquire(intake); err != nil {
-			return
+			return nothing
 		}
 		if len(e.withoutExpired(e.items)) == 0 {
 			e.m.limiter.Cancel()
-			return
+			return nothing
 		}
 		// Before the attempt begins: the wait is no part of it, and a job that is cancelled meanwhile is not called.
 		free, err := e.m.transfers.input(intake, it.rec)
 		if err != nil {
 			e.m.limiter.Cancel()
-			return
+			return nothing
 		}
-		attempt, err := e.beginJob(work, it)
+		attempt, err := job.Begin(work, jobs, e.m.queue, it.rec, e.m.cfg.Conn.Now())
 		if err == nil && !e.m.holds() {
 			err = errNotOurs
 		}
 		if err != nil {
 			free()
 			e.m.limiter.Cancel()
-			e.goOn(work, it, attempt, err)
-			return
+			return func() { e.goOn(work, it, attempt, err) }
 		}
 		e.m.tally.began()
 		e.waited(work)
 		callback := e.m.callback(attempt.Callback())
-		o, result, body, cancelled := e.ask(work, it, watch, callback)
+		o, result, body, cancelled := e.ask(work, it, changed, callback)
 		free()
 		if cancelled || work.Err() != nil && o.Class == invoke.NotNow {
 			e.m.cut(work, o)
-			if cancelled {
-				it.disposition = done
-				e.over(job.Cancelled)
+			if !cancelled {
+				return nothing
 			}
-			return
+			return func() { e.cancelled(work, it) }
 		}
 		switch o = e.answered(work, o, e.items); {
 		case o.Class == invoke.Done && o.Status == http.StatusAccepted && callback != "":
-			e.m.drop(work, result) // the result is what the function reports later
-			err := attempt.Wait(work, e.m.spec().Heartbeat, e.m.cfg.Conn.Now())
-			if err == nil {
-				err = job.ErrWaiting
-			} else if errors.Is(err, job.ErrFinal) {
-				e.over(attempt.Status()) // by the function's report, or cancelled
-				e.conclude(work, it, nil)
-				return
-			}
-			e.goOn(work, it, attempt, err)
-			return
+			return func() { e.accepted(work, it, attempt, result) }
 		case o.Class == invoke.Done:
-			err := attempt.Succeed(work, result, body, time.Now())
-			switch {
-			case err == nil:
-				e.over(job.Succeeded)
-			case errors.Is(err, job.ErrFinal):
-				e.m.drop(work, result)
-				e.over(attempt.Status())
-			}
-			e.conclude(work, it, err)
-			return
+			return func() { e.succeeded(work, it, attempt, result, body) }
 		case o.Class == invoke.NotNow:
 			if err := attempt.Requeue(work, nil, time.Now()); err != nil {
-				if errors.Is(err, job.ErrFinal) {
-					e.over(attempt.Status())
+				return func() {
+					if errors.Is(err, job.ErrFinal) {
+						e.over(attempt.Status())
+					}
+					e.conclude(work, it, err)
 				}
-				e.conclude(work, it, err)
-				return
 			}
 			e.jobIs(job.Queued)
 		default:
 			e.attempt, e.cause = attempt, causeOf(o)
 			judge(e.items, o)
-			return
+			return nothing
 		}
 	}
 }
 
-// beginJob begins an attempt as the owner of the job's state.
-func (e *batchRun) beginJob(ctx context.Context, it *item) (*job.Attempt, error) {
-	jobs, err := e.states.open(ctx)
-	if err != nil {
-		return nil, err
+// cancelled settles the record of a job that was cancelled during its call.
+func (e *batchRun) cancelled(work context.Context, it *item) {
+	if err := e.jobs.SettleJob(work, e.m.queue, stream.KeyOf(it.rec)); err != nil {
+		e.conclude(work, it, err)
+		return
 	}
-	return job.Begin(ctx, jobs, e.m.queue, it.rec, e.m.cfg.Conn.Now())
+	it.disposition = done
+	e.over(job.Cancelled)
 }
 
-// jobs are the states as the owner has them.
-func (e *batchRun) jobs() stream.Jobs {
-	e.states.mu.Lock()
-	defer e.states.mu.Unlock()
-	return e.states.jobs
+// accepted stores that the function goes on after its 202; the result is what it reports later.
+func (e *batchRun) accepted(work context.Context, it *item, attempt *job.Attempt, result job.Result) {
+	e.m.drop(work, result)
+	err := attempt.Wait(work, e.m.spec().Heartbeat, e.m.cfg.Conn.Now())
+	switch {
+	case err == nil:
+		err = job.ErrWaiting
+	case errors.Is(err, job.ErrFinal):
+		e.over(attempt.Status()) // by the function's report, or cancelled
+		e.conclude(work, it, nil)
+		return
+	}
+	e.goOn(work, it, attempt, err)
+}
+
+// succeeded stores the result.
+func (e *batchRun) succeeded(work context.Context, it *item, attempt *job.Attempt, result job.Result, body []byte) {
+	err := attempt.Succeed(work, result, body, time.Now())
+	switch {
+	case err == nil:
+		e.over(job.Succeeded)
+	case errors.Is(err, job.ErrFinal):
+		e.m.drop(work, result)
+		e.over(attempt.Status())
+	}
+	e.conclude(work, it, err)
 }
 
 // noRoomDelay is for how long a job is rescheduled whose attempt can't begin because the states of jobs have no room:
@@ -134,7 +151,7 @@ func (e *batchRun) goOn(work context.Context, it *item, attempt *job.Attempt, er
 		it.disposition = retried
 		e.jobIs(job.Running)
 		// A report before that found no record to hasten.
-		if over, err := job.Over(work, e.jobs(), attempt.Callback()); err == nil && over {
+		if over, err := attempt.Over(work); err == nil && over {
 			err = e.m.cfg.Conn.Hasten(work, e.m.queue, it.rec.ID)
 			if err != nil {
 				e.m.log.DebugContext(work, "a job's record could not be made due at once", "record", it.rec.ID.String(), "error", err)
@@ -167,15 +184,15 @@ func (e *batchRun) goOn(work context.Context, it *item, attempt *job.Attempt, er
 
 // ask calls the function for one record's answer, and cuts the call when the job is cancelled. body is the result
 // unless that is an object.
-func (e *batchRun) ask(work context.Context, it *item, watch *job.Watch, callback string) (o invoke.Outcome, result job.Result, body []byte, cancelled bool) {
+func (e *batchRun) ask(work context.Context, it *item, changed <-chan struct{}, callback string) (o invoke.Outcome, result job.Result, body []byte, cancelled bool) {
 	ctx, cancel := context.WithCancelCause(work)
 	watching := make(chan struct{})
 	go func() {
 		defer close(watching)
 		for {
 			select {
-			case <-watch.Changed():
-				if e.cancelled(ctx, it, watch) {
+			case <-changed:
+				if ended, err := job.Ended(ctx, e.jobs, e.m.queue, it.rec); err == nil && ended { // else its result is dropped later
 					cancel(errCancelled)
 				}
 			case <-ctx.Done():
@@ -188,7 +205,7 @@ func (e *batchRun) ask(work context.Context, it *item, watch *job.Watch, callbac
 		Function: e.m.function(), URL: spec.Function.URL, H2C: spec.Function.H2C, Record: it.rec, Timeout: spec.Timeout, Callback: callback, Permanent: spec.Retry.Permanent,
 		Open: func(ctx context.Context) (io.ReadCloser, error) {
 			r, err := e.m.openInput(ctx, it.rec.Input)
-			if ended, eerr := job.Ended(ctx, e.jobs(), e.m.queue, it.rec); eerr == nil && ended { // opening may have taken long
+			if ended, eerr := job.Ended(ctx, e.jobs, e.m.queue, it.rec); eerr == nil && ended { // opening may have taken long
 				cancel(errCancelled)
 			}
 			return r, err
@@ -206,14 +223,6 @@ func (e *batchRun) ask(work context.Context, it *item, watch *job.Watch, callbac
 	cancel(nil)
 	<-watching
 	return o, result, answer.Body, cancelled
-}
-
-func (e *batchRun) cancelled(ctx context.Context, it *item, watch *job.Watch) bool {
-	if s := watch.Latest(); s != nil {
-		return s.Status == job.Cancelled
-	}
-	ended, err := job.Ended(ctx, e.jobs(), e.m.queue, it.rec)
-	return err == nil && ended // else its result is dropped later
 }
 
 // found counts the end of a job that had ended before this attempt could begin, if nobody has: that of one that was

@@ -38,7 +38,6 @@ var (
 // mapping works for one event source mapping whenever it holds the queue's lease.
 type mapping struct {
 	cfg       Config
-	hub       *job.Hub
 	callback  func(job.Callback) string // returns empty if callbacks are disabled
 	queue     catalog.Key
 	log       *slog.Logger
@@ -73,7 +72,7 @@ type mapping struct {
 
 func newMapping(ctx context.Context, d *Dispatcher, spec catalog.Mapping) *mapping {
 	m := &mapping{
-		cfg: d.cfg, hub: d.hub, callback: d.callback, queue: spec.Queue, log: d.cfg.Log.With("mapping", spec.Key.String()),
+		cfg: d.cfg, callback: d.callback, queue: spec.Queue, log: d.cfg.Log.With("mapping", spec.Key.String()),
 		limiter: invoke.NewLimiter(spec.MaxConcurrency), transfers: d.transfers, sharing: d.sharing, books: newBooks(), changed: make(chan struct{}, 1), done: make(chan struct{}),
 		metrics: d.metrics, tally: d.metrics.of(spec.Queue), tracer: d.cfg.Telemetry.Tracer(scope),
 	}

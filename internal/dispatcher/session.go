@@ -5,6 +5,8 @@ import (
 	"errors"
 	"math"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/weir-dev/weir/internal/batch"
@@ -18,6 +20,9 @@ import (
 const (
 	maxHeldBytes  = 48 << 20
 	maxHeldBlocks = 12288 // below the consumer's maxAckPending
+	// maxWriting bounds the batch runs that call no function any more and write what became of it; past it there are no new
+	// calls.
+	maxWriting = 1024
 	// extendEvery keeps blocks in hand from being redelivered: a third of the consumer's ackWait.
 	extendEvery = 20 * time.Second
 	// giveBackTimeout bounds the writes at the end of a session.
@@ -39,6 +44,10 @@ type session struct {
 	busy   int // batch runs in progress
 	ends   chan *batchRun
 
+	calling atomic.Int32  // batch runs that hold a call's place
+	freed   chan struct{} // capacity 1: one holds it no longer
+	looking sync.WaitGroup
+
 	// Expiry (expiry.go).
 	oldest   time.Time // no record that waits and can expire was accepted before this; zero if none waits
 	old      []*item   // expired, waiting to be dead-lettered
@@ -58,6 +67,7 @@ type block struct {
 	items    []*item
 	left     int // unsettled records
 	size     int
+	states   *prefetched // nil without jobs
 }
 
 // item is one record in hand.
@@ -77,7 +87,7 @@ func (it *item) at(now time.Time) record.Record {
 
 func newSession(m *mapping, reader *stream.Reader, states *states) *session {
 	return &session{
-		m: m, reader: reader, states: states, held: map[blockKey]*block{}, ends: make(chan *batchRun),
+		m: m, reader: reader, states: states, held: map[blockKey]*block{}, ends: make(chan *batchRun), freed: make(chan struct{}, 1),
 		acc:  batch.NewAccumulator[*item](policy(m.spec())),
 		jobs: batch.NewAccumulator[*item](batch.Policy{MaxItems: 1, MaxBytes: math.MaxInt}), ids: map[record.ID]int{},
 	}
@@ -121,6 +131,7 @@ func (s *session) run(work context.Context) error {
 			if !s.settle(e) {
 				stop(errIncomplete) // they are redelivered to the next session
 			}
+		case <-s.freed: // the top of the loop then makes the next call
 		case <-s.m.changed: // the top of the loop then goes by the new policy and limit
 			s.acc.SetPolicy(policy(s.m.spec()))
 		case <-window.C:
@@ -145,6 +156,10 @@ func (s *session) run(work context.Context) error {
 		}
 	}
 	s.giveBack()
+	for _, b := range s.held {
+		s.release(b)
+	}
+	s.looking.Wait()
 	return context.Cause(intake)
 }
 
@@ -242,6 +257,7 @@ func (s *session) take(d *stream.Delivery) {
 	}
 	b := &block{delivery: d, since: d.Since, key: k, items: make([]*item, 0, len(d.Records)), left: len(d.Records)}
 	now := time.Now()
+	var jobs []stream.JobKey
 	for i := range d.Records {
 		r := &d.Records[i]
 		b.size += r.Size()
@@ -259,6 +275,7 @@ func (s *session) take(d *stream.Delivery) {
 		default:
 			s.ids[r.ID]++
 			s.jobs.Add(it, len(r.Body), now)
+			jobs = append(jobs, stream.KeyOf(r))
 		}
 	}
 	if !d.Retry {
@@ -269,24 +286,46 @@ func (s *session) take(d *stream.Delivery) {
 		_ = d.Ack() // at worst it is redelivered
 		return
 	}
+	if len(jobs) > 0 {
+		b.states = s.states.prefetch(s.m.ctx, &s.looking, jobs)
+	}
 	s.held[k] = b
 	s.size += b.size
+}
+
+// release gives the states of a block's jobs back.
+func (s *session) release(b *block) {
+	if p := b.states; p != nil {
+		b.states = nil
+		s.looking.Go(func() {
+			<-p.done
+			p.release()
+		})
+	}
 }
 
 // startBatchRuns starts one for each batch that is due, up to the limiter's limit, and sets the timer for the next.
 func (s *session) startBatchRuns(intake, work context.Context, window *time.Timer) {
 	for {
-		if limit, _, _ := s.m.limiter.State(); s.calls() >= limit {
-			return // a batch run's end brings the loop back here
+		calls := int(s.calling.Load())
+		if limit, _, _ := s.m.limiter.State(); calls >= limit || s.busy-calls >= maxWriting {
+			return // a call's or a batch run's end brings the loop back here
 		}
 		items := s.next(time.Now())
 		if items == nil {
 			break
 		}
 		s.busy++
+		s.calling.Add(1)
 		e := &batchRun{m: s.m, states: s.states, items: items}
 		go func() {
-			e.run(intake, work)
+			store := e.call(intake, work)
+			s.calling.Add(-1)
+			select {
+			case s.freed <- struct{}{}:
+			default:
+			}
+			store()
 			s.ends <- e
 		}()
 	}
@@ -350,4 +389,5 @@ func (s *session) ack(b *block) {
 	}
 	delete(s.held, b.key)
 	s.size -= b.size
+	s.release(b)
 }

@@ -24,7 +24,7 @@ type states struct {
 }
 
 // open makes this process their owner, if it isn't. A queue whose jobs have no route has none: stream.ErrNoQueue.
-func (s *states) open(ctx context.Context) (stream.Jobs, error) {
+func (s *states) open(ctx context.Context) (*ledger.Jobs, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.owner != nil {
@@ -42,6 +42,24 @@ func (s *states) open(ctx context.Context) (stream.Jobs, error) {
 	}
 	s.owner, s.jobs, s.stop = owner, jobs, stop
 	return s.jobs, nil
+}
+
+// prefetched are the states of the jobs of one block, which were looked up together.
+type prefetched struct {
+	done    chan struct{} // closed once they were, or can't be
+	release func()        // once done is closed
+}
+
+// prefetch looks them up. wg is told of its goroutine.
+func (s *states) prefetch(ctx context.Context, wg *sync.WaitGroup, jobs []stream.JobKey) *prefetched {
+	p := &prefetched{done: make(chan struct{}), release: func() {}}
+	wg.Go(func() {
+		defer close(p.done)
+		if owned, err := s.open(ctx); err == nil { // else each begins with the error
+			p.release = owned.Prefetch(ctx, jobs)
+		}
+	})
+	return p
 }
 
 // lost is closed when another has become the owner, or the connection is gone; nil before open.

@@ -85,11 +85,11 @@ func (a *Attempt) begin(ctx context.Context, former *State, now time.Time) error
 	switch {
 	case former.seq == 0:
 	case former.Print != "" && former.Print != fingerprint:
-		return ErrFinal // its client was told that the idempotency key is another request's
+		return a.final(ctx) // its client was told that the idempotency key is another request's
 	case former.Status.Final() && (!redriven || !former.Status.redrivable()):
-		return ErrFinal
+		return a.final(ctx)
 	case !redriven && former.passed(rec):
-		return ErrFinal
+		return a.final(ctx)
 	case former.Status == Running && former.waiting() && !redriven && former.Attempts == rec.Attempts+1: // else its failure is counted already
 		a.until = former.stored.Add(former.Heartbeat)
 		if !former.Broken && now.Before(a.until) {
@@ -112,9 +112,7 @@ func (a *Attempt) begin(ctx context.Context, former *State, now time.Time) error
 	if former.seq != 0 {
 		a.state.Created = former.Created
 	}
-	return a.keep(a.state, func(s stream.JobState) (uint64, error) {
-		return a.conn.BeginJob(ctx, a.queue, stream.KeyOf(a.rec), s, former.seq)
-	})
+	return a.putLater(ctx, a.state)
 }
 
 // passed reports whether rec is a duplicate or stale copy: a later attempt than its own was made or is due. That one has
@@ -122,6 +120,14 @@ func (a *Attempt) begin(ctx context.Context, former *State, now time.Time) error
 // durable.
 func (s *State) passed(rec *record.Record) bool {
 	return s.Redrives > rec.Redrives || s.Status == Queued && s.Attempts > rec.Attempts || s.Status == Running && s.Attempts > rec.Attempts+1
+}
+
+// final returns ErrFinal once what says so is durable: the record is settled then.
+func (a *Attempt) final(ctx context.Context) error {
+	if err := a.conn.SettleJob(ctx, a.queue, stream.KeyOf(a.rec)); err != nil {
+		return err
+	}
+	return ErrFinal
 }
 
 // stored is the job's state; nil if none. One that can't be read counts as queued: otherwise the record would be
@@ -134,11 +140,24 @@ func (a *Attempt) stored(ctx context.Context) (*State, error) {
 	return s, err
 }
 
+// Over reports whether the attempt is not the job's current one any more, or has failed.
+func (a *Attempt) Over(ctx context.Context) (bool, error) {
+	s, _, err := load(ctx, a.conn, a.queue, stream.KeyOf(a.rec))
+	return err == nil && !s.at(a.Callback()), err
+}
+
 // put replaces the state that this attempt has stored.
 func (a *Attempt) put(ctx context.Context, s State, body []byte, impatient bool) error {
 	return a.keep(s, func(there stream.JobState) (uint64, error) {
 		there.Body = body
 		return a.conn.PutJobUntil(ctx, a.queue, stream.KeyOf(a.rec), there, a.state.seq, impatient)
+	})
+}
+
+// putLater is put for a state that need not be durable before the attempt goes on. It waits for nothing.
+func (a *Attempt) putLater(ctx context.Context, s State) error {
+	return a.keep(s, func(there stream.JobState) (uint64, error) {
+		return a.conn.PutJobLater(ctx, a.queue, stream.KeyOf(a.rec), there, a.state.seq)
 	})
 }
 
@@ -156,12 +175,12 @@ func (a *Attempt) keep(s State, put func(stream.JobState) (uint64, error)) error
 	return err
 }
 
-// end is put, but if the state was changed since the attempt's, it reads that: ErrFinal if it is final, otherwise it is
+// end stores s by put, but if the state was changed since the attempt's, it reads that: ErrFinal if it is final, otherwise it is
 // replaced, as this process owns the queue: no other attempt is at work. Unless nil, merge may take over what that state
 // says, or return an error.
-func (a *Attempt) end(ctx context.Context, s *State, body []byte, merge func(there *State) error) error {
+func (a *Attempt) end(ctx context.Context, s *State, put func() error, merge func(there *State) error) error {
 	for {
-		err := a.put(ctx, *s, body, false)
+		err := put()
 		if !errors.Is(err, stream.ErrJobChanged) {
 			return err
 		}
@@ -180,7 +199,7 @@ func (a *Attempt) end(ctx context.Context, s *State, body []byte, merge func(the
 			if s.Result != nil && s.Result.Object != "" && there.Result != nil && there.Result.Object == s.Result.Object {
 				return nil
 			}
-			return ErrFinal
+			return a.final(ctx)
 		} else if merge != nil {
 			if err := merge(there); err != nil {
 				return err
@@ -198,7 +217,7 @@ func (a *Attempt) Succeed(ctx context.Context, r Result, body []byte, now time.T
 	}
 	s := a.state
 	s.succeed(r, now)
-	return a.end(ctx, &s, body, nil)
+	return a.end(ctx, &s, func() error { return a.put(ctx, s, body, false) }, nil)
 }
 
 // Wait stores that the function goes on with the attempt after its answer, and the heartbeat within which it must
@@ -207,7 +226,7 @@ func (a *Attempt) Succeed(ctx context.Context, r Result, body []byte, now time.T
 func (a *Attempt) Wait(ctx context.Context, heartbeat time.Duration, now time.Time) error {
 	s := a.state
 	s.Heartbeat, a.until = heartbeat, now.Add(heartbeat)
-	return a.end(ctx, &s, nil, func(there *State) error {
+	return a.end(ctx, &s, func() error { return a.put(ctx, s, nil, false) }, func(there *State) error {
 		if there.Broken {
 			a.state = *there
 			return ErrLapsed
@@ -222,23 +241,27 @@ func (a *Attempt) Fail(ctx context.Context, e Error, now time.Time) error {
 	s := a.state
 	s.Status, s.Changed, s.Finished, s.Error = Failed, now, now, &e
 	s.leave()
-	return a.end(ctx, &s, nil, nil)
+	return a.end(ctx, &s, func() error { return a.put(ctx, s, nil, false) }, nil)
 }
 
 // Requeue stores that the job waits for its next attempt. e is nil if none is counted ("not now"), and the same record
-// goes on. With e the record of the next attempt must be durable already: from then on Begin drops this one's copies.
+// goes on; that need not be durable. With e the record of the next attempt must be durable already: from then on Begin drops this one's copies.
 // ErrFinal means that the job has ended or the next attempt has begun.
 func (a *Attempt) Requeue(ctx context.Context, e *Error, now time.Time) error {
 	s := a.state
 	s.Status, s.Changed, s.Progress = Queued, now, nil
 	s.leave()
-	if e != nil {
-		s.Error = e
-	} else {
+	if e == nil {
 		s.Attempts--
+		err := a.end(ctx, &s, func() error { return a.putLater(ctx, s) }, nil)
+		if errors.Is(err, stream.ErrQueueFull) {
+			return nil // it is shown as running until its next call
+		}
+		return err
 	}
-	return a.end(ctx, &s, nil, func(there *State) error {
-		if e != nil && (there.Redrives > s.Redrives || there.Attempts > s.Attempts) {
+	s.Error = e
+	return a.end(ctx, &s, func() error { return a.put(ctx, s, nil, false) }, func(there *State) error {
+		if there.Redrives > s.Redrives || there.Attempts > s.Attempts {
 			return ErrFinal // the record of the next attempt is durable already, so that may have begun
 		}
 		return nil

@@ -29,11 +29,11 @@ func Expire(ctx context.Context, conn stream.Jobs, queue catalog.Key, rec *recor
 			redriven := rec.Redrives > s.Redrives
 			switch {
 			case s.Print != "" && s.Print != Fingerprint(rec), !redriven && s.passed(rec):
-				return ErrFinal
+				return a.final(ctx)
 			case s.Status == Expired && !redriven:
 				return nil
 			case s.Status.Final() && (!redriven || !s.Status.redrivable()):
-				return ErrFinal
+				return a.final(ctx)
 			case s.Status == Running && !redriven:
 				return ErrWaiting // Begin decides: rec may be a copy of this attempt's record
 			}

@@ -56,8 +56,8 @@ func (s *State) succeed(r Result, now time.Time) {
 }
 
 // report changes the state of a job whose current attempt is t's. With ErrOver it returns the stored state, nil if none,
-// and result instead. It does so only after several looks: a replica of NATS may lag behind an attempt that began a
-// moment ago.
+// and result instead. It does so only after it has asked the queue's owner, who alone knows an attempt that began a moment
+// ago, and after several looks: a replica of NATS may lag.
 func report(ctx context.Context, conn stream.Jobs, t Callback, body []byte, change func(*State)) (*State, []byte, error) {
 	for looks := 1; ; looks++ {
 		s, there, err := load(ctx, conn, t.Queue, t.key())
@@ -76,6 +76,11 @@ func report(ctx context.Context, conn stream.Jobs, t Callback, body []byte, chan
 			}
 		} else if looks >= stream.MaxLooks {
 			return s, there, ErrOver
+		} else if looks == 1 {
+			if err := conn.SettleJob(ctx, t.Queue, t.key()); err != nil {
+				return nil, nil, err
+			}
+			continue
 		}
 		if err := stream.Pause(ctx); err != nil {
 			return nil, nil, err
@@ -90,20 +95,6 @@ func TraceOf(ctx context.Context, conn stream.Jobs, t Callback) (string, error) 
 		return "", err
 	}
 	return s.Trace, nil
-}
-
-// Over reports whether the attempt is not the job's current one any more, or has failed. It returns false only after
-// several looks: a replica of NATS may lag.
-func Over(ctx context.Context, conn stream.Jobs, t Callback) (bool, error) {
-	for looks := 1; ; looks++ {
-		s, _, err := load(ctx, conn, t.Queue, t.key())
-		if err != nil || !s.at(t) || looks == stream.MaxLooks {
-			return err == nil && !s.at(t), err
-		}
-		if err := stream.Pause(ctx); err != nil {
-			return false, err
-		}
-	}
 }
 
 // waiting reports whether the function goes on with the attempt after its answer.

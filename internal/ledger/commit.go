@@ -19,22 +19,17 @@ const (
 
 // commit writes group after group until the owner ends. One write is in flight at a time: the next group forms meanwhile.
 func (o *Owner) commit() {
-	lazy := time.NewTimer(lazyDelay)
-	defer lazy.Stop()
+	waits := time.NewTimer(0)
+	defer waits.Stop()
 	for {
 		select {
 		case <-o.work:
-		case <-o.urge:
-			lazy.Reset(lazyDelay)
-			continue
-		case <-lazy.C:
-			o.mu.Lock()
-			o.open.lazy = false
-			o.mu.Unlock()
+		case <-waits.C:
 		case <-o.ctx.Done():
 			return
 		}
-		for g, b := o.take(); g != nil; g, b = o.take() {
+		g, b, wait := o.take()
+		for ; g != nil; g, b, wait = o.take() {
 			if err := o.write(g, b); err != nil {
 				g.err = err
 				close(g.done)
@@ -42,28 +37,40 @@ func (o *Owner) commit() {
 				return
 			}
 		}
+		if wait > 0 {
+			waits.Reset(wait)
+		}
 	}
 }
 
-// take removes the oldest group that is not to wait, and makes a block of it.
-func (o *Owner) take() (*group, *block) {
+// take removes the oldest group that is not to wait, and makes a block of it. If all are, it returns for how long; zero if
+// there is none.
+func (o *Owner) take() (*group, *block, time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	now := time.Now()
+	due := o.joinDue(now, o.closing)
 	var g *group
 	switch {
 	case len(o.sealed) > 0:
 		g = o.sealed[0]
 		o.sealed[0] = nil
 		o.sealed = o.sealed[1:]
-	case len(o.open.entries) > 0 && !o.open.lazy:
+	case len(o.open.entries) > 0:
+		if wait := o.pace.Wait(now); wait > 0 && !o.closing {
+			return nil, nil, wait
+		}
 		g = o.open
 		o.open = newGroup()
+	case due.IsZero():
+		return nil, nil, 0
 	default:
-		return nil, nil
+		return nil, nil, max(due.Sub(now), 1)
 	}
+	o.pace.Began(now)
 	b := &block{writer: o.me, number: o.number, shown: o.allShown(), entries: g.entries}
 	o.number++
-	return g, b
+	return g, b, 0
 }
 
 // write writes g's block until it is durable, or the owner has ended.
@@ -129,8 +136,11 @@ func (o *Owner) written(g *group, seq uint64) {
 	o.last = seq
 	for i, c := range g.cells {
 		c.durable, c.version = g.entries[i].Value, seq
-		if c.group == g {
+		if c.group == g && c.due.IsZero() {
 			c.former, c.ticket = c.ticket, 0
+		}
+		for _, w := range c.watches {
+			signal(w)
 		}
 		o.unshown[c] = struct{}{}
 		if !c.queued {

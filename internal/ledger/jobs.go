@@ -21,15 +21,20 @@ func (o *Owner) Jobs(conn stream.Jobs) *Jobs { return &Jobs{conn, o} }
 // Serve makes the changes that others ask for, until stop or the end of the connection.
 func (j *Jobs) Serve() (stop func(), err error) {
 	return j.o.conn.ServeChanges(j.o.queue, func(ctx context.Context, s stream.StateChange) (uint64, error) {
-		if err := j.o.Room(); err != nil {
+		if err := j.o.Room(); err != nil && !s.Settle {
 			return 0, stream.ErrQueueFull
 		}
-		c, err := j.o.Hold(ctx, s.Key, false)
+		c, err := j.o.Hold(ctx, s.Key)
 		if err != nil {
 			return 0, err
 		}
 		defer j.o.Release(c)
-		p, _ := j.o.replace(c, s.Last, Value{s.Header, s.Body}, false)
+		var p Pending
+		if s.Settle {
+			p = j.o.Settled(c)
+		} else {
+			p = j.o.Change(c, c.replaces(s.Last, Value{s.Header, s.Body}))
+		}
 		if err := p.Wait(); errors.Is(err, ErrLost) {
 			return 0, fmt.Errorf("%w: %w", stream.ErrLeaseLost, err)
 		} else if err != nil {
@@ -38,7 +43,7 @@ func (j *Jobs) Serve() (stop func(), err error) {
 		if err := j.o.Shown(ctx, c); err != nil {
 			return 0, err
 		}
-		return p.g.seq, nil
+		return p.g.seq, nil // zero if nothing was changed
 	})
 }
 
@@ -61,7 +66,7 @@ func (j *Jobs) hold(ctx context.Context, k catalog.Key, id stream.JobKey) (*Cell
 	if k != j.o.queue {
 		return nil, fmt.Errorf("ledger: the states of queue %s are asked for among those of %s", k, j.o.queue)
 	}
-	return j.o.Hold(ctx, id.String(), false)
+	return j.o.Hold(ctx, id.String())
 }
 
 // PutJob implements stream.Jobs.
@@ -81,16 +86,59 @@ func (j *Jobs) PutJobUntil(ctx context.Context, k catalog.Key, id stream.JobKey,
 	return j.put(ctx, k, id, s, last, false)
 }
 
-// BeginJob implements stream.Jobs: the state is the owner's at once, and durable before anybody is told of it. Whoever
+// SettleJob implements stream.Jobs. The owner need not look it up: it has to be durable.
+func (j *Jobs) SettleJob(ctx context.Context, k catalog.Key, id stream.JobKey) error {
+	c, err := j.hold(ctx, k, id)
+	if err != nil {
+		return outage(err)
+	}
+	defer j.o.Release(c)
+	p := j.o.Settled(c)
+	select {
+	case <-p.Done():
+		return outage(p.Err())
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// Watch returns a channel that gets a value when a state of a job is durable, until stop.
+func (j *Jobs) Watch(ctx context.Context, id stream.JobKey) (changed <-chan struct{}, stop func(), err error) {
+	c, err := j.o.Hold(ctx, id.String())
+	if err != nil {
+		return nil, nil, outage(err)
+	}
+	changed, unwatch := j.o.Watch(c)
+	return changed, func() {
+		unwatch()
+		j.o.Release(c)
+	}, nil
+}
+
+// Prefetch looks the states of many jobs up together, so that none has to be by itself until release is called.
+func (j *Jobs) Prefetch(ctx context.Context, ids []stream.JobKey) (release func()) {
+	keys := make([]string, len(ids))
+	for i, id := range ids {
+		keys[i] = id.String()
+	}
+	cells := j.o.HoldAll(ctx, keys)
+	return func() {
+		for _, c := range cells {
+			j.o.Release(c)
+		}
+	}
+}
+
+// PutJobLater implements stream.Jobs: the state is the owner's at once, and durable before anybody is told of it. Whoever
 // cancels the job asks the owner.
-func (j *Jobs) BeginJob(ctx context.Context, k catalog.Key, id stream.JobKey, s stream.JobState, last uint64) (uint64, error) {
+func (j *Jobs) PutJobLater(ctx context.Context, k catalog.Key, id stream.JobKey, s stream.JobState, last uint64) (uint64, error) {
 	if j.o.Room() != nil {
 		return 0, stream.ErrQueueFull
 	}
 	return j.put(ctx, k, id, s, last, true)
 }
 
-func (j *Jobs) put(ctx context.Context, k catalog.Key, id stream.JobKey, s stream.JobState, last uint64, lazy bool) (uint64, error) {
+func (j *Jobs) put(ctx context.Context, k catalog.Key, id stream.JobKey, s stream.JobState, last uint64, later bool) (uint64, error) {
 	if err := stream.CheckJob(id, s); err != nil {
 		return 0, err
 	}
@@ -99,13 +147,15 @@ func (j *Jobs) put(ctx context.Context, k catalog.Key, id stream.JobKey, s strea
 		return 0, outage(err)
 	}
 	defer j.o.Release(c)
-	p, ticket := j.o.replace(c, last, Value{s.Header, s.Body}, lazy)
-	if lazy && p.err == nil {
-		return ticket, nil
+	change := c.replaces(last, Value{s.Header, s.Body})
+	if later {
+		ticket, err := j.o.ChangeLater(c, change)
+		return ticket, outage(err)
 	}
+	p := j.o.Change(c, change)
 	select {
 	case <-p.Done():
-		return ticket, outage(p.Err())
+		return p.ticket, outage(p.Err())
 	case <-ctx.Done():
 		return 0, context.Cause(ctx)
 	}

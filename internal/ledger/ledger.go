@@ -21,6 +21,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,8 +37,8 @@ const (
 	// maxRecent bounds the states that are kept although they can be looked up. With several replicas one that was changed a
 	// moment ago must be: a replica that lags would answer with the state before it.
 	maxRecent = 16384
-	// lazyDelay bounds how long a lazy change waits for others to share its block.
-	lazyDelay = 5 * time.Millisecond
+	// laterDelay is how long a change can wait that need not be durable now. Most are replaced by then, and never written.
+	laterDelay = 20 * time.Millisecond
 )
 
 // The ends of an owner, and what it refuses.
@@ -71,13 +73,14 @@ type Owner struct {
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
 	work   chan struct{} // capacity 1: there is something to commit
-	urge   chan struct{} // capacity 1: a lazy change has begun to wait
 	dirty  chan struct{} // capacity 1: there is something to show
 
 	mu      sync.Mutex
 	closing bool
 	cells   map[string]*Cell
-	open    *group   // takes changes; never nil
+	open    *group  // takes changes; never nil
+	later   []*Cell // whose newest state joins no group before it is due, oldest first; some have done so since
+	pace    stream.Pace
 	nothing *group   // there is nothing to wait for
 	sealed  []*group // complete, not yet written, oldest first
 	bytes   int      // of the changes that are not shown
@@ -102,6 +105,7 @@ type Cell struct {
 	err    error
 
 	value   Value     // the newest; maybe not durable
+	due     time.Time // when value joins a group; zero if it has
 	group   *group    // of the newest change; nil if there was none here
 	at      int       // its entry in group
 	ticket  uint64    // of value; zero if it is durable
@@ -116,6 +120,7 @@ type Cell struct {
 	ring    bool   // in recent
 	size    int    // bytes that it counts in Owner.bytes
 	waiters []chan struct{}
+	watches []chan struct{} // capacity 1: a state is durable
 }
 
 // group is the changes that become one block.
@@ -123,18 +128,18 @@ type group struct {
 	entries []entry
 	cells   []*Cell
 	size    int
-	lazy    bool // all changes of it can wait
 	done    chan struct{}
 	err     error  // once done is closed
 	seq     uint64 // of the block, once done is closed
 }
 
-func newGroup() *group { return &group{lazy: true, done: make(chan struct{})} }
+func newGroup() *group { return &group{done: make(chan struct{})} }
 
 // Pending is a change that becomes durable.
 type Pending struct {
-	g   *group
-	err error // of the change itself: nothing was changed
+	g      *group
+	err    error  // of the change itself: nothing was changed
+	ticket uint64 // stands for the version of the new state
 }
 
 // Done is closed once Err is known.
@@ -159,7 +164,7 @@ func (p Pending) Wait() error {
 func Open(ctx context.Context, conn Streams, k catalog.Key, log *slog.Logger) (*Owner, error) {
 	o := &Owner{
 		conn: conn, queue: k, log: log.With("queue", k.String()), cells: map[string]*Cell{}, unshown: map[*Cell]struct{}{}, open: newGroup(), nothing: newGroup(),
-		work: make(chan struct{}, 1), urge: make(chan struct{}, 1), dirty: make(chan struct{}, 1), room: make(chan struct{}),
+		work: make(chan struct{}, 1), dirty: make(chan struct{}, 1), room: make(chan struct{}),
 	}
 	close(o.nothing.done)
 	_, _ = rand.Read(o.me[:]) // never fails
@@ -189,7 +194,6 @@ func (o *Owner) Close(ctx context.Context) {
 		o.mu.Lock()
 		idle, room := o.bytes == 0, o.room
 		if !idle {
-			o.open.lazy = false
 			signal(o.work)
 		}
 		o.mu.Unlock()
@@ -232,21 +236,12 @@ func signal(c chan struct{}) {
 	}
 }
 
-// Hold returns the cell of a key, with its state. fresh says that the key has none, which saves looking. Release must be
-// called.
-func (o *Owner) Hold(ctx context.Context, key string, fresh bool) (*Cell, error) {
+// Hold returns the cell of a key, with its state. Release must be called.
+func (o *Owner) Hold(ctx context.Context, key string) (*Cell, error) {
 	o.mu.Lock()
-	c, ok := o.cells[key]
-	if !ok {
-		c = &Cell{key: key, loaded: make(chan struct{})}
-		o.cells[key] = c
-		if fresh {
-			close(c.loaded)
-		}
-	}
-	c.pins++
+	c, there := o.pin(key)
 	o.mu.Unlock()
-	if !ok && !fresh {
+	if !there {
 		o.load(ctx, c)
 	}
 	select {
@@ -262,9 +257,56 @@ func (o *Owner) Hold(ctx context.Context, key string, fresh bool) (*Cell, error)
 	return c, nil
 }
 
+// pin returns the cell of a key. If it was not there, it is to be loaded. The caller holds mu.
+func (o *Owner) pin(key string) (c *Cell, there bool) {
+	c, there = o.cells[key]
+	if !there {
+		c = &Cell{key: key, loaded: make(chan struct{})}
+		o.cells[key] = c
+	}
+	c.pins++
+	return c, there
+}
+
+// HoldAll is Hold for the cells of many keys, whose states it has looked up together, as far as it could. Those that it
+// couldn't are looked up by Hold. Release must be called for each.
+func (o *Owner) HoldAll(ctx context.Context, keys []string) []*Cell {
+	cells := make([]*Cell, 0, len(keys))
+	looked := map[string]*Cell{}
+	o.mu.Lock()
+	for _, key := range keys {
+		c, there := o.pin(key)
+		if !there {
+			looked[key] = c
+		}
+		cells = append(cells, c)
+	}
+	o.mu.Unlock()
+	if len(looked) == 0 {
+		return cells
+	}
+	found, err := o.conn.LoadStates(ctx, o.queue, slices.Collect(maps.Keys(looked)))
+	for key, c := range looked {
+		s, ok := found[key]
+		switch {
+		case err != nil:
+			o.isLoaded(c, stream.StoredState{}, err)
+		case ok:
+			o.isLoaded(c, s, nil)
+		default:
+			o.load(ctx, c)
+		}
+	}
+	return cells
+}
+
 // load looks a cell's state up.
 func (o *Owner) load(ctx context.Context, c *Cell) {
 	s, err := o.conn.LoadState(context.WithoutCancel(ctx), o.queue, c.key) // others may wait for it too
+	o.isLoaded(c, s, err)
+}
+
+func (o *Owner) isLoaded(c *Cell, s stream.StoredState, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	c.value, c.version, c.shown, c.seq, c.stored = Value{s.Header, s.Body}, s.Version, s.Version, s.Seq, s.Stored
@@ -284,7 +326,7 @@ func (o *Owner) Release(c *Cell) {
 
 // idle reports whether a cell says nothing that can't be looked up.
 func (c *Cell) idle() bool {
-	return c.pins == 0 && c.shown == c.version && (c.group == nil || c.group.settled()) && len(c.waiters) == 0
+	return c.pins == 0 && c.due.IsZero() && c.shown == c.version && (c.group == nil || c.group.settled()) && len(c.waiters) == 0
 }
 
 func (g *group) settled() bool {
@@ -354,34 +396,95 @@ func (o *Owner) WaitRoom(ctx context.Context) error {
 }
 
 // Change replaces the state of a held cell by what f makes of it: f is called once, at once, and not while another f is. If
-// it returns an error, nothing is changed. A lazy change is durable some milliseconds later, in the block of others.
-func (o *Owner) Change(c *Cell, lazy bool, f func(Value) (Value, error)) Pending {
+// it returns an error, nothing is changed.
+func (o *Owner) Change(c *Cell, f func(Value) (Value, error)) Pending {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if err := o.Err(); err != nil || o.closing {
-		return Pending{o.nothing, errors.Join(err, ErrLost)}
+		return Pending{g: o.nothing, err: errors.Join(err, ErrLost)}
 	}
 	v, err := f(c.value)
 	if err != nil {
-		if c.group != nil { // what f saw may not be durable yet
-			return Pending{c.group, err}
-		}
-		return Pending{o.nothing, err}
+		return o.settled(c, err)
 	}
-	o.join(c, v)
-	switch {
-	case !lazy:
-		o.open.lazy = false
-		signal(o.work)
-	case len(o.open.entries) == 1:
-		signal(o.urge)
-	}
-	return Pending{g: o.open}
+	o.renew(c, v)
+	o.join(c)
+	o.pace.Came(time.Now())
+	signal(o.work)
+	return Pending{g: o.open, ticket: c.ticket}
 }
 
-// join makes v the newest state of c, in the open group. The caller holds mu.
-func (o *Owner) join(c *Cell, v Value) {
+// Settled waits until a held cell's newest state is durable.
+func (o *Owner) Settled(c *Cell) Pending {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.settled(c, nil)
+}
+
+// settled is err once c's newest state is durable. The caller holds mu.
+func (o *Owner) settled(c *Cell, err error) Pending {
+	if !c.due.IsZero() && !o.closing && o.Err() == nil {
+		o.join(c)
+		signal(o.work)
+	}
+	if c.group != nil {
+		return Pending{g: c.group, err: err}
+	}
+	return Pending{g: o.nothing, err: err}
+}
+
+// ChangeLater is Change for what need not be durable now: it will be laterDelay later, unless another change has come. It
+// returns what stands for the version of the new state.
+func (o *Owner) ChangeLater(c *Cell, f func(Value) (Value, error)) (ticket uint64, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err := o.Err(); err != nil || o.closing {
+		return 0, errors.Join(err, ErrLost)
+	}
+	v, err := f(c.value)
+	if err != nil {
+		return 0, err
+	}
+	waits := !c.due.IsZero()
+	o.renew(c, v)
+	if waits {
+		return c.ticket, nil
+	}
+	c.due = time.Now().Add(laterDelay)
+	if o.later = append(o.later, c); len(o.later) == 1 {
+		signal(o.work)
+	}
+	return c.ticket, nil
+}
+
+// Watch returns a channel that gets a value when a state of a held cell is durable, until stop. Values that nobody has taken
+// coalesce.
+func (o *Owner) Watch(c *Cell) (changed <-chan struct{}, stop func()) {
+	ch := make(chan struct{}, 1)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c.watches = append(c.watches, ch)
+	return ch, func() {
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		c.watches = slices.DeleteFunc(c.watches, func(w chan struct{}) bool { return w == ch })
+	}
+}
+
+// renew makes v the newest state of c, in no group yet. The caller holds mu.
+func (o *Owner) renew(c *Cell, v Value) {
 	e := entry{c.key, v}
+	size := e.size()
+	o.bytes += size - c.size
+	c.size = size
+	o.tickets++
+	c.value, c.ticket, c.stored = v, firstTicket+o.tickets, o.conn.Now()
+}
+
+// join adds the newest state of c to the open group. The caller holds mu.
+func (o *Owner) join(c *Cell) {
+	c.due = time.Time{}
+	e := entry{c.key, c.value}
 	g := o.open
 	if c.group == g { // it was changed in this group already: only the latter counts
 		former := &g.entries[c.at]
@@ -389,7 +492,6 @@ func (o *Owner) join(c *Cell, v Value) {
 		*former = e
 	} else {
 		if len(g.entries) > 0 && g.size+e.size() > targetBlock {
-			g.lazy = false
 			o.sealed = append(o.sealed, g)
 			g = newGroup()
 			o.open = g
@@ -397,10 +499,30 @@ func (o *Owner) join(c *Cell, v Value) {
 		c.group, c.at = g, len(g.entries)
 		g.entries, g.cells, g.size = append(g.entries, e), append(g.cells, c), g.size+e.size()
 	}
-	o.bytes += e.size() - c.size
-	c.size = e.size()
-	o.tickets++
-	c.value, c.ticket, c.stored = v, firstTicket+o.tickets, o.conn.Now()
+}
+
+// joinDue has the states join the open group whose time has come, or all. It returns when the next one's will have; zero if
+// there is none. The caller holds mu.
+func (o *Owner) joinDue(now time.Time, all bool) (next time.Time) {
+	n := 0
+	for _, c := range o.later {
+		if !c.due.IsZero() {
+			if !all && now.Before(c.due) {
+				next = c.due
+				break
+			}
+			o.join(c)
+		}
+		n++
+	}
+	if n == len(o.later) {
+		clear(o.later)
+		o.later = o.later[:0]
+	} else {
+		clear(o.later[:n])
+		o.later = o.later[n:]
+	}
+	return next
 }
 
 // firstTicket is above all sequences of a log: a ticket stands for the version of a state that is not durable yet.
@@ -414,18 +536,15 @@ func (c *Cell) last() uint64 {
 	return c.version
 }
 
-// replace is Change for who knows the version of the state that is to be replaced, or the ticket that replace returned for it. It
-// fails with stream.ErrJobChanged if there is another one.
-func (o *Owner) replace(c *Cell, last uint64, v Value, lazy bool) (p Pending, ticket uint64) {
-	p = o.Change(c, lazy, func(Value) (Value, error) {
+// replaces makes v of the state of version last, or of the one for which a change here got this ticket. It fails with
+// stream.ErrJobChanged if there is another one.
+func (c *Cell) replaces(last uint64, v Value) func(Value) (Value, error) {
+	return func(Value) (Value, error) {
 		if last != c.last() && (c.ticket != 0 || last == 0 || last != c.former) {
 			return Value{}, stream.ErrJobChanged
 		}
 		return v, nil
-	})
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return p, c.ticket
+	}
 }
 
 // Shown waits until the durable state of a held cell, or a later one, can be looked up. It returns ErrFull once there is no

@@ -80,12 +80,12 @@ func gone() context.Context {
 // set gives a key a state, and waits until it is durable.
 func (f *fixture) set(o *ledger.Owner, key, header string) error {
 	f.t.Helper()
-	c, err := o.Hold(f.t.Context(), key, false)
+	c, err := o.Hold(f.t.Context(), key)
 	if err != nil {
 		return err
 	}
 	defer o.Release(c)
-	return o.Change(c, false, func(ledger.Value) (ledger.Value, error) { return ledger.Value{Header: header}, nil }).Wait()
+	return o.Change(c, func(ledger.Value) (ledger.Value, error) { return ledger.Value{Header: header}, nil }).Wait()
 }
 
 // shows waits until a key can be looked up with this state.
@@ -103,11 +103,11 @@ func TestChangeIsShown(t *testing.T) {
 		t.Errorf("a look before there was an owner: %+v, %v", s, err)
 	}
 	o := f.open()
-	c, err := o.Hold(t.Context(), "-.a", true)
+	c, err := o.Hold(t.Context(), "-.a")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := o.Change(c, false, func(was ledger.Value) (ledger.Value, error) {
+	p := o.Change(c, func(was ledger.Value) (ledger.Value, error) {
 		if was.Header != "" {
 			t.Errorf("it was %+v", was)
 		}
@@ -124,7 +124,7 @@ func TestChangeIsShown(t *testing.T) {
 		t.Fatalf("%+v, %v", first, err)
 	}
 	errNo := errors.New("no")
-	if err := o.Change(c, false, func(ledger.Value) (ledger.Value, error) { return ledger.Value{}, errNo }).Wait(); !errors.Is(err, errNo) {
+	if err := o.Change(c, func(ledger.Value) (ledger.Value, error) { return ledger.Value{}, errNo }).Wait(); !errors.Is(err, errNo) {
 		t.Errorf("a change that was refused: %v", err)
 	}
 	o.Release(c)
@@ -151,14 +151,16 @@ func TestChangesShareABlock(t *testing.T) {
 	const n = 2000
 	var wg sync.WaitGroup
 	for i := range n {
-		c, err := o.Hold(t.Context(), "-."+strconv.Itoa(i), true)
+		c, err := o.Hold(t.Context(), "-."+strconv.Itoa(i))
 		if err != nil {
 			t.Fatal(err)
 		}
-		o.Change(c, true, func(ledger.Value) (ledger.Value, error) { return ledger.Value{Header: "running"}, nil })
+		if _, err := o.ChangeLater(c, func(ledger.Value) (ledger.Value, error) { return ledger.Value{Header: "running"}, nil }); err != nil {
+			t.Fatal(err)
+		}
 		wg.Go(func() {
 			defer o.Release(c)
-			if err := o.Change(c, false, func(ledger.Value) (ledger.Value, error) { return ledger.Value{Header: "succeeded"}, nil }).Wait(); err != nil {
+			if err := o.Change(c, func(ledger.Value) (ledger.Value, error) { return ledger.Value{Header: "succeeded"}, nil }).Wait(); err != nil {
 				t.Error(err)
 			}
 		})
@@ -207,17 +209,17 @@ func TestChangesOfAnOwnerThatDied(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := js.DeleteStream(t.Context(), "WEIR_S_default_reports"); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.set(o, "-.b", "second"); err == nil {
-		t.Error("a key could be held although its state can't be looked up")
-	}
-	c, err := o.Hold(t.Context(), "-.b", true)
+	c, err := o.Hold(t.Context(), "-.b")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := o.Change(c, false, func(ledger.Value) (ledger.Value, error) { return ledger.Value{Header: "second"}, nil }).Wait(); err != nil {
+	if err := js.DeleteStream(t.Context(), "WEIR_S_default_reports"); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.set(o, "-.c", "first"); err == nil {
+		t.Error("a key could be held although its state can't be looked up")
+	}
+	if err := o.Change(c, func(ledger.Value) (ledger.Value, error) { return ledger.Value{Header: "second"}, nil }).Wait(); err != nil {
 		t.Fatal(err)
 	}
 	o.Close(gone())
@@ -285,11 +287,11 @@ func TestNoRoom(t *testing.T) {
 		if i == 100 {
 			t.Fatal("there is always room")
 		}
-		c, err := o.Hold(t.Context(), "-."+strconv.Itoa(i), true)
+		c, err := o.Hold(t.Context(), "-."+strconv.Itoa(i))
 		if err != nil {
 			t.Fatal(err)
 		}
-		o.Change(c, false, func(ledger.Value) (ledger.Value, error) {
+		o.Change(c, func(ledger.Value) (ledger.Value, error) {
 			return ledger.Value{Header: strconv.Itoa(i), Body: []byte(large + strconv.Itoa(rand.Int()))}, nil
 		})
 		o.Release(c)
@@ -333,11 +335,11 @@ func randomOwners(t *testing.T, seed uint64) {
 				break
 			}
 			k := r.IntN(keys)
-			c, err := o.Hold(t.Context(), fmt.Sprintf("-.%d", k), false)
+			c, err := o.Hold(t.Context(), fmt.Sprintf("-.%d", k))
 			if err != nil {
 				t.Fatal(err)
 			}
-			p := o.Change(c, r.IntN(3) == 0, func(was ledger.Value) (ledger.Value, error) {
+			next := func(was ledger.Value) (ledger.Value, error) {
 				n, _ := strconv.Atoi(was.Header)
 				mu.Lock()
 				defer mu.Unlock()
@@ -346,7 +348,17 @@ func randomOwners(t *testing.T, seed uint64) {
 				}
 				began[k] = max(began[k], n+1)
 				return ledger.Value{Header: strconv.Itoa(n + 1)}, nil
-			})
+			}
+			var p ledger.Pending
+			if r.IntN(3) == 0 {
+				if _, err := o.ChangeLater(c, next); err == nil && r.IntN(2) == 0 {
+					o.Release(c)
+					continue
+				}
+				p = o.Settled(c)
+			} else {
+				p = o.Change(c, next)
+			}
 			n, _ := strconv.Atoi(o.Value(c).Header)
 			wg.Go(func() {
 				err := p.Wait()
@@ -375,7 +387,7 @@ func randomOwners(t *testing.T, seed uint64) {
 	}
 	o := f.open()
 	for k := range keys {
-		c, err := o.Hold(t.Context(), fmt.Sprintf("-.%d", k), false)
+		c, err := o.Hold(t.Context(), fmt.Sprintf("-.%d", k))
 		if err != nil {
 			t.Fatal(err)
 		}

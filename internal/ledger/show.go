@@ -150,7 +150,7 @@ func (o *Owner) isShown(s *shape, seq uint64) {
 	}
 	delete(o.unshown, c)
 	c.durable = Value{}
-	if c.group == nil || c.group.settled() {
+	if c.due.IsZero() && (c.group == nil || c.group.settled()) {
 		o.bytes -= c.size
 		c.size = 0
 		o.changedRoom()

@@ -2,6 +2,8 @@ package realtime
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,22 +71,19 @@ func TestFeedOfQueueMadeAnew(t *testing.T) {
 // whether it is higher, the same sequence, or a sequence alone.
 func TestVersionOfQueueMadeAnew(t *testing.T) {
 	b := start(t)
-	for range 5 { // so that the sequences of the former queue are higher
-		w := b.submit()
-		w.do(w.begin)
-	}
 	w := b.submit()
 	w.do(w.begin)
 	former := first(t, b, w, "")
 	b.anew()
 	w.do(w.begin)
 	present := first(t, b, w, "")
-	seq, _ := jobapi.ParseVersion(present.doc.Version)
-	if was, ok := jobapi.ParseVersion(former.doc.Version); !ok || was <= seq {
+	_, sum, _ := strings.Cut(former.doc.Version, "-")
+	seq, ok := jobapi.ParseVersion(present.doc.Version)
+	if !ok || sum == "" {
 		t.Fatalf("%s, then %s", former.doc.Version, present.doc.Version)
 	}
-	sameSeq := present.doc.Version[:len(present.doc.Version)-8] + former.doc.Version[len(former.doc.Version)-8:]
-	for _, after := range []string{former.doc.Version, sameSeq, "1000", "expired"} {
+	higher, same := fmt.Sprint(seq+5), fmt.Sprint(seq)
+	for _, after := range []string{former.doc.Version, higher + "-" + sum, same + "-" + sum, higher, "expired"} {
 		if e := first(t, b, w, after); e.doc.Version != present.doc.Version {
 			t.Errorf("after %s: %+v", after, e.doc)
 		}

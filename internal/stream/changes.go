@@ -16,6 +16,7 @@ import (
 // comes back once it is durable and can be looked up.
 const (
 	headerKey    = "Weir-Key"
+	headerSettle = "Weir-Settle"
 	headerFailed = "Weir-Failed"
 
 	saidChanged = "changed"
@@ -26,12 +27,14 @@ const (
 	maxChanges = 256
 )
 
-// StateChange is a state that is to replace the one of version Last, zero if there is none.
+// StateChange is a state that is to replace the one of version Last, zero if there is none. With Settle it is no change: the
+// newest state is asked to be durable and seen.
 type StateChange struct {
 	Key    string
 	Last   uint64
 	Header string
 	Body   []byte
+	Settle bool
 }
 
 func changesSubject(k catalog.Key) string { return "weir.c." + k.Namespace + "." + k.Name }
@@ -84,7 +87,7 @@ func (c *Conn) answerChange(ctx context.Context, m *nats.Msg, f func(context.Con
 	last, err := strconv.ParseUint(m.Header.Get(headerVersion), 10, 64)
 	var version uint64
 	if err == nil {
-		version, err = f(ctx, StateChange{m.Header.Get(headerKey), last, m.Header.Get(headerJobState), m.Data})
+		version, err = f(ctx, StateChange{m.Header.Get(headerKey), last, m.Header.Get(headerJobState), m.Data, m.Header.Get(headerSettle) != ""})
 	}
 	switch {
 	case errors.Is(err, ErrLeaseLost):
@@ -108,10 +111,11 @@ func (c *Conn) answerChange(ctx context.Context, m *nats.Msg, f func(context.Con
 func (c *Conn) askOwner(ctx context.Context, k catalog.Key, change StateChange) (uint64, error) {
 	ctx, cancel := c.bound(ctx, commitTimeout)
 	defer cancel()
-	answer, err := c.nc.RequestMsgWithContext(ctx, &nats.Msg{
-		Subject: changesSubject(k), Data: change.Body,
-		Header: nats.Header{headerKey: {change.Key}, headerJobState: {change.Header}, headerVersion: {strconv.FormatUint(change.Last, 10)}},
-	})
+	header := nats.Header{headerKey: {change.Key}, headerJobState: {change.Header}, headerVersion: {strconv.FormatUint(change.Last, 10)}}
+	if change.Settle {
+		header.Set(headerSettle, "1")
+	}
+	answer, err := c.nc.RequestMsgWithContext(ctx, &nats.Msg{Subject: changesSubject(k), Data: change.Body, Header: header})
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
 		return 0, fmt.Errorf("%w: no dispatcher has the queue now", ErrUnavailable)

@@ -31,7 +31,8 @@ type Jobs interface {
 	AppendOnce(ctx context.Context, k catalog.Key, r *record.Record) (*record.Record, error)
 	Job(ctx context.Context, k catalog.Key, id JobKey) (*JobState, error)
 	PutJob(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64) (uint64, error)
-	BeginJob(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64) (uint64, error)
+	PutJobLater(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64) (uint64, error)
+	SettleJob(ctx context.Context, k catalog.Key, id JobKey) error
 	PutJobUntil(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64, impatient bool) (uint64, error)
 	Hasten(ctx context.Context, k catalog.Key, id record.ID) error
 }
@@ -172,11 +173,16 @@ func (c *Conn) last(ctx context.Context, stream, subject string) (*stored, error
 	}
 	switch status := m.Header.Get("Status"); status {
 	case "":
+		return storedOf(m)
 	case "404":
 		return nil, errNoMessage
 	default:
 		return nil, fmt.Errorf("%w: %s %s", ErrUnavailable, status, m.Header.Get("Description"))
 	}
+}
+
+// storedOf is the message that m says is stored.
+func storedOf(m *nats.Msg) (*stored, error) {
 	seq, err := strconv.ParseUint(m.Header.Get(jetstream.SequenceHeader), 10, 64)
 	if err != nil {
 		return nil, fmt.Errorf("%w: a message without a sequence: %w", ErrUnavailable, err)
@@ -213,9 +219,20 @@ func (c *Conn) PutJob(ctx context.Context, k catalog.Key, id JobKey, s JobState,
 	return seq, err
 }
 
-// BeginJob is PutJob: only the owner itself begins before the state is durable.
-func (c *Conn) BeginJob(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64) (uint64, error) {
+// PutJobLater is PutJob: only the owner itself goes on before the state is durable.
+func (c *Conn) PutJobLater(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64) (uint64, error) {
 	return c.PutJobUntil(ctx, k, id, s, last, true)
+}
+
+// SettleJob asks the owner of the queue, and returns once the newest state that it knows of the job can be looked up.
+func (c *Conn) SettleJob(ctx context.Context, k catalog.Key, id JobKey) error {
+	if err := c.Ready(); err != nil {
+		return err
+	}
+	if _, err := c.askOwner(ctx, k, StateChange{Key: id.String(), Settle: true}); err != nil {
+		return fmt.Errorf("job %s of queue %s: %w", id, k, err)
+	}
+	return nil
 }
 
 // PutJobUntil repeats PutJob until s is durable, the state has changed, ctx ends or the connection is lost; if impatient,

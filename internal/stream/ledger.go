@@ -22,6 +22,7 @@ type Ledgers interface {
 	ReadLedger(ctx context.Context, k catalog.Key, from, to uint64, f func(LedgerBlock) error) error
 	PurgeLedger(ctx context.Context, k catalog.Key, below uint64) error
 	LoadState(ctx context.Context, k catalog.Key, key string) (StoredState, error)
+	LoadStates(ctx context.Context, k catalog.Key, keys []string) (map[string]StoredState, error)
 	PutState(k catalog.Key, p StatePut) (*PendingState, error)
 	StatesWhole(ctx context.Context, k catalog.Key) (bool, error)
 	ConfirmStates(ctx context.Context, k catalog.Key, anew bool) error

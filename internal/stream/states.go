@@ -2,10 +2,14 @@ package stream
 
 import (
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -21,6 +25,8 @@ import (
 // are whole.
 const (
 	headerVersion = "Weir-Version"
+	headerBody    = "Weir-Body"
+	headerSize    = "Nats-Msg-Size" // of what NATS republishes without its data
 	statesToken   = "whole.0"
 	// statesAlways is for streams that lose nothing.
 	statesAlways = "*"
@@ -59,10 +65,10 @@ func (c *Conn) PutState(k catalog.Key, p StatePut) (*PendingState, error) {
 		return nil, err
 	}
 	m := &nats.Msg{
-		Subject: stateSubject(k, p.Key), Data: p.Body,
-		Header: nats.Header{headerJobState: {p.Header}, headerVersion: {strconv.FormatUint(p.Version, 10)}},
+		Subject: stateSubject(k, p.Key),
+		Header:  nats.Header{headerJobState: {p.Header}, headerVersion: {strconv.FormatUint(p.Version, 10)}},
 	}
-	ack, err := c.js.PublishMsgAsync(m, jetstream.WithExpectLastSequencePerSubject(p.Seq), jetstream.WithStallWait(commitTimeout))
+	ack, err := c.js.PublishMsgAsync(withBody(m, p.Body), jetstream.WithExpectLastSequencePerSubject(p.Seq), jetstream.WithStallWait(commitTimeout))
 	if err != nil {
 		return nil, fmt.Errorf("state %s of queue %s: %w", p.Key, k, publishError(context.Background(), err))
 	}
@@ -98,11 +104,56 @@ func (c *Conn) LoadState(ctx context.Context, k catalog.Key, key string) (Stored
 	case err != nil:
 		return StoredState{}, fmt.Errorf("state %s of queue %s: %w", key, k, err)
 	}
+	s, err := stateOf(m)
+	if err != nil {
+		return StoredState{}, fmt.Errorf("state %s of queue %s: %w", key, k, err)
+	}
+	return s, nil
+}
+
+// stateOf is the state that a message is.
+func stateOf(m *stored) (StoredState, error) {
 	version, err := versionOf(m.header)
 	if err != nil {
-		return StoredState{}, fmt.Errorf("state %s of queue %s: its version: %w", key, k, err)
+		return StoredState{}, fmt.Errorf("its version: %w", err)
 	}
-	return StoredState{Header: m.header.Get(headerJobState), Body: m.data, Version: version, Seq: m.seq, Stored: m.stored}, nil
+	body, _, err := bodyOf(m.header, m.data)
+	if err != nil {
+		return StoredState{}, fmt.Errorf("its body: %w", err)
+	}
+	return StoredState{Header: m.header.Get(headerJobState), Body: body, Version: version, Seq: m.seq, Stored: m.stored}, nil
+}
+
+func storedState(m *nats.Msg) (StoredState, error) {
+	s, err := storedOf(m)
+	if err != nil {
+		return StoredState{}, err
+	}
+	return stateOf(s)
+}
+
+// maxTold bounds a body that is stored in a header, so that watchers are told it.
+const maxTold = 2 << 10
+
+// withBody puts the body of a state into its message.
+func withBody(m *nats.Msg, body []byte) *nats.Msg {
+	if n := len(body); n > 0 && n <= maxTold {
+		m.Header.Set(headerBody, base64.StdEncoding.EncodeToString(body))
+	} else {
+		m.Data = body
+	}
+	return m
+}
+
+// bodyOf is the body of a state, of whose message NATS has republished the headers, or all; known is false if there is one
+// that was not told.
+func bodyOf(h nats.Header, data []byte) (body []byte, known bool, err error) {
+	if told := h.Get(headerBody); told != "" {
+		body, err = base64.StdEncoding.DecodeString(told)
+		return body, err == nil, err
+	}
+	size := h.Get(headerSize)
+	return data, len(data) > 0 || size == "" || size == "0", nil
 }
 
 func versionOf(h nats.Header) (uint64, error) { return strconv.ParseUint(h.Get(headerVersion), 10, 64) }
@@ -253,4 +304,81 @@ func (c *Conn) ledgerConfigs(q catalog.Queue, base jetstream.StreamConfig) []jet
 	// The owner of a log that is deleted and made again must not find the same end.
 	log.FirstSeq = 1 + rand.Uint64N(maxFirstBlock)
 	return []jetstream.StreamConfig{states, log} // the log last: with it they have an owner
+}
+
+const (
+	// maxLoading is how many states are asked for in one request: the server answers no more than 1,024.
+	maxLoading = 512
+	// maxLoadBytes is after how many bytes such an answer ends.
+	maxLoadBytes = 4 << 20
+)
+
+// LoadStates is LoadState for many keys. Keys that it has no answer for are missing in what it returns: they are to be looked
+// up one by one.
+func (c *Conn) LoadStates(ctx context.Context, k catalog.Key, keys []string) (map[string]StoredState, error) {
+	found := make(map[string]StoredState, len(keys))
+	for some := range slices.Chunk(keys, maxLoading) {
+		if err := c.loadStates(ctx, k, some, found); err != nil {
+			return found, fmt.Errorf("states of queue %s: %w", k, err)
+		}
+	}
+	return found, nil
+}
+
+// loadStates adds states to found; with nothing in it for keys that have none.
+func (c *Conn) loadStates(ctx context.Context, k catalog.Key, keys []string, found map[string]StoredState) error {
+	if err := c.Ready(); err != nil {
+		return err
+	}
+	ctx, cancel := c.bound(ctx, apiTimeout)
+	defer cancel()
+	request := struct {
+		Subjects []string `json:"multi_last"`
+		MaxBytes int      `json:"max_bytes"`
+	}{MaxBytes: maxLoadBytes}
+	for _, key := range keys {
+		request.Subjects = append(request.Subjects, stateSubject(k, key))
+	}
+	body, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	answers := make(chan *nats.Msg, len(keys)+1)
+	sub, err := c.nc.ChanSubscribe(c.nc.NewInbox(), answers)
+	if err != nil {
+		return c.apiError(ctx, err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if err := c.nc.PublishRequest(jetstream.DefaultAPIPrefix+"DIRECT.GET."+statesStream(k), sub.Subject, body); err != nil {
+		return c.apiError(ctx, err)
+	}
+	prefix := stateSubject(k, "")
+	for {
+		select {
+		case m := <-answers:
+			status := m.Header.Get("Status")
+			switch {
+			case status == "":
+				key := strings.TrimPrefix(m.Header.Get(jetstream.SubjectHeader), prefix)
+				s, err := storedState(m)
+				if err != nil {
+					return fmt.Errorf("state %s: %w", key, err)
+				}
+				found[key] = s
+			case status == "404" && m.Header.Get("Description") == "No Results", status == "204" && m.Header.Get("Nats-Num-Pending") == "0":
+				for _, key := range keys { // all were answered: these have none
+					if _, ok := found[key]; !ok {
+						found[key] = StoredState{}
+					}
+				}
+				return nil
+			case status == "204": // it has ended early, by its bytes
+				return nil
+			default:
+				return fmt.Errorf("%w: %s %s", ErrUnavailable, status, m.Header.Get("Description"))
+			}
+		case <-ctx.Done():
+			return c.apiError(ctx, context.Cause(ctx))
+		}
+	}
 }

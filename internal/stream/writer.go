@@ -18,8 +18,8 @@ import (
 )
 
 // Writer commits records to one queue in groups, as databases do: records that arrive while one write
-// is in flight form the next stream message. There is no timer: an idle writer writes a group of one at
-// once, a busy one writes hundreds. See docs/decisions/0001-group-commit.md.
+// is in flight form the next stream message. An idle writer writes a group of one at once, a busy one writes
+// hundreds: see docs/decisions/0001-group-commit.md. Only jobs wait for each other, when many come (Pace).
 type Writer struct {
 	conn  *Conn
 	queue catalog.Key
@@ -34,6 +34,7 @@ type Writer struct {
 	open   *group          // takes records; never nil
 	sealed []*group        // complete, not yet written, oldest first
 	bytes  int             // payload in open and sealed
+	pace   Pace            // of jobs
 	used   bool            // a record has come
 	spare  *record.Builder // memory for the next group
 
@@ -52,6 +53,7 @@ const (
 type group struct {
 	b    *record.Builder // the writer's again once done is closed
 	done chan struct{}   // closed after err and errs are set
+	urge bool            // some of its records are not paced
 	err  error           // of all, if errs is nil
 	errs []error         // of each, when the group had to be written as several messages
 
@@ -157,6 +159,11 @@ func (w *Writer) join(r *record.Record) (*group, int, error) {
 	}
 	w.bytes += w.open.b.Bytes() - before
 	w.used = true
+	if r.Job {
+		w.pace.Came(time.Now())
+	} else {
+		w.open.urge = true
+	}
 	if w.conn.metrics.tracer != nil {
 		w.open.sampled.add(r)
 	}
@@ -173,9 +180,12 @@ func (w *Writer) Run(ctx context.Context) {
 	defer w.conn.metrics.remove(w)
 	// One write is in flight at a time: two gained nothing in the measurements, and order is kept.
 	var block []byte
+	paced := time.NewTimer(0)
+	defer paced.Stop()
 	for {
 		select {
 		case <-w.work:
+		case <-paced.C:
 		case <-ctx.Done():
 			w.mu.Lock()
 			w.closed = true
@@ -184,13 +194,30 @@ func (w *Writer) Run(ctx context.Context) {
 			return
 		}
 		block = w.commitAll(block)
+		if wait := w.wait(); wait > 0 {
+			paced.Reset(wait)
+		}
 	}
 }
 
-// commitAll writes all that waits. When a write is not confirmed, the groups behind it fail with it: each would
+// wait is how long the open group waits for further jobs; zero if it is not to.
+func (w *Writer) wait() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed || len(w.sealed) > 0 || w.open.urge || w.open.b.Len() == 0 {
+		return 0
+	}
+	return w.pace.Wait(time.Now())
+}
+
+// commitAll writes all that waits, but for a group that waits for others. When a write is not confirmed, the groups behind it fail with it: each would
 // wait as long in vain, and no request is to wait for more than one write before its own.
 func (w *Writer) commitAll(block []byte) []byte {
-	for g := w.take(); g != nil; g = w.take() {
+	for w.wait() <= 0 {
+		g := w.take()
+		if g == nil {
+			break
+		}
 		block = w.commit(g, block)
 		if !errors.Is(g.err, ErrUnavailable) {
 			continue
@@ -225,6 +252,7 @@ func (w *Writer) take() *group {
 	}
 	w.bytes -= g.b.Bytes()
 	w.busy = true
+	w.pace.Began(time.Now())
 	return g
 }
 
