@@ -41,7 +41,7 @@ func (x *exchange) job(input *upload) *problem.Problem {
 	prefer := jobapi.ReadPreferences(x.req.Header)
 	var watch *job.Watch
 	if prefer.Wait > 0 {
-		watch = x.g.jobs.Watch(x.queue, rec.ID) // before the job can change
+		watch = x.g.jobs.Watch(x.queue, &rec) // before the job can change
 		defer watch.Close()
 	}
 	id := job.NewID(x.queue, &rec, x.now)

@@ -8,27 +8,33 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/internal/catalog"
-	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// Hub notifies those who wait for a job of its changes of state. It reads the states of a queue's jobs once and fans
-// them out, however many wait.
+// Hub notifies those who wait for a job of its changes of state. It gets the states of the jobs that somebody follows, each
+// once, however many follow it.
 type Hub struct {
 	conn stream.JobEvents
 	log  *slog.Logger
+	ctx  context.Context // ends with Close
+	stop context.CancelFunc
+	wg   sync.WaitGroup
 
-	mu     sync.Mutex
-	ended  bool
-	queues map[catalog.Key]*queueWatch
-	wg     sync.WaitGroup
+	mu    sync.Mutex
+	watch *stream.JobWatch // nil before the first Follow
+	jobs  map[jobOf]*topic
 }
 
-// queueWatch follows the states of one queue's jobs.
-type queueWatch struct {
-	hub   *Hub
-	stop  context.CancelFunc // nil if the queue isn't watched
-	waits map[record.ID]map[Follower]struct{}
+// jobOf names a job.
+type jobOf struct {
+	queue catalog.Key
+	key   stream.JobKey
+}
+
+// topic is a job that is followed.
+type topic struct {
+	sub       *stream.JobSubscription
+	followers map[Follower]struct{}
 }
 
 // LookAgain is after how long a follower that has received nothing reads the state once more: the first read may have
@@ -37,111 +43,83 @@ const LookAgain = 250 * time.Millisecond
 
 // Follower receives the states of a job that it follows. It must not block, nor call the hub.
 type Follower interface {
-	// Changed is called for a state that was stored, without its result. Those of one job come in order, except across a
+	// Changed is called for a state that was stored, with its result only if that is small (State.Told). Those of one job come in order, except across a
 	// change of the stream's leader. nil means that some may have been missed: the current one is to be looked up.
 	Changed(s *State)
 }
 
-// NewHub returns a hub that follows nothing before Use.
+// NewHub returns a hub that follows nothing yet. Close ends it.
 func NewHub(conn stream.JobEvents, log *slog.Logger) *Hub {
-	return &Hub{conn: conn, log: log, queues: map[catalog.Key]*queueWatch{}}
+	ctx, stop := context.WithCancel(context.Background())
+	return &Hub{conn: conn, log: log, ctx: ctx, stop: stop, jobs: map[jobOf]*topic{}}
 }
 
-// Use makes queues the ones whose jobs are followed.
-func (h *Hub) Use(queues []catalog.Key) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.ended {
-		return
-	}
-	wanted := make(map[catalog.Key]bool, len(queues))
-	for _, k := range queues {
-		wanted[k] = true
-		f := h.watchOf(k)
-		if f.stop != nil {
-			continue
-		}
-		ctx, cancel := context.WithCancel(context.Background())
-		f.stop = cancel
-		h.wg.Go(func() { h.conn.WatchJobs(ctx, k, f) })
-	}
-	for k, f := range h.queues {
-		if !wanted[k] && f.stop != nil {
-			f.stop()
-			f.stop = nil
-			f.retire(k)
-		}
-	}
-}
-
-// watchOf returns the watch of queue k. The caller holds mu.
-func (h *Hub) watchOf(k catalog.Key) *queueWatch {
-	f, ok := h.queues[k]
-	if !ok {
-		f = &queueWatch{hub: h, waits: map[record.ID]map[Follower]struct{}{}}
-		h.queues[k] = f
-	}
-	return f
-}
-
-func (f *queueWatch) retire(k catalog.Key) {
-	if f.stop == nil && len(f.waits) == 0 {
-		delete(f.hub.queues, k)
-	}
-}
-
-// Close stops following and waits for it to end. It is idempotent.
+// Close ends it, and waits for that. It is idempotent.
 func (h *Hub) Close() {
 	h.mu.Lock()
-	h.ended = true
-	for _, f := range h.queues {
-		if f.stop != nil {
-			f.stop()
-		}
-	}
+	h.stop()
 	h.mu.Unlock()
 	h.wg.Wait()
 }
 
 // Follow subscribes f to the job's states. One who looks the state up after Follow has returned misses nothing: f gets
 // every later one. Leave ends it.
-func (h *Hub) Follow(queue catalog.Key, id record.ID, f Follower) {
+func (h *Hub) Follow(queue catalog.Key, key stream.JobKey, f Follower) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	waits := h.watchOf(queue).waits
-	if waits[id] == nil {
-		waits[id] = map[Follower]struct{}{}
+	j := jobOf{queue, key}
+	t, ok := h.jobs[j]
+	if !ok {
+		t = &topic{followers: map[Follower]struct{}{}}
+		h.jobs[j] = t
+		if err := h.subscribe(j, t); err != nil { // the process is ending
+			h.log.Debug("a job can't be followed", "error", err)
+		}
 	}
-	waits[id][f] = struct{}{}
+	t.followers[f] = struct{}{}
+}
+
+// subscribe begins to receive the states of t's job. The caller holds mu.
+func (h *Hub) subscribe(j jobOf, t *topic) (err error) {
+	if h.ctx.Err() != nil {
+		return h.ctx.Err()
+	}
+	if h.watch == nil {
+		h.watch = h.conn.NewJobWatch()
+		h.wg.Go(func() { h.watch.Run(h.ctx, (*receiver)(h)) })
+	}
+	t.sub, err = h.watch.Follow(j.queue, j.key)
+	return err
 }
 
 // Leave ends what Follow began: f is not called once it has returned. It is idempotent.
-func (h *Hub) Leave(queue catalog.Key, id record.ID, f Follower) {
+func (h *Hub) Leave(queue catalog.Key, key stream.JobKey, f Follower) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	there, ok := h.queues[queue]
+	j := jobOf{queue, key}
+	t, ok := h.jobs[j]
 	if !ok {
 		return
 	}
-	if delete(there.waits[id], f); len(there.waits[id]) == 0 {
-		delete(there.waits, id)
+	if delete(t.followers, f); len(t.followers) == 0 {
+		t.sub.Leave()
+		delete(h.jobs, j)
 	}
-	there.retire(queue)
 }
 
 // Watch waits for one job to change, and keeps only the latest state.
 type Watch struct {
 	hub    *Hub
 	queue  catalog.Key
-	id     record.ID
+	key    stream.JobKey
 	signal chan struct{}
 	latest atomic.Pointer[State]
 }
 
 // Watch begins to wait for the job, like Follow. Close ends it.
-func (h *Hub) Watch(queue catalog.Key, id record.ID) *Watch {
-	w := &Watch{hub: h, queue: queue, id: id, signal: make(chan struct{}, 1)}
-	h.Follow(queue, id, (*watcher)(w))
+func (h *Hub) Watch(queue catalog.Key, key stream.JobKey) *Watch {
+	w := &Watch{hub: h, queue: queue, key: key, signal: make(chan struct{}, 1)}
+	h.Follow(queue, key, (*watcher)(w))
 	return w
 }
 
@@ -149,11 +127,11 @@ func (h *Hub) Watch(queue catalog.Key, id record.ID) *Watch {
 // coalesce.
 func (w *Watch) Changed() <-chan struct{} { return w.signal }
 
-// Latest is the state that was signalled last, without its result; nil when it has to be looked up.
+// Latest is the state that was signalled last; nil when it has to be looked up.
 func (w *Watch) Latest() *State { return w.latest.Load() }
 
 // Close ends the watch. It is idempotent.
-func (w *Watch) Close() { w.hub.Leave(w.queue, w.id, (*watcher)(w)) }
+func (w *Watch) Close() { w.hub.Leave(w.queue, w.key, (*watcher)(w)) }
 
 // watcher is a Watch as its hub sees it.
 type watcher Watch
@@ -170,43 +148,48 @@ func (w *watcher) Changed(s *State) {
 	}
 }
 
-// Started implements stream.JobWatcher: what happened before may have been missed, so all look again.
-func (f *queueWatch) Started() {
-	f.hub.mu.Lock()
-	defer f.hub.mu.Unlock()
-	for _, followers := range f.waits {
-		tell(followers, nil)
+// receiver is a Hub as its stream.JobWatch sees it.
+type receiver Hub
+
+// Missed implements stream.JobWatcher: all look again.
+func (r *receiver) Missed() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, t := range r.jobs {
+		t.tell(nil)
 	}
 }
 
 // Changed implements stream.JobWatcher.
-func (f *queueWatch) Changed(id stream.JobKey, s stream.JobState) {
-	f.hub.mu.Lock()
-	defer f.hub.mu.Unlock()
-	followers := f.waits[id.ID]
-	if len(followers) == 0 {
+func (r *receiver) Changed(queue catalog.Key, key stream.JobKey, s stream.JobState) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t, ok := r.jobs[jobOf{queue, key}]
+	if !ok { // nobody follows it any more
 		return
 	}
 	state, err := decode(s.Header, s.Seq)
 	if err != nil {
-		f.hub.log.Error("a job's state can't be read", "job", id.ID.String(), "error", err)
+		r.log.Error("a job's state can't be read", "job", key.ID.String(), "error", err)
 		state = nil // followers look it up
+	} else {
+		state.body, state.whole = s.Body, s.Whole
 	}
-	tell(followers, state)
+	t.tell(state)
 }
 
-func tell(followers map[Follower]struct{}, s *State) {
-	for f := range followers {
+func (t *topic) tell(s *State) {
+	for f := range t.followers {
 		f.Changed(s)
 	}
 }
 
 // Followers is how many follow the job.
-func (h *Hub) Followers(queue catalog.Key, id record.ID) int {
+func (h *Hub) Followers(queue catalog.Key, key stream.JobKey) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if f, ok := h.queues[queue]; ok {
-		return len(f.waits[id])
+	if t, ok := h.jobs[jobOf{queue, key}]; ok {
+		return len(t.followers)
 	}
 	return 0
 }

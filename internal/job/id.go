@@ -48,7 +48,8 @@ func NewID(queue catalog.Key, r *record.Record, created time.Time) ID {
 	return ID{Queue: queue, Record: r.ID, Client: r.Client, Created: time.UnixMilli(created.UnixMilli()).UTC()}
 }
 
-func (id ID) key() stream.JobKey { return stream.JobKey{Client: id.Client, ID: id.Record} }
+// Key names the job among those of its queue.
+func (id ID) Key() stream.JobKey { return stream.JobKey{Client: id.Client, ID: id.Record} }
 
 // Text signs the id: the same id has the same text as long as the key of its time is kept. It returns ErrNoKeys
 // without keys.

@@ -252,7 +252,6 @@ func TestWatchMissesNothing(t *testing.T) {
 	conn, queue := newQueue(t)
 	hub := job.NewHub(conn, testkit.Log(t))
 	defer hub.Close()
-	hub.Use([]catalog.Key{queue})
 	const workers, each = 8, 100
 	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	defer cancel()
@@ -280,7 +279,7 @@ func TestWatchMissesNothing(t *testing.T) {
 				case 2:
 					<-worked
 				}
-				w := hub.Watch(queue, rec.ID)
+				w := hub.Watch(queue, stream.KeyOf(rec))
 				for {
 					s, body, err := job.Get(ctx, conn, id, hour, time.Now())
 					if err != nil {

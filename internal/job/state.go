@@ -61,7 +61,12 @@ type State struct {
 	seq    uint64    // of the stream; zero if nothing is stored
 	sum    uint32    // checksum of the stored text
 	stored time.Time // by the server's clock; zero unless it was read to decide on the next attempt
+	body   []byte    // of one that a Hub has told
+	whole  bool      // body is all of it
 }
+
+// Told is the result of a state that a Hub has told, unless that is an object; known is false if it has to be looked up.
+func (s *State) Told() (result []byte, known bool) { return s.body, s.whole }
 
 // Version is higher for a later state of the job; zero if nothing is stored. That holds only as long as the queue's
 // streams exist: what clients send back is compared with Sum as well.

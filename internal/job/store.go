@@ -26,7 +26,7 @@ var ErrFinal = errors.New("job: it has ended")
 
 // Get returns the job's state; maxAge is its queue's.
 func Get(ctx context.Context, conn stream.Jobs, id ID, maxAge time.Duration, now time.Time) (*State, []byte, error) {
-	s, body, err := load(ctx, conn, id.Queue, id.key())
+	s, body, err := load(ctx, conn, id.Queue, id.Key())
 	if err != nil || s != nil {
 		return s, body, err
 	}
@@ -92,7 +92,7 @@ func Cancel(ctx context.Context, conn stream.Jobs, id ID, maxAge time.Duration, 
 		if err != nil {
 			return nil, err
 		}
-		seq, err := conn.PutJob(ctx, id.Queue, id.key(), stream.JobState{Header: header}, s.seq)
+		seq, err := conn.PutJob(ctx, id.Queue, id.Key(), stream.JobState{Header: header}, s.seq)
 		next.keptAs(header, seq)
 		if !errors.Is(err, stream.ErrJobChanged) {
 			return &next, err

@@ -90,7 +90,6 @@ func (a *API) Use(cat *catalog.Catalog) {
 		q.maxAges[spec.Key], q.objects[spec.Key] = spec.MaxAge, spec.Objects.MaxObject()
 	}
 	a.queues.Store(q)
-	a.hub.Use(cat.JobQueues())
 }
 
 // UseKeys makes ring the signing keys.

@@ -14,6 +14,7 @@ import (
 	"github.com/weir-dev/weir/internal/job"
 	"github.com/weir-dev/weir/internal/problem"
 	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/stream"
 )
 
 // pollAfter is what clients are told to wait before they ask again, in seconds.
@@ -110,7 +111,7 @@ func (j *Request) look(w http.ResponseWriter, req *http.Request, anyChange bool)
 	var watch *job.Watch
 	if prefer.Wait > 0 {
 		prefer.Applied(w.Header())
-		watch = j.a.hub.Watch(j.id.Queue, j.id.Record)
+		watch = j.a.hub.Watch(j.id.Queue, j.id.Key())
 		defer watch.Close()
 	}
 	state, body, err := job.Get(context.WithoutCancel(req.Context()), j.a.cfg.Conn, j.id, j.maxAge, time.Now())
@@ -127,20 +128,30 @@ func (j *Request) look(w http.ResponseWriter, req *http.Request, anyChange bool)
 	return state, body, true
 }
 
-// Await reads the state whenever it may have changed, until it is enough, the wait is over, the drain begins or ctx ends:
+// Await takes the state that it is told, or reads it whenever it may have changed, until it is enough, the wait is over, the drain begins or ctx ends:
 // net/http ends it too when a client has sent all and closes its side, but reads on.
 func (j *Request) Await(ctx context.Context, watch *job.Watch, state *job.State, wait time.Duration, enough func(*job.State) bool) (*job.State, []byte, error) {
-	timer, again := time.NewTimer(wait), time.NewTimer(job.LookAgain)
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
-	defer again.Stop()
+	var again <-chan time.Time
+	if j.a.cfg.Conn.Routed() {
+		again = time.After(job.LookAgain)
+	}
 	gone := ctx.Done()
 	ctx = context.WithoutCancel(ctx) // each look has a bound of its own
 	var body []byte
+	whole := false
 wait:
 	for !enough(state) {
 		select {
 		case <-watch.Changed():
-		case <-again.C:
+			if told := watch.Latest(); told != nil && told.Version() > state.Version() {
+				if body, whole = told.Told(); whole || !told.Status.Final() {
+					state = told
+					continue
+				}
+			}
+		case <-again:
 		case <-timer.C:
 			break wait
 		case <-j.a.drain.Done():
@@ -152,9 +163,9 @@ wait:
 		if err != nil {
 			return state, body, err
 		}
-		state, body = s, b
+		state, body, whole = s, b, true
 	}
-	if body == nil && state.Status == job.Succeeded { // it had ended before the wait
+	if !whole && state.Status == job.Succeeded { // it had ended before the wait
 		s, b, err := job.Get(ctx, j.a.cfg.Conn, j.id, j.maxAge, time.Now())
 		if err != nil {
 			return state, body, err
@@ -224,4 +235,6 @@ func known(req *http.Request, s *job.State) bool {
 }
 
 // Watch begins to watch a job for changes, before it is stored.
-func (a *API) Watch(queue catalog.Key, id record.ID) *job.Watch { return a.hub.Watch(queue, id) }
+func (a *API) Watch(queue catalog.Key, r *record.Record) *job.Watch {
+	return a.hub.Watch(queue, stream.KeyOf(r))
+}

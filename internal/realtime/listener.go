@@ -25,6 +25,8 @@ type listener struct {
 	timer *time.Timer // of the next ping, at first of a look
 	until time.Time   // end of its lifetime
 
+	readAt time.Time // when the states were last read again; the timer's goroutine's
+
 	by      transport
 	resumed bool // it came with the position of an earlier connection
 
@@ -114,7 +116,10 @@ func (l *listener) spawn(f func()) {
 
 // look has the states read once more, soon after the start.
 func (l *listener) look() {
-	l.updates.lookAgain()
+	if l.s.cfg.Conn.Routed() {
+		l.updates.lookAgain()
+	}
+	l.readAt = time.Now()
 	l.again(l.ping, pingEvery)
 }
 
@@ -133,7 +138,10 @@ func (l *listener) ping() {
 		l.wire.cut()
 		return
 	}
-	l.updates.lookAgain() // in case an event of NATS was lost
+	if l.s.cfg.Conn.Routed() && time.Since(l.readAt) >= lookEvery { // an event may have been lost between two servers
+		l.updates.lookAgain()
+		l.readAt = time.Now()
+	}
 	l.again(l.ping, pingEvery)
 }
 

@@ -416,7 +416,7 @@ func TestSlowClient(t *testing.T) {
 	testkit.Eventually(t, "all are watched", func() bool {
 		n := 0
 		for _, w := range works {
-			n += b.server.hub.Followers(b.queue, w.rec.ID)
+			n += b.server.hub.Followers(b.queue, stream.KeyOf(w.rec))
 		}
 		return n == len(works)
 	})

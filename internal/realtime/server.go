@@ -69,6 +69,7 @@ const (
 	maxHeaderBytes    = 64 << 10
 	writeTimeout      = 10 * time.Second // of one event: a client that reads nothing for as long is gone
 	pingEvery         = 25 * time.Second // shorter than the idle timeouts of proxies and NATs on the way
+	lookEvery         = 5 * time.Minute  // the states are read again, where NATS is several servers
 	// maxLife bounds a connection, so that clients spread over new instances. Each lasts between half of it and all.
 	maxLife = 2 * time.Hour
 )
@@ -154,7 +155,6 @@ func (s *Server) Use(cat *catalog.Catalog) {
 		q.maxAges[spec.Key] = spec.MaxAge
 	}
 	s.queues.Store(q)
-	s.hub.Use(cat.JobQueues())
 }
 
 // Ready reports the revision of the catalog, or why clients can't be served now.

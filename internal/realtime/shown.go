@@ -80,7 +80,7 @@ func (d *shown) of(j *followed, s *job.State) (*shownDoc, error) {
 
 // made reports whether the document of a state can be had without waiting.
 func (d *shown) made(j *followed, s *job.State) bool {
-	if !jobapi.Shows(s) {
+	if !looks(s) {
 		return true
 	}
 	d.mu.Lock()
@@ -92,7 +92,7 @@ func (d *shown) made(j *followed, s *job.State) bool {
 // whenMade calls then once the document can be had without waiting: at once, unless it has a small result, which one
 // goroutine reads for all.
 func (d *shown) whenMade(j *followed, s *job.State, then func()) {
-	if !jobapi.Shows(s) {
+	if !looks(s) {
 		then()
 		return
 	}
@@ -137,10 +137,16 @@ func (d *shownDoc) framed() []byte {
 	return frame(d.text)
 }
 
+// looks reports whether a state is shown with a result that has to be looked up.
+func looks(s *job.State) bool {
+	_, told := s.Told()
+	return jobapi.Shows(s) && !told
+}
+
 // document is a state as its followers see it, with a small result. A replica may lag behind the state that was told.
 func (s *Server) document(ctx context.Context, text string, id job.ID, maxAge time.Duration, state *job.State) jobapi.Document {
-	var body []byte
-	for looks := 0; jobapi.Shows(state) && looks < stream.MaxLooks; looks++ {
+	body, _ := state.Told()
+	for n := 0; looks(state) && n < stream.MaxLooks; n++ {
 		at, b, err := job.Get(ctx, s.cfg.Conn, id, maxAge, time.Now())
 		if err == nil && at.Version() == state.Version() { // else the client has to ask for the result
 			body = b

@@ -108,13 +108,13 @@ func (f *subscription) follow(j *followed) {
 		f.named = append(f.named, j)
 	}
 	f.mu.Unlock()
-	f.s.hub.Follow(j.id.Queue, j.id.Record, j)
+	f.s.hub.Follow(j.id.Queue, j.id.Key(), j)
 	j.Changed(nil)
 }
 
 // leave stops following one job. Its pending states are not sent.
 func (f *subscription) leave(j *followed) {
-	f.s.hub.Leave(j.id.Queue, j.id.Record, j)
+	f.s.hub.Leave(j.id.Queue, j.id.Key(), j)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.jobs = slices.DeleteFunc(f.jobs, func(o *followed) bool { return o == j })

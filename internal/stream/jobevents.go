@@ -20,79 +20,112 @@ import (
 
 // JobEvents delivers the states of jobs as they are stored.
 type JobEvents interface {
-	WatchJobs(ctx context.Context, k catalog.Key, w JobWatcher)
+	NewJobWatch() *JobWatch
+	Routed() bool
 	FollowClient(ctx context.Context, client record.Client, queues []catalog.Key, after map[catalog.Key]Place, f func(catalog.Key, JobKey, JobState, Place) error) error
 }
 
-// JobWatcher receives what WatchJobs sees.
+// JobWatcher receives what a JobWatch sees.
 type JobWatcher interface {
-	// Started says that states stored before may have been missed, and later ones will be seen. It is called again
-	// whenever some were missed.
-	Started()
-	// Changed is called for each state that was stored, without its body. Those of one job come in order, except across
-	// a change of the stream's leader.
-	Changed(id JobKey, s JobState)
+	// Missed says that states may have been missed, and later ones will be seen.
+	Missed()
+	// Changed is called for each state that was stored, with its body only if that is small. Those of one job come in order,
+	// except across a change of the stream's leader.
+	Changed(k catalog.Key, id JobKey, s JobState)
 }
 
-// WatchJobs follows the states of queue k's jobs, which NATS republishes once they are stored, until ctx ends. NATS
-// being away only interrupts it.
-func (c *Conn) WatchJobs(ctx context.Context, k catalog.Key, w JobWatcher) {
-	for ctx.Err() == nil {
-		if err := c.watchJobs(ctx, k, w); err != nil && ctx.Err() == nil && c.Ready() == nil {
-			c.log.Warn("the states of jobs can't be watched", "queue", k.String(), "retry", watchRetry, "error", err)
-		}
-		select {
-		case <-time.After(watchRetry):
-		case <-ctx.Done():
+// JobWatch receives the states of the jobs that it follows, which NATS republishes once they are stored: a subscription for
+// each, of whose messages it gets no others.
+type JobWatch struct {
+	c        *Conn
+	messages chan *nats.Msg
+}
+
+// JobSubscription is one job that a JobWatch follows.
+type JobSubscription struct{ sub *nats.Subscription }
+
+// NewJobWatch returns a watch that follows nothing yet. Run must run.
+func (c *Conn) NewJobWatch() *JobWatch {
+	return &JobWatch{c, make(chan *nats.Msg, maxJobEvents)}
+}
+
+// Follow subscribes to a job's states: whoever then looks it up by the same connection misses none. NATS being away only
+// interrupts it. The error is the end of the connection.
+func (w *JobWatch) Follow(k catalog.Key, id JobKey) (*JobSubscription, error) {
+	sub, err := w.c.nc.ChanSubscribe(jobEventSubject(k, id.String()), w.messages)
+	if err != nil {
+		return nil, fmt.Errorf("job %s of queue %s: %w", id, k, err)
+	}
+	return &JobSubscription{sub}, nil
+}
+
+// Leave ends a subscription; nil is none. Some of its states may still come.
+func (s *JobSubscription) Leave() {
+	if s != nil {
+		_ = s.sub.Unsubscribe() // it fails without a connection: then there is none
+	}
+}
+
+// Run calls f until ctx ends.
+func (w *JobWatch) Run(ctx context.Context, f JobWatcher) {
+	full := false
+	for w.c.WaitUp(ctx) == nil {
+		live := w.c.Live()
+		f.Missed() // between two connections
+		for live.Err() == nil && ctx.Err() == nil {
+			select {
+			case m := <-w.messages:
+				full = full || len(w.messages) >= maxJobEvents-1
+				if err := w.changed(m, f); err != nil {
+					w.c.log.Warn("an unknown message among the states of jobs", "subject", m.Subject, "error", err)
+				}
+				if full && len(w.messages) == 0 {
+					full = false
+					f.Missed() // more came than there was room for, maybe
+				}
+			case <-live.Done():
+			case <-ctx.Done():
+			}
 		}
 	}
 }
 
-func (c *Conn) watchJobs(ctx context.Context, k catalog.Key, w JobWatcher) error {
-	if err := c.WaitUp(ctx); err != nil {
-		return err
+// changed tells f of the state that m is.
+func (w *JobWatch) changed(m *nats.Msg, f JobWatcher) error {
+	rest, isEvent := strings.CutPrefix(m.Subject, "weir.e.")
+	ns, rest, hasName := strings.Cut(rest, ".")
+	name, key, hasKey := strings.Cut(rest, ".")
+	if !isEvent || !hasName || !hasKey {
+		return errors.New("stream: no subject of a job's states")
 	}
-	live := c.Live()
-	messages := make(chan *nats.Msg, maxJobEvents)
-	sub, err := c.nc.ChanSubscribe(jobEventSubject(k, "*.*"), messages)
+	id, err := parseJobKey(key)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = sub.Unsubscribe() }()
-	fctx, cancel := c.bound(ctx, apiTimeout)
-	defer cancel()
-	if err := c.nc.FlushWithContext(fctx); err != nil { // the server has the subscription now
+	s, err := toldState(m)
+	if err != nil {
 		return err
 	}
-	w.Started()
-	prefix, missed := jobEventSubject(k, ""), 0
-	for {
-		select {
-		case m := <-messages:
-			if m.Subject == prefix+epochToken || m.Subject == prefix+statesToken {
-				continue
-			}
-			id, err := parseJobKey(strings.TrimPrefix(m.Subject, prefix))
-			seq, serr := versionOf(m.Header)
-			if err != nil || serr != nil {
-				c.log.Warn("an unknown message among the states of jobs", "subject", m.Subject)
-				continue
-			}
-			w.Changed(id, JobState{Header: m.Header.Get(headerJobState), Seq: seq})
-			if n, err := sub.Dropped(); err == nil && n > missed {
-				missed = n
-				w.Started()
-			}
-		case <-live.Done():
-			return ErrUnavailable
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
+	f.Changed(catalog.Key{Namespace: ns, Name: name}, id, s)
+	return nil
 }
 
+// toldState is the state that NATS has republished as m.
+func toldState(m *nats.Msg) (s JobState, err error) {
+	s.Header = m.Header.Get(headerJobState)
+	if s.Seq, err = versionOf(m.Header); err != nil {
+		return s, err
+	}
+	s.Body, s.Whole, err = bodyOf(m.Header, m.Data)
+	return s, err
+}
+
+// Routed reports whether messages pass between several servers: they are lost without a word when a connection between two
+// of them breaks.
+func (c *Conn) Routed() bool { return c.nc.ConnectedClusterName() != "" }
+
 const (
-	// maxJobEvents is how many states may wait for a watcher. When there are more, Started is called again.
+	// maxJobEvents is how many states may wait for a watcher. When there are more, Missed is called.
 	maxJobEvents = 4096
 	// clientHeartbeat is the consumer's idle heartbeat, by which a lost message is noticed although none follows. After
 	// two missing ones the consumer is created anew.

@@ -80,6 +80,7 @@ type JobState struct {
 	Body   []byte
 	Seq    uint64    // its version: higher is later; zero if not stored
 	Stored time.Time // when, by the server's clock (Conn.Now); zero unless it was read by Job
+	Whole  bool      // of one that a watcher is told: Body is all of it
 }
 
 // AppendOnce stores r in queue k unless the queue holds a record of this id already. It returns nil once r is durable,

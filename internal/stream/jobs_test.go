@@ -1,6 +1,7 @@
 package stream_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -134,31 +135,32 @@ func TestJobStatesReplaceEachOther(t *testing.T) {
 
 // observer records what a JobWatcher is told.
 type observer struct {
-	mu      sync.Mutex
-	started int
-	seen    []string
+	mu     sync.Mutex
+	missed int
+	seen   []string
 }
 
-func (o *observer) Started() {
+func (o *observer) Missed() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.started++
+	o.missed++
 }
 
-func (o *observer) Changed(id stream.JobKey, s stream.JobState) {
+func (o *observer) Changed(_ catalog.Key, id stream.JobKey, s stream.JobState) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.seen = append(o.seen, id.ID.String()+" "+s.Header+" "+strconv.FormatUint(s.Seq, 10)+" "+strconv.Itoa(len(s.Body)))
+	o.seen = append(o.seen, fmt.Sprintf("%s %s %d %d %v", id.ID, s.Header, s.Seq, len(s.Body), s.Whole))
 }
 
-func (o *observer) count() (started, seen int) {
+func (o *observer) count() (missed, seen int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return o.started, len(o.seen)
+	return o.missed, len(o.seen)
 }
 
-// TestWatchJobs over a restart of NATS: a watcher that reads the state again after each Started misses nothing.
-func TestWatchJobs(t *testing.T) {
+// TestJobWatch over a restart of NATS: a watcher that reads the state again after each Missed misses nothing, and is told of
+// the jobs that it follows, with small results.
+func TestJobWatch(t *testing.T) {
 	cfg := localnats.Config{Dir: t.TempDir(), Token: "t"}
 	s := testkit.NATSIn(t, cfg)
 	cfg.Port = s.Port()
@@ -168,27 +170,42 @@ func TestWatchJobs(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var o observer
 	var wg sync.WaitGroup
-	wg.Go(func() { c.WatchJobs(ctx, q.Key, &o) })
+	w := c.NewJobWatch()
+	wg.Go(func() { w.Run(ctx, &o) })
 	testkit.Eventually(t, "it watches", func() bool { n, _ := o.count(); return n == 1 })
 	var want []string
-	put := func(header string) {
+	put := func(header string, size int, follows bool) *stream.JobSubscription {
 		t.Helper()
-		id := newRecord(t, "x").ID
-		seq, err := c.PutJobUntil(t.Context(), q.Key, stream.JobKey{ID: id}, stream.JobState{Header: header, Body: []byte("large")}, 0, false)
+		id := stream.JobKey{ID: newRecord(t, "x").ID}
+		var sub *stream.JobSubscription
+		if follows {
+			sub, _ = w.Follow(q.Key, id)
+		}
+		seq, err := c.PutJobUntil(t.Context(), q.Key, id, stream.JobState{Header: header, Body: bytes.Repeat([]byte("x"), size)}, 0, false)
 		if err != nil {
 			t.Fatal(err)
 		}
-		want = append(want, id.String()+" "+header+" "+strconv.FormatUint(seq, 10)+" 0")
+		if s, err := c.Job(t.Context(), q.Key, id); err != nil || len(s.Body) != size || s.Seq != seq {
+			t.Errorf("%s: %+v, %v", header, s, err)
+		}
+		if told := size; follows {
+			if size > 2<<10 {
+				told = 0
+			}
+			want = append(want, fmt.Sprintf("%s %s %d %d %v", id.ID, header, seq, told, told == size))
+		}
+		return sub
 	}
-	put("a")
-	put("b")
+	put("a", 2<<10, true)
+	put("unfollowed", 1, false)
+	put("b", 2<<10+1, true)
 	testkit.Eventually(t, "both are seen", func() bool { _, n := o.count(); return n == 2 })
 	s.Stop()
 	testkit.Eventually(t, "the loss is noticed", func() bool { return c.Ready() != nil })
 	testkit.NATSIn(t, cfg)
 	testkit.Eventually(t, "it watches again", func() bool { n, _ := o.count(); return n == 2 })
 	testkit.OwnStates(t, c, q.Key)
-	put("c")
+	put("c", 0, true).Leave()
 	testkit.Eventually(t, "the third is seen", func() bool { _, n := o.count(); return n == 3 })
 	cancel()
 	wg.Wait()
