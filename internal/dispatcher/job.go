@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/weir-dev/weir/internal/invoke"
@@ -31,7 +32,8 @@ func (e *batchRun) job(intake, work context.Context, it *item) (write func()) {
 	if err != nil {
 		return func() { e.goOn(work, it, nil, err) }
 	}
-	changed, stop, err := jobs.Watch(work, stream.KeyOf(it.rec)) // before the attempt begins: no cancellation is missed
+	var end ending
+	stop, err := jobs.Watch(work, stream.KeyOf(it.rec), end.told) // before the attempt begins: no cancellation is missed
 	if err != nil {
 		return func() { e.goOn(work, it, nil, err) }
 	}
@@ -63,7 +65,7 @@ func (e *batchRun) job(intake, work context.Context, it *item) (write func()) {
 		e.m.tally.began()
 		e.waited(work)
 		callback := e.m.callback(attempt.Callback())
-		o, result, body, cancelled := e.ask(work, it, changed, callback)
+		o, result, body, cancelled := e.ask(work, it, &end, callback)
 		free()
 		if cancelled || work.Err() != nil && o.Class == invoke.NotNow {
 			e.m.cut(work, o)
@@ -92,6 +94,34 @@ func (e *batchRun) job(intake, work context.Context, it *item) (write func()) {
 			judge(e.items, o)
 			return nothing
 		}
+	}
+}
+
+// ending is the end of a job that others may write while it is called: it is cancelled, or the function reports its success.
+type ending struct {
+	mu  sync.Mutex
+	is  bool
+	cut context.CancelCauseFunc // the present call; nil before the first
+}
+
+// told is told of a durable state.
+func (d *ending) told(s stream.JobState) {
+	if !job.HasEnded(s) {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.is = true; d.cut != nil {
+		d.cut(errCancelled)
+	}
+}
+
+// cuts has the end cut a call by cancel.
+func (d *ending) cuts(cancel context.CancelCauseFunc) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.cut = cancel; d.is {
+		cancel(errCancelled)
 	}
 }
 
@@ -184,22 +214,9 @@ func (e *batchRun) goOn(work context.Context, it *item, attempt *job.Attempt, er
 
 // ask calls the function for one record's answer, and cuts the call when the job is cancelled. body is the result
 // unless that is an object.
-func (e *batchRun) ask(work context.Context, it *item, changed <-chan struct{}, callback string) (o invoke.Outcome, result job.Result, body []byte, cancelled bool) {
+func (e *batchRun) ask(work context.Context, it *item, end *ending, callback string) (o invoke.Outcome, result job.Result, body []byte, cancelled bool) {
 	ctx, cancel := context.WithCancelCause(work)
-	watching := make(chan struct{})
-	go func() {
-		defer close(watching)
-		for {
-			select {
-			case <-changed:
-				if ended, err := job.Ended(ctx, e.jobs, e.m.queue, it.rec); err == nil && ended { // else its result is dropped later
-					cancel(errCancelled)
-				}
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
+	end.cuts(cancel)
 	spec := e.m.spec()
 	o, answer := e.m.cfg.Caller.Ask(ctx, invoke.Question{
 		Function: e.m.function(), URL: spec.Function.URL, H2C: spec.Function.H2C, Record: it.rec, Timeout: spec.Timeout, Callback: callback, Permanent: spec.Retry.Permanent,
@@ -221,7 +238,6 @@ func (e *batchRun) ask(work context.Context, it *item, changed <-chan struct{}, 
 	}
 	cancelled = errors.Is(context.Cause(ctx), errCancelled) && o.Class == invoke.NotNow // else it answered first
 	cancel(nil)
-	<-watching
 	return o, result, answer.Body, cancelled
 }
 

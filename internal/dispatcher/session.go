@@ -44,9 +44,11 @@ type session struct {
 	busy   int // batch runs in progress
 	ends   chan *batchRun
 
-	calling atomic.Int32  // batch runs that hold a call's place
-	freed   chan struct{} // capacity 1: one holds it no longer
-	looking sync.WaitGroup
+	calling atomic.Int32   // batch runs that hold a call's place
+	freed   chan struct{}  // capacity 1: one holds it no longer
+	runs    chan *batchRun // to a goroutine that waits for another
+	over    chan struct{}  // closed when there is none
+	wg      sync.WaitGroup // of these goroutines and look-ups
 
 	// Expiry (expiry.go).
 	oldest   time.Time // no record that waits and can expire was accepted before this; zero if none waits
@@ -87,7 +89,7 @@ func (it *item) at(now time.Time) record.Record {
 
 func newSession(m *mapping, reader *stream.Reader, states *states) *session {
 	return &session{
-		m: m, reader: reader, states: states, held: map[blockKey]*block{}, ends: make(chan *batchRun), freed: make(chan struct{}, 1),
+		m: m, reader: reader, states: states, held: map[blockKey]*block{}, ends: make(chan *batchRun), freed: make(chan struct{}, 1), runs: make(chan *batchRun), over: make(chan struct{}),
 		acc:  batch.NewAccumulator[*item](policy(m.spec())),
 		jobs: batch.NewAccumulator[*item](batch.Policy{MaxItems: 1, MaxBytes: math.MaxInt}), ids: map[record.ID]int{},
 	}
@@ -159,7 +161,8 @@ func (s *session) run(work context.Context) error {
 	for _, b := range s.held {
 		s.release(b)
 	}
-	s.looking.Wait()
+	close(s.over)
+	s.wg.Wait()
 	return context.Cause(intake)
 }
 
@@ -287,7 +290,7 @@ func (s *session) take(d *stream.Delivery) {
 		return
 	}
 	if len(jobs) > 0 {
-		b.states = s.states.prefetch(s.m.ctx, &s.looking, jobs)
+		b.states = s.states.prefetch(s.m.ctx, &s.wg, jobs)
 	}
 	s.held[k] = b
 	s.size += b.size
@@ -297,7 +300,7 @@ func (s *session) take(d *stream.Delivery) {
 func (s *session) release(b *block) {
 	if p := b.states; p != nil {
 		b.states = nil
-		s.looking.Go(func() {
+		s.wg.Go(func() {
 			<-p.done
 			p.release()
 		})
@@ -318,19 +321,41 @@ func (s *session) startBatchRuns(intake, work context.Context, window *time.Time
 		s.busy++
 		s.calling.Add(1)
 		e := &batchRun{m: s.m, states: s.states, items: items}
-		go func() {
-			store := e.call(intake, work)
-			s.calling.Add(-1)
-			select {
-			case s.freed <- struct{}{}:
-			default:
-			}
-			store()
-			s.ends <- e
-		}()
+		select {
+		case s.runs <- e:
+		default:
+			s.wg.Go(func() { s.work(intake, work, e) })
+		}
 	}
 	if at, ok := s.acc.Due(); ok {
 		window.Reset(time.Until(at))
+	}
+}
+
+// workIdle is how long a goroutine waits for another batch run.
+const workIdle = time.Second
+
+// work does one batch run after another, as a new goroutine would have to grow its stack for each.
+func (s *session) work(intake, work context.Context, e *batchRun) {
+	idle := time.NewTimer(workIdle)
+	defer idle.Stop()
+	for {
+		store := e.call(intake, work)
+		s.calling.Add(-1)
+		select {
+		case s.freed <- struct{}{}:
+		default:
+		}
+		store()
+		s.ends <- e
+		idle.Reset(workIdle)
+		select {
+		case e = <-s.runs:
+		case <-idle.C:
+			return
+		case <-s.over:
+			return
+		}
 	}
 }
 

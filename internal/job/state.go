@@ -7,7 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"strconv"
 	"time"
+
+	jsonv2 "github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	jsonv1 "github.com/go-json-experiment/json/v1"
 
 	"github.com/weir-dev/weir/internal/record"
 )
@@ -109,17 +114,24 @@ const MaxInlineBytes = 256 << 10
 
 // Fingerprint distinguishes requests under one idempotency key.
 func Fingerprint(r *record.Record) string {
-	h := sha256.New()
-	_, _ = fmt.Fprintf(h, "%d:%s", len(r.ContentType), r.ContentType)
+	b := make([]byte, 0, 512)
+	b = append(strconv.AppendInt(b, int64(len(r.ContentType)), 10), ':')
+	b = append(b, r.ContentType...)
 	if in := r.Input; in != nil {
-		_, _ = fmt.Fprintf(h, "%d:%s", in.Size, in.ETag)
+		b = append(strconv.AppendInt(b, in.Size, 10), ':')
+		b = append(b, in.ETag...)
 	}
 	if q := r.Request; q != (record.Request{}) { // there is none in records of format 1
-		_, _ = fmt.Fprintf(h, "%s %q %q", q.Method, q.Path, q.Query)
+		b = append(append(b, q.Method...), ' ')
+		b = append(strconv.AppendQuote(b, q.Path), ' ')
+		b = strconv.AppendQuote(b, q.Query)
 	}
 	for _, a := range r.Attributes {
-		_, _ = fmt.Fprintf(h, "%s=%q", a.Name, a.Value)
+		b = append(append(b, a.Name...), '=')
+		b = strconv.AppendQuote(b, a.Value)
 	}
+	h := sha256.New()
+	h.Write(b)
 	h.Write(r.Body)
 	return base64.RawURLEncoding.EncodeToString(h.Sum(nil)[:16])
 }
@@ -150,7 +162,9 @@ var errState = errors.New("job: the stored state can't be read")
 // decode returns, with errState, a state that has only its sequence.
 func decode(header string, seq uint64) (*State, error) {
 	s := &State{}
-	if err := json.Unmarshal([]byte(header), s); err != nil {
+	// Three times as fast as encoding/json, which wrote it.
+	format := jsonv2.JoinOptions(jsonv1.FormatDurationAsNano(true), jsontext.AllowInvalidUTF8(true), jsontext.AllowDuplicateNames(true))
+	if err := jsonv2.Unmarshal([]byte(header), s, format); err != nil {
 		return &State{seq: seq}, fmt.Errorf("%w: %w", errState, err)
 	}
 	s.keptAs(header, seq)

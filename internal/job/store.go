@@ -103,6 +103,12 @@ func Cancel(ctx context.Context, conn stream.Jobs, id ID, maxAge time.Duration, 
 	}
 }
 
+// HasEnded reports whether a stored state is final.
+func HasEnded(st stream.JobState) bool {
+	s, err := decode(st.Header, st.Seq)
+	return err == nil && s.Status.Final()
+}
+
 // Ended reports whether the job has a final state.
 func Ended(ctx context.Context, conn stream.Jobs, queue catalog.Key, rec *record.Record) (bool, error) {
 	s, _, err := load(ctx, conn, queue, stream.KeyOf(rec))

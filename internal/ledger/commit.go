@@ -49,7 +49,12 @@ func (o *Owner) take() (*group, *block, time.Duration) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	now := time.Now()
-	due := o.joinDue(now, o.closing)
+	if len(o.sealed) == 0 {
+		if wait := o.wait(now); wait > 0 && !o.closing {
+			return nil, nil, wait
+		}
+		o.joinDue(now, o.closing)
+	}
 	var g *group
 	switch {
 	case len(o.sealed) > 0:
@@ -57,20 +62,30 @@ func (o *Owner) take() (*group, *block, time.Duration) {
 		o.sealed[0] = nil
 		o.sealed = o.sealed[1:]
 	case len(o.open.entries) > 0:
-		if wait := o.pace.Wait(now); wait > 0 && !o.closing {
-			return nil, nil, wait
-		}
 		g = o.open
 		o.open = newGroup()
-	case due.IsZero():
-		return nil, nil, 0
 	default:
-		return nil, nil, max(due.Sub(now), 1)
+		return nil, nil, 0
 	}
 	o.pace.Began(now)
 	b := &block{writer: o.me, number: o.number, shown: o.allShown(), entries: g.entries}
 	o.number++
 	return g, b, 0
+}
+
+// wait is how long nothing is to be written. The caller holds mu.
+func (o *Owner) wait(now time.Time) time.Duration {
+	alone := o.alone()
+	switch {
+	case len(o.open.entries) > 0 && alone.IsZero():
+		return o.pace.Wait(now)
+	case len(o.open.entries) > 0:
+		return min(o.pace.Wait(now), alone.Sub(now))
+	case alone.IsZero():
+		return 0
+	default:
+		return alone.Sub(now)
+	}
 }
 
 // write writes g's block until it is durable, or the owner has ended.
@@ -131,6 +146,12 @@ func (o *Owner) append(ctx context.Context, data []byte, number uint64) (uint64,
 
 // written is told that g is block seq.
 func (o *Owner) written(g *group, seq uint64) {
+	var tell []func()
+	defer func() {
+		for _, f := range tell {
+			f()
+		}
+	}()
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.last = seq
@@ -139,8 +160,9 @@ func (o *Owner) written(g *group, seq uint64) {
 		if c.group == g && c.due.IsZero() {
 			c.former, c.ticket = c.ticket, 0
 		}
-		for _, w := range c.watches {
-			signal(w)
+		for w := range c.watches {
+			v := c.durable
+			tell = append(tell, func() { w.told(v) })
 		}
 		o.unshown[c] = struct{}{}
 		if !c.queued {

@@ -102,14 +102,14 @@ func (j *Jobs) SettleJob(ctx context.Context, k catalog.Key, id stream.JobKey) e
 	}
 }
 
-// Watch returns a channel that gets a value when a state of a job is durable, until stop.
-func (j *Jobs) Watch(ctx context.Context, id stream.JobKey) (changed <-chan struct{}, stop func(), err error) {
+// Watch is Owner.Watch for a job's states.
+func (j *Jobs) Watch(ctx context.Context, id stream.JobKey, f func(stream.JobState)) (stop func(), err error) {
 	c, err := j.o.Hold(ctx, id.String())
 	if err != nil {
-		return nil, nil, outage(err)
+		return nil, outage(err)
 	}
-	changed, unwatch := j.o.Watch(c)
-	return changed, func() {
+	unwatch := j.o.Watch(c, func(v Value) { f(stream.JobState{Header: v.Header, Body: v.Body}) })
+	return func() {
 		unwatch()
 		j.o.Release(c)
 	}, nil

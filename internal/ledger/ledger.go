@@ -37,8 +37,12 @@ const (
 	// maxRecent bounds the states that are kept although they can be looked up. With several replicas one that was changed a
 	// moment ago must be: a replica that lags would answer with the state before it.
 	maxRecent = 16384
-	// laterDelay is how long a change can wait that need not be durable now. Most are replaced by then, and never written.
+	// laterDelay is how long a change waits that need not be durable now, and laterAlone until it has a block without others.
+	// Most are replaced by then, and never written.
 	laterDelay = 20 * time.Millisecond
+	laterAlone = 35 * time.Millisecond
+	// idle is Pace.Idle: the calls of one block of records end close to each other.
+	idle = 2 * time.Millisecond
 )
 
 // The ends of an owner, and what it refuses.
@@ -120,7 +124,7 @@ type Cell struct {
 	ring    bool   // in recent
 	size    int    // bytes that it counts in Owner.bytes
 	waiters []chan struct{}
-	watches []chan struct{} // capacity 1: a state is durable
+	watches map[*watch]struct{}
 }
 
 // group is the changes that become one block.
@@ -163,7 +167,7 @@ func (p Pending) Wait() error {
 // caller has the queue's lease. ErrNoQueue means that the queue keeps no states.
 func Open(ctx context.Context, conn Streams, k catalog.Key, log *slog.Logger) (*Owner, error) {
 	o := &Owner{
-		conn: conn, queue: k, log: log.With("queue", k.String()), cells: map[string]*Cell{}, unshown: map[*Cell]struct{}{}, open: newGroup(), nothing: newGroup(),
+		conn: conn, queue: k, log: log.With("queue", k.String()), cells: map[string]*Cell{}, unshown: map[*Cell]struct{}{}, pace: stream.Pace{Idle: idle}, open: newGroup(), nothing: newGroup(),
 		work: make(chan struct{}, 1), dirty: make(chan struct{}, 1), room: make(chan struct{}),
 	}
 	close(o.nothing.done)
@@ -457,17 +461,23 @@ func (o *Owner) ChangeLater(c *Cell, f func(Value) (Value, error)) (ticket uint6
 	return c.ticket, nil
 }
 
-// Watch returns a channel that gets a value when a state of a held cell is durable, until stop. Values that nobody has taken
-// coalesce.
-func (o *Owner) Watch(c *Cell) (changed <-chan struct{}, stop func()) {
-	ch := make(chan struct{}, 1)
+// watch is told of each state of a cell that is durable.
+type watch struct{ told func(Value) }
+
+// Watch calls f with each later state of a held cell once it is durable, until stop: it may be called a last time just then.
+// f must not block.
+func (o *Owner) Watch(c *Cell, f func(Value)) (stop func()) {
+	w := &watch{f}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	c.watches = append(c.watches, ch)
-	return ch, func() {
+	if c.watches == nil {
+		c.watches = map[*watch]struct{}{}
+	}
+	c.watches[w] = struct{}{}
+	return func() {
 		o.mu.Lock()
 		defer o.mu.Unlock()
-		c.watches = slices.DeleteFunc(c.watches, func(w chan struct{}) bool { return w == ch })
+		delete(c.watches, w)
 	}
 }
 
@@ -501,14 +511,24 @@ func (o *Owner) join(c *Cell) {
 	}
 }
 
-// joinDue has the states join the open group whose time has come, or all. It returns when the next one's will have; zero if
-// there is none. The caller holds mu.
-func (o *Owner) joinDue(now time.Time, all bool) (next time.Time) {
+// alone is when the oldest state that waits has a block without others; zero if there is none. The caller holds mu.
+func (o *Owner) alone() time.Time {
+	for len(o.later) > 0 && o.later[0].due.IsZero() {
+		o.later[0] = nil
+		o.later = o.later[1:]
+	}
+	if len(o.later) == 0 {
+		return time.Time{}
+	}
+	return o.later[0].due.Add(laterAlone - laterDelay)
+}
+
+// joinDue has the states join the open group whose time has come, or all. The caller holds mu.
+func (o *Owner) joinDue(now time.Time, all bool) {
 	n := 0
 	for _, c := range o.later {
 		if !c.due.IsZero() {
 			if !all && now.Before(c.due) {
-				next = c.due
 				break
 			}
 			o.join(c)
@@ -522,7 +542,6 @@ func (o *Owner) joinDue(now time.Time, all bool) (next time.Time) {
 		clear(o.later[:n])
 		o.later = o.later[n:]
 	}
-	return next
 }
 
 // firstTicket is above all sequences of a log: a ticket stands for the version of a state that is not durable yet.

@@ -6,9 +6,7 @@ import "time"
 // each other. Below that each is written at once.
 const (
 	// paceGap is the time from the beginning of a write to that of the next.
-	paceGap = 10 * time.Millisecond
-	// paceIdle is how long nothing has come when the wait ends early: what would come waits for this write, maybe.
-	paceIdle = 3 * time.Millisecond
+	paceGap = 11 * time.Millisecond
 	// paceRate is how many changes a second are paced.
 	paceRate = 500
 	// paceChanges is over how many of them that is measured.
@@ -18,6 +16,8 @@ const (
 // Pace decides how long a group of changes that could be written waits for others to share its synced write. It is
 // guarded by its user's mutex.
 type Pace struct {
+	Idle time.Duration // nothing has come for as long when the wait ends early: what would come waits for this write, maybe
+
 	recent [paceChanges]time.Time // ring of the latest changes
 	next   int                    // in recent
 	began  time.Time              // the latest write
@@ -38,5 +38,5 @@ func (p *Pace) Wait(now time.Time) time.Duration {
 	if now.Sub(oldest) > paceChanges*time.Second/paceRate {
 		return 0
 	}
-	return min(paceGap-now.Sub(p.began), paceIdle-now.Sub(newest))
+	return min(paceGap-now.Sub(p.began), p.Idle-now.Sub(newest))
 }

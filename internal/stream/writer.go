@@ -42,6 +42,9 @@ type Writer struct {
 	sized []metric.RecordOption // of commit's
 }
 
+// writerIdle is Pace.Idle of a writer: 1,000 requests a second are as far apart once in twenty.
+const writerIdle = 3 * time.Millisecond
+
 // Bounds of a writer. What is past maxWaitingBytes gets ErrBusy.
 const (
 	maxWaitingBytes = 64 << 20
@@ -87,7 +90,7 @@ type Writers interface {
 func (c *Conn) NewWriter(k catalog.Key, codec record.Codec) *Writer {
 	return &Writer{
 		conn: c, queue: k, codec: codec, log: c.log.With("queue", k.String()),
-		work: make(chan struct{}, 1), open: &group{b: new(record.Builder), done: make(chan struct{})},
+		pace: Pace{Idle: writerIdle}, work: make(chan struct{}, 1), open: &group{b: new(record.Builder), done: make(chan struct{})},
 	}
 }
 
