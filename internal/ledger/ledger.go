@@ -42,7 +42,7 @@ const (
 	laterDelay = 20 * time.Millisecond
 	laterAlone = 35 * time.Millisecond
 	// idle is Pace.Idle: the calls of one block of records end close to each other.
-	idle = 2 * time.Millisecond
+	idle = time.Millisecond
 )
 
 // The ends of an owner, and what it refuses.

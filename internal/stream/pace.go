@@ -6,7 +6,7 @@ import "time"
 // each other. Below that each is written at once.
 const (
 	// paceGap is the time from the beginning of a write to that of the next.
-	paceGap = 11 * time.Millisecond
+	paceGap = 11500 * time.Microsecond
 	// paceRate is how many changes a second are paced.
 	paceRate = 500
 	// paceChanges is over how many of them that is measured.
@@ -16,7 +16,8 @@ const (
 // Pace decides how long a group of changes that could be written waits for others to share its synced write. It is
 // guarded by its user's mutex.
 type Pace struct {
-	Idle time.Duration // nothing has come for as long when the wait ends early: what would come waits for this write, maybe
+	// Nothing has come for Idle when the wait ends early, but not before half of it: what would come waits for this write, maybe.
+	Idle time.Duration
 
 	recent [paceChanges]time.Time // ring of the latest changes
 	next   int                    // in recent
@@ -38,5 +39,5 @@ func (p *Pace) Wait(now time.Time) time.Duration {
 	if now.Sub(oldest) > paceChanges*time.Second/paceRate {
 		return 0
 	}
-	return min(paceGap-now.Sub(p.began), p.Idle-now.Sub(newest))
+	return min(paceGap-now.Sub(p.began), max(paceGap/2-now.Sub(p.began), p.Idle-now.Sub(newest)))
 }
