@@ -255,6 +255,14 @@ func (e *batchRun) reschedule(work context.Context, wait time.Duration, items []
 	return e.delay(work, stream.Wait{Since: now, Due: now.Add(wait)}, items, now)
 }
 
+// deadly reports whether some of the items are to be dead-lettered.
+func (e *batchRun) deadly() bool {
+	now, p := e.m.cfg.Conn.Now(), e.m.spec().Retry
+	return slices.ContainsFunc(e.items, func(it *item) bool {
+		return it.disposition == refused || it.disposition == old || it.disposition == failed && (it.rec.Attempts >= p.MaxAttempts || it.at(now).Age >= p.MaxAge)
+	})
+}
+
 // exhausted reports whether an item that has just failed gets no further attempt and why not, which it also writes into
 // its record's reason.
 func (e *batchRun) exhausted(it *item, now time.Time) (why stream.Reason, over bool) {

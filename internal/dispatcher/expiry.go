@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -25,6 +26,8 @@ const (
 	expireEvery = time.Second
 	// maxExpired bounds the expired records that are dead-lettered at a time; the others wait, uncalled.
 	maxExpired = 512
+	// maxEnding bounds the ends of expired jobs that are stored at a time.
+	maxEnding = 128
 )
 
 // expired reports whether the item has waited too long at now. Records that failed have a policy of their own
@@ -133,6 +136,29 @@ type expirer struct {
 	maxAge time.Duration
 }
 
+// end stores the ends of those of the records that are jobs: together, so that they share their writes.
+func (x *expirer) end(ctx context.Context, rs []record.Record) (errs []error) {
+	errs = make([]error, len(rs))
+	slots := make(chan struct{}, maxEnding)
+	var wg sync.WaitGroup
+	for i := range rs {
+		if !rs[i].Job {
+			continue
+		}
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			jobs, err := x.states.open(ctx)
+			if err == nil {
+				err = job.Expire(ctx, jobs, x.queue, &rs[i])
+			}
+			errs[i] = err
+		})
+	}
+	wg.Wait()
+	return errs
+}
+
 // bury dead-letters records that have expired at now, and returns their dispositions: the record of a job that has ended
 // otherwise is done; that of a job with an attempt under way is rescheduled, as it is either a copy or the attempt's only
 // record, which its next delivery decides. A job's state is stored before its dead letter: a job whose state says expired
@@ -147,12 +173,12 @@ func (x *expirer) bury(ctx context.Context, now time.Time, rs []record.Record) (
 		oldest = max(oldest, r.Age)
 		reason := fmt.Sprintf("expired: not called within %s (maxAge of the queue %s)", r.Age.Round(time.Second), x.maxAge)
 		r.Failure = &record.Failure{Time: time.Now(), Reason: reason}
+	}
+	ended := x.end(ctx, rs)
+	for i := range rs {
+		r := &rs[i]
 		if r.Job {
-			jobs, err := x.states.open(ctx)
-			if err == nil {
-				err = job.Expire(ctx, jobs, x.queue, r)
-			}
-			switch {
+			switch err := ended[i]; {
 			case errors.Is(err, job.ErrFinal):
 				became[i] = done
 				continue

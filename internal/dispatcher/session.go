@@ -341,12 +341,14 @@ func (s *session) work(intake, work context.Context, e *batchRun) {
 	defer idle.Stop()
 	for {
 		store := e.call(intake, work)
-		s.calling.Add(-1)
-		select {
-		case s.freed <- struct{}{}:
-		default:
+		// While dead letters can't be stored, a function that fails them is called no more often than it may be at once.
+		if e.deadly() {
+			store()
+			s.free()
+		} else {
+			s.free()
+			store()
 		}
-		store()
 		s.ends <- e
 		idle.Reset(workIdle)
 		select {
@@ -356,6 +358,15 @@ func (s *session) work(intake, work context.Context, e *batchRun) {
 		case <-s.over:
 			return
 		}
+	}
+}
+
+// free frees a call's place.
+func (s *session) free() {
+	s.calling.Add(-1)
+	select {
+	case s.freed <- struct{}{}:
+	default:
 	}
 }
 

@@ -51,6 +51,7 @@ type jobLoad struct {
 	patient  bool     // clients wait for the end of every eighth job, so the load doesn't run away from a queue without a consumer
 	client   *http.Client
 	next     atomic.Int64
+	called   atomic.Int64 // calls of the function
 	stop     chan struct{}
 	stopOnce sync.Once
 	clients  sync.WaitGroup
@@ -147,6 +148,7 @@ const onItsWay = time.Second
 // after their answer.
 func (l *jobLoad) work(w http.ResponseWriter, r *http.Request) {
 	entered := time.Now()
+	l.called.Add(1)
 	b, err := io.ReadAll(r.Body)
 	if err != nil {
 		return
