@@ -76,7 +76,7 @@ func (d *Dispatcher) careOnce(ctx context.Context, k catalog.Key) error {
 	if _, err := states.open(ctx); err != nil {
 		return err
 	}
-	defer states.close() //nolint:contextcheck // what waits is written when ctx has ended too
+	defer states.close()
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
 	for {

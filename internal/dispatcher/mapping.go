@@ -211,7 +211,7 @@ func (m *mapping) session(work context.Context) error {
 		return err
 	}
 	defer stop()
-	states, err := m.openStates() //nolint:contextcheck // they outlive the intake
+	states, err := m.openStates()
 	if err != nil {
 		return err
 	}

@@ -80,7 +80,7 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 	}
 	defer lease.Release()
 	states := &states{conn: conn, queue: k, log: d.cfg.Log}
-	defer states.close() //nolint:contextcheck // what waits is written after the sweep's time too
+	defer states.close()
 	return d.sweepOwned(ctx, k, maxAge, newest, lease, states)
 }
 

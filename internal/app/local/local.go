@@ -158,7 +158,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	r.Use(bundle.Catalog) //nolint:contextcheck // what it follows is followed until Run ends
+	r.Use(bundle.Catalog)
 	trusted, err := gateway.ParseTrustedProxies(cfg.Trusted)
 	if err != nil {
 		return fmt.Errorf("--trusted-proxies: %w", err)
