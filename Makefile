@@ -94,6 +94,11 @@ e2e: ## test/e2e in the throw-away cluster, or with E2E_KUBECONFIG and E2E_IMAGE
 fuzz: ## every fuzz target for FUZZTIME (default 10m), one after the other
 	@hack/fuzz.sh '$(FUZZ)' '$(FUZZTIME)'
 
+.PHONY: soak
+soak: deps-test tools ## the long sizes of what the tests cut short: kills, power cuts, 10,000 scripts against the model of jobs; hours
+	WEIR_LONG=1 $(GO) test -count=1 -timeout 4h -v -run '^TestModel$$' ./internal/job
+	WEIR_LONG=1 $(GO) test -race -count=1 -timeout 8h ./internal/realtime ./test/chaos
+
 .PHONY: bench
 bench: deps ## measure; ONLY=ingest,drain,latency and ROUNDS=5 narrow it; writes bench/latest.json
 	$(GO) run ./test/load/bench

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/http/httptest"
+	"sync"
 	"testing"
 	"time"
 
@@ -54,6 +55,57 @@ func TestJobsWithoutRoomForTheirStates(t *testing.T) {
 	for _, b := range []string{"a", "b", "no job"} {
 		if w.taken[b] != 1 {
 			t.Errorf("%s was taken %d times", b, w.taken[b])
+		}
+	}
+}
+
+// TestOutcomesWithoutRoomHoldNoCall: while the outcomes of jobs wait for room, and hold all the calls' places that there are,
+// records that are no jobs are called; and the outcomes are stored when there is room.
+func TestOutcomesWithoutRoomHoldNoCall(t *testing.T) {
+	conn := testkit.Conn(t, testkit.NATS(t))
+	var w *world
+	var once sync.Once
+	w = newWorld(t, conn, func(c call) answer {
+		if c.bodies[0] == "job" {
+			once.Do(w.useUpRoom)
+		}
+		return answer{}
+	}, func(m *catalog.Mapping) { m.MaxConcurrency = 2 })
+	w.takesJobs(1 << 20)
+	first, second := w.putJob("job"), w.putJob("job")
+	d, _ := w.start("a", time.Second)
+	testkit.Eventually(t, "the jobs were called", func() bool { return len(w.seen()) >= 2 })
+	w.put("no job")
+	testkit.Eventually(t, "the record that is no job is done", func() bool {
+		s, _ := d.Stats(w.spec.Key)
+		return s.Done == 1
+	})
+	if s, _ := d.Stats(w.spec.Key); s.InHand != 2 {
+		t.Errorf("the jobs are settled without an outcome: %+v", s)
+	}
+	w.takesJobs(16 << 20)
+	w.settled()
+	for _, id := range []record.ID{first, second} {
+		if ended, err := job.Ended(t.Context(), conn, w.queue.Key, &record.Record{ID: id}); err != nil || !ended {
+			t.Errorf("a job has not ended: %v", err)
+		}
+	}
+	if s, _ := d.Stats(w.spec.Key); s.Calls != 3 {
+		t.Errorf("%d calls", s.Calls)
+	}
+}
+
+// useUpRoom stores states until there is no room for the smallest.
+func (w *world) useUpRoom() {
+	for _, size := range []int{job.MaxInlineBytes, 16 << 10, 1 << 10, 1} {
+		for {
+			id, err := record.NewID()
+			if err == nil {
+				_, err = w.conn.PutJob(w.t.Context(), w.queue.Key, stream.JobKey{ID: id}, stream.JobState{Header: "x", Body: make([]byte, size)}, 0)
+			}
+			if err != nil {
+				break
+			}
 		}
 	}
 }

@@ -78,9 +78,9 @@ func (o *Owner) wait(now time.Time) time.Duration {
 	alone := o.alone()
 	switch {
 	case len(o.open.entries) > 0 && alone.IsZero():
-		return o.pace.Wait(now)
+		return o.pace.Wait(now, len(o.open.entries))
 	case len(o.open.entries) > 0:
-		return min(o.pace.Wait(now), alone.Sub(now))
+		return min(o.pace.Wait(now, len(o.open.entries)), alone.Sub(now))
 	case alone.IsZero():
 		return 0
 	default:

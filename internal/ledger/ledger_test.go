@@ -236,11 +236,11 @@ func TestStatesThatNATSHasLost(t *testing.T) {
 	f := start(t)
 	o := f.open()
 	states, before := filepath.Join(f.cfg.Dir, "jetstream", "$G", "streams", "WEIR_S_default_reports"), t.TempDir()
-	for i := range 100 {
+	for i := range 300 {
 		if err := f.set(o, "-."+strconv.Itoa(i%10), strconv.Itoa(i)); err != nil {
 			t.Fatal(err)
 		}
-		if i == 50 {
+		if i == 150 {
 			o.Close(t.Context())
 			f.srv.Stop()
 			if err := os.CopyFS(before, os.DirFS(states)); err != nil {
@@ -262,11 +262,11 @@ func TestStatesThatNATSHasLost(t *testing.T) {
 	if s, err := f.conn.State(t.Context(), f.q.Key, "-.9"); !errors.Is(err, stream.ErrRestoring) {
 		t.Errorf("a look before they are restored: %+v, %v", s, err)
 	}
-	if s, err := f.conn.LoadState(t.Context(), f.q.Key, "-.9"); err != nil || s.Header == "99" {
+	if s, err := f.conn.LoadState(t.Context(), f.q.Key, "-.9"); err != nil || s.Header == "299" {
 		t.Errorf("nothing was lost: %+v, %v", s, err)
 	}
 	f.open()
-	for i := 90; i < 100; i++ {
+	for i := 290; i < 300; i++ {
 		s, err := f.conn.State(t.Context(), f.q.Key, "-."+strconv.Itoa(i%10))
 		if err != nil || s.Header != strconv.Itoa(i) {
 			t.Errorf("%d is %+v, %v", i%10, s, err)

@@ -96,55 +96,37 @@ func (c *Conn) ReadLedger(ctx context.Context, k catalog.Key, from, to uint64, f
 	return nil
 }
 
-// readLedger reads what one consumer delivers, and returns the sequence to go on with.
+// readLedger reads what one request is answered with, and returns the sequence to go on with.
 func (c *Conn) readLedger(ctx context.Context, k catalog.Key, from, to uint64, f func(LedgerBlock) error) (next uint64, err error) {
-	// What does not fit is dropped, and read again: the server knows no pause without a right to answer it.
-	messages := make(chan *nats.Msg, maxLedgerBlocks)
-	sub, err := c.nc.ChanSubscribe(c.nc.NewInbox(), messages)
-	if err != nil {
-		return from, c.apiError(ctx, err)
-	}
-	defer func() { _ = sub.Unsubscribe() }() // without it the consumer expires
-	err = c.createConsumer(ctx, ledgerStream(k), jetstream.ConsumerConfig{
-		DeliverSubject: sub.Subject, FilterSubject: ledgerSubject(k),
-		DeliverPolicy: jetstream.DeliverByStartSequencePolicy, OptStartSeq: from,
-		AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1,
-		IdleHeartbeat: clientHeartbeat, InactiveThreshold: clientGone,
+	request := struct {
+		Seq   uint64 `json:"seq"`
+		Batch uint64 `json:"batch"`
+		Bytes int    `json:"max_bytes"`
+	}{from, min(to-from+1, maxLedgerBlocks), maxAnswerBytes}
+	var blocks []LedgerBlock
+	_, err = c.several(ctx, ledgerStream(k), request, maxLedgerBlocks, func(m *stored) error {
+		if m.seq != from+uint64(len(blocks)) {
+			return ErrNoBlock
+		}
+		blocks = append(blocks, LedgerBlock{Seq: m.seq, Data: m.data, Stored: m.stored})
+		return nil
 	})
+	if errors.Is(err, errNoMessage) { // a replica that lags
+		return from, Pause(ctx)
+	}
 	if err != nil {
 		return from, err
 	}
-	silent := time.NewTimer(2 * clientHeartbeat)
-	defer silent.Stop()
-	for count := uint64(1); from <= to; {
-		select {
-		case m := <-messages:
-			meta, err := m.Metadata()
-			if err != nil { // a heartbeat
-				continue
-			}
-			if meta.Sequence.Consumer != count { // some were dropped
-				return from, nil
-			}
-			count++
-			if meta.Sequence.Stream != from {
-				return from, ErrNoBlock
-			}
-			if err := f(LedgerBlock{Seq: from, Data: m.Data, Stored: meta.Timestamp}); err != nil {
-				return from, err
-			}
-			from++
-			silent.Reset(2 * clientHeartbeat)
-		case <-silent.C:
-			return from, nil
-		case <-ctx.Done():
-			return from, context.Cause(ctx)
+	for _, b := range blocks {
+		if err := f(b); err != nil {
+			return from, err
 		}
+		from++
 	}
 	return from, nil
 }
 
-// maxLedgerBlocks bounds the blocks of a log that wait to be read, some MaxLedgerBlock at most each.
+// maxLedgerBlocks is how many blocks of a log are asked for in one request.
 const maxLedgerBlocks = 64
 
 // PurgeLedger removes the blocks before sequence below.

@@ -7,6 +7,8 @@ import "time"
 const (
 	// paceGap is the time from the beginning of a write to that of the next.
 	paceGap = 11500 * time.Microsecond
+	// paceEnough is how many share a write that waits no longer.
+	paceEnough = 128
 	// paceRate is how many changes a second are paced.
 	paceRate = 500
 	// paceChanges is over how many of them that is measured.
@@ -33,10 +35,10 @@ func (p *Pace) Came(now time.Time) {
 // Began is told that a write begins.
 func (p *Pace) Began(now time.Time) { p.began = now }
 
-// Wait is how long a write is to wait at now; zero or less if it is not to.
-func (p *Pace) Wait(now time.Time) time.Duration {
+// Wait is how long a write of so many changes is to wait at now; zero or less if it is not to.
+func (p *Pace) Wait(now time.Time, changes int) time.Duration {
 	oldest, newest := p.recent[p.next], p.recent[(p.next+paceChanges-1)%paceChanges]
-	if now.Sub(oldest) > paceChanges*time.Second/paceRate {
+	if now.Sub(oldest) > paceChanges*time.Second/paceRate || changes >= paceEnough {
 		return 0
 	}
 	return min(paceGap-now.Sub(p.began), max(paceGap/2-now.Sub(p.began), p.Idle-now.Sub(newest)))

@@ -26,7 +26,8 @@ import (
 const (
 	headerVersion = "Weir-Version"
 	headerBody    = "Weir-Body"
-	headerSize    = "Nats-Msg-Size" // of what NATS republishes without its data
+	headerSize    = "Nats-Msg-Size"    // of what NATS republishes without its data
+	headerLeft    = "Nats-Num-Pending" // at the end of several messages
 	statesToken   = "whole.0"
 	// statesAlways is for streams that lose nothing.
 	statesAlways = "*"
@@ -122,14 +123,6 @@ func stateOf(m *stored) (StoredState, error) {
 		return StoredState{}, fmt.Errorf("its body: %w", err)
 	}
 	return StoredState{Header: m.header.Get(headerJobState), Body: body, Version: version, Seq: m.seq, Stored: m.stored}, nil
-}
-
-func storedState(m *nats.Msg) (StoredState, error) {
-	s, err := storedOf(m)
-	if err != nil {
-		return StoredState{}, err
-	}
-	return stateOf(s)
 }
 
 // maxTold bounds a body that is stored in a header, so that watchers are told it.
@@ -309,8 +302,8 @@ func (c *Conn) ledgerConfigs(q catalog.Queue, base jetstream.StreamConfig) []jet
 const (
 	// maxLoading is how many states are asked for in one request: the server answers no more than 1,024.
 	maxLoading = 512
-	// maxLoadBytes is after how many bytes such an answer ends.
-	maxLoadBytes = 4 << 20
+	// maxAnswerBytes is after how many bytes the answer with several messages ends.
+	maxAnswerBytes = 4 << 20
 )
 
 // LoadStates is LoadState for many keys. Keys that it has no answer for are missing in what it returns: they are to be looked
@@ -327,58 +320,77 @@ func (c *Conn) LoadStates(ctx context.Context, k catalog.Key, keys []string) (ma
 
 // loadStates adds states to found; with nothing in it for keys that have none.
 func (c *Conn) loadStates(ctx context.Context, k catalog.Key, keys []string, found map[string]StoredState) error {
-	if err := c.Ready(); err != nil {
-		return err
-	}
-	ctx, cancel := c.bound(ctx, apiTimeout)
-	defer cancel()
 	request := struct {
 		Subjects []string `json:"multi_last"`
-		MaxBytes int      `json:"max_bytes"`
-	}{MaxBytes: maxLoadBytes}
+		Bytes    int      `json:"max_bytes"`
+	}{Bytes: maxAnswerBytes}
 	for _, key := range keys {
 		request.Subjects = append(request.Subjects, stateSubject(k, key))
 	}
-	body, err := json.Marshal(request)
-	if err != nil {
+	left, err := c.several(ctx, statesStream(k), request, len(keys), func(m *stored) error {
+		key := strings.TrimPrefix(m.header.Get(jetstream.SubjectHeader), stateSubject(k, ""))
+		s, err := stateOf(m)
+		if err != nil {
+			return fmt.Errorf("state %s: %w", key, err)
+		}
+		found[key] = s
+		return nil
+	})
+	if err != nil || left > 0 { // it has ended early, by its bytes
 		return err
 	}
-	answers := make(chan *nats.Msg, len(keys)+1)
+	for _, key := range keys { // all were answered: these have none
+		if _, ok := found[key]; !ok {
+			found[key] = StoredState{}
+		}
+	}
+	return nil
+}
+
+// several makes a direct get of at most so many messages, and calls f with each. It returns how many more there are.
+// errNoMessage means that there is none, or one is gone.
+func (c *Conn) several(ctx context.Context, stream string, request any, most int, f func(*stored) error) (left uint64, err error) {
+	if err := c.Ready(); err != nil {
+		return 0, err
+	}
+	ctx, cancel := c.bound(ctx, apiTimeout)
+	defer cancel()
+	body, err := json.Marshal(request)
+	if err != nil {
+		return 0, err
+	}
+	answers := make(chan *nats.Msg, most+1)
 	sub, err := c.nc.ChanSubscribe(c.nc.NewInbox(), answers)
 	if err != nil {
-		return c.apiError(ctx, err)
+		return 0, c.apiError(ctx, err)
 	}
 	defer func() { _ = sub.Unsubscribe() }()
-	if err := c.nc.PublishRequest(jetstream.DefaultAPIPrefix+"DIRECT.GET."+statesStream(k), sub.Subject, body); err != nil {
-		return c.apiError(ctx, err)
+	if err := c.nc.PublishRequest(jetstream.DefaultAPIPrefix+"DIRECT.GET."+stream, sub.Subject, body); err != nil {
+		return 0, c.apiError(ctx, err)
 	}
-	prefix := stateSubject(k, "")
 	for {
 		select {
 		case m := <-answers:
-			status := m.Header.Get("Status")
-			switch {
+			switch status, why := m.Header.Get("Status"), m.Header.Get("Description"); {
 			case status == "":
-				key := strings.TrimPrefix(m.Header.Get(jetstream.SubjectHeader), prefix)
-				s, err := storedState(m)
+				s, err := storedOf(m)
+				if err == nil {
+					err = f(s)
+				}
 				if err != nil {
-					return fmt.Errorf("state %s: %w", key, err)
+					return 0, err
 				}
-				found[key] = s
-			case status == "404" && m.Header.Get("Description") == "No Results", status == "204" && m.Header.Get("Nats-Num-Pending") == "0":
-				for _, key := range keys { // all were answered: these have none
-					if _, ok := found[key]; !ok {
-						found[key] = StoredState{}
-					}
-				}
-				return nil
-			case status == "204": // it has ended early, by its bytes
-				return nil
+			case status == "204":
+				return strconv.ParseUint(m.Header.Get(headerLeft), 10, 64)
+			case status == "404" && why == "No Results":
+				return 0, nil
+			case status == "404":
+				return 0, errNoMessage
 			default:
-				return fmt.Errorf("%w: %s %s", ErrUnavailable, status, m.Header.Get("Description"))
+				return 0, fmt.Errorf("%w: %s %s", ErrUnavailable, status, why)
 			}
 		case <-ctx.Done():
-			return c.apiError(ctx, context.Cause(ctx))
+			return 0, c.apiError(ctx, context.Cause(ctx))
 		}
 	}
 }

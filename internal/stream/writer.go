@@ -210,7 +210,7 @@ func (w *Writer) wait() time.Duration {
 	if w.closed || len(w.sealed) > 0 || w.open.urge || w.open.b.Len() == 0 {
 		return 0
 	}
-	return w.pace.Wait(time.Now())
+	return w.pace.Wait(time.Now(), w.open.b.Len())
 }
 
 // commitAll writes all that waits, but for a group that waits for others. When a write is not confirmed, the groups behind it fail with it: each would

@@ -82,7 +82,7 @@ var stages = map[string]stage{
 				"$JS.API.STREAM.MSG.DELETE.WEIR_LEASES", "$JS.API.CONSUMER.CREATE.WEIR_LEASES.x", "$JS.API.CONSUMER.DELETE.WEIR_LEASES.x", "$JS.API.STREAM.MSG.DELETE." + ordersStream, "$JS.API.CONSUMER.CREATE." + ordersStream + ".x", "$JS.API.CONSUMER.DELETE." + ordersStream + ".dispatcher",
 			}, ownStreams...),
 			deaf:    []string{">", "weir.>", "weir.q.>", "weir.e.a.b.c.1", "$KV.>", "$JS.>", "$SYS.>", "_INBOX.>", "_INBOX_controller.>"},
-			allowed: []string{"weir.d.default.nobody", "weir.l.default.nobody", "weir.s.default.nobody.c.1", "$JS.API.CONSUMER.CREATE.WEIR_L_a_b.x.weir.l.a.b", "$JS.API.DIRECT.GET.WEIR_S_a_b", "weir.o.default.nobody.m.1", "$JS.API.STREAM.INFO." + ordersStream},
+			allowed: []string{"weir.d.default.nobody", "weir.l.default.nobody", "weir.s.default.nobody.c.1", "$JS.API.DIRECT.GET.WEIR_S_a_b", "weir.o.default.nobody.m.1", "$JS.API.STREAM.INFO." + ordersStream},
 			hears:   []string{"_INBOX_dispatcher.a.>", "weir.c.a.b"},
 		},
 	},

@@ -233,6 +233,7 @@ func makeJobs(cat *catalog.Catalog, calls int) {
 	}
 	for i := range cat.Queues {
 		cat.Queues[i].Jobs = true
+		cat.Queues[i].Results.MaxBytes = 8 << 30 // a million outcomes
 	}
 	for i := range cat.Mappings {
 		cat.Mappings[i].MaxConcurrency, cat.Mappings[i].Heartbeat = calls, jobHeartbeat

@@ -1,7 +1,7 @@
 // Command bench is `make bench`: it measures the buffered write path, with real parts in processes of
 // their own, prints a table and writes bench/latest.json. bench/README.md says what each figure is.
 //
-//	ONLY=ingest,drain,latency,memory,images,job,socket,catalog,schema,many   what to measure; default: all
+//	ONLY=ingest,drain,latency,memory,images,job,waiting,socket,catalog,schema,many   what to measure; default: all
 //	ROUNDS=5                           of ingest, drain, job, fan-outs and the images' starts; figures are medians over them
 //	SECONDS=4                          of one ingest measurement, after a second of warm-up
 //	VARIANTS=ingest,ingest_without     of ingest only these; the ratios of others are left out
@@ -60,6 +60,7 @@ type config struct {
 	profile        string // folder; empty means no profiles
 	before         string // a gateway to compare with; empty means none
 	jobDrain       int    // jobs
+	jobWaiting     int    // outcomes
 	jobBefore      string // folder with the programs to compare jobs with; empty means none
 	keep           bool   // the data folders, to look at them
 	root, dir, bin string // the checkout, this run's data, the binaries
@@ -79,11 +80,11 @@ func configFromEnv() (config, error) {
 		}
 		return n
 	}
-	all := []string{"ingest", "drain", "latency", "memory", "images", "job", "socket", "catalog", "schema", "many"}
+	all := []string{"ingest", "drain", "latency", "memory", "images", "job", "waiting", "socket", "catalog", "schema", "many"}
 	c := config{
 		only: all, rounds: number("ROUNDS", 5), window: time.Duration(number("SECONDS", 4)) * time.Second,
 		drainOrders: number("DRAIN_ORDERS", 200_000), latency: time.Duration(number("LATENCY_SECONDS", 20)) * time.Second,
-		memoryOrders: number("MEMORY_ORDERS", 1_000_000), profile: os.Getenv("PROFILE"), jobDrain: number("JOB_DRAIN", 100_000), keep: os.Getenv("KEEP") != "",
+		memoryOrders: number("MEMORY_ORDERS", 1_000_000), profile: os.Getenv("PROFILE"), jobDrain: number("JOB_DRAIN", 100_000), jobWaiting: number("JOB_WAITING", 1_000_000), keep: os.Getenv("KEEP") != "",
 	}
 	if before := os.Getenv("BEFORE"); before != "" {
 		errs = append(errs, c.setBefore(before))
@@ -173,7 +174,7 @@ func run(ctx context.Context) (err error) {
 	stages := []struct {
 		name string
 		run  func(context.Context) error
-	}{{"ingest", b.ingest}, {"drain", b.drain}, {"latency", b.latencyStage}, {"memory", b.memory}, {"images", b.images}, {"job", b.job}, {"socket", b.socket}, {"catalog", b.catalog}, {"schema", b.schema}, {"many", b.manySeries}}
+	}{{"ingest", b.ingest}, {"drain", b.drain}, {"latency", b.latencyStage}, {"memory", b.memory}, {"images", b.images}, {"job", b.job}, {"waiting", b.waiting}, {"socket", b.socket}, {"catalog", b.catalog}, {"schema", b.schema}, {"many", b.manySeries}}
 	defer func() { err = errors.Join(err, b.stopDatabase()) }() //nolint:contextcheck // it must stop when ctx is over, too
 	for _, s := range stages {
 		if !slices.Contains(cfg.only, s.name) {

@@ -36,8 +36,16 @@ func runChild(args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	switch {
-	case args[0] == "nats" && len(args) == 2:
-		srv, err := localnats.Start(localnats.Config{Dir: args[1]})
+	case args[0] == "nats" && (len(args) == 2 || len(args) == 3):
+		cfg := localnats.Config{Dir: args[1]}
+		if len(args) == 3 {
+			var err error
+			if cfg.Port, err = strconv.Atoi(args[2]); err != nil {
+				return err
+			}
+			cfg.Token = "bench" // the same after a restart
+		}
+		srv, err := localnats.Start(cfg)
 		if err != nil {
 			return err
 		}
