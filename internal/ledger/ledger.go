@@ -189,14 +189,14 @@ func (o *Owner) Done() <-chan struct{} { return o.ctx.Done() }
 // Err is why the owner has ended; nil before.
 func (o *Owner) Err() error { return context.Cause(o.ctx) }
 
-// Close writes and shows what waits, as long as ctx lasts, and ends. It is idempotent.
+// Close writes and shows what waits, as long as ctx lasts and there is room, and ends. It is idempotent.
 func (o *Owner) Close(ctx context.Context) {
 	o.mu.Lock()
 	o.closing = true
 	o.mu.Unlock()
 	for o.ctx.Err() == nil && ctx.Err() == nil {
 		o.mu.Lock()
-		idle, room := o.bytes == 0, o.room
+		idle, room := o.bytes == 0 || o.full, o.room
 		if !idle {
 			signal(o.work)
 		}
