@@ -72,7 +72,7 @@ func (d *Dispatcher) careOnce(ctx context.Context, k catalog.Key) error {
 		return err
 	}
 	defer lease.Release()
-	states := &states{conn: d.cfg.Conn, queue: k, log: d.cfg.Log}
+	states := &states{conn: d.cfg.Conn, queue: k, log: d.cfg.Log, holds: lease.Holds}
 	if _, err := states.open(ctx); err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ type states struct {
 	conn  Streams
 	queue catalog.Key
 	log   *slog.Logger
+	holds func() bool // whether the lease holds by the clock
 
 	mu    sync.Mutex
 	owner *ledger.Owner // nil before open
@@ -35,7 +36,7 @@ func (s *states) open(ctx context.Context) (*ledger.Jobs, error) {
 		return nil, err
 	}
 	jobs := owner.Jobs(s.conn)
-	stop, err := jobs.Serve()
+	stop, err := jobs.Serve(s.holds)
 	if err != nil {
 		owner.Close(ctx)
 		return nil, err
@@ -88,7 +89,7 @@ func (s *states) close() {
 
 // openStates opens the states of the mapping's queue for a session.
 func (m *mapping) openStates() (*states, error) {
-	s := &states{conn: m.cfg.Conn, queue: m.queue, log: m.log}
+	s := &states{conn: m.cfg.Conn, queue: m.queue, log: m.log, holds: m.holds}
 	if _, err := s.open(m.ctx); err != nil && !errors.Is(err, stream.ErrNoQueue) {
 		return nil, err
 	}

@@ -79,7 +79,7 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 		return err
 	}
 	defer lease.Release()
-	states := &states{conn: conn, queue: k, log: d.cfg.Log}
+	states := &states{conn: conn, queue: k, log: d.cfg.Log, holds: lease.Holds}
 	defer states.close()
 	return d.sweepOwned(ctx, k, maxAge, newest, lease, states)
 }

@@ -73,6 +73,7 @@ type modelOwner struct {
 	owner  *ledger.Owner
 	jobs   *ledger.Jobs
 	stop   func()
+	asleep atomic.Bool
 }
 
 type modelJob struct {
@@ -147,7 +148,7 @@ func (s *modelScript) take() {
 	if s.owner != nil {
 		o.number = s.owner.number + 1
 	}
-	if o.stop, err = o.jobs.Serve(); err != nil {
+	if o.stop, err = o.jobs.Serve(func() bool { return !o.asleep.Load() }); err != nil {
 		s.t.Fatal(err)
 	}
 	s.owner = o
@@ -170,6 +171,7 @@ func (s *modelScript) follow() {
 		cancel()
 		former.owner.Close(ctx)
 	default: // it sleeps past its lease: it makes no call any more, but writes what became of those that it has made
+		former.asleep.Store(true)
 		s.past = append(s.past, former)
 	}
 	for _, j := range s.jobs {

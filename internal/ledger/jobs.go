@@ -18,9 +18,13 @@ type Jobs struct {
 // Jobs returns the states of jobs that o owns. What has nothing to do with states is conn's.
 func (o *Owner) Jobs(conn stream.Jobs) *Jobs { return &Jobs{conn, o} }
 
-// Serve makes the changes that others ask for, until stop or the end of the connection.
-func (j *Jobs) Serve() (stop func(), err error) {
+// Serve makes the changes that others ask for, until stop or the end of the connection. holds tells whether the lease holds:
+// an owner that has slept past it would refuse what the present one can do.
+func (j *Jobs) Serve(holds func() bool) (stop func(), err error) {
 	return j.o.conn.ServeChanges(j.o.queue, func(ctx context.Context, s stream.StateChange) (uint64, error) {
+		if !holds() {
+			return 0, stream.ErrLeaseLost
+		}
 		if err := j.o.Room(); err != nil && !s.Settle {
 			return 0, stream.ErrQueueFull
 		}
@@ -35,9 +39,12 @@ func (j *Jobs) Serve() (stop func(), err error) {
 		} else {
 			p = j.o.Change(c, c.replaces(s.Last, Value{s.Header, s.Body}))
 		}
-		if err := p.Wait(); errors.Is(err, ErrLost) {
+		switch err := p.Wait(); {
+		case errors.Is(err, ErrLost):
 			return 0, fmt.Errorf("%w: %w", stream.ErrLeaseLost, err)
-		} else if err != nil {
+		case (err != nil || s.Settle) && !holds(): // nothing has been written that says so
+			return 0, stream.ErrLeaseLost
+		case err != nil:
 			return 0, err
 		}
 		if err := j.o.Shown(ctx, c); err != nil {

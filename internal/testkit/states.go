@@ -18,7 +18,7 @@ func OwnStates(t testing.TB, c *stream.Conn, k catalog.Key) (leave func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stop, err := owner.Jobs(c).Serve()
+	stop, err := owner.Jobs(c).Serve(func() bool { return true })
 	if err != nil {
 		t.Fatal(err)
 	}
