@@ -99,7 +99,7 @@ func ParsePosition(text string, queues []catalog.Key) Position {
 // before its first attempt.
 func FollowClient(ctx context.Context, conn stream.JobEvents, client record.Client, queues []catalog.Key, after Position, f func(ID, *State, stream.Place) error) error {
 	return conn.FollowClient(ctx, client, queues, after, func(k catalog.Key, j stream.JobKey, s stream.JobState, at stream.Place) error {
-		state, err := decode(s.Header, s.Seq)
+		state, err := told(s)
 		if err != nil {
 			return nil //nolint:nilerr // it can't be read; the hub logs it
 		}

@@ -168,12 +168,10 @@ func (r *receiver) Changed(queue catalog.Key, key stream.JobKey, s stream.JobSta
 	if !ok { // nobody follows it any more
 		return
 	}
-	state, err := decode(s.Header, s.Seq)
+	state, err := told(s)
 	if err != nil {
 		r.log.Error("a job's state can't be read", "job", key.ID.String(), "error", err)
 		state = nil // followers look it up
-	} else {
-		state.body, state.whole = s.Body, s.Whole
 	}
 	t.tell(state)
 }

@@ -15,6 +15,7 @@ import (
 	jsonv1 "github.com/go-json-experiment/json/v1"
 
 	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/stream"
 )
 
 // Status is where a job stands.
@@ -169,4 +170,11 @@ func decode(header string, seq uint64) (*State, error) {
 	}
 	s.keptAs(header, seq)
 	return s, nil
+}
+
+// told is decode of a state that somebody who follows the job is told.
+func told(st stream.JobState) (*State, error) {
+	s, err := decode(st.Header, st.Seq)
+	s.body, s.whole = st.Body, st.Whole
+	return s, err
 }

@@ -142,7 +142,7 @@ const (
 
 // FollowClient calls f with the current state of each of the client's jobs in the queues, and then with every later one,
 // until ctx ends, f fails or NATS is away. Those of a queue come in the order of their sequences, from the first one past
-// its place in after; states that were replaced meanwhile are left out. They have no body. A place of another epoch, or
+// its place in after; states that were replaced meanwhile are left out. They have a body only if it is small. A place of another epoch, or
 // past the stream's last state, counts as the beginning; f gets the place of each state.
 //
 // It is a consumer for each queue, like nats.go's ordered consumer: in the memory of one server, created anew at its
@@ -367,10 +367,10 @@ func (w *clientWatch) receive(ctx context.Context, m *nats.Msg, f func(catalog.K
 		w.conn.log.Warn("an unknown message among the states of jobs", "subject", m.Subject)
 		return nil //nolint:nilerr // the others go on
 	}
-	version, err := versionOf(m.Header)
+	s, err := toldState(m)
 	if err != nil {
-		w.conn.log.Warn("a state of a job without a version", "subject", m.Subject)
+		w.conn.log.Warn("an unknown message among the states of jobs", "subject", m.Subject)
 		return nil //nolint:nilerr // the others go on
 	}
-	return f(q.key, id, JobState{Header: m.Header.Get(headerJobState), Seq: version}, q.at)
+	return f(q.key, id, s, q.at)
 }

@@ -189,16 +189,16 @@ func TestJobWatch(t *testing.T) {
 			t.Errorf("%s: %+v, %v", header, s, err)
 		}
 		if told := size; follows {
-			if size > 2<<10 {
+			if size > 1<<10 {
 				told = 0
 			}
 			want = append(want, fmt.Sprintf("%s %s %d %d %v", id.ID, header, seq, told, told == size))
 		}
 		return sub
 	}
-	put("a", 2<<10, true)
+	put("a", 1<<10, true)
 	put("unfollowed", 1, false)
-	put("b", 2<<10+1, true)
+	put("b", 1<<10+1, true)
 	testkit.Eventually(t, "both are seen", func() bool { _, n := o.count(); return n == 2 })
 	s.Stop()
 	testkit.Eventually(t, "the loss is noticed", func() bool { return c.Ready() != nil })

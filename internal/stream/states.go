@@ -126,7 +126,7 @@ func stateOf(m *stored) (StoredState, error) {
 }
 
 // maxTold bounds a body that is stored in a header, so that watchers are told it.
-const maxTold = 2 << 10
+const maxTold = 1 << 10
 
 // withBody puts the body of a state into its message.
 func withBody(m *nats.Msg, body []byte) *nats.Msg {
