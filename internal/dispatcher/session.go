@@ -69,7 +69,7 @@ type block struct {
 	items    []*item
 	left     int // unsettled records
 	size     int
-	states   *prefetched // nil without jobs
+	states   *prefetched // nil before its first job begins
 }
 
 // item is one record in hand.
@@ -260,7 +260,6 @@ func (s *session) take(d *stream.Delivery) {
 	}
 	b := &block{delivery: d, since: d.Since, key: k, items: make([]*item, 0, len(d.Records)), left: len(d.Records)}
 	now := time.Now()
-	var jobs []stream.JobKey
 	for i := range d.Records {
 		r := &d.Records[i]
 		b.size += r.Size()
@@ -278,7 +277,6 @@ func (s *session) take(d *stream.Delivery) {
 		default:
 			s.ids[r.ID]++
 			s.jobs.Add(it, len(r.Body), now)
-			jobs = append(jobs, stream.KeyOf(r))
 		}
 	}
 	if !d.Retry {
@@ -289,11 +287,22 @@ func (s *session) take(d *stream.Delivery) {
 		_ = d.Ack() // at worst it is redelivered
 		return
 	}
-	if len(jobs) > 0 {
-		b.states = s.states.prefetch(s.m.ctx, &s.wg, jobs)
-	}
 	s.held[k] = b
 	s.size += b.size
+}
+
+// prefetch has the states of a block's jobs looked up when the first of them begins.
+func (s *session) prefetch(b *block) {
+	if b.states != nil {
+		return
+	}
+	var jobs []stream.JobKey
+	for _, it := range b.items {
+		if it.rec.Job {
+			jobs = append(jobs, stream.KeyOf(it.rec))
+		}
+	}
+	b.states = s.states.prefetch(s.m.ctx, &s.wg, jobs)
 }
 
 // release gives the states of a block's jobs back.
@@ -317,6 +326,9 @@ func (s *session) startBatchRuns(intake, work context.Context, window *time.Time
 		items := s.next(time.Now())
 		if items == nil {
 			break
+		}
+		if items[0].rec.Job {
+			s.prefetch(items[0].block)
 		}
 		s.busy++
 		s.calling.Add(1)

@@ -4,7 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
+	"maps"
+	"slices"
 
 	"github.com/weir-dev/weir/internal/stream"
 )
@@ -14,8 +15,8 @@ const (
 	maxTakeOver = 5
 	// maxReplay bounds the bytes of states that are made of the log at a time.
 	maxReplay = 8 << 20
-	// maxLooking bounds the states that are looked up at a time.
-	maxLooking = 64
+	// maxRestoring bounds the states that are looked up and put at a time.
+	maxRestoring = 256
 )
 
 // takeOver fences off the owner before, and shows what it has left. It returns up to which block all was shown before.
@@ -109,37 +110,57 @@ func (o *Owner) replay(ctx context.Context, from, to uint64) (made int, err erro
 	return made, errors.Join(err, flush())
 }
 
-// restore puts states, unless later ones are there.
-func (o *Owner) restore(ctx context.Context, latest map[string]stream.StoredState) (int, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var wg sync.WaitGroup
-	var mu sync.Mutex
-	made, slots := 0, make(chan struct{}, maxLooking)
-	for key, s := range latest {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
+// restore puts states, unless later ones are there. It returns how many it has put.
+func (o *Owner) restore(ctx context.Context, latest map[string]stream.StoredState) (made int, err error) {
+	for keys := range slices.Chunk(slices.Collect(maps.Keys(latest)), maxRestoring) {
+		n, err := o.restoreSome(ctx, keys, latest)
+		made += n
+		if err != nil {
+			return made, err
 		}
-		if ctx.Err() != nil {
-			break
-		}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			put, err := o.restoreOne(ctx, key, s)
-			if err != nil {
-				cancel(err)
-			}
-			if put {
-				mu.Lock()
-				defer mu.Unlock()
-				made++
-			}
-		})
 	}
-	wg.Wait()
-	if ctx.Err() != nil {
-		return made, context.Cause(ctx)
+	return made, nil
+}
+
+func (o *Owner) restoreSome(ctx context.Context, keys []string, latest map[string]stream.StoredState) (made int, err error) {
+	there, err := o.conn.LoadStates(ctx, o.queue, keys)
+	if err != nil {
+		return 0, err
+	}
+	pending := map[string]*stream.PendingState{}
+	var again []string // one by one
+	for _, key := range keys {
+		s, present := latest[key], there[key]
+		if _, known := there[key]; !known {
+			again = append(again, key)
+			continue
+		}
+		if present.Version >= s.Version {
+			continue
+		}
+		s.Seq = present.Seq
+		if pending[key], err = o.conn.PutState(o.queue, stream.StatePut{Key: key, StoredState: s}); err != nil {
+			return made, err
+		}
+	}
+	for key, p := range pending {
+		switch _, err := p.Wait(ctx); {
+		case errors.Is(err, stream.ErrJobChanged):
+			again = append(again, key)
+		case err != nil:
+			return made, err
+		default:
+			made++
+		}
+	}
+	for _, key := range again {
+		put, err := o.restoreOne(ctx, key, latest[key])
+		if err != nil {
+			return made, err
+		}
+		if put {
+			made++
+		}
 	}
 	return made, nil
 }
