@@ -72,6 +72,7 @@ func (d *Dispatcher) careOnce(ctx context.Context, k catalog.Key) error {
 		return err
 	}
 	defer lease.Release()
+	live := d.cfg.Conn.Live() // what others ask for is heard as long as it lasts
 	states := &states{conn: d.cfg.Conn, queue: k, log: d.cfg.Log, holds: lease.Holds}
 	if _, err := states.open(ctx); err != nil {
 		return err
@@ -87,6 +88,8 @@ func (d *Dispatcher) careOnce(ctx context.Context, k catalog.Key) error {
 		case <-tick.C:
 		case <-states.lost():
 			return errNotOurs
+		case <-live.Done():
+			return stream.ErrUnavailable
 		case <-lease.Context().Done():
 			return stream.ErrLeaseLost
 		case <-ctx.Done():

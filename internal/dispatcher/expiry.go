@@ -37,7 +37,7 @@ func (it *item) expired(now time.Time, maxAge time.Duration) bool {
 }
 
 func (it *item) expires() bool {
-	return it.rec.Attempts == 0 && (!it.rec.Job || !it.block.delivery.Retry)
+	return it.rec.Attempts == 0 && (!it.rec.Job || !it.block.key.retry)
 }
 
 // born is when it was accepted, by the server's clock.

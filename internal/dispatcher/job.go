@@ -246,7 +246,7 @@ func (e *batchRun) ask(work context.Context, it *item, end *ending, callback str
 // One that was redelivered, as its acknowledgement was lost, may be counted again.
 func (e *batchRun) found(it *item, attempt *job.Attempt) {
 	switch s := attempt.Status(); {
-	case s == job.Cancelled, s == job.Succeeded && it.block.delivery.Retry:
+	case s == job.Cancelled, s == job.Succeeded && it.block.key.retry:
 		e.over(s)
 	case s.Final():
 		e.jobIs(s)

@@ -3,8 +3,8 @@
 // A job is a record in a queue whose outcome somebody waits for. Its submission writes the record and nothing else;
 // the first state is stored when its first attempt begins.
 //
-// Invariants: each state of a job replaces the one before it by compare-and-set at the stream's leader, so a final
-// state stays and what comes after it is dropped; an attempt begins only after its running state is durable, so a job
+// Invariants: each state of a job replaces the one before it by compare-and-set at the queue's owner, so a final
+// state stays and what comes after it is dropped; an attempt begins only if that has succeeded there, so a job
 // that was cancelled before is not called; a record is settled only after the job's state, or the record of its next
 // attempt, is durable.
 //

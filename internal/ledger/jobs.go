@@ -39,7 +39,12 @@ func (j *Jobs) Serve(holds func() bool) (stop func(), err error) {
 		} else {
 			p = j.o.Change(c, c.replaces(s.Last, Value{s.Header, s.Body}))
 		}
-		switch err := p.Wait(); {
+		select {
+		case <-p.Done():
+		case <-ctx.Done():
+			return 0, context.Cause(ctx)
+		}
+		switch err := p.Err(); {
 		case errors.Is(err, ErrLost):
 			return 0, fmt.Errorf("%w: %w", stream.ErrLeaseLost, err)
 		case (err != nil || s.Settle) && !holds(): // nothing has been written that says so

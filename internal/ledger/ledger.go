@@ -313,7 +313,7 @@ func (o *Owner) load(ctx context.Context, c *Cell) {
 func (o *Owner) isLoaded(c *Cell, s stream.StoredState, err error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	c.value, c.version, c.shown, c.seq, c.stored = Value{s.Header, s.Body}, s.Version, s.Version, s.Seq, s.Stored
+	c.value, c.version, c.shown, c.seq, c.stored = Value{Header: s.Header}, s.Version, s.Version, s.Seq, s.Stored
 	if c.err = err; err != nil && o.cells[c.key] == c {
 		delete(o.cells, c.key) // whoever comes next looks again
 	}
@@ -427,7 +427,10 @@ func (o *Owner) Settled(c *Cell) Pending {
 
 // settled is err once c's newest state is durable. The caller holds mu.
 func (o *Owner) settled(c *Cell, err error) Pending {
-	if !c.due.IsZero() && !o.closing && o.Err() == nil {
+	if !c.due.IsZero() {
+		if ended := o.Err(); ended != nil || o.closing {
+			return Pending{g: o.nothing, err: errors.Join(ended, ErrLost)}
+		}
 		o.join(c)
 		signal(o.work)
 	}

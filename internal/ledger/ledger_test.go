@@ -310,6 +310,53 @@ func TestNoRoom(t *testing.T) {
 	f.shows("-.0", "0")
 }
 
+// TestOwnerWithoutRoom: states that an owner could not show, as there was no room, its successor shows when there is; meanwhile it
+// owns the queue.
+func TestOwnerWithoutRoom(t *testing.T) {
+	f := start(t)
+	js := testkit.JetStream(t, f.srv)
+	limit := func(bytes int64) {
+		t.Helper()
+		s, err := js.Stream(t.Context(), "WEIR_S_default_reports")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := s.CachedInfo().Config
+		cfg.MaxBytes = bytes
+		if _, err := js.UpdateStream(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	o := f.open()
+	if err := f.set(o, "-.a", "first"); err != nil {
+		t.Fatal(err)
+	}
+	f.shows("-.a", "first")
+	limit(100)
+	for key, state := range map[string]string{"-.a": "second, longer than the first", "-.b": "first"} {
+		if err := f.set(o, key, state); err != nil {
+			t.Fatal(err)
+		}
+	}
+	testkit.Eventually(t, "there is no room", func() bool { return o.Room() != nil })
+	o.Close(t.Context())
+	next := f.open()
+	if next.Room() == nil {
+		t.Error("there is room")
+	}
+	c, err := next.Hold(t.Context(), "-.a")
+	if err != nil || next.Value(c).Header != "second, longer than the first" {
+		t.Errorf("the next owner has %+v, %v", next.Value(c), err)
+	}
+	next.Release(c)
+	limit(16 << 20)
+	if err := next.WaitRoom(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	f.shows("-.a", "second, longer than the first")
+	f.shows("-.b", "first")
+}
+
 // TestRandomOwners: whatever owners come and go, each change that was durable stays until the next one of its key, and
 // nobody who looks sees an older state than one he has seen.
 func TestRandomOwners(t *testing.T) {

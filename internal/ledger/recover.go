@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 
 	"github.com/weir-dev/weir/internal/stream"
 )
@@ -43,6 +44,9 @@ func (o *Owner) takeOver(ctx context.Context) (shown uint64, err error) {
 		if errors.Is(err, ErrLost) && try < maxTakeOver {
 			continue
 		}
+		if errors.Is(err, stream.ErrQueueFull) && try < maxTakeOver && o.purgeOld(ctx, end, shown) {
+			continue
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -55,11 +59,31 @@ func (o *Owner) takeOver(ctx context.Context) (shown uint64, err error) {
 		if whole {
 			return shown, nil
 		}
+		if o.full { // who looks would see what was replaced
+			return 0, ErrFull
+		}
 		if restored > 0 {
 			o.log.WarnContext(ctx, "NATS was started anew; states that it had lost were restored", "states", restored)
 		}
 		return shown, o.conn.ConfirmStates(ctx, o.queue, restored > 0)
 	}
+}
+
+// purgeOld removes the blocks that an owner would have removed by now: a full log takes no fence, and without it there is no
+// owner. It reports whether there were any.
+func (o *Owner) purgeOld(ctx context.Context, end stream.LedgerEnd, shown uint64) bool {
+	if shown < end.First {
+		return false
+	}
+	n := sort.Search(int(shown-end.First+1), func(i int) bool { //nolint:gosec // blocks in one stream
+		young, seq := true, end.First+uint64(i) //nolint:gosec // as above
+		err := o.conn.ReadLedger(ctx, o.queue, seq, seq, func(l stream.LedgerBlock) error {
+			young = o.conn.Now().Sub(l.Stored) < keepBlocks
+			return nil
+		})
+		return err != nil || young
+	})
+	return n > 0 && o.conn.PurgeLedger(ctx, o.queue, min(end.First+uint64(n), end.Last)) == nil //nolint:gosec // as above
 }
 
 // shownBy is up to which block all was shown, as the last block says.
@@ -142,11 +166,14 @@ func (o *Owner) restoreSome(ctx context.Context, keys []string, latest map[strin
 		if pending[key], err = o.conn.PutState(o.queue, stream.StatePut{Key: key, StoredState: s}); err != nil {
 			return made, err
 		}
+		latest[key] = s
 	}
 	for key, p := range pending {
 		switch _, err := p.Wait(ctx); {
 		case errors.Is(err, stream.ErrJobChanged):
 			again = append(again, key)
+		case errors.Is(err, stream.ErrQueueFull):
+			o.showLater(key, latest[key], there[key].Version)
 		case err != nil:
 			return made, err
 		default:
@@ -163,6 +190,21 @@ func (o *Owner) restoreSome(ctx context.Context, keys []string, latest map[strin
 		}
 	}
 	return made, nil
+}
+
+// showLater has a durable state, for which there is no room now, shown when there is. present can be looked up.
+func (o *Owner) showLater(key string, s stream.StoredState, present uint64) {
+	v := Value{s.Header, s.Body}
+	c := &Cell{key: key, loaded: make(chan struct{}), value: v, durable: v, version: s.Version, shown: present, seq: s.Seq, queued: true}
+	close(c.loaded)
+	e := entry{key, v}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	c.size = e.size()
+	o.bytes, o.full = o.bytes+c.size, true
+	o.cells[key], o.unshown[c] = c, struct{}{}
+	o.toShow = append(o.toShow, c)
+	signal(o.dirty)
 }
 
 func (o *Owner) restoreOne(ctx context.Context, key string, s stream.StoredState) (put bool, err error) {

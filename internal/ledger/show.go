@@ -87,7 +87,10 @@ func (o *Owner) put(shapes []shape) error {
 	var failed error
 	for i := range shapes {
 		s := &shapes[i]
-		var err error
+		err := o.ctx.Err()
+		if err != nil {
+			return err
+		}
 		if s.pending, err = o.conn.PutState(o.queue, s.put); err != nil {
 			o.again(s)
 			failed = err
@@ -152,7 +155,7 @@ func (o *Owner) isShown(s *shape, seq uint64) {
 	c.durable = Value{}
 	if c.due.IsZero() && (c.group == nil || c.group.settled()) {
 		o.bytes -= c.size
-		c.size = 0
+		c.size, c.value.Body = 0, nil // it can be looked up
 		o.changedRoom()
 	}
 	for _, done := range c.waiters {

@@ -170,7 +170,7 @@ func Connect(cfg Config) (*Conn, error) {
 		return nil, fmt.Errorf("connect to NATS: %w", err)
 	}
 	c.nc = nc
-	if c.js, err = jetstream.New(nc); err == nil {
+	if c.js, err = jetstream.New(nc, jetstream.WithPublishAsyncTimeout(commitTimeout)); err == nil {
 		err = c.tell(cfg)
 	}
 	if err != nil {

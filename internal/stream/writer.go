@@ -196,8 +196,8 @@ func (w *Writer) Run(ctx context.Context) {
 			w.commitAll(block)
 			return
 		}
-		block = w.commitAll(block)
-		if wait := w.wait(); wait > 0 {
+		var wait time.Duration
+		if block, wait = w.commitAll(block); wait > 0 {
 			paced.Reset(wait)
 		}
 	}
@@ -215,11 +215,16 @@ func (w *Writer) wait() time.Duration {
 
 // commitAll writes all that waits, but for a group that waits for others. When a write is not confirmed, the groups behind it fail with it: each would
 // wait as long in vain, and no request is to wait for more than one write before its own.
-func (w *Writer) commitAll(block []byte) []byte {
-	for w.wait() <= 0 {
+//
+// It returns block's memory, and for how long such a group waits.
+func (w *Writer) commitAll(block []byte) ([]byte, time.Duration) {
+	for {
+		if wait := w.wait(); wait > 0 {
+			return block, wait
+		}
 		g := w.take()
 		if g == nil {
-			break
+			return block, 0
 		}
 		block = w.commit(g, block)
 		if !errors.Is(g.err, ErrUnavailable) {
@@ -234,7 +239,6 @@ func (w *Writer) commitAll(block []byte) []byte {
 		w.busy = false
 		w.mu.Unlock()
 	}
-	return block
 }
 
 // take removes the oldest group that holds records.
