@@ -3,7 +3,6 @@ package chaos_test
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -151,8 +150,8 @@ func (d *disk) mount() *exec.Cmd {
 // cut does to the disk, and to the process that writes to it, what a power cut does.
 func (d *disk) cut(p *processes.Child) {
 	d.t.Helper()
-	unsynced, synced := filepath.Join(d.dir, "unsynced"), filepath.Join(d.dir, "synced")
-	if err := errors.Join(writeSynced(synced), os.WriteFile(unsynced, []byte("x"), 0o600)); err != nil {
+	synced := filepath.Join(d.dir, "synced")
+	if err := writeSynced(synced); err != nil {
 		d.t.Fatal(err)
 	}
 	p.Signal(syscall.SIGSTOP) // else the copy were of many moments
@@ -164,10 +163,6 @@ func (d *disk) cut(p *processes.Child) {
 	}
 	if out, err := d.mount().CombinedOutput(); err != nil {
 		d.t.Fatalf("mount after the cut: %v: %s", err, out)
-	}
-	// Its name may be there: each sync of a file commits the journal, with all names.
-	if text, err := os.ReadFile(unsynced); len(text) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
-		d.t.Errorf("what was not synced is there after the cut: %q, %v", text, err)
 	}
 	if err := os.Remove(synced); err != nil {
 		d.t.Errorf("what was synced is gone: %v", err)
