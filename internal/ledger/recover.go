@@ -75,15 +75,15 @@ func (o *Owner) purgeOld(ctx context.Context, end stream.LedgerEnd, shown uint64
 	if shown < end.First {
 		return false
 	}
-	n := sort.Search(int(shown-end.First+1), func(i int) bool { //nolint:gosec // blocks in one stream
-		young, seq := true, end.First+uint64(i) //nolint:gosec // as above
+	n := sort.Search(int(shown-end.First+1), func(i int) bool {
+		young, seq := true, end.First+uint64(i)
 		err := o.conn.ReadLedger(ctx, o.queue, seq, seq, func(l stream.LedgerBlock) error {
 			young = o.conn.Now().Sub(l.Stored) < keepBlocks
 			return nil
 		})
 		return err != nil || young
 	})
-	return n > 0 && o.conn.PurgeLedger(ctx, o.queue, min(end.First+uint64(n), end.Last)) == nil //nolint:gosec // as above
+	return n > 0 && o.conn.PurgeLedger(ctx, o.queue, min(end.First+uint64(n), end.Last)) == nil
 }
 
 // shownBy is up to which block all was shown, as the last block says.
