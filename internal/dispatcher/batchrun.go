@@ -257,25 +257,34 @@ func (e *batchRun) reschedule(work context.Context, wait time.Duration, items []
 
 // deadly reports whether some of the items are to be dead-lettered.
 func (e *batchRun) deadly() bool {
-	now, p := e.m.cfg.Conn.Now(), e.m.spec().Retry
+	now := e.m.cfg.Conn.Now()
 	return slices.ContainsFunc(e.items, func(it *item) bool {
-		return it.disposition == refused || it.disposition == old || it.disposition == failed && (it.rec.Attempts >= p.MaxAttempts || it.at(now).Age >= p.MaxAge)
+		_, over := e.givenUp(it, now)
+		return it.disposition == refused || it.disposition == old || it.disposition == failed && over
 	})
 }
 
-// exhausted reports whether an item that has just failed gets no further attempt and why not, which it also writes into
-// its record's reason.
-func (e *batchRun) exhausted(it *item, now time.Time) (why stream.Reason, over bool) {
-	r, age := it.rec, it.at(now).Age
+// givenUp reports whether an item that has just failed gets no further attempt and why not.
+func (e *batchRun) givenUp(it *item, now time.Time) (why stream.Reason, over bool) {
 	switch p := e.m.spec().Retry; {
-	case r.Attempts >= p.MaxAttempts:
-		r.Failure.Reason = fmt.Sprintf("%d of %d attempts failed; the last: %s", r.Attempts, p.MaxAttempts, r.Failure.Reason)
+	case it.rec.Attempts >= p.MaxAttempts:
 		return stream.Exhausted, true
-	case age >= p.MaxAge:
-		r.Failure.Reason = fmt.Sprintf("still failing at an age of %s (retry.maxAge %s); the last: %s", age.Round(time.Second), p.MaxAge, r.Failure.Reason)
+	case it.at(now).Age >= p.MaxAge:
 		return stream.TooOld, true
 	}
 	return "", false
+}
+
+// exhausted is givenUp, which it also writes into the record's reason.
+func (e *batchRun) exhausted(it *item, now time.Time) (why stream.Reason, over bool) {
+	r, p := it.rec, e.m.spec().Retry
+	switch why, over = e.givenUp(it, now); why {
+	case stream.Exhausted:
+		r.Failure.Reason = fmt.Sprintf("%d of %d attempts failed; the last: %s", r.Attempts, p.MaxAttempts, r.Failure.Reason)
+	case stream.TooOld:
+		r.Failure.Reason = fmt.Sprintf("still failing at an age of %s (retry.maxAge %s); the last: %s", it.at(now).Age.Round(time.Second), p.MaxAge, r.Failure.Reason)
+	}
+	return why, over
 }
 
 // backoff is the wait before the next attempt: the initial one doubled with each counted failure, at

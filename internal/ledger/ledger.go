@@ -351,7 +351,7 @@ func (o *Owner) retire(c *Cell) {
 		delete(o.cells, c.key)
 		return
 	}
-	c.value.Body, c.ring = nil, true
+	c.ring = true
 	if len(o.recent) < maxRecent {
 		o.recent = append(o.recent, c)
 		return
@@ -538,13 +538,8 @@ func (o *Owner) joinDue(now time.Time, all bool) {
 		}
 		n++
 	}
-	if n == len(o.later) {
-		clear(o.later)
-		o.later = o.later[:0]
-	} else {
-		clear(o.later[:n])
-		o.later = o.later[n:]
-	}
+	clear(o.later[:n])
+	o.later = o.later[n:]
 }
 
 // firstTicket is above all sequences of a log: a ticket stands for the version of a state that is not durable yet.

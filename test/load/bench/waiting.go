@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"os"
 	"strings"
@@ -174,20 +173,9 @@ func (b *bench) lookUps(ctx context.Context, url string, jobs []string) error {
 }
 
 func lookUp(ctx context.Context, client *http.Client, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
+	status, _, text, err := do(ctx, client, http.MethodGet, url, "", "")
+	if err == nil && (status != http.StatusOK || !strings.Contains(text, `"succeeded"`)) {
+		err = fmt.Errorf("look up %s: %d %s", url, status, text)
 	}
-	resp, err := client.Do(req)
-	if err != nil {
-		return err
-	}
-	text, err := io.ReadAll(resp.Body)
-	if err := errors.Join(err, resp.Body.Close()); err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusOK || !strings.Contains(string(text), `"succeeded"`) {
-		return fmt.Errorf("look up %s: %d %s", url, resp.StatusCode, text)
-	}
-	return nil
+	return err
 }
