@@ -192,13 +192,23 @@ type RouteQueue struct {
 	Name string `json:"name"`
 }
 
-// RouteJob says who does the work of an asynchronous request.
+// RouteJob says who does the work of an asynchronous request: exactly one of Queue and StateMachine.
+//
+// +kubebuilder:validation:XValidation:rule="has(self.queue) != has(self.stateMachine)",message="say who does the work: exactly one of queue and stateMachine"
+// +kubebuilder:validation:XValidation:rule="!has(self.stateMachine) || !has(self.maxUploadBytes)",message="an execution's input is the request's body: remove maxUploadBytes"
 type RouteJob struct {
 	// Queue is the name of a Queue in the same namespace. The function of its mapping does the work, one call for
 	// each job, whatever the mapping's batch says: a job's result is the answer to its own call.
+	// +optional
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
-	Queue string `json:"queue"`
+	Queue string `json:"queue,omitempty"`
+	// StateMachine is the name of a StateMachine in the same namespace that one EventSourceMapping starts: the jobs wait in
+	// that mapping's queue. The job's result is the output of its execution.
+	// +optional
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	StateMachine string `json:"stateMachine,omitempty"`
 	// MaxUploadBytes lets clients upload inputs of up to this size before they submit (POST /weir/uploads), instead of a
 	// body. Nobody checks them against a schema. Default 0: no uploads.
 	// +optional

@@ -238,7 +238,7 @@ func (r *Route) validateTarget(p *field.Path) field.ErrorList {
 		errs = append(errs, validateName(r.Queue.Name, p.Child("queue", "name"))...)
 	}
 	if r.Job != nil {
-		errs = append(errs, validateName(r.Job.Queue, p.Child("job", "queue"))...)
+		errs = append(errs, r.Job.validateTarget(p.Child("job"))...)
 		errs = append(errs, r.validateUpload(p)...)
 	}
 	if r.Queue != nil || r.Job != nil {
@@ -255,6 +255,18 @@ func (r *Route) validateTarget(p *field.Path) field.ErrorList {
 		errs = append(errs, validateDuration(r.Function.Timeout, MinTimeout, MaxTimeout, p.Child("function", "timeout"))...)
 	}
 	return errs
+}
+
+func (j *RouteJob) validateTarget(p *field.Path) field.ErrorList {
+	switch {
+	case j.StateMachine == "":
+		return validateName(j.Queue, p.Child("queue"))
+	case j.Queue != "":
+		return field.ErrorList{field.Forbidden(p.Child("stateMachine"), "queue is set too: keep one of the two")}
+	case j.MaxUploadBytes != nil:
+		return field.ErrorList{field.Forbidden(p.Child("maxUploadBytes"), "an execution's input is the request's body: remove it")}
+	}
+	return validateName(j.StateMachine, p.Child("stateMachine"))
 }
 
 func (r *Route) validateUpload(p *field.Path) field.ErrorList {

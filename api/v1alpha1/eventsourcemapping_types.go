@@ -5,7 +5,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// EventSourceMapping moves records from a queue to a function, in batches, with capped concurrency.
+// EventSourceMapping moves records from a queue to a function, in batches, with capped concurrency; or starts an execution
+// of a StateMachine for each.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
@@ -37,20 +38,28 @@ type EventSourceMappingList struct {
 	Items           []EventSourceMapping `json:"items"`
 }
 
-// EventSourceMappingSpec is what the user wants of an EventSourceMapping.
+// EventSourceMappingSpec is what the user wants of an EventSourceMapping: exactly one of Function and StateMachine.
 //
-// +kubebuilder:validation:XValidation:rule="has(self.function.name) || has(self.maxConcurrency)",message="maxConcurrency is missing: a function given by url has no Service to take the cap from; say how many calls may run at once, such as maxConcurrency: 10"
+// +kubebuilder:validation:XValidation:rule="has(self.function) != has(self.stateMachine)",message="say where the records go: exactly one of function and stateMachine"
+// +kubebuilder:validation:XValidation:rule="!has(self.function) || has(self.function.name) || has(self.maxConcurrency)",message="maxConcurrency is missing: a function given by url has no Service to take the cap from; say how many calls may run at once, such as maxConcurrency: 10"
 type EventSourceMappingSpec struct {
 	// Queue is the name of a Queue in the same namespace.
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
-	Queue    string            `json:"queue"`
-	Function FunctionReference `json:"function"`
+	Queue string `json:"queue"`
+	// Function gets the records.
+	// +optional
+	Function *FunctionReference `json:"function,omitempty"`
+	// StateMachine gets an execution for each record: its name is the record's id, its input the body. A job has ended when
+	// its execution has, and is not attempted again then: the machine's own Retry is for that.
+	// +optional
+	StateMachine *StateMachineReference `json:"stateMachine,omitempty"`
 	// +optional
 	// +kubebuilder:default={}
 	Batch Batch `json:"batch,omitempty"`
 	// MaxConcurrency caps the calls in flight, in the whole cluster. Default: containerConcurrency ×
-	// max-scale of the Knative Service (package manifest resolves it).
+	// max-scale of the Knative Service (package manifest resolves it). Of a StateMachine these are starts; executions that
+	// run are not counted. Default 100 then.
 	// +optional
 	// +kubebuilder:validation:Minimum=1
 	MaxConcurrency *int32 `json:"maxConcurrency,omitempty"`
@@ -63,7 +72,7 @@ type EventSourceMappingSpec struct {
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('100ms') && duration(self) <= duration('15m')",message="must be between 100ms and 15m"
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 	// Heartbeat is for jobs whose function answers 202 and goes on: the attempt has failed when it reports nothing for
-	// so long. Default 60s.
+	// so long. Default 60s. An execution of a StateMachine needs none.
 	// +optional
 	// +kubebuilder:default="60s"
 	// +kubebuilder:validation:Type=string
@@ -154,7 +163,7 @@ type EventSourceMappingStatus struct {
 	// MaxConcurrency is the cap that holds: the mapping's own, or that of its Knative Service.
 	// +optional
 	MaxConcurrency int32 `json:"maxConcurrency,omitempty"`
-	// FunctionURL is where the records are sent.
+	// FunctionURL is where the records are sent; of a StateMachine to the orchestrator.
 	// +optional
 	FunctionURL string `json:"functionURL,omitempty"`
 }

@@ -30,7 +30,7 @@ func (m *EventSourceMapping) Validate() field.ErrorList {
 	s, spec := &m.Spec, field.NewPath("spec")
 	errs := validateMeta(&m.ObjectMeta)
 	errs = append(errs, validateName(s.Queue, spec.Child("queue"))...)
-	errs = append(errs, validateFunction(&s.Function, spec.Child("function"))...)
+	errs = append(errs, m.validateTarget(spec)...)
 
 	batch := spec.Child("batch")
 	errs = append(errs, validateCount(s.Batch.MaxRecords, maxBatchRecords, batch.Child("maxRecords"))...)
@@ -41,6 +41,18 @@ func (m *EventSourceMapping) Validate() field.ErrorList {
 	errs = append(errs, validateDuration(s.Timeout, MinTimeout, MaxTimeout, spec.Child("timeout"))...)
 	errs = append(errs, validateDuration(s.Heartbeat, minHeartbeat, maxHeartbeat, spec.Child("heartbeat"))...)
 	return append(errs, s.Retry.validate(spec.Child("retry"))...)
+}
+
+func (m *EventSourceMapping) validateTarget(spec *field.Path) field.ErrorList {
+	switch s := &m.Spec; {
+	case s.Function != nil && s.StateMachine != nil:
+		return field.ErrorList{field.Forbidden(spec.Child("stateMachine"), "function is set too: keep one of the two")}
+	case s.Function != nil:
+		return validateFunction(s.Function, spec.Child("function"))
+	case s.StateMachine != nil:
+		return validateName(s.StateMachine.Name, spec.Child("stateMachine", "name"))
+	}
+	return field.ErrorList{field.Required(spec.Child("function"), "say where the records go: function, or stateMachine")}
 }
 
 func (r *Retry) validate(p *field.Path) field.ErrorList {

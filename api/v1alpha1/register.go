@@ -23,6 +23,7 @@ func addKnownTypes(s *runtime.Scheme) error {
 		&API{}, &APIList{},
 		&Queue{}, &QueueList{},
 		&EventSourceMapping{}, &EventSourceMappingList{},
+		&StateMachine{}, &StateMachineList{},
 	)
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil

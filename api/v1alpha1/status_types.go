@@ -30,3 +30,6 @@ func (q *Queue) GetStatus() *Status { return &q.Status.Status }
 
 // GetStatus is the same for every kind.
 func (m *EventSourceMapping) GetStatus() *Status { return &m.Status.Status }
+
+// GetStatus is the same for every kind.
+func (m *StateMachine) GetStatus() *Status { return &m.Status.Status }

@@ -62,7 +62,7 @@ func TestQueueDefaults(t *testing.T) {
 
 func TestEventSourceMappingDefaults(t *testing.T) {
 	m := EventSourceMapping{ObjectMeta: metav1.ObjectMeta{Name: "orders"}}
-	m.Spec.Queue, m.Spec.Function.Name = "orders", "order-writer"
+	m.Spec.Queue, m.Spec.Function = "orders", &FunctionReference{Name: "order-writer"}
 	m.Default()
 	if errs := m.Validate(); len(errs) > 0 {
 		t.Fatal(errs)

@@ -50,6 +50,7 @@ functions. The sample functions run inside this process; for any other start it 
 	f.StringArrayVar(&functions, "function", nil, "NAME=URL: calls to the Knative Service NAME go to your own process at URL (repeatable)")
 	f.StringVar(&cfg.Trusted, "trusted-proxies", "", "addresses and networks of the proxies in front whose X-Forwarded-* headers are kept")
 	f.StringVar(&cfg.Prefix, "path-prefix", "", "path, such as /shop, below which clients find Weir: a proxy in front takes it off")
+	f.StringVar(&cfg.EgressAllow, "egress-allow", "", "networks, addresses and hosts, such as 127.0.0.1, *.partner.internal, that http:invoke of state machines may call besides public ones")
 	f.StringVar(&cfg.AccessLog, "access-log", "off", "log a line for each request (full), or for a share of them (0.01), or off")
 	f.BoolVar(&cfg.H2C, "h2c", false, "serve HTTP/2 by prior knowledge beside HTTP/1.1")
 	f.StringVar(&cfg.EnvFile, "env-file", "", "file to write when ready, to be sourced: WEIR_URL, WEIR_ADMIN_URL and WEIR_NATS_URL")

@@ -40,8 +40,8 @@ func newTrace() *cobra.Command {
 		Short: "Show hop by hop where the time of a request went; without an ID the last traces",
 		Long: `Show a trace as a tree: of each hop when it began, how long it took, and what it was.
 
-ID is the id of a trace, of a record (what a 202 answers with), or of a job, or a job's address. Without one the last
-traces are listed.
+ID is the id of a trace, of a record (what a 202 answers with), of a job, or of an execution of a state machine, or a job's
+address. Without one the last traces are listed.
 
 They are those that a weir local with WEIR_TELEMETRY=1 keeps in memory. It also takes spans of other processes:
 OTEL_EXPORTER_OTLP_TRACES_ENDPOINT=$WEIR_ADMIN_URL/v1/traces in their environment.`,

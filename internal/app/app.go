@@ -39,6 +39,7 @@ type Config struct {
 	AccessLog    string        // WEIR_ACCESS_LOG: of which requests the gateway logs a line, as gateway.ParseAccessLog reads it; default off
 	H2C          bool          // WEIR_H2C: the gateway serves HTTP/2 by prior knowledge too: on or off (default)
 	PathPrefix   ownpath.Base  // WEIR_PATH_PREFIX: below which clients find Weir, as ownpath.ParseBase reads it; empty means none
+	EgressAllow  string        // WEIR_EGRESS_ALLOW: where http:invoke of state machines may go besides public addresses, as egress.ParsePolicy reads it; empty means nowhere
 	S3           S3            // WEIR_S3_…: where objects are; without an endpoint they are in NATS
 	Codec        record.Codec  // WEIR_COMPRESSION: s2 (default), zstd or none
 	Lines        *telemetry.Lines
@@ -90,7 +91,7 @@ func FromEnv(getenv func(string) string) (Config, error) {
 	}
 	cfg := Config{
 		Telemetry: &telemetry.Telemetry{}, NATS: NATSFromEnv(getenv), NATSSync: getenv("WEIR_NATS_SYNC"), Instance: getenv("WEIR_INSTANCE"), CallbackURL: getenv("WEIR_CALLBACK_URL"),
-		OwnThrottles: getenv("WEIR_OWN_THROTTLES"), Trusted: getenv("WEIR_TRUSTED_PROXIES"), AccessLog: getenv("WEIR_ACCESS_LOG"),
+		OwnThrottles: getenv("WEIR_OWN_THROTTLES"), Trusted: getenv("WEIR_TRUSTED_PROXIES"), AccessLog: getenv("WEIR_ACCESS_LOG"), EgressAllow: getenv("WEIR_EGRESS_ALLOW"),
 		S3: S3{
 			Endpoint: getenv("WEIR_S3_ENDPOINT"), PublicEndpoint: getenv("WEIR_S3_PUBLIC_ENDPOINT"), Region: getenv("WEIR_S3_REGION"),
 			Bucket: getenv("WEIR_S3_BUCKET"), Prefix: getenv("WEIR_S3_PREFIX"),
@@ -177,6 +178,21 @@ func TuneGCFor(idle int64) {
 
 func gcPercentFor(idle int64) int {
 	return int(max(gcPercent*500/max(idle, 500), idleGCPercent))
+}
+
+// waitingGCPercent is for a process of many executions that wait, of which each is some 200 bytes.
+const waitingGCPercent = 50
+
+// TuneGCForWaiting is TuneGC for a process with so many executions that wait: 25,000 and fewer make no difference, and from
+// 200,000 on what is alive is mostly theirs.
+func TuneGCForWaiting(executions int64) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercentWaiting(executions))
+	}
+}
+
+func gcPercentWaiting(executions int64) int {
+	return int(max(gcPercent*25_000/max(executions, 25_000), waitingGCPercent))
 }
 
 // Main runs a service until SIGTERM or SIGINT and returns the process's exit code. ping is how often the

@@ -10,3 +10,12 @@ func TestGCPercent(t *testing.T) {
 		}
 	}
 }
+
+// TestGCPercentOfThoseThatWait: the more executions wait, the smaller the proportion of garbage.
+func TestGCPercentOfThoseThatWait(t *testing.T) {
+	for waiting, want := range map[int64]int{0: 400, 25_000: 400, 50_000: 200, 200_000: 50, 1_000_000: 50} {
+		if got := gcPercentWaiting(waiting); got != want {
+			t.Errorf("%d executions wait: %d %%, want %d", waiting, got, want)
+		}
+	}
+}

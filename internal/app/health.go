@@ -28,6 +28,8 @@ const (
 type Admin struct {
 	Metrics http.Handler // at /metrics; nil if disabled
 	Traces  http.Handler // at /traces, /traces/{id} and /v1/traces; nil if disabled
+	// Machines is the API of state machines, at /state-machines, /executions, /tasks and /activities; nil if disabled.
+	Machines http.Handler
 }
 
 // Health returns the part that serves /healthz, /readyz and what admin has on listen. ready returns what /readyz shows besides its
@@ -80,6 +82,11 @@ func healthHandler(process context.Context, ready func() (map[string]string, err
 	if admin.Traces != nil {
 		for _, path := range []string{"/traces", "/traces/{id}", "/v1/traces"} {
 			mux.Handle(path, admin.Traces)
+		}
+	}
+	if admin.Machines != nil {
+		for _, path := range []string{"/state-machines/", "/executions/", "/tasks/", "/activities/", "/tables/"} {
+			mux.Handle(path, admin.Machines)
 		}
 	}
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { writeStatus(w, map[string]string{"status": "ok"}) })

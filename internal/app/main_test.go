@@ -27,6 +27,7 @@ import (
 	"github.com/weir-dev/weir/internal/app"
 	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/testkit"
+	"github.com/weir-dev/weir/internal/testkit/processes"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -225,13 +226,8 @@ func (l *logged) says(words string) bool {
 	return strings.Contains(strings.ToLower(l.String()), strings.ToLower(words))
 }
 
-// freePort is an address on loopback that nobody listens at.
+// freePort is an address on loopback that nobody listens at, outside of the range from which the kernel hands ports out.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", processes.FreePort(t))
 }

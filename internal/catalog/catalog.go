@@ -11,6 +11,7 @@ package catalog
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 )
 
@@ -27,6 +28,7 @@ func (k Key) String() string { return k.Namespace + "/" + k.Name }
 type Catalog struct {
 	APIs     []API     `json:"apis,omitempty"`
 	Queues   []Queue   `json:"queues,omitempty"`
+	Machines []Machine `json:"machines,omitempty"`
 	Mappings []Mapping `json:"mappings,omitempty"`
 
 	revision string // set by a Builder; empty means that it has to be computed
@@ -98,6 +100,19 @@ type Function struct {
 	H2C  bool   `json:"h2c,omitempty"` // it speaks HTTP/2 by prior knowledge; else HTTP/1.1
 }
 
+// ServiceURL is where a Knative Service answers within its cluster, by Knative's convention.
+func ServiceURL(k Key) string {
+	return "http://" + k.Name + "." + k.Namespace + ".svc.cluster.local"
+}
+
+// StartPath is below which an orchestrator starts executions, as a function takes records: NAMESPACE/NAME of the state machine.
+const StartPath = "/starts/"
+
+// StartURL is where an orchestrator starts executions of machine k.
+func StartURL(orchestrator string, k Key) string {
+	return strings.TrimSuffix(orchestrator, "/") + StartPath + k.Namespace + "/" + k.Name
+}
+
 // Queue is a durable buffer and its dead-letter queue.
 type Queue struct {
 	Key
@@ -127,11 +142,19 @@ type Objects struct {
 // MaxObject bounds one of them, so that it can't take the room of all.
 func (o Objects) MaxObject() int64 { return o.MaxBytes / 2 }
 
+// Machine is a state machine.
+type Machine struct {
+	Key
+	Type       string          `json:"type"` // of package statelang
+	Definition json.RawMessage `json:"definition"`
+}
+
 // Mapping is an event source mapping: it moves records from one queue to one function.
 type Mapping struct {
 	Key
 	Queue          Key           `json:"queue"`
-	Function       Function      `json:"function"`
+	Function       Function      `json:"function"`          // the orchestrator, if Machine is set
+	Machine        *Key          `json:"machine,omitempty"` // of which records start executions
 	Batch          Batch         `json:"batch"`
 	MaxConcurrency int           `json:"maxConcurrency"`
 	Timeout        time.Duration `json:"timeout"`   // of one function call

@@ -18,6 +18,7 @@ import (
 // however large the catalog is. An entry's key is
 //
 //	queue.NAMESPACE.NAME
+//	machine.NAMESPACE.NAME
 //	mapping.NAMESPACE.NAME
 //	api.NAMESPACE.NAME           without its routes
 //	route.NAMESPACE.API.NAME
@@ -27,6 +28,7 @@ import (
 // other.
 const (
 	kindQueue   = "queue"
+	kindMachine = "machine"
 	kindMapping = "mapping"
 	kindAPI     = "api"
 	kindRoute   = "route"
@@ -55,7 +57,7 @@ func keyOf(kind string, parts ...string) string { return kind + "." + strings.Jo
 
 // Owner is the resource that an entry belongs to; a route belongs to its API. It is zero for a key of an unknown kind.
 type Owner struct {
-	Kind string // "queue", "mapping" or "api"
+	Kind string // "queue", "machine", "mapping" or "api"
 	Key
 }
 
@@ -76,6 +78,11 @@ func OwnerOf(key string) Owner {
 func (c *Catalog) items(f func(item) error) error {
 	for i := range c.Queues {
 		if err := f(item{keyOf(kindQueue, c.Queues[i].Namespace, c.Queues[i].Name), &c.Queues[i]}); err != nil {
+			return err
+		}
+	}
+	for i := range c.Machines {
+		if err := f(item{keyOf(kindMachine, c.Machines[i].Namespace, c.Machines[i].Name), &c.Machines[i]}); err != nil {
 			return err
 		}
 	}
@@ -183,6 +190,8 @@ func (b *Builder) same(i item) bool {
 	switch spec := i.spec.(type) {
 	case *Queue:
 		return equal(b.queues[i.key], spec)
+	case *Machine:
+		return equal(b.machines[i.key], spec)
 	case *Mapping:
 		return equal(b.mappings[i.key], spec)
 	case *API:
@@ -202,7 +211,7 @@ func CompareKeys(a, b string) int {
 
 func rank(key string) int {
 	kind, _, _ := strings.Cut(key, ".")
-	return slices.Index([]string{kindQueue, kindMapping, kindAPI, kindRoute}, kind) // -1 for a kind of a later version: first
+	return slices.Index([]string{kindQueue, kindMachine, kindMapping, kindAPI, kindRoute}, kind) // -1 for a kind of a later version: first
 }
 
 // Builder builds catalogs from entries that come and go one by one. An unchanged one is decoded once. It is not safe
@@ -211,6 +220,7 @@ type Builder struct {
 	sums     map[string][sha256.Size]byte // of every entry, known or not
 	total    uint64                       // of the sums
 	queues   map[string]*Queue
+	machines map[string]*Machine
 	mappings map[string]*Mapping
 	apis     map[string]*API
 	routes   map[string]*Route
@@ -220,7 +230,7 @@ type Builder struct {
 // NewBuilder returns an empty Builder.
 func NewBuilder() *Builder {
 	return &Builder{
-		sums: map[string][sha256.Size]byte{}, queues: map[string]*Queue{}, mappings: map[string]*Mapping{},
+		sums: map[string][sha256.Size]byte{}, queues: map[string]*Queue{}, machines: map[string]*Machine{}, mappings: map[string]*Mapping{},
 		apis: map[string]*API{}, routes: map[string]*Route{}, places: map[string]bool{},
 	}
 }
@@ -238,6 +248,8 @@ func (b *Builder) Set(key string, value []byte) error {
 	switch kind, _, _ := strings.Cut(key, "."); kind {
 	case kindQueue:
 		err = set(b.queues, key, value)
+	case kindMachine:
+		err = set(b.machines, key, value)
 	case kindMapping:
 		err = set(b.mappings, key, value)
 	case kindAPI:
@@ -285,6 +297,7 @@ func set[T any](of map[string]*T, key string, value []byte) error {
 func (b *Builder) Delete(key string) {
 	b.forget(key)
 	delete(b.queues, key)
+	delete(b.machines, key)
 	delete(b.mappings, key)
 	delete(b.apis, key)
 	delete(b.routes, key)
@@ -324,6 +337,9 @@ func (b *Builder) Catalog() *Catalog {
 	c := &Catalog{revision: b.Revision()}
 	for _, k := range slices.Sorted(maps.Keys(b.queues)) {
 		c.Queues = append(c.Queues, *b.queues[k])
+	}
+	for _, k := range slices.Sorted(maps.Keys(b.machines)) {
+		c.Machines = append(c.Machines, *b.machines[k])
 	}
 	for _, k := range slices.Sorted(maps.Keys(b.mappings)) {
 		c.Mappings = append(c.Mappings, *b.mappings[k])

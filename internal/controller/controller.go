@@ -71,6 +71,7 @@ type Streams interface {
 	stream.Catalogs
 	stream.Depths
 	PurgeSettled(ctx context.Context, k catalog.Key) (floor uint64, err error)
+	EnsureMachines(ctx context.Context, replicas int, maxBytes int64) error
 }
 
 // Config is what a controller needs. It finds the cluster as kubectl does: by the pod's service account, or
@@ -78,6 +79,10 @@ type Streams interface {
 type Config struct {
 	Conn     Streams
 	Replicas int // of streams: 1, 3 or 5
+	// MachineBytes is what NATS may keep of executions of state machines; zero if there are none.
+	MachineBytes int64
+	// OrchestratorURL is where mappings start executions; empty if there are none.
+	OrchestratorURL string
 	// Objects expires the objects of jobs; nil if they are in NATS, where they expire by themselves.
 	Objects Expirer
 	// Namespaces to watch; empty means the whole cluster.
@@ -171,7 +176,7 @@ func cacheOptions(namespaces []string) cache.Options {
 func needKinds(mapper meta.RESTMapper) error {
 	weir := v1alpha1.GroupVersion
 	for kind, fix := range map[string]string{
-		"API": "", "Queue": "", "EventSourceMapping": "",
+		"API": "", "Queue": "", "EventSourceMapping": "", "StateMachine": "",
 		"Service": "Knative Serving is not installed in this cluster: see https://knative.dev/docs/install",
 	} {
 		gvk := weir.WithKind(kind)
@@ -240,6 +245,7 @@ func watch(mgr manager.Manager, cfg Config) error {
 		Watches(&v1alpha1.API{}, everything, theirs).
 		Watches(&v1alpha1.Queue{}, everything, theirs).
 		Watches(&v1alpha1.EventSourceMapping{}, everything, theirs).
+		Watches(&v1alpha1.StateMachine{}, everything, theirs).
 		Watches(&manifest.KnativeService{}, everything).
 		WatchesRawSource(source.Channel(up, everything)).
 		WithOptions(ctrlcontroller.Options{

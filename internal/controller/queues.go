@@ -50,6 +50,9 @@ func (r *reconciler) ensureStreams(ctx context.Context, queues []catalog.Queue) 
 		if err := r.conn.EnsureKeys(ctx, r.replicas, now); err != nil {
 			return nil, err
 		}
+		if err := r.ensureMachines(ctx); err != nil {
+			return nil, err
+		}
 		r.leases = now
 	}
 	refusals := map[manifest.Ref]manifest.Verdict{}
@@ -80,6 +83,20 @@ func (r *reconciler) ensureStreams(ctx context.Context, queues []catalog.Queue) 
 	}
 	maps.DeleteFunc(r.ensured, func(k catalog.Key, _ ensuredQueue) bool { return !named[k] })
 	return refusals, nil
+}
+
+// ensureMachines creates or updates the streams of executions. Queues don't wait for room for them.
+func (r *reconciler) ensureMachines(ctx context.Context) error {
+	if r.machineBytes == 0 {
+		return nil
+	}
+	err := r.conn.EnsureMachines(ctx, r.replicas, r.machineBytes)
+	if errors.Is(err, stream.ErrNoRoom) {
+		r.log.ErrorContext(ctx, "there are no state machines: NATS has no room for their executions, for which it reserves orchestrator.maxBytes twice; lower it, or give NATS more storage",
+			"maxBytes", r.machineBytes, "replicas", r.replicas, "error", err)
+		return nil
+	}
+	return err
 }
 
 func refusal(q catalog.Queue, replicas int, err error) manifest.Verdict {

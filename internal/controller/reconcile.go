@@ -30,9 +30,11 @@ type reconciler struct {
 	client   client.Client
 	conn     Streams
 	replicas int
-	objects  Expirer
-	log      *slog.Logger
-	depths   *depth.Watch
+	// machineBytes is what NATS may keep of executions; they have no streams if it is zero.
+	machineBytes int64
+	objects      Expirer
+	log          *slog.Logger
+	depths       *depth.Watch
 
 	live    context.Context              //nolint:containedctx // the connected period that the following fields are of
 	leases  time.Time                    // when the stream of leases was last ensured
@@ -46,7 +48,10 @@ type ensuredQueue struct {
 }
 
 func newReconciler(c client.Client, cfg Config, depths *depth.Watch) *reconciler {
-	return &reconciler{client: c, conn: cfg.Conn, depths: depths, replicas: cfg.Replicas, objects: cfg.Objects, log: cfg.Log, ensured: map[catalog.Key]ensuredQueue{}}
+	return &reconciler{
+		client: c, conn: cfg.Conn, depths: depths, replicas: cfg.Replicas, machineBytes: cfg.MachineBytes, objects: cfg.Objects, log: cfg.Log,
+		ensured: map[catalog.Key]ensuredQueue{}, memory: manifest.Memory{OrchestratorURL: cfg.OrchestratorURL},
+	}
 }
 
 // resources are copies of everything in the cluster that matters here.
@@ -54,6 +59,7 @@ type resources struct {
 	apis     []v1alpha1.API
 	queues   []v1alpha1.Queue
 	mappings []v1alpha1.EventSourceMapping
+	machines []v1alpha1.StateMachine
 	services []manifest.KnativeService
 }
 
@@ -84,14 +90,15 @@ func (r *reconciler) list(ctx context.Context) (*resources, error) {
 		apis     v1alpha1.APIList
 		queues   v1alpha1.QueueList
 		mappings v1alpha1.EventSourceMappingList
+		machines v1alpha1.StateMachineList
 		services manifest.KnativeServiceList
 	)
-	for _, l := range []client.ObjectList{&apis, &queues, &mappings, &services} {
+	for _, l := range []client.ObjectList{&apis, &queues, &mappings, &machines, &services} {
 		if err := r.client.List(ctx, l); err != nil { // copies of what the cache holds
 			return nil, fmt.Errorf("list: %w", err)
 		}
 	}
-	return &resources{apis.Items, queues.Items, mappings.Items, services.Items}, nil
+	return &resources{apis.Items, queues.Items, mappings.Items, machines.Items, services.Items}, nil
 }
 
 // objects returns copies that may be defaulted: the resources themselves are patched later.
@@ -105,6 +112,9 @@ func (res *resources) objects() *manifest.Objects {
 	}
 	for i := range res.mappings {
 		objs.Mappings = append(objs.Mappings, manifest.Resource[v1alpha1.EventSourceMapping]{Object: res.mappings[i].DeepCopy()})
+	}
+	for i := range res.machines {
+		objs.Machines = append(objs.Machines, manifest.Resource[v1alpha1.StateMachine]{Object: res.machines[i].DeepCopy()})
 	}
 	for i := range res.services {
 		objs.Services = append(objs.Services, manifest.Resource[manifest.KnativeService]{Object: res.services[i].DeepCopy()})
@@ -153,7 +163,7 @@ func refuseLarge(refused map[manifest.Ref]manifest.Verdict, large *stream.Entrie
 		more = true
 		refused[ref] = manifest.Verdict{Reason: reasonTooLarge, Message: fmt.Sprintf(
 			"The change is not in use; what was there before goes on, but for paths that another API has by now. Its entry %s takes %d bytes, and a message of NATS holds %d here: "+
-				"make its schema smaller, or raise NATS' max_payload.", e.Key, e.Bytes, large.Limit)}
+				"make its schema or its definition smaller, or raise NATS' max_payload.", e.Key, e.Bytes, large.Limit)}
 	}
 	return more
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/manifest"
 	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/taskapi"
 )
 
 // Reasons of the condition Ready, besides manifest's.
@@ -59,6 +60,15 @@ func (r *reconciler) report(ctx context.Context, res *resources, out *manifest.O
 		}
 		errs = append(errs, r.setReady(ctx, m, before, out.Verdicts[manifest.MappingRef(keyOf(m))],
 			fmt.Sprintf("At most %d calls at once to %s", m.Status.MaxConcurrency, m.Status.FunctionURL)))
+	}
+	for i := range res.machines {
+		m := &res.machines[i]
+		before := m.DeepCopy()
+		m.Status.StateMachineARN = ""
+		if slices.ContainsFunc(out.Catalog.Machines, func(c catalog.Machine) bool { return c.Key == keyOf(m) }) {
+			m.Status.StateMachineARN = taskapi.MachineARN(keyOf(m))
+		}
+		errs = append(errs, r.setReady(ctx, m, before, out.Verdicts[manifest.MachineRef(keyOf(m))], "Executions can be started"))
 	}
 	return errors.Join(errs...)
 }
@@ -106,6 +116,9 @@ func (r *reconciler) reportFailure(ctx context.Context, res *resources, cause er
 	}
 	for i := range res.mappings {
 		objs = append(objs, &res.mappings[i])
+	}
+	for i := range res.machines {
+		objs = append(objs, &res.machines[i])
 	}
 	var errs []error
 	for _, o := range objs {

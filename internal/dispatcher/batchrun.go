@@ -42,6 +42,7 @@ type batchRun struct {
 	items   []*item
 	attempt *job.Attempt // of the one item, if it is a job that failed
 	cause   *job.Error   // why, for its client; nil if that is the record's reason
+	result  int          // bytes of the one item's result that is not written yet
 	expiry  bool         // it calls nothing: its items have expired
 
 	undelivered int  // calls in a row that the function broke off

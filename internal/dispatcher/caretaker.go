@@ -3,7 +3,6 @@ package dispatcher
 import (
 	"context"
 	"errors"
-	"maps"
 	"sync"
 	"time"
 
@@ -17,35 +16,50 @@ const careRetry = 2 * time.Second
 // caretaker owns the states of a queue's jobs that no mapping names: jobs are cancelled, and what NATS has lost of their
 // states is restored, also while nobody works at them.
 type caretaker struct {
-	stop context.CancelFunc
-	done chan struct{} // closed once it has ended
+	cancel  context.CancelFunc
+	stopped bool
+	done    chan struct{} // closed once it has ended
 }
 
-// care starts a caretaker for each queue of jobs without a mapping, and stops those of other queues. It returns the stopped
-// ones. The caller holds mu.
-func (d *Dispatcher) care(ctx context.Context, wg *sync.WaitGroup, jobs []catalog.Key, mapped map[catalog.Key]bool) map[catalog.Key]*caretaker {
-	stopped := maps.Clone(d.caretakers)
+// care starts a caretaker for each queue of jobs without a mapping, and stops those of other queues. A queue's next one, or
+// its mapping, begins once the one before has ended. The caller holds mu.
+func (d *Dispatcher) care(ctx context.Context, wg *sync.WaitGroup, jobs []catalog.Key, mapped map[catalog.Key]bool) {
+	wanted := map[catalog.Key]bool{}
 	for _, k := range jobs {
-		if mapped[k] {
-			continue
+		wanted[k] = !mapped[k]
+	}
+	for k, c := range d.caretakers {
+		if !wanted[k] {
+			c.stopped = true
+			c.cancel()
 		}
-		if _, there := d.caretakers[k]; there {
-			delete(stopped, k)
+	}
+	for k := range wanted {
+		former := d.caretakers[k]
+		if !wanted[k] || former != nil && !former.stopped {
 			continue
 		}
 		ctx, cancel := context.WithCancel(ctx)
-		c := &caretaker{stop: cancel, done: make(chan struct{})}
+		c := &caretaker{cancel: cancel, done: make(chan struct{})}
 		d.caretakers[k] = c
 		wg.Go(func() {
-			defer close(c.done)
+			former.wait()
 			d.careFor(ctx, k)
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			if d.caretakers[k] == c {
+				delete(d.caretakers, k)
+			}
+			close(c.done)
 		})
 	}
-	for k, c := range stopped {
-		c.stop()
-		delete(d.caretakers, k)
+}
+
+// wait waits until it has ended; nil has.
+func (c *caretaker) wait() {
+	if c != nil {
+		<-c.done
 	}
-	return stopped
 }
 
 // careFor cares for a queue until ctx ends, whenever it has the queue's lease.
@@ -67,7 +81,7 @@ func (d *Dispatcher) careOnce(ctx context.Context, k catalog.Key) error {
 	if err := d.cfg.Conn.WaitUp(ctx); err != nil {
 		return err
 	}
-	lease, err := d.sweepLease(ctx, k)
+	lease, err := d.spareLease(ctx, k, "care")
 	if err != nil {
 		return err
 	}

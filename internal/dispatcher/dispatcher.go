@@ -6,13 +6,13 @@
 // only after its outcome is durable elsewhere; a throttled call is never counted as failed; one process at a time
 // works on a queue (by its lease), which is how maxConcurrency holds in the cluster.
 //
-// The data flows through the files in this order: dispatcher.go (which mappings run), sharing.go with roster.go and
-// share.go (which of them in this process), mapping.go (the lease), session.go (blocks in, batches out,
+// The data flows through the files in this order: dispatcher.go (which mappings run), mapping.go (the lease,
+// shared by package sharing), session.go (blocks in, batches out,
 // acknowledgements), expiry.go (what waited too long; sweep.go and caretaker.go: in queues without a mapping), batchrun.go (calls and
 // outcomes), job.go (the same of one whose answer somebody waits for), objects.go (large inputs and results). Beside them
 // are metrics.go and trace.go.
 //
-// May import: record, batch, catalog, sign, telemetry, stream, invoke, ledger, blob, job.
+// May import: record, batch, catalog, sign, telemetry, stream, sharing, invoke, ledger, blob, job.
 package dispatcher
 
 import (
@@ -30,6 +30,7 @@ import (
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/job"
 	"github.com/weir-dev/weir/internal/ownpath"
+	"github.com/weir-dev/weir/internal/sharing"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/telemetry"
@@ -94,7 +95,7 @@ type Dispatcher struct {
 	metrics   *metrics
 	keys      atomic.Pointer[sign.Ring]
 	transfers *transfers
-	sharing   *sharing
+	sharing   *sharing.Sharing
 	catalog   chan *catalog.Catalog // capacity 1: the newest, if Run has not seen it
 
 	mu         sync.Mutex
@@ -119,7 +120,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		return nil, err
 	}
 	return &Dispatcher{
-		cfg: cfg, metrics: metrics, transfers: newTransfers(), sharing: newSharing(cfg), catalog: make(chan *catalog.Catalog, 1),
+		cfg: cfg, metrics: metrics, transfers: newTransfers(), sharing: sharing.New(sharing.Config{Conn: cfg.Conn, Owner: cfg.Owner, Log: cfg.Log}), catalog: make(chan *catalog.Catalog, 1),
 		running: map[catalog.Key]*mapping{}, latest: map[catalog.Key]*mapping{}, caretakers: map[catalog.Key]*caretaker{}, swept: make(chan struct{}, 1),
 	}, nil
 }
@@ -156,7 +157,7 @@ func (d *Dispatcher) Use(cat *catalog.Catalog) {
 func (d *Dispatcher) Run(ctx context.Context, ready func()) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	wg.Go(func() { d.sharing.run(ctx) })
+	wg.Go(func() { d.sharing.Run(ctx) })
 	wg.Go(func() { d.sweep(ctx) })
 	for {
 		select {
@@ -179,7 +180,7 @@ func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog
 	for _, m := range cat.Mappings {
 		wanted[m.Key], queues[m.Queue] = m, true
 	}
-	d.sharing.use(cat.Revision(), queues)
+	d.sharing.Use(cat.Revision(), queues)
 	d.ages = make(map[catalog.Key]time.Duration, len(cat.Queues))
 	for _, q := range cat.Queues {
 		d.ages[q.Key] = q.MaxAge
@@ -195,20 +196,18 @@ func (d *Dispatcher) apply(ctx context.Context, wg *sync.WaitGroup, cat *catalog
 		delete(d.running, k)
 	}
 	maps.DeleteFunc(d.latest, func(_ catalog.Key, m *mapping) bool { return m.over() })
-	cared := d.care(ctx, wg, cat.JobQueues(), queues)
+	d.care(ctx, wg, cat.JobQueues(), queues)
 	for k, spec := range wanted {
 		m := newMapping(ctx, d, spec)
 		m.age.Store(int64(d.ages[spec.Queue]))
-		former := d.latest[spec.Queue]
+		former, cared := d.latest[spec.Queue], d.caretakers[spec.Queue]
 		d.running[k], d.latest[spec.Queue] = m, m
 		wg.Go(func() {
 			defer close(m.done)
 			if former != nil {
 				<-former.done
 			}
-			if before := cared[spec.Queue]; before != nil {
-				<-before.done
-			}
+			cared.wait()
 			m.run()
 		})
 	}

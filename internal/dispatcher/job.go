@@ -53,7 +53,7 @@ func (e *batchRun) job(intake, work context.Context, it *item) (write func()) {
 			e.m.limiter.Cancel()
 			return nothing
 		}
-		attempt, err := job.Begin(work, jobs, e.m.queue, it.rec, e.m.cfg.Conn.Now())
+		attempt, err := job.Begin(work, jobs, e.m.queue, it.rec, e.m.cfg.Conn.Now(), e.states.since)
 		if err == nil && !e.m.holds() {
 			err = errNotOurs
 		}
@@ -78,6 +78,7 @@ func (e *batchRun) job(intake, work context.Context, it *item) (write func()) {
 		case o.Class == invoke.Done && o.Status == http.StatusAccepted && callback != "":
 			return func() { e.accepted(work, it, attempt, result) }
 		case o.Class == invoke.Done:
+			e.result = len(body)
 			return func() { e.succeeded(work, it, attempt, result, body) }
 		case o.Class == invoke.NotNow:
 			if err := attempt.Requeue(work, nil, time.Now()); err != nil {
@@ -190,7 +191,11 @@ func (e *batchRun) goOn(work context.Context, it *item, attempt *job.Attempt, er
 	case errors.Is(err, job.ErrLapsed):
 		cause := attempt.Cause()
 		e.attempt, e.cause = attempt, &cause
-		judge(e.items, invoke.Outcome{Class: invoke.Failed, Status: cause.Status, Reason: cause.Detail})
+		class := invoke.Failed
+		if e.m.spec().Machine != nil {
+			class = invoke.Refused // an execution has failed: what was to be retried in it was
+		}
+		judge(e.items, invoke.Outcome{Class: class, Status: cause.Status, Reason: cause.Detail})
 		e.m.log.InfoContext(work, "an attempt at a job has lapsed", "record", it.rec.ID.String(), "reason", cause.Detail)
 	case errors.Is(err, stream.ErrQueueFull), errors.Is(err, stream.ErrNoQueue):
 		if e.m.complain(&e.m.noRoom) {

@@ -14,6 +14,7 @@ import (
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/job"
+	"github.com/weir-dev/weir/internal/sharing"
 	"github.com/weir-dev/weir/internal/stream"
 )
 
@@ -43,7 +44,7 @@ type mapping struct {
 	log       *slog.Logger
 	limiter   *invoke.Limiter
 	transfers *transfers
-	sharing   *sharing
+	sharing   *sharing.Sharing
 	books     *books // of the blocks in the queue's stream
 	metrics   *metrics
 	tally     *tally       // the queue's
@@ -108,10 +109,10 @@ func (m *mapping) change(spec catalog.Mapping) {
 
 // run takes the lease when it is this process's turn, works, and starts over when the lease is lost or was handed over.
 func (m *mapping) run() {
-	c := m.sharing.add(m.queue, func() int { _, inFlight, _ := m.limiter.State(); return inFlight })
-	defer m.sharing.remove(c)
+	c := m.sharing.Add(m.queue, func() int { _, inFlight, _ := m.limiter.State(); return inFlight })
+	defer m.sharing.Remove(c)
 	for m.life.Err() == nil {
-		lease, err := m.sharing.acquire(m.life, c)
+		lease, err := m.sharing.Acquire(m.life, c)
 		if err != nil {
 			return // stopping
 		}
@@ -120,12 +121,12 @@ func (m *mapping) run() {
 		m.own(lease, c)
 		m.tally.leave(m, howLeft(m.ctx, lease))
 		lease.Release()
-		m.sharing.left(c)
+		m.sharing.Left(c)
 	}
 }
 
 // own runs one session after the other while the lease holds. A session ends with the connection.
-func (m *mapping) own(lease *stream.Lease, c *claim) {
+func (m *mapping) own(lease *stream.Lease, c *sharing.Claim) {
 	intake, leave := context.WithCancelCause(m.life)
 	defer leave(nil)
 	m.ctx, m.holds = intake, lease.Holds
@@ -165,10 +166,10 @@ func (m *mapping) own(lease *stream.Lease, c *claim) {
 
 // handOff ends the intake for a lease handoff, at a moment without calls in flight: until there is one, for at most
 // handoffPause, it holds back new calls. So the drain that follows has nothing to wait for.
-func (m *mapping) handOff(work context.Context, c *claim, leave context.CancelCauseFunc) {
+func (m *mapping) handOff(work context.Context, c *sharing.Claim, leave context.CancelCauseFunc) {
 	for {
 		select {
-		case <-c.leave:
+		case <-c.Leave():
 		case <-m.ctx.Done():
 			return
 		case <-work.Done():
@@ -185,7 +186,7 @@ func (m *mapping) handOff(work context.Context, c *claim, leave context.CancelCa
 		if errors.Is(err, errTooLong) {
 			m.limiter.Resume()
 			m.log.Info("the queue is kept for now: its calls take too long to hand it over")
-			m.sharing.keep(c)
+			m.sharing.Keep(c)
 		}
 	}
 }

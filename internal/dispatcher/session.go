@@ -23,6 +23,8 @@ const (
 	// maxWriting bounds the batch runs that call no function any more and write what became of it; past it there are no new
 	// calls.
 	maxWriting = 1024
+	// maxWritingBytes bounds the results that those have in hand, in the same way.
+	maxWritingBytes = 32 << 20
 	// extendEvery keeps blocks in hand from being redelivered: a third of the consumer's ackWait.
 	extendEvery = 20 * time.Second
 	// giveBackTimeout bounds the writes at the end of a session.
@@ -45,6 +47,7 @@ type session struct {
 	ends   chan *batchRun
 
 	calling atomic.Int32   // batch runs that hold a call's place
+	writing atomic.Int64   // bytes of results that others have in hand
 	freed   chan struct{}  // capacity 1: one holds it no longer
 	runs    chan *batchRun // to a goroutine that waits for another
 	over    chan struct{}  // closed when there is none
@@ -213,6 +216,11 @@ func (s *session) giveBack() {
 	if err != nil {
 		s.m.log.Warn("unsettled records will be delivered again", "records", len(rest), "error", err)
 		d.Returned = len(rest)
+		// A process that hung may have pulled, when it went on, before it saw that there is another owner: who gets a block
+		// that is in hand or settled drops it.
+		for _, b := range s.held {
+			_ = b.delivery.GiveUp() // without a connection they wait for the next reader, or ackWait
+		}
 	} else {
 		d.Retried = len(rest)
 		for _, b := range s.held {
@@ -320,7 +328,7 @@ func (s *session) release(b *block) {
 func (s *session) startBatchRuns(intake, work context.Context, window *time.Timer) {
 	for {
 		calls := int(s.calling.Load())
-		if limit, _, _ := s.m.limiter.State(); calls >= limit || s.busy-calls >= maxWriting {
+		if limit, _, _ := s.m.limiter.State(); calls >= limit || s.busy-calls >= maxWriting || s.writing.Load() >= maxWritingBytes {
 			return // a call's or a batch run's end brings the loop back here
 		}
 		items := s.next(time.Now())
@@ -358,8 +366,10 @@ func (s *session) work(intake, work context.Context, e *batchRun) {
 			store()
 			s.free()
 		} else {
+			s.writing.Add(int64(e.result))
 			s.free()
 			store()
+			s.writing.Add(-int64(e.result))
 		}
 		s.ends <- e
 		idle.Reset(workIdle)

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/ledger"
@@ -18,10 +20,13 @@ type states struct {
 	log   *slog.Logger
 	holds func() bool // whether the lease holds by the clock
 
-	mu    sync.Mutex
+	ended atomic.Value // <-chan struct{}: of owner; nothing before open
+
+	mu    sync.Mutex    // held while it is opened, which may take long
 	owner *ledger.Owner // nil before open
 	jobs  *ledger.Jobs
-	stop  func() // ends what others ask for
+	stop  func()    // ends what others ask for
+	since time.Time // when functions' reports began to be stored, by the server's clock; constant once open has returned
 }
 
 // open makes this process their owner, if it isn't. A queue whose jobs have no route has none: stream.ErrNoQueue.
@@ -41,7 +46,8 @@ func (s *states) open(ctx context.Context) (*ledger.Jobs, error) {
 		owner.Close(ctx)
 		return nil, err
 	}
-	s.owner, s.jobs, s.stop = owner, jobs, stop
+	s.owner, s.jobs, s.stop, s.since = owner, jobs, stop, s.conn.Now()
+	s.ended.Store(owner.Done())
 	return s.jobs, nil
 }
 
@@ -65,12 +71,8 @@ func (s *states) prefetch(ctx context.Context, wg *sync.WaitGroup, jobs []stream
 
 // lost is closed when another has become the owner, or the connection is gone; nil before open.
 func (s *states) lost() <-chan struct{} {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.owner == nil {
-		return nil
-	}
-	return s.owner.Done()
+	ended, _ := s.ended.Load().(<-chan struct{})
+	return ended
 }
 
 // close writes what waits, and ends.

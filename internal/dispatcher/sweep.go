@@ -71,7 +71,7 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 	if err != nil || !ok || age < maxAge {
 		return err
 	}
-	lease, err := d.sweepLease(ctx, k)
+	lease, err := d.spareLease(ctx, k, "sweep")
 	if errors.Is(err, stream.ErrLeaseHeld) {
 		return nil
 	}
@@ -84,10 +84,10 @@ func (d *Dispatcher) sweepQueue(ctx context.Context, k catalog.Key, maxAge time.
 	return d.sweepOwned(ctx, k, maxAge, newest, lease, states)
 }
 
-// sweepLease takes the lease of a queue without a mapping. Not under the name of this process: it would take it from its own
-// mapping.
-func (d *Dispatcher) sweepLease(ctx context.Context, k catalog.Key) (*stream.Lease, error) {
-	return d.cfg.Conn.TryLease(context.WithoutCancel(ctx), leaseOf(k), d.cfg.Owner+".sweep")
+// spareLease takes the lease of a queue without a mapping for a purpose. Not under the name of this process: it would take it
+// from its own mapping.
+func (d *Dispatcher) spareLease(ctx context.Context, k catalog.Key, purpose string) (*stream.Lease, error) {
+	return d.cfg.Conn.TryLease(context.WithoutCancel(ctx), d.sharing.LeaseOf(k), d.cfg.Owner+"."+purpose)
 }
 
 // sweepOwned sweeps a queue, whose lease and states this process has, up to its newest block.

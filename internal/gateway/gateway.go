@@ -8,7 +8,7 @@
 // steps that chain.go lists; own.go has Weir's own paths. observation.go sees each request to its end, for metrics.go,
 // trace.go and accesslog.go.
 //
-// May import: ownpath, mediatype, problem, record, throttle, catalog, lifecycle, telemetry, schema, value, stream, invoke, blob, job, jobapi.
+// May import: ownpath, mediatype, problem, record, throttle, catalog, lifecycle, telemetry, schema, value, stream, invoke, blob, job, jobapi, taskapi.
 package gateway
 
 import (
@@ -37,6 +37,7 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/taskapi"
 	"github.com/weir-dev/weir/internal/telemetry"
 )
 
@@ -47,6 +48,7 @@ type Streams interface {
 	stream.Writers
 	stream.Jobs
 	stream.JobEvents
+	stream.Asks
 }
 
 // Config is what a gateway needs.
@@ -117,6 +119,7 @@ type Gateway struct {
 	cfg        Config
 	table      atomic.Pointer[table]
 	jobs       *jobapi.API
+	tasks      *taskapi.API
 	own        *http.ServeMux  // Weir's own paths (package ownpath)
 	drain      context.Context // cancelled when the drain begins
 	startDrain context.CancelFunc
@@ -158,7 +161,8 @@ func New(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		cfg: cfg, writers: map[catalog.Key]*writer{},
-		jobs: jobapi.New(jobapi.Config{Conn: cfg.Conn, Objects: cfg.Objects, Realtime: cfg.Realtime, Base: cfg.Base, Log: cfg.Log}),
+		jobs:  jobapi.New(jobapi.Config{Conn: cfg.Conn, Objects: cfg.Objects, Realtime: cfg.Realtime, Base: cfg.Base, Log: cfg.Log}),
+		tasks: taskapi.New(taskapi.Config{Conn: cfg.Conn, Tasks: cfg.Base.Of(ownpath.Tasks)}),
 	}
 	g.drain, g.startDrain = context.WithCancel(context.Background())
 	g.guarded = problem.Guard(http.HandlerFunc(g.serve), cfg.Log)
@@ -174,7 +178,10 @@ func New(cfg Config) (*Gateway, error) {
 }
 
 // UseKeys makes ring the signing keys.
-func (g *Gateway) UseKeys(ring sign.Ring) { g.jobs.UseKeys(ring) }
+func (g *Gateway) UseKeys(ring sign.Ring) {
+	g.jobs.UseKeys(ring)
+	g.tasks.UseKeys(ring)
+}
 
 // Use makes cat the catalog to serve. Requests that are matched already go by the former one. Unchanged throttles keep
 // their tokens, a changed one keeps its fill level. Routes of it that this process can't serve answer 503.
@@ -266,6 +273,7 @@ func (g *Gateway) stop() {
 	defer g.mu.Unlock()
 	g.startDrain()
 	g.jobs.Drain()
+	g.tasks.Drain()
 }
 
 // Ready returns what /readyz shows, or why the gateway can't serve.

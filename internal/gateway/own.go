@@ -62,7 +62,7 @@ func (g *Gateway) ownMux() *http.ServeMux {
 		buckets[class] = newBucket(bucketID{kind: "own", name: "weir " + class}, spec)
 	}
 	mux := http.NewServeMux()
-	routes := append(g.jobs.Routes(), jobapi.Route{
+	routes := append(append(g.jobs.Routes(), g.taskRoutes()...), jobapi.Route{
 		Pattern: "POST " + ownpath.Uploads, Class: classUploads, MaxBody: func(*http.Request) int64 { return maxUploadAsked }, Serve: g.upload,
 	})
 	for _, own := range routes {

@@ -9,11 +9,12 @@ import (
 	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/internal/jobapi"
 	"github.com/weir-dev/weir/internal/ownpath"
+	"github.com/weir-dev/weir/internal/taskapi"
 )
 
 // TestOwnPathsAreBelowOnePrefix: all that the gateway serves itself is below the prefix that no route of an API can have.
 func TestOwnPathsAreBelowOnePrefix(t *testing.T) {
-	g := &Gateway{cfg: Config{OwnThrottles: defaultOwnThrottles()}, jobs: jobapi.New(jobapi.Config{})}
+	g := &Gateway{cfg: Config{OwnThrottles: defaultOwnThrottles()}, jobs: jobapi.New(jobapi.Config{}), tasks: taskapi.New(taskapi.Config{})}
 	defer g.jobs.Close()
 	mux := g.ownMux()
 	for _, path := range []string{"/", "/healthz", "/readyz", "/jobs/a", "/feeds", "/uploads", "/objects/a", "/callbacks/a", "/weirdo"} {
@@ -23,7 +24,7 @@ func TestOwnPathsAreBelowOnePrefix(t *testing.T) {
 			}
 		}
 	}
-	for _, r := range append(g.jobs.Routes(), jobapi.Route{Pattern: "POST " + ownpath.Uploads}) {
+	for _, r := range append(append(g.jobs.Routes(), g.taskRoutes()...), jobapi.Route{Pattern: "POST " + ownpath.Uploads}) {
 		_, path, _ := strings.Cut(r.Pattern, " ")
 		if !ownpath.Reserved(path) {
 			t.Errorf("%s is not below %s", path, ownpath.Prefix)

@@ -207,7 +207,7 @@ func TestCallbackIsInItsJobsTrace(t *testing.T) {
 	}
 	rec := f.stored(1)[0]
 	s.of("POST /reports", "weir.record.id", rec.ID.String())
-	attempt, err := job.Begin(t.Context(), f.conn, key("orders"), &rec, time.Now())
+	attempt, err := job.Begin(t.Context(), f.conn, key("orders"), &rec, time.Now(), time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}

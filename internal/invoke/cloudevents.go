@@ -25,12 +25,16 @@ const (
 // Extension attributes (lower-case letters and digits, as CloudEvents asks).
 const (
 	extAttempts    = "weirattempts"  // counted failures before this call
+	extRedrives    = "weirredrives"  // how often it was redriven from the dead letters; absent when never
 	extMediaType   = "weirmediatype" // the client's Content-Type, where datacontenttype can't be that
 	extMethod      = "weirmethod"    // of the client's request
 	extQuery       = "weirquery"     // the same, absent when empty
 	extTraceParent = "traceparent"   // CloudEvents' distributed tracing extension
 	extTraceState  = "tracestate"
 )
+
+// binaryHeaders is how many headers there are at most, but for the attributes' and those that the call adds.
+const binaryHeaders = 17
 
 func setBinaryHeaders(h http.Header, r *record.Record) {
 	h.Set("Ce-Specversion", specVersion)
@@ -49,6 +53,9 @@ func setBinaryHeaders(h http.Header, r *record.Record) {
 	h.Set("Ce-Type", eventType)
 	h.Set("Ce-Time", r.Time.UTC().Format(time.RFC3339Nano))
 	h.Set("Ce-"+extAttempts, strconv.Itoa(r.Attempts))
+	if r.Redrives > 0 {
+		h.Set("Ce-"+extRedrives, strconv.Itoa(r.Redrives))
+	}
 	if r.TraceParent != "" {
 		h.Set("Ce-"+extTraceParent, encodeHeader(r.TraceParent))
 		h.Set("Traceparent", r.TraceParent)
@@ -152,6 +159,10 @@ func appendEvent(p []byte, r *record.Record) []byte {
 	p = r.Time.UTC().AppendFormat(p, time.RFC3339Nano)
 	p = append(p, `","`+extAttempts+`":`...)
 	p = strconv.AppendInt(p, int64(r.Attempts), 10)
+	if r.Redrives > 0 {
+		p = append(p, `,"`+extRedrives+`":`...)
+		p = strconv.AppendInt(p, int64(r.Redrives), 10)
+	}
 	if q := &r.Request; q.Method != "" {
 		p = append(p, `,"subject":`...)
 		p = appendJSONString(p, q.Path)

@@ -65,7 +65,7 @@ func (c *Caller) Forward(hop Hop) (http.Handler, error) {
 	if hop.H2C && target.Scheme != "http" {
 		return nil, fmt.Errorf("function URL %q: h2c is HTTP/2 without TLS: give an http URL", hop.Base)
 	}
-	through := c.speaking(hop.H2C).Transport
+	through := c.speaking(hop.H2C)
 	if hop.Function != "" {
 		through = &measured{next: through, caller: c, function: hop.Function}
 	}

@@ -66,6 +66,7 @@ type Outcome struct {
 	Reason     string               // for people
 	RetryAfter time.Duration        // NotNow: the function's Retry-After; zero if none
 	Problem    *Problem             // what the function said (RFC 9457), if it did, with a status that is not 2xx
+	Said       []byte               // the answer's body, with a status that is not 2xx: at most Question.Limit bytes
 	// Undelivered: NotNow, because the function closed the connection before it had the whole request, and gave no answer.
 	// It may be the record's doing.
 	Undelivered bool
@@ -106,8 +107,9 @@ const (
 
 // Caller calls functions. It is safe for concurrent use.
 type Caller struct {
-	http *http.Client
-	h2c  *http.Client // HTTP/2 by prior knowledge
+	// Not an http.Client: a function that redirects is misconfigured, as following would turn a POST into a GET.
+	http *http.Transport
+	h2c  priorKnowledge // HTTP/2
 
 	durations *durations
 	tracer    trace.Tracer // nil if disabled
@@ -118,21 +120,13 @@ type Caller struct {
 // spans; the zero value makes none.
 func NewCaller(maxIdle int, tel telemetry.Providers) *Caller {
 	return &Caller{
-		http: client(transport(maxIdle)), h2c: client(newPriorKnowledge(maxIdle)),
+		http: transport(maxIdle), h2c: newPriorKnowledge(maxIdle),
 		durations: newDurations(tel.Meter(scope)), tracer: tel.Tracer(scope),
 		client: []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindClient)},
 	}
 }
 
-func client(through http.RoundTripper) *http.Client {
-	return &http.Client{
-		Transport: through,
-		// A function that redirects is misconfigured: following would turn a POST into a GET.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-}
-
-func (c *Caller) speaking(h2c bool) *http.Client {
+func (c *Caller) speaking(h2c bool) http.RoundTripper {
 	if h2c {
 		return c.h2c
 	}
@@ -294,6 +288,10 @@ func (c *Caller) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 		}
 		return Outcome{Class: Failed, Reason: "the request can't be built: " + err.Error(), trouble: troubleOther}, nil
 	}
+	if u := req.URL.User; u != nil { // an http.Client would do so too
+		password, _ := u.Password()
+		req.SetBasicAuth(u.Username(), password)
+	}
 	c.propagate(ctx, req.Header)
 	if k.callback != "" {
 		req.Header.Set(HeaderCallback, k.callback)
@@ -303,7 +301,7 @@ func (c *Caller) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 		req.Header.Set("Expect", "100-continue")
 		watchSending(req, &unsent)
 	}
-	resp, err := c.speaking(k.h2c).Do(req)
+	resp, err := c.speaking(k.h2c).RoundTrip(req)
 	if err != nil {
 		if o := troubled(ctx, input.failure(), err); o != nil {
 			return *o, nil
@@ -400,6 +398,7 @@ func newRequest(ctx context.Context, k call, in *input) (*http.Request, error) {
 		if err != nil {
 			return nil, err
 		}
+		req.Header = make(http.Header, binaryHeaders+len(rs[0].Attributes))
 		setBinaryHeaders(req.Header, rs[0])
 		if rs[0].Input != nil {
 			req.ContentLength, req.GetBody = rs[0].Input.Size, in.next
@@ -450,7 +449,7 @@ func permanent(status int) bool {
 
 // classify classifies a response that is not 2xx.
 func classify(resp *http.Response, body []byte, refused []int) Outcome {
-	o := Outcome{Status: resp.StatusCode}
+	o := Outcome{Status: resp.StatusCode, Said: body}
 	switch s := resp.StatusCode; {
 	case s == http.StatusTooManyRequests || s == http.StatusServiceUnavailable:
 		o.Class, o.RetryAfter = NotNow, retryAfter(resp.Header.Get("Retry-After"), time.Now())

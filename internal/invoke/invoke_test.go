@@ -427,3 +427,17 @@ func TestLimiterQuiesces(t *testing.T) {
 		}
 	})
 }
+
+// TestUserInfo: a function's URL may hold the credentials of a proxy before it.
+func TestUserInfo(t *testing.T) {
+	var user, password string
+	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { user, password, _ = r.BasicAuth() }))
+	t.Cleanup(srv.Close)
+	c := NewCaller(1, telemetry.Providers{})
+	t.Cleanup(c.Close)
+	to := "http://me:secret@" + strings.TrimPrefix(srv.URL, "http://")
+	o := c.Call(t.Context(), Batch{URL: to, Records: sampleRecords(t)[:1], Single: true, Timeout: time.Second})
+	if o.Class != Done || user != "me" || password != "secret" {
+		t.Errorf("%+v, %q, %q", o, user, password)
+	}
+}

@@ -10,8 +10,8 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// Attempt is one try to do a job, by the owner of its queue. Its methods try until the state is durable, ctx ends or
-// the connection is lost; they are not safe for concurrent use.
+// Attempt is one try to do a job, by the owner of its queue. Wait, Succeed, Fail, and Requeue with a cause, try until the
+// state is durable, ctx ends or the connection is lost. They are not safe for concurrent use.
 type Attempt struct {
 	conn  stream.Jobs
 	queue catalog.Key
@@ -50,8 +50,9 @@ func (a *Attempt) Callback() Callback {
 // Begin stores that the job is running. It returns ErrFinal when there is nothing to do for this record: the job has
 // ended or was cancelled, or the record is a stale copy. A job that had failed or expired begins again when its record
 // was redriven since. With ErrWaiting and ErrLapsed it returns the previous attempt. It doesn't wait for room:
-// stream.ErrQueueFull and stream.ErrNoQueue are returned at once. now is by the server's clock.
-func Begin(ctx context.Context, conn stream.Jobs, queue catalog.Key, rec *record.Record, now time.Time) (*Attempt, error) {
+// stream.ErrQueueFull and stream.ErrNoQueue are returned at once. now is by the server's clock, and so is heard: since
+// then the function's reports can be stored, before it the owner may have been away for long, and no silence counts.
+func Begin(ctx context.Context, conn stream.Jobs, queue catalog.Key, rec *record.Record, now, heard time.Time) (*Attempt, error) {
 	a := &Attempt{conn: conn, queue: queue, rec: rec}
 	look := rec.Attempts > 0 || rec.Redrives > 0 // most others have no state yet: not worth a read
 	for ; ; look = true {
@@ -65,7 +66,7 @@ func Begin(ctx context.Context, conn stream.Jobs, queue catalog.Key, rec *record
 				former = s
 			}
 		}
-		err := a.begin(ctx, former, now)
+		err := a.begin(ctx, former, now, heard)
 		if !errors.Is(err, stream.ErrJobChanged) {
 			return a, err
 		}
@@ -78,20 +79,20 @@ func Begin(ctx context.Context, conn stream.Jobs, queue catalog.Key, rec *record
 }
 
 // begin replaces former, whose seq is 0 when nothing is stored.
-func (a *Attempt) begin(ctx context.Context, former *State, now time.Time) error {
-	rec, fingerprint := a.rec, Fingerprint(a.rec)
+func (a *Attempt) begin(ctx context.Context, former *State, now, heard time.Time) error {
+	rec, fingerprint := a.rec, printOf(a.rec)
 	a.state = *former
 	redriven := rec.Redrives > former.Redrives
 	switch {
 	case former.seq == 0:
-	case former.Print != "" && former.Print != fingerprint:
+	case former.another(rec, fingerprint):
 		return a.final(ctx) // its client was told that the idempotency key is another request's
 	case former.Status.Final() && (!redriven || !former.Status.redrivable()):
 		return a.final(ctx)
 	case !redriven && former.passed(rec):
 		return a.final(ctx)
 	case former.Status == Running && former.waiting() && !redriven && former.Attempts == rec.Attempts+1: // else its failure is counted already
-		a.until = former.stored.Add(former.Heartbeat)
+		a.until = later(former.stored, heard).Add(former.Heartbeat)
 		if !former.Broken && now.Before(a.until) {
 			return ErrWaiting
 		}
@@ -113,6 +114,13 @@ func (a *Attempt) begin(ctx context.Context, former *State, now time.Time) error
 		a.state.Created = former.Created
 	}
 	return a.putLater(ctx, a.state)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // passed reports whether rec is a duplicate or stale copy: a later attempt than its own was made or is due. That one has
@@ -148,29 +156,29 @@ func (a *Attempt) Over(ctx context.Context) (bool, error) {
 
 // put replaces the state that this attempt has stored.
 func (a *Attempt) put(ctx context.Context, s State, body []byte, impatient bool) error {
-	return a.keep(s, func(there stream.JobState) (uint64, error) {
-		there.Body = body
-		return a.conn.PutJobUntil(ctx, a.queue, stream.KeyOf(a.rec), there, a.state.seq, impatient)
-	})
-}
-
-// putLater is put for a state that need not be durable before the attempt goes on. It waits for nothing.
-func (a *Attempt) putLater(ctx context.Context, s State) error {
-	return a.keep(s, func(there stream.JobState) (uint64, error) {
-		return a.conn.PutJobLater(ctx, a.queue, stream.KeyOf(a.rec), there, a.state.seq)
-	})
-}
-
-// keep has put store s, without its body, and takes it for the attempt's.
-func (a *Attempt) keep(s State, put func(stream.JobState) (uint64, error)) error {
 	header, err := s.encode()
 	if err != nil {
 		return err
 	}
-	seq, err := put(stream.JobState{Header: header})
+	seq, err := a.conn.PutJobUntil(ctx, a.queue, stream.KeyOf(a.rec), stream.JobState{Header: header, Body: body}, a.state.seq, impatient)
 	if err == nil {
 		s.keptAs(header, seq)
 		a.state = s
+	}
+	return err
+}
+
+// putLater is put for a state that need not be durable before the attempt goes on. It waits for nothing.
+func (a *Attempt) putLater(ctx context.Context, s State) error {
+	header := func() string { // it may be called at any time: s stays as it is
+		made := s
+		text, _ := made.encode() // it fails only for a progress that is no number: this state has none
+		return text
+	}
+	seq, err := a.conn.PutJobLater(ctx, a.queue, stream.KeyOf(a.rec), header, a.state.seq)
+	if err == nil {
+		a.state = s
+		a.state.seq = seq
 	}
 	return err
 }

@@ -17,7 +17,7 @@ import (
 // begin makes an attempt that must begin.
 func begin(t *testing.T, conn *stream.Conn, queue catalog.Key, rec *record.Record, now time.Time) *job.Attempt {
 	t.Helper()
-	a, err := job.Begin(t.Context(), conn, queue, rec, now)
+	a, err := job.Begin(t.Context(), conn, queue, rec, now, time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func TestCopiesLeftBehind(t *testing.T) {
 	stale := *rec
 	dropped := func(when string) {
 		t.Helper()
-		if _, err := job.Begin(t.Context(), conn, queue, &stale, now); !errors.Is(err, job.ErrFinal) {
+		if _, err := job.Begin(t.Context(), conn, queue, &stale, now, time.Time{}); !errors.Is(err, job.ErrFinal) {
 			t.Errorf("%s: %v", when, err)
 		}
 	}
@@ -61,7 +61,7 @@ func TestCopiesLeftBehind(t *testing.T) {
 	if err := begin(t, conn, queue, &again, now).Requeue(t.Context(), &job.Error{Detail: "no"}, now); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := job.Begin(t.Context(), conn, queue, &again, now); !errors.Is(err, job.ErrFinal) {
+	if _, err := job.Begin(t.Context(), conn, queue, &again, now, time.Time{}); !errors.Is(err, job.ErrFinal) {
 		t.Errorf("the second copy of a redriven record: %v", err)
 	}
 }
@@ -75,7 +75,7 @@ func TestFailureThatIsCounted(t *testing.T) {
 	if err := a.Wait(t.Context(), time.Minute, rec.Time); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := job.Begin(t.Context(), conn, queue, rec, rec.Time); !errors.Is(err, job.ErrWaiting) {
+	if _, err := job.Begin(t.Context(), conn, queue, rec, rec.Time, time.Time{}); !errors.Is(err, job.ErrWaiting) {
 		t.Errorf("while the function goes on: %v", err)
 	}
 	rec.Attempts = 1
@@ -96,7 +96,7 @@ func TestLapseAgainstSignOfLife(t *testing.T) {
 		var wg sync.WaitGroup
 		var sign error
 		wg.Go(func() { sign = job.Alive(t.Context(), conn, a.Callback(), nil) })
-		again, err := job.Begin(t.Context(), conn, queue, rec, late)
+		again, err := job.Begin(t.Context(), conn, queue, rec, late, time.Time{})
 		wg.Wait()
 		switch {
 		case sign == nil && errors.Is(err, job.ErrWaiting):
@@ -112,6 +112,24 @@ func TestLapseAgainstSignOfLife(t *testing.T) {
 		}
 	}
 	t.Logf("%d live, %d have lapsed", alive, lapsed)
+}
+
+// TestAwayOwner: the silence of a time in which nobody could take reports doesn't count.
+func TestAwayOwner(t *testing.T) {
+	conn, queue := newQueue(t)
+	rec, _ := newJob(t, queue)
+	a := begin(t, conn, queue, rec, rec.Time)
+	if err := a.Wait(t.Context(), time.Minute, rec.Time); err != nil {
+		t.Fatal(err)
+	}
+	back := time.Now().Add(10 * time.Minute)
+	a, err := job.Begin(t.Context(), conn, queue, rec, back.Add(59*time.Second), back)
+	if !errors.Is(err, job.ErrWaiting) || !a.Until().Equal(back.Add(time.Minute)) {
+		t.Errorf("%v, until %s", err, a.Until())
+	}
+	if _, err := job.Begin(t.Context(), conn, queue, rec, back.Add(61*time.Second), back); !errors.Is(err, job.ErrLapsed) {
+		t.Error(err)
+	}
 }
 
 // TestReportsAgain: a function whose report had no answer sends it again.
@@ -188,7 +206,7 @@ func TestNoRoomToBegin(t *testing.T) {
 		}
 	}
 	rec, _ := newJob(t, queue)
-	if _, err := job.Begin(t.Context(), conn, queue, rec, rec.Time); !errors.Is(err, stream.ErrQueueFull) {
+	if _, err := job.Begin(t.Context(), conn, queue, rec, rec.Time, time.Time{}); !errors.Is(err, stream.ErrQueueFull) {
 		t.Errorf("without room: %v", err)
 	}
 }

@@ -16,7 +16,7 @@ import (
 // record was dead-lettered, is no error. It doesn't wait for room: stream.ErrQueueFull and stream.ErrNoQueue are returned
 // at once.
 func Expire(ctx context.Context, conn stream.Jobs, queue catalog.Key, rec *record.Record) error {
-	now := rec.Failure.Time.UTC()
+	now, fingerprint := rec.Failure.Time.UTC(), printOf(rec)
 	a := &Attempt{conn: conn, queue: queue, rec: rec}
 	for {
 		there, err := a.stored(ctx)
@@ -28,7 +28,7 @@ func Expire(ctx context.Context, conn stream.Jobs, queue catalog.Key, rec *recor
 			s = *there
 			redriven := rec.Redrives > s.Redrives
 			switch {
-			case s.Print != "" && s.Print != Fingerprint(rec), !redriven && s.passed(rec):
+			case s.another(rec, fingerprint), !redriven && s.passed(rec):
 				return a.final(ctx)
 			case s.Status == Expired && !redriven:
 				return nil
@@ -40,7 +40,7 @@ func Expire(ctx context.Context, conn stream.Jobs, queue catalog.Key, rec *recor
 		}
 		a.state.seq = s.seq
 		s.Status, s.Changed, s.Finished, s.Error, s.Result = Expired, now, now, &Error{Detail: rec.Failure.Reason}, nil
-		s.Print, s.Redrives = Fingerprint(rec), rec.Redrives
+		s.Print, s.Redrives = fingerprint, rec.Redrives
 		s.leave()
 		if err := a.put(ctx, s, nil, true); !errors.Is(err, stream.ErrJobChanged) {
 			return err

@@ -3,6 +3,7 @@ package job_test
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/weir-dev/weir/internal/job"
 	"github.com/weir-dev/weir/internal/record"
@@ -30,7 +31,7 @@ func TestExpire(t *testing.T) {
 	expire("a job of which nothing is stored", rec, nil)
 	status("it", id, job.Expired)
 	expire("the same, whose dead letter was not stored", rec, nil)
-	if _, err := job.Begin(t.Context(), conn, queue, rec, rec.Time); !errors.Is(err, job.ErrFinal) {
+	if _, err := job.Begin(t.Context(), conn, queue, rec, rec.Time, time.Time{}); !errors.Is(err, job.ErrFinal) {
 		t.Errorf("a copy of it begins: %v", err)
 	}
 	redriven := *rec

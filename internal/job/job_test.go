@@ -57,7 +57,7 @@ func TestStates(t *testing.T) {
 	if s, _, err := job.Get(t.Context(), conn, id, hour, now.Add(hour+time.Second)); err != nil || s.Status != job.Expired {
 		t.Errorf("older than its queue keeps it: %+v, %v", s, err)
 	}
-	a, err := job.Begin(t.Context(), conn, queue, rec, now)
+	a, err := job.Begin(t.Context(), conn, queue, rec, now, time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func TestStates(t *testing.T) {
 		t.Fatal(err)
 	}
 	get(job.Queued, 0, "")
-	if a, err = job.Begin(t.Context(), conn, queue, rec, now); err != nil {
+	if a, err = job.Begin(t.Context(), conn, queue, rec, now, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := a.Requeue(t.Context(), &job.Error{Status: 500, Detail: "no"}, now); err != nil {
@@ -76,11 +76,11 @@ func TestStates(t *testing.T) {
 		t.Errorf("the failure is not told: %+v", s)
 	}
 	rec.Attempts = 1
-	if _, err = job.Begin(t.Context(), conn, queue, rec, now); err != nil {
+	if _, err = job.Begin(t.Context(), conn, queue, rec, now, time.Time{}); err != nil {
 		t.Fatal(err)
 	}
 	get(job.Running, 2, "")
-	if a, err = job.Begin(t.Context(), conn, queue, rec, now); err != nil { // by the next owner, after a crash
+	if a, err = job.Begin(t.Context(), conn, queue, rec, now, time.Time{}); err != nil { // by the next owner, after a crash
 		t.Fatal(err)
 	}
 	if err := a.Fail(t.Context(), job.Error{Status: 422, Detail: "never"}, now); err != nil {
@@ -89,12 +89,12 @@ func TestStates(t *testing.T) {
 	if s := get(job.Failed, 2, ""); s.Error.Status != 422 {
 		t.Errorf("%+v", s)
 	}
-	if _, err := job.Begin(t.Context(), conn, queue, rec, now); !errors.Is(err, job.ErrFinal) {
+	if _, err := job.Begin(t.Context(), conn, queue, rec, now, time.Time{}); !errors.Is(err, job.ErrFinal) {
 		t.Errorf("it begins again: %v", err)
 	}
 	redriven := *rec
 	redriven.Redrive()
-	if a, err = job.Begin(t.Context(), conn, queue, &redriven, now.Add(2*time.Second)); err != nil {
+	if a, err = job.Begin(t.Context(), conn, queue, &redriven, now.Add(2*time.Second), time.Time{}); err != nil {
 		t.Fatalf("redriven: %v", err)
 	}
 	if err := a.Succeed(t.Context(), job.Result{ContentType: "text/plain"}, make([]byte, job.MaxInlineBytes+1), now); err == nil {
@@ -107,7 +107,7 @@ func TestStates(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 	redriven.Redrive()
-	if _, err := job.Begin(t.Context(), conn, queue, &redriven, now); !errors.Is(err, job.ErrFinal) {
+	if _, err := job.Begin(t.Context(), conn, queue, &redriven, now, time.Time{}); !errors.Is(err, job.ErrFinal) {
 		t.Errorf("what has succeeded is redriven: %v", err)
 	}
 }
@@ -116,7 +116,7 @@ func TestStates(t *testing.T) {
 func TestContentTypeWithoutEnd(t *testing.T) {
 	conn, queue := newQueue(t)
 	rec, id := newJob(t, queue)
-	a, err := job.Begin(t.Context(), conn, queue, rec, rec.Time)
+	a, err := job.Begin(t.Context(), conn, queue, rec, rec.Time, time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +138,7 @@ func TestUnreadableState(t *testing.T) {
 	if s, _, err := job.Get(t.Context(), conn, id, hour, rec.Time); err == nil {
 		t.Errorf("it reads as %+v", s)
 	}
-	a, err := job.Begin(t.Context(), conn, queue, rec, rec.Time)
+	a, err := job.Begin(t.Context(), conn, queue, rec, rec.Time, time.Time{})
 	if err == nil {
 		err = a.Succeed(t.Context(), job.Result{ContentType: ""}, []byte("done"), rec.Time)
 	}
@@ -154,7 +154,7 @@ func TestUnreadableState(t *testing.T) {
 func TestAgedOutWhileItRan(t *testing.T) {
 	conn, queue := newQueue(t)
 	rec, id := newJob(t, queue)
-	a, err := job.Begin(t.Context(), conn, queue, rec, rec.Time)
+	a, err := job.Begin(t.Context(), conn, queue, rec, rec.Time, time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -191,7 +191,7 @@ func TestCancelAgainstAttempts(t *testing.T) {
 			cancelled.Store(cancelErr == nil)
 		})
 		before := cancelled.Load()
-		a, err := job.Begin(t.Context(), conn, queue, rec, time.Now())
+		a, err := job.Begin(t.Context(), conn, queue, rec, time.Now(), time.Time{})
 		switch {
 		case err == nil && before:
 			t.Fatal("an attempt began after the cancellation was answered")
@@ -263,7 +263,7 @@ func TestWatchMissesNothing(t *testing.T) {
 				worked := make(chan struct{})
 				go func() {
 					defer close(worked)
-					a, err := job.Begin(ctx, conn, queue, rec, time.Now())
+					a, err := job.Begin(ctx, conn, queue, rec, time.Now(), time.Time{})
 					if err == nil {
 						err = a.Succeed(ctx, job.Result{ContentType: ""}, []byte("done"), time.Now())
 					}
@@ -313,7 +313,7 @@ func TestWatchMissesNothing(t *testing.T) {
 func TestSucceedTwice(t *testing.T) {
 	conn, queue := newQueue(t)
 	rec, _ := newJob(t, queue)
-	a, err := job.Begin(t.Context(), conn, queue, rec, rec.Time)
+	a, err := job.Begin(t.Context(), conn, queue, rec, rec.Time, time.Time{})
 	if err != nil {
 		t.Fatal(err)
 	}

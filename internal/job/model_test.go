@@ -88,10 +88,10 @@ type modelJob struct {
 }
 
 type modelAttempt struct {
-	a     *job.Attempt
+	a     *job.Attempt // used by one step at a time
+	token job.Callback
 	owner *modelOwner
 	rec   record.Record
-	began modelEvent
 }
 
 // modelEvent is what somebody was answered: between start and end by the script's clock.
@@ -228,7 +228,7 @@ func (s *modelScript) begin(j *modelJob, r *rand.Rand) {
 	s.mu.Unlock()
 	e, o := s.event("began"), s.owner
 	made := &modelAttempt{owner: o, rec: rec}
-	a, err := job.Begin(s.t.Context(), o.jobs, s.queue, &made.rec, s.conn.Now())
+	a, err := job.Begin(s.t.Context(), o.jobs, s.queue, &made.rec, s.conn.Now(), time.Time{})
 	if errors.Is(err, job.ErrLapsed) {
 		s.fail(j, &modelAttempt{a: a, owner: o, rec: rec}, r)
 	}
@@ -236,9 +236,9 @@ func (s *modelScript) begin(j *modelJob, r *rand.Rand) {
 		s.settled(j, made)
 		return
 	}
-	e.redrives, e.status, e.attempt = rec.Redrives, job.Running, a.Callback().Started
+	made.a, made.token = a, a.Callback()
+	e.redrives, e.status, e.attempt = rec.Redrives, job.Running, made.token.Started
 	s.add(j, e)
-	made.a, made.began = a, e
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	j.under, j.tokens = append(j.under, made), append(j.tokens, made)
@@ -318,8 +318,7 @@ func (s *modelScript) report(j *modelJob, r *rand.Rand) {
 	}
 	at := j.tokens[r.IntN(len(j.tokens))]
 	s.mu.Unlock()
-	token, e := at.a.Callback(), s.event("reported")
-	token.Started = at.began.attempt
+	token, e := at.token, s.event("reported")
 	e.redrives, e.status, e.attempt = at.rec.Redrives, job.Running, token.Started
 	switch r.IntN(4) {
 	case 0:

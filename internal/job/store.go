@@ -37,6 +37,20 @@ func Get(ctx context.Context, conn stream.Jobs, id ID, maxAge time.Duration, now
 	return s, nil, nil
 }
 
+// GetSince is Get for a state no older than a version that is known. A replica may lag behind it: an older state is believed
+// only after several looks.
+func GetSince(ctx context.Context, conn stream.Jobs, id ID, maxAge time.Duration, version uint64) (*State, []byte, error) {
+	for looks := 1; ; looks++ {
+		s, body, err := Get(ctx, conn, id, maxAge, time.Now())
+		if err != nil || s.Version() >= version || s.Status == Expired || looks == stream.MaxLooks {
+			return s, body, err
+		}
+		if err := stream.Pause(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
+}
+
 // load returns nil when no state is stored.
 func load(ctx context.Context, conn stream.Jobs, queue catalog.Key, id stream.JobKey) (*State, []byte, error) {
 	st, err := conn.Job(ctx, queue, id)

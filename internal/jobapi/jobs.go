@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -128,8 +129,8 @@ func (j *Request) look(w http.ResponseWriter, req *http.Request, anyChange bool)
 	return state, body, true
 }
 
-// Await takes the state that it is told, or reads it whenever it may have changed, until it is enough, the wait is over, the drain begins or ctx ends:
-// net/http ends it too when a client has sent all and closes its side, but reads on.
+// Await takes the state that it is told, or reads it whenever it may have changed, until it is enough, the wait is over, the
+// drain begins or ctx ends: net/http ends it too when a client has sent all and closes its side, but reads on.
 func (j *Request) Await(ctx context.Context, watch *job.Watch, state *job.State, wait time.Duration, enough func(*job.State) bool) (*job.State, []byte, error) {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
@@ -140,12 +141,13 @@ func (j *Request) Await(ctx context.Context, watch *job.Watch, state *job.State,
 	gone := ctx.Done()
 	ctx = context.WithoutCancel(ctx) // each look has a bound of its own
 	var body []byte
-	whole := false
+	whole, version := false, state.Version()
 wait:
 	for !enough(state) {
 		select {
 		case <-watch.Changed():
-			if told := watch.Latest(); told != nil && told.Version() > state.Version() {
+			if told := watch.Latest(); told != nil && told.Version() > version {
+				version = told.Version()
 				if body, whole = told.Told(); whole || !told.Status.Final() {
 					state = told
 					continue
@@ -159,20 +161,35 @@ wait:
 		case <-gone:
 			break wait
 		}
-		s, b, err := job.Get(ctx, j.a.cfg.Conn, j.id, j.maxAge, time.Now())
-		if err != nil {
+		s, b, err := j.since(ctx, version)
+		switch {
+		case errors.Is(err, errLags) && state.Version() >= version: // what it was told is newer
+			again = time.After(job.LookAgain)
+			continue
+		case err != nil:
 			return state, body, err
 		}
-		state, body, whole = s, b, true
+		state, body, whole, version = s, b, true, s.Version()
 	}
 	if !whole && state.Status == job.Succeeded { // it had ended before the wait
-		s, b, err := job.Get(ctx, j.a.cfg.Conn, j.id, j.maxAge, time.Now())
+		s, b, err := j.since(ctx, version)
 		if err != nil {
 			return state, body, err
 		}
 		return s, b, nil
 	}
 	return state, body, nil
+}
+
+var errLags = fmt.Errorf("%w: a replica has only an older state of the job", stream.ErrUnavailable)
+
+// since reads a state that is no older than version, which was told.
+func (j *Request) since(ctx context.Context, version uint64) (*job.State, []byte, error) {
+	s, body, err := job.GetSince(ctx, j.a.cfg.Conn, j.id, j.maxAge, version)
+	if err == nil && s.Version() < version && s.Status != job.Expired {
+		err = errLags
+	}
+	return s, body, err
 }
 
 // WriteState answers with the state.

@@ -5,29 +5,35 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"time"
 
 	"github.com/klauspost/compress/s2"
 )
 
 // A block (integers are unsigned varints unless said otherwise):
 //
-//	"WL" 1             magic and format
+//	"WL" 1             magic and format; format 2 if an entry has a time to live
 //	crc                CRC-32C of the payload before compression, 4 bytes big endian
 //	payload            compressed with s2:
 //	  writer           16 bytes: who wrote it
 //	  number           of the writer's blocks; 0 is its first, which has no entries and fences off the writer before it
 //	  shown            all changes of blocks up to this one can be looked up
-//	  count            entries, each of three texts with their lengths: key, header, body
+//	  count            entries, each of three texts with their lengths: key, header, body; in format 2 then its time to
+//	                   live in seconds, 0 for ever
 //
 // TestBlockGolden holds it.
 const (
-	magic  = "WL\x01"
-	prefix = len(magic) + crc32.Size
+	magic    = "WL"
+	forever  = 1 // format in which all entries live for ever
+	mortal   = 2
+	formatAt = len(magic)
+	prefix   = len(magic) + 1 + crc32.Size
 
 	// targetBlock is the size before compression past which a block takes no further entry, and maxBlock what a decoder
 	// allocates at most: one entry may be as large as a message of NATS.
 	targetBlock = 512 << 10
 	maxBlock    = 2 << 20
+	maxTTL      = 100 * 365 * 24 * 3600 // seconds
 )
 
 // ErrUnknownBlock means that a block is damaged, or of a later version of Weir.
@@ -50,13 +56,16 @@ type entry struct {
 	Value
 }
 
-func (e *entry) size() int { return len(e.key) + len(e.Header) + len(e.Body) + 3*binary.MaxVarintLen32 }
+func (e *entry) size() int { return len(e.key) + len(e.Header) + len(e.Body) + 4*binary.MaxVarintLen32 }
 
 // encode returns the block as it is stored.
 func (b *block) encode() []byte {
-	n := len(b.writer) + 3*binary.MaxVarintLen64
+	n, format := len(b.writer)+3*binary.MaxVarintLen64, byte(forever)
 	for i := range b.entries {
 		n += b.entries[i].size()
+		if b.entries[i].TTL > 0 {
+			format = mortal
+		}
 	}
 	p := make([]byte, 0, n)
 	p = append(p, b.writer[:]...)
@@ -68,21 +77,24 @@ func (b *block) encode() []byte {
 		p = append(binary.AppendUvarint(p, uint64(len(e.key))), e.key...)
 		p = append(binary.AppendUvarint(p, uint64(len(e.Header))), e.Header...)
 		p = append(binary.AppendUvarint(p, uint64(len(e.Body))), e.Body...)
+		if format == mortal {
+			p = binary.AppendUvarint(p, uint64(e.TTL/time.Second))
+		}
 	}
-	data := binary.BigEndian.AppendUint32([]byte(magic), crc32.Checksum(p, castagnoli))
+	data := binary.BigEndian.AppendUint32(append([]byte(magic), format), crc32.Checksum(p, castagnoli))
 	return append(data, s2.Encode(nil, p)...)
 }
 
 // decode reads what encode wrote, or returns ErrUnknownBlock.
 func decode(data []byte) (*block, error) {
-	if len(data) < prefix || string(data[:len(magic)]) != magic {
-		return nil, fmt.Errorf("%w: it begins with % x", ErrUnknownBlock, data[:min(len(data), len(magic))])
+	if len(data) < prefix || string(data[:len(magic)]) != magic || data[formatAt] != forever && data[formatAt] != mortal {
+		return nil, fmt.Errorf("%w: it begins with % x", ErrUnknownBlock, data[:min(len(data), formatAt+1)])
 	}
 	if n, err := s2.DecodedLen(data[prefix:]); err != nil || n > maxBlock {
 		return nil, fmt.Errorf("%w: %d bytes, %w", ErrUnknownBlock, n, errors.Join(err))
 	}
 	p, err := s2.Decode(nil, data[prefix:])
-	if err != nil || crc32.Checksum(p, castagnoli) != binary.BigEndian.Uint32(data[len(magic):prefix]) {
+	if err != nil || crc32.Checksum(p, castagnoli) != binary.BigEndian.Uint32(data[formatAt+1:prefix]) {
 		return nil, fmt.Errorf("%w: its checksum is another", ErrUnknownBlock)
 	}
 	b, r := &block{}, reader{rest: p}
@@ -98,6 +110,13 @@ func decode(data []byte) (*block, error) {
 		e.key, e.Header = string(r.bytes(r.number())), string(r.bytes(r.number()))
 		if body := r.bytes(r.number()); len(body) > 0 {
 			e.Body = body
+		}
+		if data[formatAt] == mortal {
+			seconds := r.number()
+			if seconds > maxTTL {
+				return nil, fmt.Errorf("%w: an entry lives for %d s", ErrUnknownBlock, seconds)
+			}
+			e.TTL = time.Duration(seconds) * time.Second
 		}
 		b.entries = append(b.entries, e)
 	}

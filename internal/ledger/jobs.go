@@ -37,7 +37,7 @@ func (j *Jobs) Serve(holds func() bool) (stop func(), err error) {
 		if s.Settle {
 			p = j.o.Settled(c)
 		} else {
-			p = j.o.Change(c, c.replaces(s.Last, Value{s.Header, s.Body}))
+			p = j.o.Change(c, c.replaces(s.Last, Value{Header: s.Header, Body: s.Body}))
 		}
 		select {
 		case <-p.Done():
@@ -68,10 +68,11 @@ func (j *Jobs) Job(ctx context.Context, k catalog.Key, id stream.JobKey) (*strea
 	defer j.o.Release(c)
 	j.o.mu.Lock()
 	defer j.o.mu.Unlock()
-	if c.value.Header == "" {
+	v := j.o.newest(c)
+	if v.Header == "" {
 		return nil, stream.ErrNoJob
 	}
-	return &stream.JobState{Header: c.value.Header, Body: c.value.Body, Seq: c.last(), Stored: c.stored}, nil
+	return &stream.JobState{Header: v.Header, Body: v.Body, Seq: c.last(), Stored: c.stored}, nil
 }
 
 func (j *Jobs) hold(ctx context.Context, k catalog.Key, id stream.JobKey) (*Cell, error) {
@@ -83,7 +84,7 @@ func (j *Jobs) hold(ctx context.Context, k catalog.Key, id stream.JobKey) (*Cell
 
 // PutJob implements stream.Jobs.
 func (j *Jobs) PutJob(ctx context.Context, k catalog.Key, id stream.JobKey, s stream.JobState, last uint64) (uint64, error) {
-	return j.put(ctx, k, id, s, last, false)
+	return j.put(ctx, k, id, s, last)
 }
 
 // PutJobUntil implements stream.Jobs.
@@ -95,7 +96,7 @@ func (j *Jobs) PutJobUntil(ctx context.Context, k catalog.Key, id stream.JobKey,
 	} else if err := j.o.WaitRoom(ctx); err != nil {
 		return 0, outage(err)
 	}
-	return j.put(ctx, k, id, s, last, false)
+	return j.put(ctx, k, id, s, last)
 }
 
 // SettleJob implements stream.Jobs. The owner need not look it up: it has to be durable.
@@ -143,14 +144,20 @@ func (j *Jobs) Prefetch(ctx context.Context, ids []stream.JobKey) (release func(
 
 // PutJobLater implements stream.Jobs: the state is the owner's at once, and durable before anybody is told of it. Whoever
 // cancels the job asks the owner.
-func (j *Jobs) PutJobLater(ctx context.Context, k catalog.Key, id stream.JobKey, s stream.JobState, last uint64) (uint64, error) {
+func (j *Jobs) PutJobLater(ctx context.Context, k catalog.Key, id stream.JobKey, header func() string, last uint64) (uint64, error) {
 	if j.o.Room() != nil {
 		return 0, stream.ErrQueueFull
 	}
-	return j.put(ctx, k, id, s, last, true)
+	c, err := j.hold(ctx, k, id)
+	if err != nil {
+		return 0, outage(err)
+	}
+	defer j.o.Release(c)
+	ticket, err := j.o.ChangeLater(c, c.replaces(last, Value{Make: header}))
+	return ticket, outage(err)
 }
 
-func (j *Jobs) put(ctx context.Context, k catalog.Key, id stream.JobKey, s stream.JobState, last uint64, later bool) (uint64, error) {
+func (j *Jobs) put(ctx context.Context, k catalog.Key, id stream.JobKey, s stream.JobState, last uint64) (uint64, error) {
 	if err := stream.CheckJob(id, s); err != nil {
 		return 0, err
 	}
@@ -159,12 +166,7 @@ func (j *Jobs) put(ctx context.Context, k catalog.Key, id stream.JobKey, s strea
 		return 0, outage(err)
 	}
 	defer j.o.Release(c)
-	change := c.replaces(last, Value{s.Header, s.Body})
-	if later {
-		ticket, err := j.o.ChangeLater(c, change)
-		return ticket, outage(err)
-	}
-	p := j.o.Change(c, change)
+	p := j.o.Change(c, c.replaces(last, Value{Header: s.Header, Body: s.Body}))
 	select {
 	case <-p.Done():
 		return p.ticket, outage(p.Err())

@@ -34,9 +34,11 @@ import (
 const (
 	// maxUnshown bounds the bytes of states that wait for their block, or until they can be looked up. Changes past it wait.
 	maxUnshown = 32 << 20
-	// maxRecent bounds the states that are kept although they can be looked up. With several replicas one that was changed a
+	// maxState bounds a state with its header: one that no message holds could never be shown, and the log would end there.
+	maxState = stream.MaxJobBytes + 4<<10
+	// DefaultRecent bounds the states that are kept although they can be looked up. With several replicas one that was changed a
 	// moment ago must be: a replica that lags would answer with the state before it.
-	maxRecent = 16384
+	DefaultRecent = 16384
 	// laterDelay is how long a change waits that need not be durable now, and laterAlone until it has a block without others.
 	// Most are replaced by then, and never written.
 	laterDelay = 20 * time.Millisecond
@@ -52,18 +54,25 @@ var (
 	ErrLost = errors.New("ledger: another is the owner now")
 	// ErrFull means that there is no room: nothing was changed.
 	ErrFull = errors.New("ledger: no room for further states")
+	// ErrTooLarge means that a state is larger than a message: nothing was changed.
+	ErrTooLarge = errors.New("ledger: the state is too large")
 )
 
 // Streams is what an owner does with NATS.
 type Streams interface {
 	stream.Ledgers
 	Ready() error
+	Live() context.Context
 }
 
 // Value is the state of a key. Header is what watchers are told: printable, without line breaks. An empty one is no state.
 type Value struct {
 	Header string
 	Body   []byte
+	// TTL is how long after it was put the state can be looked up, in whole seconds; for ever if zero.
+	TTL time.Duration
+	// Make makes the Header of ChangeLater's value if that is ever needed, quickly; nil if it is given.
+	Make func() string
 }
 
 // Owner is the one writer of a queue's states. It is used until Close; Done is closed when it has ended before.
@@ -72,18 +81,22 @@ type Owner struct {
 	queue catalog.Key
 	log   *slog.Logger
 	me    writerID
+	keep  int // of Recent
 
 	ctx    context.Context // ends with the owner
 	cancel context.CancelCauseFunc
 	wg     sync.WaitGroup
-	work   chan struct{} // capacity 1: there is something to commit
-	dirty  chan struct{} // capacity 1: there is something to show
+	work   chan struct{}   // capacity 1: there is something to commit
+	dirty  chan struct{}   // capacity 1: there is something to show
+	lossy  bool            // NATS may have lost states, and none was put again yet; of takeOver alone
+	live   context.Context //nolint:containedctx // of the connection at Open
+	states uint64          // sequence of the last message among the states; zero while that is unknown. show's alone
 
 	mu      sync.Mutex
 	closing bool
 	cells   map[string]*Cell
 	open    *group  // takes changes; never nil
-	later   []*Cell // whose newest state joins no group before it is due, oldest first; some have done so since
+	later   []later // oldest first
 	pace    stream.Pace
 	nothing *group   // there is nothing to wait for
 	sealed  []*group // complete, not yet written, oldest first
@@ -127,6 +140,14 @@ type Cell struct {
 	watches map[*watch]struct{}
 }
 
+// later is a state that joins no group before it is due, unless its cell has done so since.
+type later struct {
+	cell *Cell
+	due  time.Time
+}
+
+func (l later) over() bool { return !l.cell.due.Equal(l.due) }
+
 // group is the changes that become one block.
 type group struct {
 	entries []entry
@@ -163,15 +184,25 @@ func (p Pending) Wait() error {
 	return p.Err()
 }
 
+// Option is one of an Owner's.
+type Option func(*Owner)
+
+// Recent is how many states are kept although they can be looked up, instead of DefaultRecent.
+func Recent(n int) Option { return func(o *Owner) { o.keep = n } }
+
 // Open makes this process the owner of queue k's states: it fences off the one before, and shows what that has left. The
 // caller has the queue's lease. ErrNoQueue means that the queue keeps no states.
-func Open(ctx context.Context, conn Streams, k catalog.Key, log *slog.Logger) (*Owner, error) {
+func Open(ctx context.Context, conn Streams, k catalog.Key, log *slog.Logger, options ...Option) (*Owner, error) {
 	o := &Owner{
-		conn: conn, queue: k, log: log.With("queue", k.String()), cells: map[string]*Cell{}, unshown: map[*Cell]struct{}{}, pace: stream.Pace{Idle: idle}, open: newGroup(), nothing: newGroup(),
+		conn: conn, keep: DefaultRecent, queue: k, log: log.With("queue", k.String()), cells: map[string]*Cell{}, unshown: map[*Cell]struct{}{}, pace: stream.Pace{Idle: idle}, open: newGroup(), nothing: newGroup(),
 		work: make(chan struct{}, 1), dirty: make(chan struct{}, 1), room: make(chan struct{}),
+	}
+	for _, option := range options {
+		option(o)
 	}
 	close(o.nothing.done)
 	_, _ = rand.Read(o.me[:]) // never fails
+	o.live = conn.Live()
 	kept, err := o.takeOver(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("states of queue %s: %w", k, err)
@@ -183,7 +214,7 @@ func Open(ctx context.Context, conn Streams, k catalog.Key, log *slog.Logger) (*
 	return o, nil
 }
 
-// Done is closed when the owner has ended: with ErrLost, or stream.ErrUnavailable with the connection.
+// Done is closed when the owner has ended. Err says why: ErrLost, or stream.ErrUnavailable with the connection.
 func (o *Owner) Done() <-chan struct{} { return o.ctx.Done() }
 
 // Err is why the owner has ended; nil before.
@@ -352,22 +383,45 @@ func (o *Owner) retire(c *Cell) {
 		return
 	}
 	c.ring = true
-	if len(o.recent) < maxRecent {
+	if len(o.recent) < o.keep {
 		o.recent = append(o.recent, c)
 		return
 	}
 	former := o.recent[o.oldest]
-	o.recent[o.oldest], o.oldest = c, (o.oldest+1)%maxRecent
+	o.recent[o.oldest], o.oldest = c, (o.oldest+1)%o.keep
 	if former.ring = false; former.idle() { // else it comes back here once it is
 		delete(o.cells, former.key)
 	}
 }
 
-// Value is the newest state of a held cell, maybe not durable. Its body is nil once it can be looked up.
+// Version stands for the newest state of a held cell, maybe not durable: it is another after each change.
+func (o *Owner) Version(c *Cell) uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return c.last()
+}
+
+// Value is the newest state of a held cell, maybe not durable. Its body is nil if it can be looked up.
 func (o *Owner) Value(c *Cell) Value {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	return o.newest(c)
+}
+
+// newest is c's newest state, with its header. The caller holds mu.
+func (o *Owner) newest(c *Cell) Value {
+	if v := c.value; v.Make != nil {
+		o.resize(c, Value{Header: v.Make(), Body: v.Body})
+	}
 	return c.value
+}
+
+// resize makes v the value of c, and counts its bytes. The caller holds mu.
+func (o *Owner) resize(c *Cell, v Value) {
+	e := entry{c.key, v}
+	size := e.size()
+	o.bytes += size - c.size
+	c.value, c.size = v, size
 }
 
 // Room returns ErrFull at once while there is no room for further states.
@@ -400,7 +454,7 @@ func (o *Owner) WaitRoom(ctx context.Context) error {
 }
 
 // Change replaces the state of a held cell by what f makes of it: f is called once, at once, and not while another f is. If
-// it returns an error, nothing is changed.
+// it returns an error, nothing is changed; nor of what is ErrTooLarge.
 func (o *Owner) Change(c *Cell, f func(Value) (Value, error)) Pending {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -408,6 +462,9 @@ func (o *Owner) Change(c *Cell, f func(Value) (Value, error)) Pending {
 		return Pending{g: o.nothing, err: errors.Join(err, ErrLost)}
 	}
 	v, err := f(c.value)
+	if err == nil && len(v.Header)+len(v.Body) > maxState {
+		err = ErrTooLarge
+	}
 	if err != nil {
 		return o.settled(c, err)
 	}
@@ -458,7 +515,7 @@ func (o *Owner) ChangeLater(c *Cell, f func(Value) (Value, error)) (ticket uint6
 		return c.ticket, nil
 	}
 	c.due = time.Now().Add(laterDelay)
-	if o.later = append(o.later, c); len(o.later) == 1 {
+	if o.later = append(o.later, later{c, c.due}); len(o.later) == 1 {
 		signal(o.work)
 	}
 	return c.ticket, nil
@@ -486,18 +543,15 @@ func (o *Owner) Watch(c *Cell, f func(Value)) (stop func()) {
 
 // renew makes v the newest state of c, in no group yet. The caller holds mu.
 func (o *Owner) renew(c *Cell, v Value) {
-	e := entry{c.key, v}
-	size := e.size()
-	o.bytes += size - c.size
-	c.size = size
+	o.resize(c, v)
 	o.tickets++
-	c.value, c.ticket, c.stored = v, firstTicket+o.tickets, o.conn.Now()
+	c.ticket, c.stored = firstTicket+o.tickets, o.conn.Now()
 }
 
 // join adds the newest state of c to the open group. The caller holds mu.
 func (o *Owner) join(c *Cell) {
 	c.due = time.Time{}
-	e := entry{c.key, c.value}
+	e := entry{c.key, o.newest(c)}
 	g := o.open
 	if c.group == g { // it was changed in this group already: only the latter counts
 		former := &g.entries[c.at]
@@ -516,8 +570,8 @@ func (o *Owner) join(c *Cell) {
 
 // alone is when the oldest state that waits has a block without others; zero if there is none. The caller holds mu.
 func (o *Owner) alone() time.Time {
-	for len(o.later) > 0 && o.later[0].due.IsZero() {
-		o.later[0] = nil
+	for len(o.later) > 0 && o.later[0].over() {
+		o.later[0] = later{}
 		o.later = o.later[1:]
 	}
 	if len(o.later) == 0 {
@@ -529,12 +583,12 @@ func (o *Owner) alone() time.Time {
 // joinDue has the states join the open group whose time has come, or all. The caller holds mu.
 func (o *Owner) joinDue(now time.Time, all bool) {
 	n := 0
-	for _, c := range o.later {
-		if !c.due.IsZero() {
-			if !all && now.Before(c.due) {
+	for _, l := range o.later {
+		if !l.over() {
+			if !all && now.Before(l.due) {
 				break
 			}
-			o.join(c)
+			o.join(l.cell)
 		}
 		n++
 	}
@@ -567,11 +621,11 @@ func (c *Cell) replaces(last uint64, v Value) func(Value) (Value, error) {
 // Shown waits until the durable state of a held cell, or a later one, can be looked up. It returns ErrFull once there is no
 // room for it: it will be when there is.
 func (o *Owner) Shown(ctx context.Context, c *Cell) error {
+	var done chan struct{}
 	for {
 		o.mu.Lock()
 		shown, full, room := c.shown == c.version, o.full, o.room
-		var done chan struct{}
-		if !shown && !full {
+		if !shown && !full && done == nil {
 			done = make(chan struct{})
 			c.waiters = append(c.waiters, done)
 		}

@@ -155,7 +155,9 @@ func TestChangesShareABlock(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := o.ChangeLater(c, func(ledger.Value) (ledger.Value, error) { return ledger.Value{Header: "running"}, nil }); err != nil {
+		if _, err := o.ChangeLater(c, func(ledger.Value) (ledger.Value, error) {
+			return ledger.Value{Make: func() string { return "running" }}, nil
+		}); err != nil {
 			t.Fatal(err)
 		}
 		wg.Go(func() {

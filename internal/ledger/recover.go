@@ -51,7 +51,7 @@ func (o *Owner) takeOver(ctx context.Context) (shown uint64, err error) {
 			return 0, err
 		}
 		o.last, o.number = seq, 1
-		o.floor = shown
+		o.floor, o.lossy = shown, !whole
 		restored, err := o.replay(ctx, from, end.Last)
 		if err != nil {
 			return 0, err
@@ -65,7 +65,7 @@ func (o *Owner) takeOver(ctx context.Context) (shown uint64, err error) {
 		if restored > 0 {
 			o.log.WarnContext(ctx, "NATS was started anew; states that it had lost were restored", "states", restored)
 		}
-		return shown, o.conn.ConfirmStates(ctx, o.queue, restored > 0)
+		return shown, o.conn.ConfirmStates(ctx, o.queue)
 	}
 }
 
@@ -124,7 +124,7 @@ func (o *Owner) replay(ctx context.Context, from, to uint64) (made int, err erro
 		}
 		for _, e := range b.entries {
 			size += e.size() - len(latest[e.key].Body)
-			latest[e.key] = stream.StoredState{Header: e.Header, Body: e.Body, Version: l.Seq}
+			latest[e.key] = stream.StoredState{Header: e.Header, Body: e.Body, TTL: e.TTL, Version: l.Seq}
 		}
 		if size < maxReplay {
 			return nil
@@ -162,6 +162,9 @@ func (o *Owner) restoreSome(ctx context.Context, keys []string, latest map[strin
 		if present.Version >= s.Version {
 			continue
 		}
+		if err := o.putsAgain(ctx); err != nil {
+			return made, err
+		}
 		s.Seq = present.Seq
 		if pending[key], err = o.conn.PutState(o.queue, stream.StatePut{Key: key, StoredState: s}); err != nil {
 			return made, err
@@ -192,9 +195,18 @@ func (o *Owner) restoreSome(ctx context.Context, keys []string, latest map[strin
 	return made, nil
 }
 
+// putsAgain is called before a state is put again.
+func (o *Owner) putsAgain(ctx context.Context) error {
+	if !o.lossy {
+		return nil
+	}
+	o.lossy = false // once is enough
+	return o.conn.RenewStates(ctx, o.queue)
+}
+
 // showLater has a durable state, for which there is no room now, shown when there is. present can be looked up.
 func (o *Owner) showLater(key string, s stream.StoredState, present uint64) {
-	v := Value{s.Header, s.Body}
+	v := Value{Header: s.Header, Body: s.Body, TTL: s.TTL}
 	c := &Cell{key: key, loaded: make(chan struct{}), value: v, durable: v, version: s.Version, shown: present, seq: s.Seq, queued: true}
 	close(c.loaded)
 	e := entry{key, v}
@@ -211,6 +223,9 @@ func (o *Owner) restoreOne(ctx context.Context, key string, s stream.StoredState
 	for {
 		there, err := o.conn.LoadState(ctx, o.queue, key)
 		if err != nil || there.Version >= s.Version {
+			return false, err
+		}
+		if err := o.putsAgain(ctx); err != nil {
 			return false, err
 		}
 		s.Seq = there.Seq

@@ -75,16 +75,42 @@ func (o *Owner) next() []shape {
 	for i, c := range o.toShow[:n] {
 		c.queued = false
 		out[i] = shape{cell: c, put: stream.StatePut{
-			Key: c.key, StoredState: stream.StoredState{Header: c.durable.Header, Body: c.durable.Body, Version: c.version, Seq: c.seq},
+			Key: c.key, StoredState: stream.StoredState{Header: c.durable.Header, Body: c.durable.Body, TTL: c.durable.TTL, Version: c.version, Seq: c.seq},
 		}}
 	}
 	o.toShow = append(o.toShow[:0], o.toShow[n:]...)
 	return out
 }
 
-// put puts states. Those that fail are to be put again; it returns one of their errors.
+// put puts states. Those that fail are to be put again; it returns the error that says most.
 func (o *Owner) put(shapes []shape) error {
-	var failed error
+	if o.states > 0 && o.live.Err() == nil { // after a restart NATS may give a sequence once more
+		puts := make([]stream.StatePut, len(shapes))
+		for i := range shapes {
+			puts[i] = shapes[i].put
+		}
+		err := o.conn.PutStates(o.ctx, o.queue, puts, o.states)
+		if err == nil {
+			for i := range shapes {
+				o.states++
+				o.isShown(&shapes[i], o.states)
+			}
+			return nil
+		}
+		// Somebody else has put something, or there was no room, or the answer was lost.
+		o.states = 0
+	}
+	return o.putEach(shapes)
+}
+
+// putEach is put with an answer for each state.
+func (o *Owner) putEach(shapes []shape) (failed error) {
+	again := func(s *shape, err error) {
+		o.again(s)
+		if failed == nil || errors.Is(failed, errStale) || errors.Is(err, stream.ErrQueueFull) {
+			failed = err
+		}
+	}
 	for i := range shapes {
 		s := &shapes[i]
 		err := o.ctx.Err()
@@ -92,10 +118,10 @@ func (o *Owner) put(shapes []shape) error {
 			return err
 		}
 		if s.pending, err = o.conn.PutState(o.queue, s.put); err != nil {
-			o.again(s)
-			failed = err
+			again(s, err)
 		}
 	}
+	last := uint64(0)
 	for i := range shapes {
 		s := &shapes[i]
 		if s.pending == nil {
@@ -106,11 +132,14 @@ func (o *Owner) put(shapes []shape) error {
 			seq, err = o.found(s)
 		}
 		if err != nil {
-			o.again(s)
-			failed = err
+			again(s, err)
 			continue
 		}
+		last = max(last, seq)
 		o.isShown(s, seq)
+	}
+	if failed == nil {
+		o.states = last
 	}
 	return failed
 }

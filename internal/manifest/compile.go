@@ -16,6 +16,7 @@ import (
 
 	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/statelang"
 )
 
 // defaultNamespace is the namespace of an object that names none.
@@ -38,11 +39,13 @@ func compile(objs *Objects, opts Options) (*Bundle, Errors) {
 		objs:     objs,
 		services: map[catalog.Key]*knativeService{},
 		queues:   map[catalog.Key]catalog.Queue{},
+		machines: map[catalog.Key]catalog.Machine{},
 
-		checkSchema: v1alpha1.CheckSchema,
+		checkSchema: v1alpha1.CheckSchema, checkDefinition: v1alpha1.CheckDefinition,
 	}
 	// Objects come before those that refer to them.
 	c.servicesAndQueues()
+	c.stateMachines()
 	c.apis()
 	c.mappings()
 	if len(c.errs) > 0 {
@@ -73,11 +76,14 @@ type compiler struct {
 	refused map[Ref]Verdict
 	// checkSchema returns what the author of a schema must change.
 	checkSchema func([]byte) error
-	// unusable are the queues that are invalid or refused, and have no earlier version.
-	unusable []catalog.Key
+	// checkDefinition returns what the author of a definition must change.
+	checkDefinition func([]byte, v1alpha1.StateMachineType) error
+	// unusable are the queues and state machines that are invalid or refused, and have no earlier version.
+	unusable []Ref
 
 	services map[catalog.Key]*knativeService
 	queues   map[catalog.Key]catalog.Queue
+	machines map[catalog.Key]catalog.Machine
 	out      catalog.Catalog
 }
 
@@ -166,6 +172,25 @@ func (c *compiler) queue(r Resource[v1alpha1.Queue]) {
 		Results:          catalog.Results{MaxAge: q.Spec.Results.MaxAge.Duration, MaxBytes: q.Spec.Results.MaxBytes.Value()},
 		Objects:          catalog.Objects{MaxAge: q.Spec.Results.MaxAge.Duration + objectSlack, MaxBytes: q.Spec.Objects.MaxBytes.Value()},
 		Closed:           q.DeletionTimestamp != nil,
+	}
+}
+
+func (c *compiler) stateMachines() {
+	origins := map[catalog.Key]*Origin{}
+	for _, r := range c.objs.Machines {
+		m := r.Object
+		if m.Namespace == "" {
+			m.Namespace = defaultNamespace
+		}
+		m.Default()
+		s := &subject{kindMachine, catalog.Key{Namespace: m.Namespace, Name: m.Name}, r.Origin}
+		c.invalid(s, m.ValidateWith(c.checkDefinition))
+		if first, ok := origins[s.key]; ok {
+			c.twice(s, first)
+			continue
+		}
+		origins[s.key] = &s.origin
+		c.machines[s.key] = catalog.Machine{Key: s.key, Type: string(m.Spec.Type), Definition: m.Spec.DefinitionText()}
 	}
 }
 
@@ -276,8 +301,7 @@ func (c *compiler) route(s *subject, path string, r *v1alpha1.Route) catalog.Rou
 		out.Queue = &catalog.QueueTarget{Queue: key}
 	}
 	if r.Job != nil {
-		key := catalog.Key{Namespace: s.key.Namespace, Name: r.Job.Queue}
-		c.needQueue(s, path+".job.queue", key)
+		key := c.jobQueue(s, path+".job", r.Job)
 		out.Job = &catalog.QueueTarget{Queue: key}
 		if most := c.queues[key].Objects.MaxObject(); r.Job.MaxUploadBytes != nil {
 			if out.MaxUpload = r.Job.MaxUploadBytes.Value(); most > 0 && out.MaxUpload > most {
@@ -291,6 +315,36 @@ func (c *compiler) route(s *subject, path string, r *v1alpha1.Route) catalog.Rou
 		out.Function = &catalog.FunctionTarget{Function: fn, Timeout: r.Function.Timeout.Duration}
 	}
 	return out
+}
+
+// jobQueue is the queue that a route's jobs are stored in.
+func (c *compiler) jobQueue(s *subject, path string, job *v1alpha1.RouteJob) catalog.Key {
+	key := catalog.Key{Namespace: s.key.Namespace, Name: job.Queue}
+	if job.StateMachine == "" {
+		c.needQueue(s, path+".queue", key)
+		return key
+	}
+	machine := catalog.Key{Namespace: s.key.Namespace, Name: job.StateMachine}
+	c.needMachine(s, path+".stateMachine", machine)
+	starts := slices.IndexFunc(c.objs.Mappings, func(r Resource[v1alpha1.EventSourceMapping]) bool { return startsMachine(r.Object, machine) })
+	if starts < 0 {
+		if !c.objs.unreadable {
+			c.fail(s, path+".stateMachine", "no EventSourceMapping has stateMachine %q: add one, with the Queue in which jobs wait until their execution has begun", machine.Name)
+		}
+		return key
+	}
+	if slices.ContainsFunc(c.objs.Mappings[starts+1:], func(r Resource[v1alpha1.EventSourceMapping]) bool { return startsMachine(r.Object, machine) }) {
+		c.fail(s, path+".stateMachine", "several EventSourceMappings have stateMachine %q: say with queue which one's is meant", machine.Name)
+		return key
+	}
+	key.Name = c.objs.Mappings[starts].Object.Spec.Queue
+	c.needQueue(s, path+".stateMachine", key)
+	return key
+}
+
+// startsMachine reports whether m starts executions of machine.
+func startsMachine(m *v1alpha1.EventSourceMapping, machine catalog.Key) bool {
+	return m.Spec.StateMachine != nil && m.Spec.StateMachine.Name == machine.Name && cmp.Or(m.Namespace, defaultNamespace) == machine.Namespace
 }
 
 func (c *compiler) mappings() {
@@ -327,12 +381,24 @@ func (c *compiler) mappings() {
 
 func (c *compiler) mapping(s *subject, m *v1alpha1.EventSourceMapping, queue catalog.Key) catalog.Mapping {
 	spec := &m.Spec
-	fn, svc := c.function(s, "spec.function", &spec.Function)
+	var fn catalog.Function
+	var svc *knativeService
+	var machine *catalog.Key
+	heartbeat := spec.Heartbeat.Duration
+	switch {
+	case spec.Function != nil:
+		fn, svc = c.function(s, "spec.function", spec.Function)
+	case spec.StateMachine != nil:
+		machine = &catalog.Key{Namespace: m.Namespace, Name: spec.StateMachine.Name}
+		fn = c.orchestrator(s, *machine)
+		heartbeat = maxExecution // the orchestrator says when an execution has ended, and nothing before
+	}
 	c.checkTimeout(s, "spec.timeout", spec.Timeout.Duration, svc)
 	return catalog.Mapping{
 		Key:      s.key,
 		Queue:    queue,
 		Function: fn,
+		Machine:  machine,
 		Batch: catalog.Batch{
 			MaxRecords: int(*spec.Batch.MaxRecords),
 			MaxBytes:   spec.Batch.MaxBytes.Value(),
@@ -340,7 +406,7 @@ func (c *compiler) mapping(s *subject, m *v1alpha1.EventSourceMapping, queue cat
 		},
 		MaxConcurrency: c.maxConcurrency(s, spec, svc),
 		Timeout:        spec.Timeout.Duration,
-		Heartbeat:      spec.Heartbeat.Duration,
+		Heartbeat:      heartbeat,
 		Retry: catalog.Retry{
 			MaxAttempts:    int(*spec.Retry.MaxAttempts),
 			InitialBackoff: spec.Retry.InitialBackoff.Duration,
@@ -369,6 +435,8 @@ func (c *compiler) maxConcurrency(s *subject, spec *v1alpha1.EventSourceMappingS
 		return int(*spec.MaxConcurrency)
 	}
 	switch {
+	case spec.Function == nil:
+		return defaultStarts
 	case spec.Function.URL != "":
 		c.fail(s, path, "is missing: a function given by url has no Service to take the cap from; say how many calls may run at once, such as maxConcurrency: 10")
 	case svc == nil || svc.refused: // reported already; what the Service would say is unknown
@@ -382,6 +450,22 @@ func (c *compiler) maxConcurrency(s *subject, spec *v1alpha1.EventSourceMappingS
 			svc.ContainerConcurrency, svc.MaxScale, svc.where("spec.template"), maxDerivedConcurrency)
 	}
 	return int(capacity)
+}
+
+const (
+	// defaultStarts is how many executions a mapping starts at once.
+	defaultStarts = 100
+	// maxExecution is longer than an execution can run.
+	maxExecution = statelang.MaxExecutionAge + 24*time.Hour
+)
+
+// orchestrator is where executions of a machine are started, as by a function.
+func (c *compiler) orchestrator(s *subject, machine catalog.Key) catalog.Function {
+	c.needMachine(s, "spec.stateMachine.name", machine)
+	if c.opts.OrchestratorURL == "" {
+		c.fail(s, "spec.stateMachine", "nobody runs state machines here: orchestrator.replicas or orchestrator.maxBytes is 0 in the chart's values")
+	}
+	return catalog.Function{Name: machine.Name, URL: catalog.StartURL(c.opts.OrchestratorURL, machine)}
 }
 
 // maxDerivedConcurrency bounds a derived cap: a larger one was not meant as a cap.
@@ -405,10 +489,18 @@ func (c *compiler) function(s *subject, path string, f *v1alpha1.FunctionReferen
 }
 
 func (c *compiler) needQueue(s *subject, path string, key catalog.Key) {
-	if slices.Contains(c.unusable, key) {
+	if slices.Contains(c.unusable, QueueRef(key)) {
 		c.fail(s, path, "Queue %q is not in use: its own status says why", key.Name)
 	} else if _, ok := c.queues[key]; !ok {
 		c.missing(s, path, "Queue", key, sameNamespace(c.queues, key))
+	}
+}
+
+func (c *compiler) needMachine(s *subject, path string, key catalog.Key) {
+	if slices.Contains(c.unusable, MachineRef(key)) {
+		c.fail(s, path, "StateMachine %q is not in use: its own status says why", key.Name)
+	} else if _, ok := c.machines[key]; !ok {
+		c.missing(s, path, "StateMachine", key, sameNamespace(c.machines, key))
 	}
 }
 
@@ -448,6 +540,9 @@ func (c *compiler) bundle() *Bundle {
 		q := c.queues[k]
 		q.Jobs = jobs[k] // not taken from an earlier version
 		c.out.Queues = append(c.out.Queues, q)
+	}
+	for _, k := range sortedByKey(c.machines) {
+		c.out.Machines = append(c.out.Machines, c.machines[k])
 	}
 	slices.SortFunc(c.out.APIs, func(a, b catalog.API) int { return compareKeys(a.Key, b.Key) })
 	slices.SortFunc(c.out.Mappings, func(a, b catalog.Mapping) int { return compareKeys(a.Key, b.Key) })

@@ -72,6 +72,9 @@ func write(t *testing.T, objs *Objects) []byte {
 	for _, r := range objs.Mappings {
 		put(r.Object)
 	}
+	for _, r := range objs.Machines {
+		put(r.Object)
+	}
 	for _, r := range objs.Services {
 		put(r.Object)
 	}

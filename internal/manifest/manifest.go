@@ -39,18 +39,18 @@ type Options struct {
 	// FunctionURL gives the URL at which a Knative Service answers.
 	// Default: http://NAME.NAMESPACE.svc.cluster.local
 	FunctionURL func(catalog.Key) string
+	// OrchestratorURL is where mappings start executions of state machines. Default: http://weir-orchestrator.weir-system
+	OrchestratorURL string
 }
 
 func (o Options) withDefaults() Options {
 	if o.FunctionURL == nil {
-		o.FunctionURL = serviceURL
+		o.FunctionURL = catalog.ServiceURL
+	}
+	if o.OrchestratorURL == "" {
+		o.OrchestratorURL = "http://weir-orchestrator.weir-system"
 	}
 	return o
-}
-
-// serviceURL is where a Knative Service answers within its cluster, by Knative's convention.
-func serviceURL(k catalog.Key) string {
-	return fmt.Sprintf("http://%s.%s.svc.cluster.local", k.Name, k.Namespace)
 }
 
 // Bundle is the result of compiling a set of resources.

@@ -216,13 +216,13 @@ a.yaml:15: kind: is missing: every document says apiVersion and kind, such as ap
 			"unknown kind",
 			"kind: Queue",
 			"kind: Queu",
-			`a.yaml:16: Queu orders: kind: unknown kind "Queu" in weir.dev/v1alpha1; there are API, Queue, EventSourceMapping; did you mean "Queue"?`,
+			`a.yaml:16: Queu orders: kind: unknown kind "Queu" in weir.dev/v1alpha1; there are API, Queue, EventSourceMapping, StateMachine; did you mean "Queue"?`,
 		},
 		{
 			"kind of a later version",
 			"kind: Queue",
 			"kind: Topic",
-			`a.yaml:16: Topic orders: kind: unknown kind "Topic" in weir.dev/v1alpha1; there are API, Queue, EventSourceMapping`,
+			`a.yaml:16: Topic orders: kind: unknown kind "Topic" in weir.dev/v1alpha1; there are API, Queue, EventSourceMapping, StateMachine`,
 		},
 		{
 			"unknown version",
@@ -234,7 +234,7 @@ a.yaml:15: kind: is missing: every document says apiVersion and kind, such as ap
 			"misspelled group",
 			"apiVersion: weir.dev/v1alpha1\nkind: Queue",
 			"apiVersion: wier.dev/v1alpha1\nkind: Queue",
-			`a.yaml:15: Queue orders: apiVersion: "wier.dev/v1alpha1" is not Weir's; for Weir's API, Queue, EventSourceMapping write weir.dev/v1alpha1`,
+			`a.yaml:15: Queue orders: apiVersion: "wier.dev/v1alpha1" is not Weir's; for Weir's API, Queue, EventSourceMapping, StateMachine write weir.dev/v1alpha1`,
 		},
 		{
 			"old Knative version",

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v2"
@@ -23,16 +24,18 @@ const (
 	kindAPI     = "API"
 	kindQueue   = "Queue"
 	kindMapping = "EventSourceMapping"
+	kindMachine = "StateMachine"
 	kindService = "Service"
 )
 
-func weirKinds() []string { return []string{kindAPI, kindQueue, kindMapping} }
+func weirKinds() []string { return []string{kindAPI, kindQueue, kindMapping, kindMachine} }
 
 // Objects are the resources that Weir reads, as the user wrote them: not defaulted, not validated.
 type Objects struct {
 	APIs     []Resource[v1alpha1.API]
 	Queues   []Resource[v1alpha1.Queue]
 	Mappings []Resource[v1alpha1.EventSourceMapping]
+	Machines []Resource[v1alpha1.StateMachine]
 	Services []Resource[servingv1.Service]
 
 	// unreadable means that some document could not be read at all: what is missing may be in there.
@@ -80,6 +83,7 @@ func (o *Objects) add(more *Objects) {
 	o.APIs = append(o.APIs, more.APIs...)
 	o.Queues = append(o.Queues, more.Queues...)
 	o.Mappings = append(o.Mappings, more.Mappings...)
+	o.Machines = append(o.Machines, more.Machines...)
 	o.Services = append(o.Services, more.Services...)
 	o.unreadable = o.unreadable || more.unreadable
 }
@@ -242,6 +246,9 @@ func (p *parser) object(m map[string]any, src Origin) {
 		decode(p, m, src, object, &p.objs.Queues)
 	case apiVersion == weirAPIVersion && kind == kindMapping:
 		decode(p, m, src, object, &p.objs.Mappings)
+	case apiVersion == weirAPIVersion && kind == kindMachine:
+		p.oddDefinition(src, object)
+		decode(p, m, src, object, &p.objs.Machines)
 	case apiVersion == knativeAPIVersion && kind == kindService:
 		decode(p, m, src, object, &p.objs.Services)
 	default:
@@ -262,10 +269,22 @@ func (p *parser) oddSchemas(src Origin, object string) {
 		if route == nil {
 			continue
 		}
-		route.fields["schema"].value.odds(routePath(i)+".schema", func(line int, path, text string) {
-			p.fail(src.offset+line, object, path, fmt.Sprintf("%s without quotes is true or false, as kubectl reads it too: write %q", text, text))
-		})
+		p.odds(src, object, route.fields["schema"].value, routePath(i)+".schema")
 	}
+}
+
+// oddDefinition does the same for the definition of a state machine.
+func (p *parser) oddDefinition(src Origin, object string) {
+	if src.root == nil || src.root.fields["spec"].value == nil {
+		return
+	}
+	p.odds(src, object, src.root.fields["spec"].value.fields["definition"].value, "spec.definition")
+}
+
+func (p *parser) odds(src Origin, object string, n *node, path string) {
+	n.odds(path, func(line int, path, text string) {
+		p.fail(src.offset+line, object, path, fmt.Sprintf("%s without quotes is true or false, as kubectl reads it too: write %q", text, text))
+	})
 }
 
 // other refuses what is meant for Weir but misspelled; everything else is for the cluster.
@@ -285,7 +304,7 @@ func (p *parser) other(apiVersion, kind, object string, src Origin) {
 		p.fail(src.line("apiVersion"), object, "apiVersion", fmt.Sprintf("unknown version %q; write %s", apiVersion, knativeAPIVersion))
 	case kind == "List":
 		p.fail(src.line("kind"), object, "kind", "lists are not read: put each item into a document of its own, separated by ---")
-	case kind == kindAPI || kind == kindQueue || kind == kindMapping || nearest(group, []string{weir}) != "":
+	case slices.Contains(weirKinds(), kind) || nearest(group, []string{weir}) != "":
 		p.fail(src.line("apiVersion"), object, "apiVersion", fmt.Sprintf("%q is not Weir's; for Weir's %s write %s",
 			apiVersion, strings.Join(weirKinds(), ", "), weirAPIVersion))
 	case kind == kindService && group != "" && nearest(group, []string{knative}) != "":

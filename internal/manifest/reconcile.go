@@ -47,9 +47,12 @@ func QueueRef(k catalog.Key) Ref { return Ref{kindQueue, k} }
 // MappingRef names an EventSourceMapping.
 func MappingRef(k catalog.Key) Ref { return Ref{kindMapping, k} }
 
+// MachineRef names a StateMachine.
+func MachineRef(k catalog.Key) Ref { return Ref{kindMachine, k} }
+
 // RefOf names the object that owns entries of the catalog.
 func RefOf(o catalog.Owner) Ref {
-	return Ref{map[string]string{"api": kindAPI, "queue": kindQueue, "mapping": kindMapping}[o.Kind], o.Key}
+	return Ref{map[string]string{"api": kindAPI, "queue": kindQueue, "mapping": kindMapping, "machine": kindMachine}[o.Kind], o.Key}
 }
 
 // Reason says in one word why an object is not ready. Reasons are part of the API: people select by them.
@@ -77,10 +80,13 @@ type Outcome struct {
 	Verdicts map[Ref]Verdict // of the objects that are not ready
 }
 
-// Memory keeps the results of schema checks from one reconciliation to the next, so that an unchanged schema is not
-// compiled again. The zero value is empty. It is not safe for concurrent use.
+// Memory keeps the results of checks of schemas and definitions from one reconciliation to the next, so that an unchanged one is
+// not compiled again. The zero value is empty. It is not safe for concurrent use.
 type Memory struct {
-	schemas map[[sha256.Size]byte]error // by hash, of the objects last seen
+	// By hash, of the objects last seen.
+	schemas, definitions map[[sha256.Size]byte]error
+	// OrchestratorURL is Options', but for its default: empty means that nobody runs state machines.
+	OrchestratorURL string
 }
 
 // Reconcile compiles a cluster's objects. Unlike [Compile] it always returns a catalog: an invalid object does not
@@ -100,17 +106,19 @@ func (m *Memory) Reconcile(objs *Objects, former *catalog.Catalog, refused map[R
 	for _, r := range objs.Services {
 		services[catalog.Key{Namespace: r.Object.Namespace, Name: r.Object.Name}] = r.Object
 	}
-	opts := Options{FunctionURL: func(k catalog.Key) string { return address(services[k], k) }}
+	opts := Options{FunctionURL: func(k catalog.Key) string { return address(services[k], k) }, OrchestratorURL: m.OrchestratorURL}
 	r := &reconciler{
 		compiler: compiler{
-			opts: opts.withDefaults(), objs: objs, admitted: true, findings: map[Ref]Errors{},
-			services: map[catalog.Key]*knativeService{}, queues: map[catalog.Key]catalog.Queue{},
-			refused: refused, checkSchema: m.check(),
+			opts: opts, objs: objs, admitted: true, findings: map[Ref]Errors{},
+			services: map[catalog.Key]*knativeService{}, queues: map[catalog.Key]catalog.Queue{}, machines: map[catalog.Key]catalog.Machine{},
+			refused: refused, checkSchema: m.checkSchemas(), checkDefinition: m.checkDefinitions(),
 		},
 		former: before, live: services, verdicts: map[Ref]Verdict{},
 	}
 	r.servicesAndQueues()
 	r.mendQueues()
+	r.stateMachines()
+	r.mendMachines()
 	r.apis()
 	r.mappings()
 	r.mendAPIs()
@@ -138,11 +146,27 @@ func (r *reconciler) mendQueues() {
 		earlier, ok := r.former.queues[k]
 		if !ok {
 			delete(r.queues, k)
-			r.unusable = append(r.unusable, k)
+			r.unusable = append(r.unusable, QueueRef(k))
 			continue
 		}
 		earlier.Closed = q.Closed
 		r.queues[k] = earlier
+	}
+}
+
+// mendMachines does the same for state machines.
+func (r *reconciler) mendMachines() {
+	for k := range r.machines {
+		if !r.faulty(MachineRef(k)) {
+			continue
+		}
+		earlier, ok := r.former.machines[k]
+		if !ok {
+			delete(r.machines, k)
+			r.unusable = append(r.unusable, MachineRef(k))
+			continue
+		}
+		r.machines[k] = earlier
 	}
 }
 
@@ -224,7 +248,7 @@ func (r *reconciler) judge() {
 			switch {
 			case route.Queue != nil:
 				r.judgeQueue(ref, route.Queue.Name, fmt.Sprintf("route %s answers 503", route.Name))
-			case route.Job != nil:
+			case route.Job != nil && route.Job.Queue != "":
 				r.judgeQueue(ref, route.Job.Queue, fmt.Sprintf("route %s answers 503", route.Name))
 			case route.Function != nil:
 				r.judgeFunction(ref, route.Function.Name, "route "+route.Name+": ")
@@ -233,7 +257,9 @@ func (r *reconciler) judge() {
 	}
 	for _, o := range r.objs.Mappings {
 		ref := MappingRef(catalog.Key{Namespace: o.Object.Namespace, Name: o.Object.Name})
-		r.judgeFunction(ref, o.Object.Spec.Function.Name, "")
+		if f := o.Object.Spec.Function; f != nil {
+			r.judgeFunction(ref, f.Name, "")
+		}
 	}
 }
 
@@ -275,7 +301,7 @@ func address(svc *servingv1.Service, k catalog.Key) string {
 	if svc != nil && svc.Status.Address != nil && svc.Status.Address.URL != nil {
 		return svc.Status.Address.URL.String()
 	}
-	return serviceURL(k)
+	return catalog.ServiceURL(k)
 }
 
 func sentences(errs Errors) string {
@@ -293,13 +319,14 @@ type published struct {
 	apis     map[catalog.Key]catalog.API
 	claims   map[catalog.Key]map[string]bool // of each API: the patterns of its routes
 	queues   map[catalog.Key]catalog.Queue
+	machines map[catalog.Key]catalog.Machine
 	mappings map[catalog.Key]catalog.Mapping
 }
 
 func newPublished(cat *catalog.Catalog) published {
 	p := published{
 		apis: make(map[catalog.Key]catalog.API, len(cat.APIs)), claims: make(map[catalog.Key]map[string]bool, len(cat.APIs)),
-		queues: make(map[catalog.Key]catalog.Queue, len(cat.Queues)), mappings: make(map[catalog.Key]catalog.Mapping, len(cat.Mappings)),
+		queues: make(map[catalog.Key]catalog.Queue, len(cat.Queues)), machines: make(map[catalog.Key]catalog.Machine, len(cat.Machines)), mappings: make(map[catalog.Key]catalog.Mapping, len(cat.Mappings)),
 	}
 	for _, a := range cat.APIs {
 		claims := make(map[string]bool, len(a.Routes))
@@ -310,6 +337,9 @@ func newPublished(cat *catalog.Catalog) published {
 	}
 	for _, q := range cat.Queues {
 		p.queues[q.Key] = q
+	}
+	for _, m := range cat.Machines {
+		p.machines[m.Key] = m
 	}
 	for _, m := range cat.Mappings {
 		p.mappings[m.Key] = m
@@ -339,21 +369,34 @@ func (p *published) newClaim(m *v1alpha1.EventSourceMapping) int {
 	return 1
 }
 
-// check returns a check of schemas that reuses the results of the previous one, and keeps its own.
-func (m *Memory) check() func([]byte) error {
+// checkSchemas returns a check of schemas that reuses the results of the previous one, and keeps its own.
+func (m *Memory) checkSchemas() func([]byte) error {
 	before := m.schemas
 	m.schemas = make(map[[sha256.Size]byte]error, len(before))
 	return func(source []byte) error {
-		sum := sha256.Sum256(source)
-		err, known := m.schemas[sum]
-		if !known {
-			if err, known = before[sum]; !known {
-				err = v1alpha1.CheckSchema(source)
-			}
-			m.schemas[sum] = err
-		}
-		return err
+		return remembered(before, m.schemas, sha256.Sum256(source), func() error { return v1alpha1.CheckSchema(source) })
 	}
+}
+
+// checkDefinitions does the same for definitions.
+func (m *Memory) checkDefinitions() func([]byte, v1alpha1.StateMachineType) error {
+	before := m.definitions
+	m.definitions = make(map[[sha256.Size]byte]error, len(before))
+	return func(text []byte, kind v1alpha1.StateMachineType) error {
+		sum := sha256.Sum256(append([]byte(kind), text...))
+		return remembered(before, m.definitions, sum, func() error { return v1alpha1.CheckDefinition(text, kind) })
+	}
+}
+
+func remembered(before, now map[[sha256.Size]byte]error, sum [sha256.Size]byte, check func() error) error {
+	err, known := now[sum]
+	if !known {
+		if err, known = before[sum]; !known {
+			err = check()
+		}
+		now[sum] = err
+	}
+	return err
 }
 
 // sortOnce sorts by rank, which is computed once for each, then olderFirst.

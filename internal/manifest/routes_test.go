@@ -67,7 +67,7 @@ func TestTheRouteTableAgreesWithServeMux(t *testing.T) {
 // TestOneSchemaIsCompiledOnce, as long as an object has it.
 func TestOneSchemaIsCompiledOnce(t *testing.T) {
 	m := new(Memory)
-	check := m.check()
+	check := m.checkSchemas()
 	for _, source := range []string{`{}`, `[]`, `{}`} {
 		if err := check([]byte(source)); (err == nil) != (source == `{}`) {
 			t.Errorf("%s: %v", source, err)
@@ -79,7 +79,7 @@ func TestOneSchemaIsCompiledOnce(t *testing.T) {
 	for sum := range m.schemas { // what is remembered is not checked again
 		m.schemas[sum] = nil
 	}
-	check = m.check()
+	check = m.checkSchemas()
 	if check([]byte(`[]`)) != nil {
 		t.Error("what was found before is found again")
 	}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/weir-dev/weir/internal/spelling"
 )
 
 // maxSuggestLen bounds the words that are compared: the distance costs the product of their lengths.
@@ -31,30 +33,9 @@ func nearest(got string, known []string) string {
 		if len(w) > maxSuggestLen {
 			continue
 		}
-		if d := distance(got, w); d < bestDist {
+		if d := spelling.Distance(got, w); d < bestDist {
 			best, bestDist = w, d
 		}
 	}
 	return best
-}
-
-// distance is Levenshtein's: how many bytes to insert, delete or change.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -15,12 +15,14 @@ const Prefix = "/weir/"
 
 // What is below it.
 const (
-	Jobs      = Prefix + "jobs/"      // {id}, {id}/result, {id}/events, {id}/socket; events and socket of several jobs
-	NewFeed   = Prefix + "feeds"      // POST
-	Feeds     = Prefix + "feeds/"     // {id}/events, {id}/socket
-	Uploads   = Prefix + "uploads"    // POST
-	Objects   = Prefix + "objects/"   // {permit}
-	Callbacks = Prefix + "callbacks/" // {callback}
+	Jobs       = Prefix + "jobs/"       // {id}, {id}/result, {id}/events, {id}/socket; events and socket of several jobs
+	NewFeed    = Prefix + "feeds"       // POST
+	Feeds      = Prefix + "feeds/"      // {id}/events, {id}/socket
+	Uploads    = Prefix + "uploads"     // POST
+	Objects    = Prefix + "objects/"    // {permit}
+	Callbacks  = Prefix + "callbacks/"  // {callback}
+	Tasks      = Prefix + "tasks/"      // {token}/success, {token}/failure, {token}/heartbeat
+	Activities = Prefix + "activities/" // {address}/tasks
 )
 
 // Reserved reports whether path, of a request or a route, is Weir's own.

@@ -8,7 +8,6 @@ import (
 
 	"github.com/weir-dev/weir/internal/job"
 	"github.com/weir-dev/weir/internal/jobapi"
-	"github.com/weir-dev/weir/internal/stream"
 )
 
 const (
@@ -143,16 +142,13 @@ func looks(s *job.State) bool {
 	return jobapi.Shows(s) && !told
 }
 
-// document is a state as its followers see it, with a small result. A replica may lag behind the state that was told.
+// document is a state as its followers see it, with a small result.
 func (s *Server) document(ctx context.Context, text string, id job.ID, maxAge time.Duration, state *job.State) jobapi.Document {
 	body, _ := state.Told()
-	for n := 0; looks(state) && n < stream.MaxLooks; n++ {
-		at, b, err := job.Get(ctx, s.cfg.Conn, id, maxAge, time.Now())
+	if looks(state) {
+		at, b, err := job.GetSince(ctx, s.cfg.Conn, id, maxAge, state.Version())
 		if err == nil && at.Version() == state.Version() { // else the client has to ask for the result
 			body = b
-		}
-		if err != nil || at.Version() >= state.Version() || stream.Pause(ctx) != nil {
-			break
 		}
 	}
 	return jobapi.NewDocument(s.cfg.Base, text, state, body)

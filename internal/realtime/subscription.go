@@ -10,7 +10,6 @@ import (
 
 	"github.com/weir-dev/weir/internal/job"
 	"github.com/weir-dev/weir/internal/jobapi"
-	"github.com/weir-dev/weir/internal/stream"
 )
 
 // maxPending bounds the states that are pending for one client. A client with more is too slow: it is disconnected,
@@ -81,6 +80,7 @@ type followed struct {
 	version uint64
 	said    string // version as the client has it
 	final   bool
+	epoch   string // of the queue's states at the first look; empty before
 }
 
 // pending is a state to be sent; a nil state means the current one, which is to be read.
@@ -254,8 +254,8 @@ func (f *subscription) first(wait bool) (pending, error) {
 }
 
 // show returns the document to send, or nil when the state isn't later than the last one sent. A nil s means the
-// current state, which is sent unless the client has the very same one: an earlier version is of a queue that was
-// deleted and created again.
+// current state, which is sent unless the client has the very same one: an earlier version, if not of a replica that lags, is
+// of a queue that was deleted and created again.
 func (j *followed) show(ctx context.Context, s *job.State) (doc *shownDoc, err error) {
 	pushed, another := s != nil, false
 	var body []byte
@@ -267,6 +267,12 @@ func (j *followed) show(ctx context.Context, s *job.State) (doc *shownDoc, err e
 			return nil, err
 		}
 		another = j.said != jobapi.Version(s) && s.Status != job.Expired
+		if another && j.sent && s.Version() < j.version && j.sameQueue(ctx) {
+			return nil, errNoNews // a replica lags
+		}
+	}
+	if !pushed && j.epoch == "" {
+		j.epoch, _ = j.sub.s.cfg.Conn.Epoch(ctx, j.id.Queue, false) // without it an older state is believed
 	}
 	if had := s.Status == job.Expired && j.said == jobapi.Version(s); had || !j.later(s) && !another {
 		j.final = j.final || s.Status.Final() && jobapi.Version(s) == j.said // the client had it when it connected
@@ -284,18 +290,22 @@ func (j *followed) show(ctx context.Context, s *job.State) (doc *shownDoc, err e
 	return doc, nil
 }
 
-// look reads the current state. A replica may lag behind the state that the client has: an earlier one is believed
-// only after several looks.
+// look reads the current state, if possible no older than the one that the client has.
 func (j *followed) look(ctx context.Context) (*job.State, []byte, error) {
-	for looks := 1; ; looks++ {
-		s, body, err := job.Get(ctx, j.sub.s.cfg.Conn, j.id, j.maxAge, time.Now())
-		if err != nil || !j.sent || s.Version() >= j.version || s.Status == job.Expired || looks == stream.MaxLooks {
-			return s, body, err
-		}
-		if err := stream.Pause(ctx); err != nil {
-			return nil, nil, err
-		}
+	var version uint64
+	if j.sent {
+		version = j.version
 	}
+	return job.GetSince(ctx, j.sub.s.cfg.Conn, j.id, j.maxAge, version)
+}
+
+// sameQueue reports whether the queue is still the one of the first look, or it can't be known now.
+func (j *followed) sameQueue(ctx context.Context) bool {
+	if j.epoch == "" { // what it has was told by somebody else, maybe of a former queue
+		return false
+	}
+	epoch, err := j.sub.s.cfg.Conn.Epoch(ctx, j.id.Queue, true)
+	return err != nil || epoch == j.epoch
 }
 
 func (j *followed) later(s *job.State) bool {

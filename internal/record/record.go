@@ -38,6 +38,9 @@ func IDFromKey(scope, key string) ID {
 	return id
 }
 
+// Keyed reports whether the record's id is derived from an idempotency key.
+func (r *Record) Keyed() bool { return r.ID.Version() == 8 }
+
 // ParseID reads an id in the canonical 36-character form.
 func ParseID(s string) (ID, error) {
 	if len(s) != 36 {

@@ -57,7 +57,8 @@ func (r Ring) Rotate(now time.Time) (rotated Ring, changed bool, err error) {
 		if _, err := rand.Read(id[:]); err != nil {
 			return r, false, err
 		}
-		k.ID = binary.BigEndian.Uint32(id[:])
+		// Without its first bit, so that no text begins with "-", which command lines take for a flag.
+		k.ID = binary.BigEndian.Uint32(id[:]) >> 1
 		unique = !slices.ContainsFunc(r.Keys, func(other Key) bool { return other.ID == k.ID })
 	}
 	if _, err := rand.Read(k.Secret); err != nil {

@@ -71,3 +71,16 @@ func TestRing(t *testing.T) {
 		t.Errorf("the oldest key is %s old", oldest)
 	}
 }
+
+// TestTextsAreNoFlags: people give the texts to commands.
+func TestTextsAreNoFlags(t *testing.T) {
+	for range 1_000 {
+		ring, _, err := Ring{}.Rotate(time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text, ok := ring.Seal(time.Now(), "job", []byte("body")); !ok || text[0] == '-' {
+			t.Fatalf("%q, %v", text, ok)
+		}
+	}
+}

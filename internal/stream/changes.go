@@ -43,9 +43,15 @@ func changesSubject(k catalog.Key) string { return "weir.c." + k.Namespace + "."
 // returns or with its error. When it returns, NATS knows that this is the owner; stop ends it, and returns once f is called
 // no more.
 func (c *Conn) ServeChanges(k catalog.Key, f func(ctx context.Context, change StateChange) (uint64, error)) (stop func(), err error) {
+	return c.serve(changesSubject(k), func(ctx context.Context, m *nats.Msg) { c.answerChange(ctx, m, f) })
+}
+
+// serve calls f for each message of a subject, for at most maxChanges at a time. When it returns, NATS knows of it; stop ends
+// it, and returns once f is called no more.
+func (c *Conn) serve(subject string, f func(ctx context.Context, m *nats.Msg)) (stop func(), err error) {
 	ctx, cancel := c.whileUp(context.Background())
 	requests := make(chan *nats.Msg, maxChanges)
-	sub, err := c.nc.ChanSubscribe(changesSubject(k), requests)
+	sub, err := c.nc.ChanSubscribe(subject, requests)
 	if err == nil {
 		bctx, bcancel := c.bound(ctx, apiTimeout)
 		defer bcancel()
@@ -68,7 +74,7 @@ func (c *Conn) ServeChanges(k catalog.Key, f func(ctx context.Context, change St
 				}
 				wg.Go(func() {
 					defer func() { <-slots }()
-					c.answerChange(ctx, m, f)
+					f(ctx, m)
 				})
 			case <-ctx.Done():
 				return

@@ -76,6 +76,7 @@ type Conn struct {
 
 	isUp       atomic.Bool // read on every write
 	epochs     epochs
+	scans      chan struct{} // slots
 	whole      whole
 	former     formerStreams
 	maxPayload atomic.Int64 // of the latest connection's server (payload.go); zero before the first
@@ -125,7 +126,7 @@ func Connect(cfg Config) (*Conn, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	c := &Conn{log: cfg.Log, trouble: troubles{log: cfg.Log}, creating: make(chan struct{}, maxCreating), up: make(chan struct{})}
+	c := &Conn{log: cfg.Log, trouble: troubles{log: cfg.Log}, creating: make(chan struct{}, maxCreating), scans: make(chan struct{}, maxScans), up: make(chan struct{})}
 	c.life, c.end = context.WithCancel(context.Background())
 	c.live, c.cancel = context.WithCancelCause(context.Background())
 	c.cancel(ErrUnavailable)

@@ -81,6 +81,14 @@ func (c *Conn) epoch(ctx context.Context, k catalog.Key) (string, error) {
 	return string(m.data), nil
 }
 
+// Epoch identifies the stream of queue k's states; it is empty while there is none. Unless fresh, what was read before will do.
+func (c *Conn) Epoch(ctx context.Context, k catalog.Key, fresh bool) (string, error) {
+	if known := c.epochs.get(k); known != "" && !fresh {
+		return known, nil
+	}
+	return c.epoch(ctx, k)
+}
+
 // inEpoch calls begin, which begins to follow the states at the place, and returns once it is certain that this was in
 // the stream of the place's epoch: the epoch was read before and after it, and is never another stream's. A cached one
 // will do as the one before. TestFollowClientOfQueueMadeAnew guards it.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 	"time"
 
@@ -18,11 +19,18 @@ func formerStream(k catalog.Key) string { return "WEIR_J_" + k.Namespace + "_" +
 
 func formerSubject(k catalog.Key) string { return "weir.j." + k.Namespace + "." + k.Name + "." }
 
-// moveTimeout bounds the move of all states of a queue; the next try goes on where this one has ended.
-const moveTimeout = 5 * time.Minute
+const (
+	// moveTimeout bounds the move of all states of a queue; the next try goes on where this one has ended.
+	moveTimeout = 5 * time.Minute
+	// formerStay is how long they stay after they were moved, as what they were moved to need not be synced yet (ledger, keepBlocks).
+	formerStay = 5 * time.Minute
+	// movedKey is the metadata that tells when, and in which server's life, they were moved.
+	movedKey = "weir.dev/moved"
+)
 
 // moveFormerStates moves the states of the version before, if there are any, and returns the last one's version. What the
-// dispatchers of that version write from here on is refused: they try again until they are replaced.
+// dispatchers of that version write from here on is refused: they try again until they are replaced. A later call removes
+// their stream, or moves what NATS may have lost of them by a restart once more; at the latest when they have aged out.
 func (c *Conn) moveFormerStates(ctx context.Context, k catalog.Key) (last uint64, err error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), moveTimeout)
 	defer cancel()
@@ -33,7 +41,16 @@ func (c *Conn) moveFormerStates(ctx context.Context, k catalog.Key) (last uint64
 	if err != nil {
 		return 0, fmt.Errorf("queue %s: %w", k, c.apiError(ctx, err))
 	}
-	closed := st.CachedInfo().Config
+	closed, now, began := st.CachedInfo().Config, st.CachedInfo().TimeStamp, time.Now()
+	if at, moved := c.moved(st); moved {
+		if now.Sub(at) >= formerStay || st.CachedInfo().State.Msgs == 0 {
+			err = c.js.DeleteStream(ctx, formerStream(k))
+		}
+		if err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
+			return 0, fmt.Errorf("queue %s: remove the former stream of states: %w", k, c.apiError(ctx, err))
+		}
+		return st.CachedInfo().State.LastSeq, nil
+	}
 	closed.MaxMsgSize = closedMsgSize
 	if st, err = c.js.UpdateStream(ctx, closed); err != nil {
 		return 0, fmt.Errorf("queue %s: close the former stream of states: %w", k, c.apiError(ctx, err))
@@ -43,11 +60,46 @@ func (c *Conn) moveFormerStates(ctx context.Context, k catalog.Key) (last uint64
 	if err != nil {
 		return 0, fmt.Errorf("queue %s: move the former states: %w", k, err)
 	}
-	if err := c.js.DeleteStream(ctx, formerStream(k)); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
-		return 0, fmt.Errorf("queue %s: remove the former stream of states: %w", k, c.apiError(ctx, err))
+	closed.Metadata = maps.Clone(closed.Metadata)
+	if closed.Metadata == nil {
+		closed.Metadata = map[string]string{}
+	}
+	closed.Metadata[movedKey] = c.moves() + " " + now.Add(time.Since(began)).Format(time.RFC3339)
+	if _, err := c.js.UpdateStream(ctx, closed); err != nil {
+		return 0, fmt.Errorf("queue %s: the former stream of states: %w", k, c.apiError(ctx, err))
 	}
 	c.log.InfoContext(ctx, "the states of jobs of the version before were moved", "queue", k.String(), "states", moved)
 	return state.LastSeq, nil
+}
+
+// moves is in which server's life states are moved now.
+func (c *Conn) moves() string {
+	if c.Routed() { // then nothing is lost
+		return statesAlways
+	}
+	return c.nc.ConnectedServerId()
+}
+
+// formerStatesMoved reports whether there are no states of the version before, or they were moved in this server's life.
+func (c *Conn) formerStatesMoved(ctx context.Context, k catalog.Key) (bool, error) {
+	ctx, cancel := c.bound(ctx, apiTimeout)
+	defer cancel()
+	st, err := c.js.Stream(ctx, formerStream(k))
+	if errors.Is(err, jetstream.ErrStreamNotFound) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("queue %s: former states: %w", k, c.apiError(ctx, err))
+	}
+	_, moved := c.moved(st)
+	return moved, nil
+}
+
+// moved reports whether the states in st were moved in this server's life, or have been and are gone since, and when.
+func (c *Conn) moved(st jetstream.Stream) (at time.Time, ok bool) {
+	by, text, _ := strings.Cut(st.CachedInfo().Config.Metadata[movedKey], " ")
+	at, err := time.Parse(time.RFC3339, text)
+	return at, err == nil && (by == c.moves() || st.CachedInfo().State.Msgs == 0)
 }
 
 func (c *Conn) moveStates(ctx context.Context, k catalog.Key, from jetstream.Stream, state jetstream.StreamState) (moved int, err error) {

@@ -22,6 +22,7 @@ import (
 type JobEvents interface {
 	NewJobWatch() *JobWatch
 	Routed() bool
+	Epoch(ctx context.Context, k catalog.Key, fresh bool) (string, error)
 	FollowClient(ctx context.Context, client record.Client, queues []catalog.Key, after map[catalog.Key]Place, f func(catalog.Key, JobKey, JobState, Place) error) error
 }
 
@@ -59,6 +60,20 @@ func (w *JobWatch) Follow(k catalog.Key, id JobKey) (*JobSubscription, error) {
 	return &JobSubscription{sub}, nil
 }
 
+// Followed reports whether somebody follows the job's states at this moment, by a JobWatch.
+func (c *Conn) Followed(ctx context.Context, k catalog.Key, id JobKey) (bool, error) {
+	ctx, cancel := c.bound(ctx, apiTimeout)
+	defer cancel()
+	_, err := c.nc.RequestWithContext(ctx, jobEventSubject(k, id.String()), nil)
+	if errors.Is(err, nats.ErrNoResponders) {
+		return false, nil
+	}
+	if err != nil {
+		return false, c.apiError(ctx, err)
+	}
+	return true, nil
+}
+
 // Leave ends a subscription; nil is none. Some of its states may still come.
 func (s *JobSubscription) Leave() {
 	if s != nil {
@@ -76,6 +91,10 @@ func (w *JobWatch) Run(ctx context.Context, f JobWatcher) {
 			select {
 			case m := <-w.messages:
 				full = full || len(w.messages) >= maxJobEvents-1
+				if m.Reply != "" { // it is no state: somebody asks whether we follow (Followed)
+					_ = m.Respond(nil) // who asks asks again
+					continue
+				}
 				if err := w.changed(m, f); err != nil {
 					w.c.log.Warn("an unknown message among the states of jobs", "subject", m.Subject, "error", err)
 				}
@@ -136,6 +155,8 @@ const (
 	// make that rare, the server sends no more than clientRate, some thousand states a second.
 	maxClientStates = 2048
 	clientRate      = 8 << 20 // bits a second
+	// restoringLook is how often it is looked whether states are whole again.
+	restoringLook = 250 * time.Millisecond
 	// maxCreating bounds the consumers that are being created at a time, when all clients come back at once.
 	maxCreating = 32
 )
@@ -162,14 +183,18 @@ func (c *Conn) FollowClient(ctx context.Context, client record.Client, queues []
 		w.queues[i] = clientQueue{key: k, at: after[k]}
 	}
 	defer w.close()
+	wait := clientHeartbeat
 	for looked := (time.Time{}); ; {
-		if time.Since(looked) >= clientHeartbeat && len(w.messages) == 0 { // else the silence may be our own backlog
+		if time.Since(looked) >= wait && len(w.messages) == 0 { // else the silence may be our own backlog
 			looked = time.Now()
 			if err := w.consumeSilent(ctx); err != nil {
 				return err
 			}
+			if wait = clientHeartbeat; slices.ContainsFunc(w.queues, func(q clientQueue) bool { return q.restoring }) {
+				wait = restoringLook
+			}
 		}
-		m, err := w.next(ctx)
+		m, err := w.next(ctx, wait)
 		if err == nil && m != nil {
 			err = w.receive(ctx, m, f)
 		}
@@ -194,6 +219,8 @@ type clientQueue struct {
 	sub   *nats.Subscription // of the current consumer; nil before the first
 	count uint64             // of its messages that have come
 	heard time.Time          // when it was last heard from; zero if there is none
+
+	restoring bool // there is none while NATS' states are not whole
 }
 
 func (w *clientWatch) close() {
@@ -218,7 +245,12 @@ func (w *clientWatch) consumeSilent(ctx context.Context) error {
 
 // renew creates the consumer of a queue anew, at its position.
 func (w *clientWatch) renew(ctx context.Context, q *clientQueue) error {
-	if err := w.conn.inEpoch(ctx, q.key, &q.at, func() error { return w.consume(ctx, q) }); err != nil {
+	err := w.conn.inEpoch(ctx, q.key, &q.at, func() error { return w.consume(ctx, q) })
+	if q.restoring = errors.Is(err, ErrRestoring); q.restoring {
+		q.heard = time.Time{}
+		return nil
+	}
+	if err != nil {
 		return fmt.Errorf("queue %s: follow a client's jobs: %w", q.key, err)
 	}
 	return nil
@@ -241,6 +273,11 @@ func (w *clientWatch) consume(ctx context.Context, q *clientQueue) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	// Those before a restart of NATS may have been told already. Later ones are whole while the connection lasts, and so
+	// does ctx.
+	if _, err := w.conn.wholeStates(ctx, q.key); err != nil && !errors.Is(err, nats.ErrNoResponders) {
+		return err
+	}
 	if err := w.rewind(ctx, q); err != nil {
 		return err
 	}
@@ -251,8 +288,8 @@ func (w *clientWatch) consume(ctx context.Context, q *clientQueue) error {
 		AckPolicy: jetstream.AckNonePolicy, HeadersOnly: true, MemoryStorage: true, Replicas: 1,
 		IdleHeartbeat: clientHeartbeat, InactiveThreshold: clientGone, RateLimit: clientRate,
 	})
-	if errors.Is(err, ErrNoQueue) { // it has no jobs yet, or was deleted
-		q.heard = time.Time{}
+	if errors.Is(err, ErrNoQueue) { // it has no jobs yet, or was deleted: the next look is in clientHeartbeat
+		q.heard = q.heard.Add(-3 * clientHeartbeat / 2)
 		return nil
 	}
 	return err
@@ -314,9 +351,9 @@ func (w *clientWatch) rewind(ctx context.Context, q *clientQueue) error {
 	return nil
 }
 
-// next waits for a message; nil after clientHeartbeat without any.
-func (w *clientWatch) next(ctx context.Context) (*nats.Msg, error) {
-	timer := time.NewTimer(clientHeartbeat)
+// next waits for a message; nil after the wait without any.
+func (w *clientWatch) next(ctx context.Context, wait time.Duration) (*nats.Msg, error) {
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case m := <-w.messages:

@@ -31,7 +31,7 @@ type Jobs interface {
 	AppendOnce(ctx context.Context, k catalog.Key, r *record.Record) (*record.Record, error)
 	Job(ctx context.Context, k catalog.Key, id JobKey) (*JobState, error)
 	PutJob(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64) (uint64, error)
-	PutJobLater(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64) (uint64, error)
+	PutJobLater(ctx context.Context, k catalog.Key, id JobKey, header func() string, last uint64) (uint64, error)
 	SettleJob(ctx context.Context, k catalog.Key, id JobKey) error
 	PutJobUntil(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64, impatient bool) (uint64, error)
 	Hasten(ctx context.Context, k catalog.Key, id record.ID) error
@@ -220,9 +220,9 @@ func (c *Conn) PutJob(ctx context.Context, k catalog.Key, id JobKey, s JobState,
 	return seq, err
 }
 
-// PutJobLater is PutJob: only the owner itself goes on before the state is durable.
-func (c *Conn) PutJobLater(ctx context.Context, k catalog.Key, id JobKey, s JobState, last uint64) (uint64, error) {
-	return c.PutJobUntil(ctx, k, id, s, last, true)
+// PutJobLater is PutJob of a state without a body: only the owner itself goes on before it is durable, or even made.
+func (c *Conn) PutJobLater(ctx context.Context, k catalog.Key, id JobKey, header func() string, last uint64) (uint64, error) {
+	return c.PutJobUntil(ctx, k, id, JobState{Header: header()}, last, true)
 }
 
 // SettleJob asks the owner of the queue, and returns once the newest state that it knows of the job can be looked up.

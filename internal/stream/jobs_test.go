@@ -563,8 +563,100 @@ func TestStatesOfTheVersionBefore(t *testing.T) {
 	if seq := put(t, c, q.Key, stream.JobKey{ID: newRecord(t, "x").ID}, 0); seq <= 100 {
 		t.Errorf("a new state has the version %d", seq)
 	}
+	ensure(t, c, q) // as at every start of the process that makes queues
+	// It stays until the states that were moved are synced, and is closed.
+	former, err := js.Stream(t.Context(), "WEIR_J_default_orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(t.Context(), "weir.j.default.orders.a.b", []byte("xx")); err == nil {
+		t.Error("the former stream takes states")
+	}
+	moved := func(text string) {
+		t.Helper()
+		sc := former.CachedInfo().Config
+		sc.Metadata["weir.dev/moved"] = text
+		if former, err = js.UpdateStream(t.Context(), sc); err != nil {
+			t.Fatal(err)
+		}
+		ensure(t, c, q)
+	}
+	states, err := js.Stream(t.Context(), "WEIR_S_default_orders")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := states.Purge(t.Context(), jetstream.WithPurgeSubject("weir.s.default.orders."+ids[7].String())); err != nil {
+		t.Fatal(err)
+	}
+	moved("ANOTHER 2026-01-01T00:00:00Z") // NATS was started anew: it may have lost some
+	if got, err := c.Job(t.Context(), q.Key, ids[7]); err != nil || got.Header != "7" {
+		t.Errorf("what was lost is %+v, %v", got, err)
+	}
+	moved(js.Conn().ConnectedServerId() + " 2026-01-01T00:00:00Z")
 	if _, err := js.Stream(t.Context(), "WEIR_J_default_orders"); !errors.Is(err, jetstream.ErrStreamNotFound) {
 		t.Errorf("the former stream: %v", err)
 	}
-	ensure(t, c, q) // as at every start of the process that makes queues
+	ensure(t, c, q)
+}
+
+// TestFollowClientWhileStatesAreRestored: nobody is told of a state that NATS has gone back to.
+func TestFollowClientWhileStatesAreRestored(t *testing.T) {
+	s := testkit.NATS(t)
+	c := testkit.Conn(t, s)
+	q := jobQueue()
+	ensure(t, c, q)
+	js, client := testkit.JetStream(t, s), record.Client{1}
+	key := stream.JobKey{Client: client, ID: newRecord(t, "x").ID}
+	put(t, c, q.Key, key, 0)
+	whole := "weir.s.default.orders.whole.0"
+	looks := make(chan *nats.Msg, 64)
+	sub, err := js.Conn().ChanSubscribe("$JS.API.DIRECT.GET.WEIR_S_default_orders."+whole, looks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sub.Unsubscribe() }()
+	if _, err := js.Publish(t.Context(), whole, []byte("ANOTHER")); err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan string, 8)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	fresh := testkit.Conn(t, s)
+	go func() {
+		_ = fresh.FollowClient(ctx, client, []catalog.Key{q.Key}, nil, func(_ catalog.Key, _ stream.JobKey, s stream.JobState, _ stream.Place) error {
+			told <- s.Header
+			return nil
+		})
+	}()
+	for range 2 {
+		receive(t, looks, "a look whether the states are whole")
+	}
+	there, err := c.LoadState(t.Context(), q.Key, key.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	there.Header, there.Version = "restored", there.Version+1
+	p, err := c.PutState(q.Key, stream.StatePut{Key: key.String(), StoredState: there})
+	if err == nil {
+		_, err = p.Wait(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.Publish(t.Context(), whole, []byte(js.Conn().ConnectedServerId())); err != nil {
+		t.Fatal(err)
+	}
+	if got := receive(t, told, "a state"); got != "restored" {
+		t.Errorf("the first state that it is told is %q", got)
+	}
+}
+
+func receive[T any](t *testing.T, c <-chan T, what string) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(testkit.Patience):
+		t.Fatalf("no %s", what)
+	}
+	return v
 }

@@ -13,7 +13,7 @@ import (
 )
 
 // A lease makes one process in the cluster the owner of a name. It is one message on a subject of its
-// own, which the server removes when it isn't renewed for LeaseTTL. The owner stops considering itself
+// own, which the server removes when it isn't renewed for its time, LeaseTTL of most. The owner stops considering itself
 // the owner leaseMargin earlier than the server does, by its own monotonic clock, counted from before it
 // sent the last renewal that succeeded: so there are never two owners, as long as clocks run at the same
 // speed. TestLeaseHasOneOwner guards it.
@@ -23,8 +23,8 @@ import (
 // removed after leaseMarker.
 const (
 	LeaseTTL      = 15 * time.Second
-	leaseRenew    = 4 * time.Second
-	leaseMargin   = 3 * time.Second
+	leaseRenew    = 4.0 / 15               // of the lease's time
+	leaseMargin   = 3.0 / 15               // the same
 	leaseRetry    = 250 * time.Millisecond // of a renewal
 	leaseMarker   = 5 * time.Second
 	dropTries     = 3
@@ -46,7 +46,7 @@ var ErrLeaseLost = errors.New("stream: the lease was lost")
 type Leases interface {
 	EnsureLeases(ctx context.Context, replicas int) error
 	TryLease(ctx context.Context, name, owner string) (*Lease, error)
-	TryLeaseNoted(ctx context.Context, name, owner, note string) (*Lease, error)
+	TryLeaseNoted(ctx context.Context, name, owner, note string, ttl time.Duration) (*Lease, error)
 	WatchLeases(ctx context.Context, f func(*LeaseState)) error
 }
 
@@ -55,6 +55,7 @@ type Lease struct {
 	conn    *Conn
 	subject string
 	owner   string
+	ttl     time.Duration
 	seq     uint64                    // of the message that is the lease
 	note    atomic.Pointer[string]    // never nil
 	noted   chan struct{}             // capacity 1: the note changed
@@ -83,12 +84,13 @@ func (c *Conn) EnsureLeases(ctx context.Context, replicas int) error {
 // takes the lease over: its earlier process is gone, because owners' names are unique among processes
 // that run at the same time.
 func (c *Conn) TryLease(ctx context.Context, name, owner string) (*Lease, error) {
-	return c.TryLeaseNoted(ctx, name, owner, "")
+	return c.TryLeaseNoted(ctx, name, owner, "", LeaseTTL)
 }
 
-// TryLeaseNoted is TryLease with a note, which WatchLeases delivers.
-func (c *Conn) TryLeaseNoted(ctx context.Context, name, owner, note string) (*Lease, error) {
-	l := &Lease{conn: c, subject: leaseSubjects + name, owner: owner, noted: make(chan struct{}, 1), done: make(chan struct{})}
+// TryLeaseNoted is TryLease with a note, which WatchLeases delivers, and a time of its own: so long after its owner has
+// vanished another can have it, and so often in a quarter of it the owner writes.
+func (c *Conn) TryLeaseNoted(ctx context.Context, name, owner, note string, ttl time.Duration) (*Lease, error) {
+	l := &Lease{conn: c, subject: leaseSubjects + name, owner: owner, ttl: ttl, noted: make(chan struct{}, 1), done: make(chan struct{})}
 	l.note.Store(&note)
 	err := l.renew(ctx)
 	if errors.Is(err, errWrongSequence) {
@@ -133,7 +135,8 @@ func (l *Lease) Release() {
 // keep renews the lease until it is released or can't be renewed in time.
 func (l *Lease) keep() {
 	defer close(l.done)
-	next := leaseRenew
+	every := part(l.ttl, leaseRenew)
+	next := every
 	for {
 		select {
 		case <-time.After(next):
@@ -147,7 +150,7 @@ func (l *Lease) keep() {
 		cancel()
 		switch {
 		case err == nil:
-			next = leaseRenew
+			next = every
 		case errors.Is(err, errWrongSequence):
 			// Either another owner has it, or our own renewal was written and its answer lost.
 			seq, ferr := l.find(l.ctx)
@@ -177,10 +180,10 @@ func (l *Lease) renew(ctx context.Context) error {
 	if note := *l.note.Load(); note != "" {
 		m.Header = nats.Header{headerLeaseNote: {note}}
 	}
-	if err := l.write(ctx, m, LeaseTTL); err != nil {
+	if err := l.write(ctx, m, l.ttl); err != nil {
 		return err
 	}
-	until := before.Add(LeaseTTL - leaseMargin)
+	until := before.Add(l.ttl - part(l.ttl, leaseMargin))
 	l.until.Store(&until)
 	return nil
 }
@@ -229,7 +232,9 @@ func (l *Lease) find(ctx context.Context) (uint64, error) {
 	return m.Sequence, nil
 }
 
-// drop marks the lease as free. When it can't, the server does so after LeaseTTL.
+func part(d time.Duration, share float64) time.Duration { return time.Duration(float64(d) * share) }
+
+// drop marks the lease as free. When it can't, the server does so after the lease's time.
 func (l *Lease) drop() {
 	m := &nats.Msg{Subject: l.subject, Header: nats.Header{headerOperation: {operationPurge}}}
 	err := l.write(context.Background(), m, leaseMarker)
@@ -246,6 +251,6 @@ func (l *Lease) drop() {
 		}
 	}
 	if err != nil {
-		l.conn.log.Debug("the lease is left to expire", "lease", l.subject, "after", strconv.Itoa(int(LeaseTTL.Seconds()))+"s", "error", err)
+		l.conn.log.Debug("the lease is left to expire", "lease", l.subject, "after", strconv.Itoa(int(l.ttl.Seconds()))+"s", "error", err)
 	}
 }

@@ -128,7 +128,7 @@ func TestLeasesAreWatched(t *testing.T) {
 	if !seen.has(stream.LeaseState{Name: "early.1", Owner: "a"}) {
 		t.Error("a lease that was there is not in the list")
 	}
-	noted, err := a.TryLeaseNoted(t.Context(), "noted", "a", "1")
+	noted, err := a.TryLeaseNoted(t.Context(), "noted", "a", "1", stream.LeaseTTL)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,8 +24,10 @@ type Ledgers interface {
 	LoadState(ctx context.Context, k catalog.Key, key string) (StoredState, error)
 	LoadStates(ctx context.Context, k catalog.Key, keys []string) (map[string]StoredState, error)
 	PutState(k catalog.Key, p StatePut) (*PendingState, error)
+	PutStates(ctx context.Context, k catalog.Key, puts []StatePut, last uint64) error
 	StatesWhole(ctx context.Context, k catalog.Key) (bool, error)
-	ConfirmStates(ctx context.Context, k catalog.Key, anew bool) error
+	RenewStates(ctx context.Context, k catalog.Key) error
+	ConfirmStates(ctx context.Context, k catalog.Key) error
 }
 
 // LedgerEnd is which blocks a log holds: First to Last. It is empty if Last is below First.

@@ -72,6 +72,9 @@ func (d *Delivery) Ack() error { return d.msg.Ack() }
 // InProgress tells the server that the block is still being worked on.
 func (d *Delivery) InProgress() error { return d.msg.InProgress() }
 
+// GiveUp has the block delivered again at once, to the consumer's present owner: else it would wait for ackWait.
+func (d *Delivery) GiveUp() error { return d.msg.Nak() }
+
 // OpenReader starts delivering queue k from the first block that is not settled: blocks that were in
 // the hands of an earlier owner are redelivered at once. It lives as long as the present connected period.
 func (c *Conn) OpenReader(ctx context.Context, k catalog.Key) (*Reader, error) {

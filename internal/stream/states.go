@@ -40,9 +40,10 @@ var ErrRestoring = fmt.Errorf("%w: the states of jobs are being restored", ErrUn
 type StoredState struct {
 	Header  string // what watchers see: printable, without line breaks
 	Body    []byte
-	Version uint64    // of the log: higher is later; zero if there is none
-	Seq     uint64    // of its message; zero if there is none
-	Stored  time.Time // when it was put, by the server's clock; zero unless it was looked up
+	TTL     time.Duration // of one that is put: it is gone so long after; for ever if zero
+	Version uint64        // of the log: higher is later; zero if there is none
+	Seq     uint64        // of its message; zero if there is none
+	Stored  time.Time     // when it was put, by the server's clock; zero unless it was looked up
 }
 
 // StatePut is a state to be put in the place of the one whose message is Last, zero if there is none.
@@ -60,16 +61,47 @@ func stateSubject(k catalog.Key, key string) string {
 	return "weir.s." + k.Namespace + "." + k.Name + "." + key
 }
 
+func (p *StatePut) message(k catalog.Key) *nats.Msg {
+	m := &nats.Msg{
+		Subject: stateSubject(k, p.Key),
+		Header:  nats.Header{headerJobState: {p.Header}, headerVersion: {strconv.FormatUint(p.Version, 10)}},
+	}
+	if p.TTL > 0 {
+		m.Header.Set(jetstream.MsgTTLHeader, p.TTL.String())
+	}
+	return withBody(m, p.Body)
+}
+
+// PutStates puts states as the messages that follow the one with the sequence last, if that is the last of all: each is
+// stored only if those before it are, so the answer to one tells of all. With ErrJobChanged some of the first
+// may be stored, with any other error all may be.
+func (c *Conn) PutStates(ctx context.Context, k catalog.Key, puts []StatePut, last uint64) error {
+	if err := c.Ready(); err != nil {
+		return err
+	}
+	for i := range puts {
+		m := puts[i].message(k)
+		m.Header.Set(jetstream.ExpectedLastSeqHeader, strconv.FormatUint(last+uint64(i), 10))
+		if i == len(puts)-1 {
+			err := c.publish(ctx, m, "")
+			if wrongSequence(err) {
+				return ErrJobChanged
+			}
+			return err
+		}
+		if err := c.nc.PublishMsg(m); err != nil {
+			return fmt.Errorf("states of queue %s: %w", k, publishError(ctx, err))
+		}
+	}
+	return nil
+}
+
 // PutState begins to put a state. Seq is that of the message to be replaced. It does not wait: Wait does.
 func (c *Conn) PutState(k catalog.Key, p StatePut) (*PendingState, error) {
 	if err := c.Ready(); err != nil {
 		return nil, err
 	}
-	m := &nats.Msg{
-		Subject: stateSubject(k, p.Key),
-		Header:  nats.Header{headerJobState: {p.Header}, headerVersion: {strconv.FormatUint(p.Version, 10)}},
-	}
-	ack, err := c.js.PublishMsgAsync(withBody(m, p.Body), jetstream.WithExpectLastSequencePerSubject(p.Seq), jetstream.WithStallWait(commitTimeout))
+	ack, err := c.js.PublishMsgAsync(p.message(k), jetstream.WithExpectLastSequencePerSubject(p.Seq), jetstream.WithStallWait(commitTimeout))
 	if err != nil {
 		return nil, fmt.Errorf("state %s of queue %s: %w", p.Key, k, publishError(context.Background(), err))
 	}
@@ -168,8 +200,26 @@ func (c *Conn) State(ctx context.Context, k catalog.Key, key string) (StoredStat
 
 // whole caches for which server's life the states of a queue were found whole.
 type whole struct {
-	mu    sync.Mutex
-	known map[catalog.Key]string
+	mu     sync.Mutex
+	known  map[catalog.Key]string
+	broken map[catalog.Key]time.Time // when they were found not whole
+}
+
+// broke reports whether the states of a queue were found not whole just now: many may ask at a time.
+func (w *whole) broke(k catalog.Key) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	at, ok := w.broken[k]
+	return ok && time.Since(at) < restoringLook/2
+}
+
+func (w *whole) breaks(k catalog.Key) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.broken == nil || len(w.broken) >= maxEpochs {
+		w.broken = map[catalog.Key]time.Time{}
+	}
+	w.broken[k] = time.Now()
 }
 
 func (w *whole) is(k catalog.Key, server string) bool {
@@ -186,6 +236,7 @@ func (w *whole) set(k catalog.Key, server string) {
 		w.known = map[catalog.Key]string{}
 	}
 	w.known[k] = server
+	delete(w.broken, k)
 }
 
 // wholeStates returns the server for whose life the states are whole.
@@ -194,9 +245,13 @@ func (c *Conn) wholeStates(ctx context.Context, k catalog.Key) (server string, e
 	if c.whole.is(k, server) {
 		return server, nil
 	}
+	if c.whole.broke(k) {
+		return "", fmt.Errorf("queue %s: %w", k, ErrRestoring)
+	}
 	m, err := c.last(ctx, statesStream(k), stateSubject(k, statesToken))
 	switch {
 	case errors.Is(err, errNoMessage):
+		c.whole.breaks(k)
 		return "", fmt.Errorf("queue %s: %w", k, ErrRestoring)
 	case err != nil:
 		return "", fmt.Errorf("queue %s: %w", k, err)
@@ -205,6 +260,7 @@ func (c *Conn) wholeStates(ctx context.Context, k catalog.Key) (server string, e
 		c.whole.set(k, at)
 		return server, nil
 	}
+	c.whole.breaks(k)
 	return "", fmt.Errorf("queue %s: %w", k, ErrRestoring)
 }
 
@@ -218,14 +274,15 @@ func (c *Conn) StatesWhole(ctx context.Context, k catalog.Key) (bool, error) {
 		return false, fmt.Errorf("%w: %s keeps no states", ErrNoQueue, k)
 	case err != nil:
 		return false, fmt.Errorf("states of queue %s: %w", k, c.apiError(bctx, err))
-	case st.CachedInfo().Config.PersistMode != jetstream.AsyncPersistMode:
-		return true, nil
 	}
 	_, err = c.wholeStates(ctx, k)
-	if errors.Is(err, ErrRestoring) {
-		return false, nil
+	switch {
+	case !errors.Is(err, ErrRestoring):
+		return err == nil, err
+	case st.CachedInfo().Config.PersistMode != jetstream.AsyncPersistMode: // nothing is lost, and nobody has said so yet
+		return true, c.confirmStates(ctx, k, statesAlways)
 	}
-	return err == nil, err
+	return false, nil
 }
 
 // confirmNew is ConfirmStates for a queue whose states never changed: it needs no owner for that.
@@ -238,14 +295,25 @@ func (c *Conn) confirmNew(ctx context.Context, k catalog.Key) error {
 	return c.confirmStates(ctx, k, server)
 }
 
-// ConfirmStates stores that the states of queue k are whole for as long as this server lives. anew says that some had been
-// lost: who follows a client's jobs begins anew.
-func (c *Conn) ConfirmStates(ctx context.Context, k catalog.Key, anew bool) error {
+// RenewStates begins a new epoch of the states of queue k, before some that were lost are put again under other sequences: who
+// follows a client's jobs begins anew.
+func (c *Conn) RenewStates(ctx context.Context, k catalog.Key) error {
+	if err := c.publish(ctx, lasting(stateSubject(k, epochToken), newEpoch()), ""); err != nil {
+		return fmt.Errorf("states of queue %s: epoch: %w", k, err)
+	}
+	return nil
+}
+
+// ConfirmStates stores that the states of queue k are whole for as long as this server lives. With ErrRestoring those of the
+// version before have to be moved first.
+func (c *Conn) ConfirmStates(ctx context.Context, k catalog.Key) error {
 	server := c.nc.ConnectedServerId()
-	if anew {
-		if err := c.publish(ctx, lasting(stateSubject(k, epochToken), newEpoch()), ""); err != nil {
-			return fmt.Errorf("states of queue %s: epoch: %w", k, err)
-		}
+	moved, err := c.formerStatesMoved(ctx, k)
+	switch {
+	case err != nil:
+		return err
+	case !moved:
+		return fmt.Errorf("queue %s: %w: those of the version before have to be moved again", k, ErrRestoring)
 	}
 	return c.confirmStates(ctx, k, server)
 }

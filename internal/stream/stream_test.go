@@ -526,6 +526,19 @@ func smallNATS(t *testing.T) *stream.Conn {
 	return c
 }
 
+// TestMachinesThatNATSHasNoRoomFor leave their room to queues.
+func TestMachinesThatNATSHasNoRoomFor(t *testing.T) {
+	c := smallNATS(t)
+	if err := c.EnsureMachines(t.Context(), 1, 64<<20); !errors.Is(err, stream.ErrNoRoom) {
+		t.Fatalf("got %v", err)
+	}
+	q := orders()
+	q.MaxBytes = 8 << 20
+	if err := c.EnsureQueue(t.Context(), q, 1); err != nil {
+		t.Errorf("a queue has no room now: %v", err)
+	}
+}
+
 // TestQueueThatNATSHasNoRoomFor leaves nothing behind that takes up room; and it can be deleted.
 func TestQueueThatNATSHasNoRoomFor(t *testing.T) {
 	c := smallNATS(t)

@@ -117,25 +117,17 @@ func (c *Conn) EnsureQueue(ctx context.Context, q catalog.Queue, replicas int) e
 		}
 	}
 
-	// Against the flow, so that records always have a stream to go to next. A queue that NATS takes only in part would
-	// take up room and could not work, so what was done is undone.
-	var undo []func()
-	for _, sc := range streams {
-		if sc.Name == ledgerStream(q.Key) {
-			former, err := c.moveFormerStates(ctx, q.Key)
-			if err != nil {
-				return err
-			}
-			sc.FirstSeq += former
+	// Against the flow, so that records always have a stream to go to next.
+	err := c.ensureStreams(ctx, streams, func(sc *jetstream.StreamConfig) error {
+		if sc.Name != ledgerStream(q.Key) {
+			return nil
 		}
-		back, err := c.ensureStream(ctx, sc)
-		if err != nil {
-			for _, f := range slices.Backward(undo) {
-				f()
-			}
-			return fmt.Errorf("queue %s: stream %s: %w", q.Key, sc.Name, c.apiError(ctx, err))
-		}
-		undo = append(undo, back)
+		former, err := c.moveFormerStates(ctx, q.Key)
+		sc.FirstSeq += former
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("queue %s: %w", q.Key, err)
 	}
 	if q.Jobs {
 		if err := c.ensureEpoch(ctx, q.Key); err != nil {
@@ -154,6 +146,27 @@ func streamOf(k catalog.Key, replicas int) jetstream.StreamConfig {
 		Storage: jetstream.FileStorage, Replicas: replicas, Duplicates: duplicateWindow, AllowDirect: true,
 		Metadata: map[string]string{"weir.dev/queue": k.String()},
 	}
+}
+
+// ensureStreams creates or updates streams one after the other; before is called for each. What NATS takes only in part would take up
+// room and could not work, so what was done is undone.
+func (c *Conn) ensureStreams(ctx context.Context, streams []jetstream.StreamConfig, before func(*jetstream.StreamConfig) error) error {
+	var undo []func()
+	for _, sc := range streams {
+		err := before(&sc)
+		if err != nil {
+			return err
+		}
+		back, err := c.ensureStream(ctx, sc)
+		if err != nil {
+			for _, f := range slices.Backward(undo) {
+				f()
+			}
+			return fmt.Errorf("stream %s: %w", sc.Name, c.apiError(ctx, err))
+		}
+		undo = append(undo, back)
+	}
+	return nil
 }
 
 // ensureStream creates or updates one stream and returns what undoes that as far as possible.
@@ -263,7 +276,7 @@ func (c *Conn) CloseQueue(ctx context.Context, k catalog.Key) error {
 func (c *Conn) DeleteQueue(ctx context.Context, k catalog.Key) error {
 	ctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
-	for _, name := range []string{queueStream(k), retryStream(k), deadStream(k), statesStream(k), ledgerStream(k), objectStream(k)} {
+	for _, name := range []string{queueStream(k), retryStream(k), deadStream(k), statesStream(k), formerStream(k), ledgerStream(k), objectStream(k)} {
 		if err := c.js.DeleteStream(ctx, name); err != nil && !errors.Is(err, jetstream.ErrStreamNotFound) {
 			return fmt.Errorf("queue %s: delete stream %s: %w", k, name, c.apiError(ctx, err))
 		}

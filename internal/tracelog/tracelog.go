@@ -39,6 +39,9 @@ const AttrRecordID = "weir.record.id"
 // attrEventID is the same of a span of a function.
 const attrEventID = "cloudevents.event_id"
 
+// attrExecution is the same of an execution of a state machine.
+const attrExecution = "weir.execution"
+
 // Attributes are a span's, by their keys, as text.
 type Attributes map[string]string
 
@@ -192,7 +195,9 @@ func (l *Log) Find(id string) (Trace, bool) {
 	// repeated the trace that goes on is the longer one.
 	for _, names := range []func(*Span, string) bool{
 		func(s *Span, id string) bool { return s.Attributes[AttrRecordID] == id },
-		func(s *Span, id string) bool { return s.Attributes[attrEventID] == id },
+		func(s *Span, id string) bool {
+			return s.Attributes[attrEventID] == id || s.Attributes[attrExecution] == id
+		},
 		func(s *Span, id string) bool { return strings.Contains(s.Attributes[AttrRecordID], id) || s.linked(id) },
 	} {
 		var longest *kept

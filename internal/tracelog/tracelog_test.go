@@ -254,7 +254,8 @@ func TestFind(t *testing.T) {
 		l.add("batch", Span{ID: fmt.Sprint(i), Links: []Link{{Attributes: of(AttrRecordID, "r")}}, Attributes: of(AttrRecordID, `["a","b"]`)})
 	}
 	l.add("function", Span{ID: "1", Attributes: of(attrEventID, "e")})
-	for id, want := range map[string]string{"r": "long", "a": "batch", "e": "function", "long": "long"} {
+	l.add("execution", Span{ID: "1", Attributes: of(attrExecution, "m:x")})
+	for id, want := range map[string]string{"r": "long", "a": "batch", "e": "function", "m:x": "execution", "long": "long"} {
 		if got, ok := l.Find(id); !ok || got.ID != want {
 			t.Errorf("%s: %v %t, want %s", id, got.ID, ok, want)
 		}

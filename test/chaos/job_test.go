@@ -57,7 +57,9 @@ type jobLoad struct {
 	clients  sync.WaitGroup
 	wg       sync.WaitGroup // of work after the function's answer
 
-	follow chan accepted // to listeners that are free
+	follow    chan accepted   // to listeners that are free
+	listening context.Context // ends when listeners have waited long enough
+	giveUp    func()          // ends it
 
 	mu        sync.Mutex
 	accepted  map[int64]string // path, by number
@@ -79,6 +81,7 @@ func newJobLoad(t *testing.T) *jobLoad {
 		stop: make(chan struct{}), follow: make(chan accepted),
 		accepted: map[int64]string{}, cancelled: map[int64]cancelled{}, calls: map[int64]int{},
 	}
+	l.listening, l.giveUp = context.WithCancel(t.Context())
 	t.Cleanup(func() {
 		l.finish() // also when the test has given up
 		l.wg.Wait()
@@ -107,9 +110,11 @@ func (l *jobLoad) start(urls ...string) {
 	}
 }
 
-// finish ends the load. Listeners wait for the end of their jobs. It is idempotent.
+// finish ends the load. Listeners wait for the end of their jobs: only from now on is that bounded, as a job may be
+// unlucky with each of the owners that are killed. It is idempotent.
 func (l *jobLoad) finish() {
 	l.stopOnce.Do(func() { close(l.stop) })
+	defer time.AfterFunc(2*testkit.Patience, l.giveUp).Stop()
 	l.clients.Wait()
 }
 
@@ -312,7 +317,8 @@ func (l *jobLoad) final(j accepted) (string, bool) {
 		}
 		hold(l.t, 20*time.Millisecond)
 	}
-	l.t.Errorf("job %d has not ended", j.n)
+	status, text, _, err := l.do(http.MethodGet, l.url()+j.path, "")
+	l.t.Errorf("job %d has not ended: %d %s, %v", j.n, status, text, err)
 	return "", false
 }
 

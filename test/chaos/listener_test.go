@@ -13,7 +13,6 @@ import (
 	"github.com/coder/websocket"
 
 	"github.com/weir-dev/weir/internal/jobapi"
-	"github.com/weir-dev/weir/internal/testkit"
 )
 
 // document is what the tests read of a job.
@@ -50,16 +49,14 @@ func (l *jobLoad) hear(way func(*listener, context.Context) error) {
 
 // listen follows one job to its end. way is a connection: it returns why it ended.
 func (l *jobLoad) listen(j accepted, way func(*listener, context.Context) error) {
-	ctx, cancel := context.WithTimeout(l.t.Context(), 2*testkit.Patience)
-	defer cancel()
 	h := &listener{accepted: j, l: l}
 	cuts := 0
 	for {
-		err := way(h, ctx)
+		err := way(h, l.listening)
 		if h.done {
 			break
 		}
-		if ctx.Err() != nil {
+		if l.listening.Err() != nil {
 			l.t.Errorf("job %d: told %+v, and not the end; the last connection: %v", h.n, h.last, err)
 			return
 		}

@@ -65,7 +65,7 @@ func serveNATS(dir string) int {
 func build(ctx context.Context, dir string) error {
 	parts.bin = filepath.Join(dir, "bin")
 	parts.raceBin = parts.bin
-	killed := []string{"./cmd/weir", "./services/gateway", "./services/dispatcher", "./services/realtime"}
+	killed := []string{"./cmd/weir", "./services/gateway", "./services/dispatcher", "./services/realtime", "./services/orchestrator"}
 	if err := processes.Build(ctx, parts.bin, append([]string{"./services/functions/order-writer"}, killed...)...); err != nil {
 		return err
 	}

@@ -28,6 +28,7 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/testkit"
+	"github.com/weir-dev/weir/internal/testkit/processes"
 )
 
 var lameDuckDuration = regexp.MustCompile(`(?m)^lame_duck_duration: "(.*)"$`)
@@ -134,14 +135,10 @@ func (n *natsSet) setenv(t *testing.T, pod string) {
 // start runs a server for each replica with the rendered configuration; only ports and paths are others.
 func (n *natsSet) start(t *testing.T) {
 	t.Helper()
-	peers := make([]string, len(n.hosts))
+	peers, ports := make([]string, len(n.hosts)), []int(nil)
 	for i := range peers {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		peers[i] = l.Addr().String()
-		_ = l.Close()
+		ports = append(ports, processes.FreePort(t, ports...))
+		peers[i] = fmt.Sprintf("127.0.0.1:%d", ports[i])
 	}
 	for i := range n.hosts {
 		name := fmt.Sprintf("weir-nats-%d", i)
@@ -154,9 +151,8 @@ func (n *natsSet) start(t *testing.T) {
 				t.Setenv(fmt.Sprintf("WEIR_ROUTE_%d", j), strings.ReplaceAll(v, host, peers[j]))
 			}
 		}
-		_, clusterPort, _ := net.SplitHostPort(peers[i])
 		conf := strings.NewReplacer(
-			"http_port: 8222", "http_port: -1", "port: 4222", "port: -1", "port: 6222", "port: "+clusterPort,
+			"http_port: 8222", "http_port: -1", "port: 4222", "port: -1", "port: 6222", fmt.Sprintf("port: %d", ports[i]),
 			`"/data"`, fmt.Sprintf("%q", filepath.Join(n.dir, name)), "/etc/nats/tls", filepath.Join(n.dir, "tls"), "/run/nats", n.dir,
 		).Replace(n.conf)
 		for j, host := range n.hosts {
@@ -170,11 +166,12 @@ func (n *natsSet) start(t *testing.T) {
 		if len(n.hosts) > 1 {
 			opts.Cluster.Host = "127.0.0.1"
 		}
-		opts.NoSigs, opts.NoLog, opts.PidFile = true, true, ""
+		opts.NoSigs, opts.LogFile, opts.PidFile = true, filepath.Join(n.dir, name+".log"), ""
 		srv, err := server.NewServer(opts)
 		if err != nil {
 			t.Fatal(err)
 		}
+		srv.ConfigureLogger()
 		srv.Start()
 		t.Cleanup(func() {
 			srv.Shutdown()
@@ -184,7 +181,8 @@ func (n *natsSet) start(t *testing.T) {
 	}
 	for _, srv := range n.servers {
 		if !srv.ReadyForConnections(testkit.Patience) {
-			t.Fatal("a server is not ready")
+			log, _ := os.ReadFile(filepath.Join(n.dir, srv.Name()+".log"))
+			t.Fatalf("%s is not ready:\n%s", srv.Name(), log)
 		}
 	}
 	testkit.Eventually(t, "JetStream is there", func() bool {

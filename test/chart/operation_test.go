@@ -125,7 +125,10 @@ func TestHelmTestPod(t *testing.T) {
 	if p.Annotations["helm.sh/hook"] != "test" {
 		t.Error("the pod is no test")
 	}
-	urls := map[string]string{"gateway": "http://weir-gateway-admin.weir-system.svc:8081/readyz"}
+	urls := map[string]string{
+		"gateway":      "http://weir-gateway-admin.weir-system.svc:8081/readyz",
+		"orchestrator": "http://weir-orchestrator-admin.weir-system.svc:8081/readyz",
+	}
 	for i := range 3 {
 		urls[fmt.Sprintf("nats-%d", i)] = fmt.Sprintf("http://weir-nats-%d.weir-nats-headless.weir-system.svc:8222/healthz", i)
 	}

@@ -216,7 +216,9 @@ func TestTimeoutsFit(t *testing.T) {
 		shorter(s.Name, s.Timeout)
 	}
 	for _, m := range bundle.Catalog.Mappings {
-		shorter(m.Function.Name, m.Timeout)
+		if m.Machine == nil { // the orchestrator answers at once; its tasks wait as long as they say
+			shorter(m.Function.Name, m.Timeout)
+		}
 	}
 	for _, api := range bundle.Catalog.APIs {
 		for _, r := range api.Routes {

@@ -57,7 +57,8 @@ var stages = map[string]stage{
 		objects: true,
 		rights: rights{
 			denied: append([]string{
-				"weir.r.default.orders.due", "weir.e.default.orders.1", "weir.l.default.orders", "weir.s.default.orders.c.1", "$KV.WEIR_KEYS.signing", "$JS.API.STREAM.MSG.GET.KV_WEIR_KEYS",
+				"weir.a.sm-.9.start", "weir.a.sm-.9.put",
+				"weir.r.default.orders.due", "weir.e.default.orders.1", "weir.l.default.orders", "weir.s.default.orders.c.1", "weir.h.sm-.1.a=b", "weir.l.sm-.1", "weir.s.sm-.1.x-a=b.c", "$KV.WEIR_KEYS.signing", "$JS.API.STREAM.MSG.GET.KV_WEIR_KEYS",
 				"$JS.API.DIRECT.GET." + ordersStream + ".weir.d.default.orders", "weir.d.default.orders", "weir.lease.mapping.default.orders",
 				"$JS.API.STREAM.PURGE." + ordersStream, "$JS.API.STREAM.INFO." + ordersStream, "$JS.API.STREAM.MSG.GET." + ordersStream, "$JS.API.STREAM.MSG.DELETE." + ordersStream,
 				"$JS.API.STREAM.SNAPSHOT." + ordersStream, "$JS.API.DIRECT.GET." + ordersStream, "$JS.API.DIRECT.GET." + ordersStream + ".weir.q.default.orders",
@@ -66,9 +67,9 @@ var stages = map[string]stage{
 				"$JS.API.CONSUMER.MSG.NEXT." + ordersStream + ".dispatcher", "$JS.API.CONSUMER.PAUSE." + ordersStream + ".dispatcher", "$JS.API.STREAM.LIST",
 				"$JS.API.STREAM.NAMES", "$JS.ACK." + ordersStream + ".dispatcher.1.1.1.1.0", "_INBOX.anybody.1",
 			}, ownStreams...),
-			deaf:    []string{">", "weir.>", "weir.q.>", "weir.c.>", "weir.lease.>", "$KV.>", "$JS.>", "$JS.API.>", "$SYS.>", "_INBOX.>", "_INBOX_dispatcher.>"},
-			allowed: []string{"weir.q.default.nobody", "weir.c.default.nobody", "weir.r.default.nobody.at.1", "$JS.API.DIRECT.GET.WEIR_S_a_b.weir.s.a.b.1", "weir.o.default.nobody.m.1", "$JS.API.DIRECT.GET.WEIR_O_a_b.weir.o.a.b.m.1"},
-			hears:   []string{"_INBOX_gateway.a.>", "weir.e.a.b.*"},
+			deaf:    []string{">", "weir.>", "weir.q.>", "weir.c.>", "weir.a.sm-.1.report", "weir.lease.>", "$KV.>", "$JS.>", "$JS.API.>", "$SYS.>", "_INBOX.>", "_INBOX_dispatcher.>"},
+			allowed: []string{"weir.q.default.nobody", "weir.c.default.nobody", "weir.r.default.nobody.at.1", "weir.a.sm-.9.report", "weir.a.sm-.9.take", "$JS.API.DIRECT.GET.WEIR_S_a_b.weir.s.a.b.1", "weir.o.default.nobody.m.1", "$JS.API.DIRECT.GET.WEIR_O_a_b.weir.o.a.b.m.1"},
+			hears:   []string{"_INBOX_gateway.a.>", "weir.e.a.b.*", "weir.h.sm-.*.a=b"},
 		},
 	},
 	"dispatcher": {
@@ -84,6 +85,21 @@ var stages = map[string]stage{
 			deaf:    []string{">", "weir.>", "weir.q.>", "weir.e.a.b.c.1", "$KV.>", "$JS.>", "$SYS.>", "_INBOX.>", "_INBOX_controller.>"},
 			allowed: []string{"weir.d.default.nobody", "weir.l.default.nobody", "weir.s.default.nobody.c.1", "$JS.API.DIRECT.GET.WEIR_S_a_b", "weir.o.default.nobody.m.1", "$JS.API.STREAM.INFO." + ordersStream},
 			hears:   []string{"_INBOX_dispatcher.a.>", "weir.c.a.b"},
+		},
+	},
+	"orchestrator": {
+		env:     map[string]string{"WEIR_LISTEN": ":8080", "WEIR_EGRESS_ALLOW": "", "WEIR_DRAIN_TIMEOUT": "25s", "GOMEMLIMIT": "684510412"},
+		objects: true,
+		rights: rights{
+			denied: append([]string{
+				"_INBOX.anybody.1", "weir.r.default.orders.due", "weir.d.default.orders", "weir.l.default.orders", "weir.s.default.orders.c.1",
+				"weir.lease.queue.default.orders", "weir.lease.member.x", "$KV.WEIR_KEYS.signing", "$JS.API.STREAM.INFO." + ordersStream, "$JS.API.STREAM.PURGE." + ordersStream, "$JS.API.STREAM.PURGE.WEIR_LEASES",
+				"$JS.API.DIRECT.GET." + ordersStream, "$JS.API.DIRECT.GET.WEIR_S_a_b", "$JS.API.STREAM.MSG.GET." + ordersStream,
+				"$JS.API.STREAM.MSG.DELETE.WEIR_S_sm-_0", "$JS.API.CONSUMER.CREATE." + ordersStream + ".x", "$JS.API.CONSUMER.CREATE.WEIR_S_sm-_0.x", "$JS.API.CONSUMER.MSG.NEXT." + ordersStream + ".dispatcher",
+			}, ownStreams...),
+			deaf:    []string{">", "weir.>", "weir.q.>", "weir.s.>", "weir.c.>", "weir.e.a.b.*", "$KV.>", "$JS.>", "$SYS.>", "_INBOX.>", "_INBOX_gateway.>"},
+			allowed: []string{"weir.e.default.nobody.-.1", "weir.o.default.nobody.m.1", "$JS.API.DIRECT.GET.WEIR_O_a_b.weir.o.a.b.m.1", "weir.q.default.nobody", "weir.c.default.nobody", "weir.r.default.nobody.at.1", "$JS.API.DIRECT.GET.WEIR_S_a_b.weir.s.a.b.1", "weir.l.sm-.9", "weir.s.sm-.9.x-a=b.c", "weir.a.sm-.9.start", "weir.h.sm-.9.a=b", "weir.lease.machines.queue.sm-.9", "$JS.API.DIRECT.GET.WEIR_S_sm-_7", "$JS.API.STREAM.PURGE.WEIR_L_sm-_7"},
+			hears:   []string{"_INBOX_orchestrator.a.>", "weir.a.sm-.1.*", "weir.h.sm-.*.a=b"},
 		},
 	},
 	"realtime": {
@@ -104,7 +120,7 @@ var stages = map[string]stage{
 	},
 	"controller": {
 		env: map[string]string{
-			"WEIR_STREAM_REPLICAS": "1", "WEIR_NAMESPACES": "",
+			"WEIR_STREAM_REPLICAS": "1", "WEIR_EXECUTIONS_MAX_BYTES": "1Gi", "WEIR_NAMESPACES": "", "WEIR_ORCHESTRATOR_URL": "http://weir-orchestrator.weir-system",
 			"WEIR_LEADER_ELECTION_NAMESPACE": "metadata.namespace", "GOMEMLIMIT": "342255206",
 		},
 		objects: true,

@@ -154,7 +154,7 @@ func TestSwitches(t *testing.T) {
 		t.Error("gateway.h2c changes nothing")
 	}
 	docs = render(t, `gateway: {pathPrefix: /shop}`)
-	for _, name := range []string{"weir-gateway", "weir-realtime"} { // both give addresses to clients
+	for _, name := range []string{"weir-gateway", "weir-realtime", "weir-orchestrator"} { // they give addresses to clients
 		if !slices.Contains(get[appsv1.Deployment](t, docs, name).Spec.Template.Spec.Containers[0].Env, corev1.EnvVar{Name: "WEIR_PATH_PREFIX", Value: "/shop"}) {
 			t.Error(name, "does not know gateway.pathPrefix")
 		}

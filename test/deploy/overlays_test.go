@@ -53,8 +53,8 @@ func TestOverlays(t *testing.T) {
 				}
 			}
 			services := of[*servingv1.Service](objects)
-			if len(services) != 3 || len(of[*v1alpha1.API](objects)) != 1 || len(of[*v1alpha1.Queue](objects)) != 2 ||
-				len(of[*v1alpha1.EventSourceMapping](objects)) != 2 {
+			if len(services) != 3 || len(of[*v1alpha1.API](objects)) != 1 || len(of[*v1alpha1.Queue](objects)) != 4 ||
+				len(of[*v1alpha1.EventSourceMapping](objects)) != 4 || len(of[*v1alpha1.StateMachine](objects)) != 2 {
 				t.Fatalf("%d objects, %d of them Knative Services: something of the sample is missing", len(objects), len(services))
 			}
 			for _, svc := range services {
@@ -138,7 +138,7 @@ func compiles(t *testing.T, documents []byte, namespace string) {
 		t.Fatal(err)
 	}
 	c := bundle.Catalog
-	if len(c.APIs) != 1 || len(c.Queues) != 2 || len(c.Mappings) != 2 || c.APIs[0].Namespace != namespace {
+	if len(c.APIs) != 1 || len(c.Queues) != 4 || len(c.Mappings) != 4 || len(c.Machines) != 2 || c.APIs[0].Namespace != namespace {
 		t.Errorf("the catalog has %d APIs, %d queues, %d mappings, namespace %s", len(c.APIs), len(c.Queues), len(c.Mappings), c.APIs[0].Namespace)
 	}
 }

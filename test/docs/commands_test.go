@@ -27,7 +27,7 @@ const (
 )
 
 // TestCommands runs make run in a copy of the checkout and then, in order, every sh block of README.md, of
-// docs/tour.md and of docs/operations.md, and compares what they print with the text block after each. Ids and times differ from
+// docs/tour.md, of docs/operations.md and of docs/state-machines.md, and compares what they print with the text block after each. Ids and times differ from
 // run to run; an id that was printed is put into the commands that come after it.
 func TestCommands(t *testing.T) {
 	for _, program := range []string{"bash", "make", "go", "curl", "psql"} {
@@ -62,7 +62,7 @@ func TestCommands(t *testing.T) {
 		return err
 	})
 
-	blocks := slices.Concat(read(t, "README.md").blocks(), read(t, "docs/tour.md").blocks(), read(t, "docs/operations.md").blocks())
+	blocks := slices.Concat(read(t, "README.md").blocks(), read(t, "docs/tour.md").blocks(), read(t, "docs/operations.md").blocks(), read(t, "docs/state-machines.md").blocks())
 	started := map[string]*background{"make run": makeRun}
 	for _, b := range blocks {
 		if path, ok := strings.CutPrefix(b.mark, "file: "); ok {

@@ -23,7 +23,7 @@ func TestExamples(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	readmes, err := filepath.Glob(filepath.Join(root, "examples/*/README.md"))
-	if err != nil || len(readmes) != 3 {
+	if err != nil || len(readmes) != 4 {
 		t.Fatal(readmes, err)
 	}
 	for _, readme := range readmes {

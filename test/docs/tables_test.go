@@ -122,7 +122,7 @@ func TestProblems(t *testing.T) {
 	const doc = "docs/contracts.md"
 	types := problemTypes(t)
 	answered := map[string]bool{}
-	for _, dir := range []string{"internal/problem", "internal/gateway", "internal/jobapi", "internal/realtime"} {
+	for _, dir := range []string{"internal/problem", "internal/gateway", "internal/jobapi", "internal/realtime", "internal/taskapi"} {
 		maps.Copy(answered, parseDir(t, dir, false).problems("Problem", types))
 	}
 	literal := map[string]bool{} // the types that come with a status

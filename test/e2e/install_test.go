@@ -100,7 +100,9 @@ func waitSample(t testing.TB) {
 	t.Helper()
 	kubectl(t, "-n", sampleNamespace, "rollout", "status", "statefulset/postgres", "--timeout=180s")
 	waitReady(t, "ksvc/order-writer", "ksvc/order-api", "ksvc/report", "queues.weir.dev/orders", "queues.weir.dev/reports",
-		"eventsourcemappings.weir.dev/orders", "eventsourcemappings.weir.dev/reports", "apis.weir.dev/shop")
+		"eventsourcemappings.weir.dev/orders", "eventsourcemappings.weir.dev/reports", "apis.weir.dev/shop",
+		"queues.weir.dev/restocks", "eventsourcemappings.weir.dev/restocks", "statemachines.weir.dev/restock",
+		"queues.weir.dev/watched-reports", "eventsourcemappings.weir.dev/watched-reports", "statemachines.weir.dev/watched-report")
 }
 
 // testInstall: helm install into the empty cluster, then kubectl apply -k; an order posted through a port-forward

@@ -33,6 +33,7 @@ func TestCluster(t *testing.T) {
 	t.Run("Metrics", testMetrics)
 	t.Run("ScaleFromZero", testScaleFromZero)
 	t.Run("Jobs", testJobs)
+	t.Run("StateMachines", testStateMachines)
 	t.Run("Objects", testObjects)
 	t.Run("Traces", testTraces)
 	t.Run("Caps", testCaps)

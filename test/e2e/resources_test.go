@@ -11,6 +11,7 @@ const (
 	apiHead     = "apiVersion: weir.dev/v1alpha1\nkind: API\nmetadata: {name: wrong}\nspec:\n  routes:\n  - name: r\n"
 	queueHead   = "apiVersion: weir.dev/v1alpha1\nkind: Queue\nmetadata: {name: wrong}\nspec: "
 	mappingHead = "apiVersion: weir.dev/v1alpha1\nkind: EventSourceMapping\nmetadata: {name: wrong}\nspec: "
+	machineHead = "apiVersion: weir.dev/v1alpha1\nkind: StateMachine\nmetadata: {name: wrong}\nspec: "
 	goodQueue   = "    queue: {name: orders}\n"
 )
 
@@ -45,6 +46,11 @@ func testRefusedResources(t *testing.T) {
 		"a cap of none":           {mappingHead + "{queue: orders, function: {name: f}, maxConcurrency: 0}", "maxConcurrency"},
 		"a backoff the wrong way": {mappingHead + "{queue: orders, function: {name: f}, retry: {initialBackoff: 1m, maxBackoff: 1s}}", "maxBackoff must not be below initialBackoff"},
 		"no attempt":              {mappingHead + "{queue: orders, function: {name: f}, retry: {maxAttempts: 0}}", "maxAttempts"},
+		"no work for a mapping":   {mappingHead + "{queue: orders}", "exactly one of function and stateMachine"},
+		"two works for a mapping": {mappingHead + "{queue: orders, function: {name: f}, stateMachine: {name: m}}", "exactly one of function and stateMachine"},
+		"a job of two":            {apiHead + "    match: {method: POST, path: /x}\n    job: {queue: q, stateMachine: m}\n", "exactly one of queue and stateMachine"},
+		"no definition":           {machineHead + "{type: EXPRESS}", "exactly one of definition and definitionString"},
+		"a type of a machine":     {machineHead + "{type: fast, definition: {}}", `Unsupported value: "fast"`},
 		"a wide window":           {mappingHead + "{queue: orders, function: {name: f}, batch: {window: 1h}}", "must be between 0s and 5m"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -68,6 +74,8 @@ func testExplainedResources(t *testing.T) {
 		"a taken route":     {"apis.weir.dev", apiHead + "    match: {method: POST, path: /orders}\n" + goodQueue, "POST /orders has the method and path of route create-order of API default/shop"},
 		"a large body":      {"apis.weir.dev", apiHead + "    match: {method: POST, path: /x}\n" + goodQueue + "    maxBodyBytes: 1Mi\n", "send larger bodies to a function"},
 		"a rate of none":    {"apis.weir.dev", apiHead + "    match: {method: POST, path: /x}\n" + goodQueue + "    throttle: {rate: 0, burst: 1}\n", "spec.routes[0].throttle.rate: "},
+		"a bad definition":  {"statemachines.weir.dev", machineHead + "{definition: {StartAt: A, States: {A: {Type: Pass, Next: B}}}}", `spec.definition.States.A.Next: Invalid value: names "B", which is no state here`},
+		"a missing machine": {"esm", mappingHead + "{queue: unused, stateMachine: {name: restok}}", `there is no StateMachine "restok" in namespace default; did you mean "restock"?`},
 		"too large a queue": {"queues.weir.dev", queueHead + "{maxBytes: 64Ti}", "Lower spec.maxBytes, or give NATS more storage"},
 	} {
 		t.Run(name, func(t *testing.T) {

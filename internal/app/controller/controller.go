@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/resource"
+
 	"github.com/weir-dev/weir/internal/app"
 	"github.com/weir-dev/weir/internal/app/objects"
 	"github.com/weir-dev/weir/internal/controller"
@@ -21,8 +23,12 @@ import (
 // PingInterval is long: nobody waits for an answer.
 const PingInterval = 2 * time.Second
 
+// minMachineBytes is what lets each partition keep some executions of the largest size.
+const minMachineBytes = 64 << 20
+
 // Run reconciles until ctx is cancelled. Beside app.Config it reads WEIR_STREAM_REPLICAS (default 1), WEIR_NAMESPACES
-// (comma separated; empty means the whole cluster) and WEIR_LEADER_ELECTION_NAMESPACE.
+// (comma separated; empty means the whole cluster), WEIR_EXECUTIONS_MAX_BYTES (0: no state machines) and
+// WEIR_LEADER_ELECTION_NAMESPACE, and WEIR_ORCHESTRATOR_URL, where mappings start executions (empty: nowhere).
 func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	c, err := fromEnv(os.Getenv)
 	if err != nil {
@@ -59,7 +65,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 }
 
 func fromEnv(getenv func(string) string) (controller.Config, error) {
-	c := controller.Config{Replicas: 1, LeaseNamespace: getenv("WEIR_LEADER_ELECTION_NAMESPACE")}
+	c := controller.Config{Replicas: 1, MachineBytes: stream.DefaultMachineBytes, LeaseNamespace: getenv("WEIR_LEADER_ELECTION_NAMESPACE"), OrchestratorURL: getenv("WEIR_ORCHESTRATOR_URL")}
 	if c.LeaseNamespace == "" {
 		return c, errors.New("WEIR_LEADER_ELECTION_NAMESPACE is not set: give it the namespace that this process runs in")
 	}
@@ -69,6 +75,13 @@ func fromEnv(getenv func(string) string) (controller.Config, error) {
 			return c, fmt.Errorf("WEIR_STREAM_REPLICAS is %q: give it 1, 3 or 5", v)
 		}
 		c.Replicas = n
+	}
+	if v := getenv("WEIR_EXECUTIONS_MAX_BYTES"); v != "" {
+		q, err := resource.ParseQuantity(v)
+		if err != nil || q.Value() != 0 && q.Value() < minMachineBytes {
+			return c, fmt.Errorf("WEIR_EXECUTIONS_MAX_BYTES is %q: give it a size such as 1Gi, from 64Mi on, or 0 for no state machines", v)
+		}
+		c.MachineBytes = q.Value()
 	}
 	for ns := range strings.SplitSeq(getenv("WEIR_NAMESPACES"), ",") {
 		if ns = strings.TrimSpace(ns); ns != "" {

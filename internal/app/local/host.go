@@ -105,8 +105,8 @@ func (h *hosts) url(k catalog.Key) string {
 	return "http://" + h.list[i].listener.Addr().String()
 }
 
-// open builds the functions of services.
-func (h *hosts) open(ctx context.Context, cfg Config, services []manifest.Service) error {
+// open builds the functions of services. If there are state machines, their tasks may call processes that no Service stands for.
+func (h *hosts) open(ctx context.Context, cfg Config, services []manifest.Service, machines bool) error {
 	names := map[string]bool{}
 	var errs []error
 	for _, s := range services {
@@ -118,9 +118,13 @@ func (h *hosts) open(ctx context.Context, cfg Config, services []manifest.Servic
 		}
 		errs = append(errs, h.list[i].build(ctx, cfg, h.tel, s))
 	}
-	for name := range cfg.Functions {
-		if !names[name] {
-			errs = append(errs, fmt.Errorf("--function %s=…: the folder has no Knative Service of that name", name))
+	for name, url := range cfg.Functions {
+		switch {
+		case names[name]:
+		case machines:
+			cfg.Log.Info("tasks of state machines call your own process, which no Knative Service caps", "function", name, "url", url)
+		default:
+			errs = append(errs, fmt.Errorf("--function %s=…: the folder has no Knative Service of that name (apiVersion serving.knative.dev/v1), and no StateMachine whose tasks could call it without one", name))
 		}
 	}
 	return errors.Join(errs...)

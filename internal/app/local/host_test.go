@@ -114,7 +114,7 @@ func TestWhatCanNotRunHereIsSaid(t *testing.T) {
 	h := &hosts{log: testkit.Log(t)}
 	defer h.close()
 	err := h.open(t.Context(), Config{Log: testkit.Log(t), Functions: map[string]string{"nobody": "http://127.0.0.1:1"}},
-		[]manifest.Service{{Key: catalog.Key{Namespace: "default", Name: "mine"}, Image: "example.com/mine:v1", Timeout: time.Second}})
+		[]manifest.Service{{Key: catalog.Key{Namespace: "default", Name: "mine"}, Image: "example.com/mine:v1", Timeout: time.Second}}, false)
 	if err == nil || !strings.Contains(err.Error(), "--function mine=http") || !strings.Contains(err.Error(), "--function nobody") {
 		t.Errorf("%v", err)
 	}
@@ -130,7 +130,7 @@ func TestOwnProcessThatIsAwayIsNotNow(t *testing.T) {
 	var said strings.Builder // read once all has ended
 	log := slog.New(slog.NewTextHandler(&said, nil))
 	err := h.open(t.Context(), Config{Log: log, Functions: map[string]string{"mine": url}},
-		[]manifest.Service{{Key: k, Image: "example.com/mine", Timeout: time.Minute, ContainerConcurrency: 1, MaxScale: 1}})
+		[]manifest.Service{{Key: k, Image: "example.com/mine", Timeout: time.Minute, ContainerConcurrency: 1, MaxScale: 1}}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -183,7 +183,7 @@ func TestOwnProcessSeesTheClient(t *testing.T) {
 	s := manifest.Service{Key: catalog.Key{Namespace: "default", Name: "f"}, Timeout: time.Minute}
 	h := &hosts{log: testkit.Log(t)}
 	defer h.close()
-	if err := h.open(t.Context(), Config{Functions: map[string]string{"f": own.URL}, Log: testkit.Log(t)}, []manifest.Service{s}); err != nil {
+	if err := h.open(t.Context(), Config{Functions: map[string]string{"f": own.URL}, Log: testkit.Log(t)}, []manifest.Service{s}, false); err != nil {
 		t.Fatal(err)
 	}
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/orders/1", http.NoBody)
@@ -218,7 +218,7 @@ func TestOwnProcessThatSpeaksHTTP2(t *testing.T) {
 	h := &hosts{log: testkit.Log(t)}
 	defer own.Close() // once there is no connection to it
 	defer h.close()
-	if err := h.open(t.Context(), Config{Functions: map[string]string{"f": own.URL}, Log: testkit.Log(t)}, []manifest.Service{s}); err != nil {
+	if err := h.open(t.Context(), Config{Functions: map[string]string{"f": own.URL}, Log: testkit.Log(t)}, []manifest.Service{s}, false); err != nil {
 		t.Fatal(err)
 	}
 	post := func(path, body string) (int, string) {
@@ -242,7 +242,7 @@ func TestOwnProcessThatSpeaksHTTP2(t *testing.T) {
 	})
 	tls := &hosts{log: testkit.Log(t)}
 	defer tls.close()
-	if err := tls.open(t.Context(), Config{Functions: map[string]string{"f": "https://127.0.0.1:1"}, Log: testkit.Log(t)}, []manifest.Service{s}); err == nil || !strings.Contains(err.Error(), "h2c") {
+	if err := tls.open(t.Context(), Config{Functions: map[string]string{"f": "https://127.0.0.1:1"}, Log: testkit.Log(t)}, []manifest.Service{s}, false); err == nil || !strings.Contains(err.Error(), "h2c") {
 		t.Errorf("by TLS: %v", err)
 	}
 }

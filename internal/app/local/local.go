@@ -22,16 +22,19 @@ import (
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/depth"
 	"github.com/weir-dev/weir/internal/dispatcher"
+	"github.com/weir-dev/weir/internal/egress"
 	"github.com/weir-dev/weir/internal/gateway"
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/lifecycle"
 	"github.com/weir-dev/weir/internal/localnats"
 	"github.com/weir-dev/weir/internal/manifest"
+	"github.com/weir-dev/weir/internal/orchestrator"
 	"github.com/weir-dev/weir/internal/ownpath"
 	"github.com/weir-dev/weir/internal/realtime"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/stream"
+	"github.com/weir-dev/weir/internal/taskapi"
 	"github.com/weir-dev/weir/internal/telemetry"
 	"github.com/weir-dev/weir/internal/tracelog"
 )
@@ -49,10 +52,12 @@ type Config struct {
 	H2C       bool              // the gateway serves HTTP/2 by prior knowledge too
 	EnvFile   string            // written when ready: WEIR_URL, WEIR_ADMIN_URL, WEIR_NATS_URL; empty means none
 	AccessLog string            // of which requests the gateway logs a line, as gateway.ParseAccessLog reads it
-	Traces    bool              // the last traces are kept in memory, and served at the admin address
-	Codec     record.Codec
-	Lines     *telemetry.Lines
-	Log       *slog.Logger // Run makes it of Lines, unless it is set
+	// EgressAllow is where http:invoke may go besides public addresses, as egress.ParsePolicy reads it.
+	EgressAllow string
+	Traces      bool // the last traces are kept in memory, and served at the admin address
+	Codec       record.Codec
+	Lines       *telemetry.Lines
+	Log         *slog.Logger // Run makes it of Lines, unless it is set
 }
 
 const (
@@ -105,18 +110,23 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	hosts := &hosts{log: cfg.Log, tel: tel.Providers}
 	defer hosts.close()
-	bundle, err := manifest.LoadDir( //nolint:contextcheck // opening a loopback port doesn't block
-		cfg.Folder, manifest.Options{FunctionURL: hosts.url})
+	var lc net.ListenConfig
+	sl, err := lc.Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("the orchestrator's port: %w", err)
+	}
+	defer func() { _ = sl.Close() }() // the server has closed it on an orderly stop
+	bundle, err := manifest.LoadDir(  //nolint:contextcheck // opening a loopback port doesn't block
+		cfg.Folder, manifest.Options{FunctionURL: hosts.url, OrchestratorURL: "http://" + sl.Addr().String()})
 	if err != nil {
 		return fmt.Errorf("folder %s:\n%w", cfg.Folder, err)
 	}
-	if err := hosts.open(ctx, cfg, bundle.Services); err != nil {
+	if err := hosts.open(ctx, cfg, bundle.Services, len(bundle.Catalog.Machines) > 0); err != nil {
 		return err
 	}
 	for _, k := range undrained(bundle.Catalog) {
 		cfg.Log.Warn("no EventSourceMapping drains this queue: what comes into it waits, and expires", "queue", k.String())
 	}
-	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "tcp", cfg.Listen)
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w: choose another address with --listen HOST:PORT", cfg.Listen, err)
@@ -153,6 +163,20 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err := provision(ctx, back, bundle.Catalog); err != nil {
 		return err
 	}
+	policy, err := egress.ParsePolicy(cfg.EgressAllow)
+	if err != nil {
+		return fmt.Errorf("--egress-allow: %w", err)
+	}
+	policy.PlainHTTP = cfg.EgressAllow != ""
+	machines, err := orchestrator.New(orchestrator.Config{
+		Conn: back, Caller: caller, Objects: store, Egress: policy, Owner: "local", Base: base, Telemetry: tel.Providers, Log: cfg.Log.With("service", "orchestrator"),
+		Function: functionsOf(bundle.Services, cfg.Functions, hosts), //nolint:contextcheck // opening a loopback port doesn't block
+	})
+	if err != nil {
+		return err
+	}
+	machines.Use(bundle.Catalog)
+	admin.Machines = machines.API()
 
 	r, err := realtime.New(realtime.Config{Conn: front, Base: base, DrainSpread: drainSpread, Telemetry: tel.Providers, Log: cfg.Log.With("service", "realtime")})
 	if err != nil {
@@ -212,6 +236,8 @@ func Run(ctx context.Context, cfg Config) (err error) {
 			return depths.Run(ctx)
 		}},
 		lifecycle.Part{Name: "functions", Run: hosts.run},
+		lifecycle.Part{Name: "orchestrator", Run: machines.Run},
+		lifecycle.Part{Name: "starts", Run: func(ctx context.Context, ready func()) error { return machines.ServeStarts(ctx, sl, ready) }},
 		lifecycle.Part{Name: "dispatcher", Run: d.Run},
 		lifecycle.Part{Name: "realtime", Run: r.Run},
 		lifecycle.Part{Name: "gateway", Run: g.Run},
@@ -219,6 +245,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 			store.UseKeys(ring)
 			g.UseKeys(ring)
 			d.UseKeys(ring)
+			machines.UseKeys(ring)
 			r.UseKeys(ring)
 		}),
 	)
@@ -235,12 +262,30 @@ func provision(ctx context.Context, conn *stream.Conn, cat *catalog.Catalog) err
 	if err := conn.EnsureKeys(ctx, 1, time.Now()); err != nil {
 		return err
 	}
+	if err := conn.EnsureMachines(ctx, 1, stream.DefaultMachineBytes); err != nil {
+		return err
+	}
 	for _, q := range cat.Queues {
 		if err := conn.EnsureQueue(ctx, q, 1); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// functionsOf finds the functions that tasks of state machines call by name: Services, and the user's own processes.
+func functionsOf(services []manifest.Service, own map[string]string, hosts *hosts) func(namespace, name string) (catalog.Function, bool) {
+	known := map[catalog.Key]catalog.Function{}
+	for name, url := range own {
+		known[catalog.Key{Namespace: taskapi.DefaultNamespace, Name: name}] = catalog.Function{Name: name, URL: url}
+	}
+	for _, s := range services {
+		known[s.Key] = catalog.Function{Name: s.Name, URL: hosts.url(s.Key), H2C: s.H2C}
+	}
+	return func(namespace, name string) (catalog.Function, bool) {
+		f, ok := known[catalog.Key{Namespace: namespace, Name: name}]
+		return f, ok
+	}
 }
 
 // undrained are the queues that routes fill and no mapping drains.

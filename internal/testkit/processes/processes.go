@@ -142,10 +142,10 @@ func (c *Child) Tail(n int) string {
 	return s[max(0, len(s)-n):]
 }
 
-// FreePort is free at the moment; the children need ports that stay the same over restarts.
-func FreePort(t testing.TB) int {
+// FreePort is free at the moment and none of others; the children need ports that stay the same over restarts.
+func FreePort(t testing.TB, others ...int) int {
 	t.Helper()
-	port, err := localdb.FreePort(t.Context())
+	port, err := localdb.FreePort(t.Context(), others...)
 	if err != nil {
 		t.Fatal(err)
 	}

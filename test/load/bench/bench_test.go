@@ -5,8 +5,12 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"net"
+	"os/exec"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 )
@@ -131,5 +135,61 @@ func TestFramesAreReadWhole(t *testing.T) {
 		if !slices.Equal(got, sizes) || len(rest) > 0 {
 			t.Errorf("in pieces of %d: frames of %v bytes, want %v; %d bytes are left", piece, got, sizes, len(rest))
 		}
+	}
+}
+
+// The stage in small, without Temporal: what it measures is there.
+func TestMachinesAreMeasured(t *testing.T) {
+	root, err := filepath.Abs(filepath.Join("..", "..", ".."))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bin := t.TempDir()
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", bin+string(filepath.Separator), "./test/load/bench", "./services/orchestrator")
+	build.Dir = root
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	b := &bench{results: newResults(), config: config{
+		rounds: 1, window: 200 * time.Millisecond, latency: time.Second, machineCount: 200, machineSleepers: 500, withoutTemporal: true,
+		root: root, dir: t.TempDir(), bin: bin, exe: filepath.Join(bin, "bench"),
+	}}
+	defer b.stopChildren()
+	if err := b.machineStage(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for _, g := range goals() {
+		if strings.HasPrefix(g.name, "machine_") && g.name != "machine_vs_temporal" && len(b.results.values[g.name]) == 0 {
+			t.Errorf("%s was not measured", g.name)
+		}
+	}
+}
+
+func TestTasksTellWhatIsBetweenThem(t *testing.T) {
+	client, server := net.Pipe()
+	defer client.Close()
+	s := &tasks{answered: map[string]time.Time{}, between: newHistogram()}
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		s.serve(t.Context(), server)
+	}()
+	w := &worker{conn: client, buf: make([]byte, 4096)}
+	for _, request := range []string{"POST /1 ", "POST /2 ", "POST /5 "} {
+		for _, source := range []string{"a", "b"} {
+			status, _, err := w.exchange([]byte(request + "HTTP/1.1\r\nCe-Source: " + source + "\r\nContent-Length: 2\r\n\r\n{}"))
+			if err != nil || status != 200 {
+				t.Fatal(status, err)
+			}
+		}
+	}
+	var seen tasksSeen
+	if _, body, err := w.exchange([]byte("GET / HTTP/1.1\r\n\r\n")); err != nil || json.Unmarshal(body, &seen) != nil {
+		t.Fatal(err)
+	}
+	_ = client.Close()
+	<-served
+	if seen.Calls != 6 || seen.Ended != 2 || seen.First > seen.Last || len(s.answered) != 0 || s.between.TotalCount() != 4 {
+		t.Errorf("%+v, %d times between, %d executions under way", seen, s.between.TotalCount(), len(s.answered))
 	}
 }

@@ -23,16 +23,16 @@ func (b *bench) buildPeer(ctx context.Context) bool {
 	if b.peer != nil {
 		return *b.peer
 	}
-	built := b.buildOther(ctx, "centrifugo", peer)
+	built := b.buildOther(ctx, "centrifugo", "", peer)
 	b.peer = &built
 	return built
 }
 
-// buildOther builds a program of test/load/peers, and reports whether it is there.
-func (b *bench) buildOther(ctx context.Context, name, path string) bool {
+// buildOther builds a program of test/load/peers, or of the module in a folder there, and reports whether it is there.
+func (b *bench) buildOther(ctx context.Context, name, module, path string) bool {
 	b.say("building %s (the first time takes minutes)", name)
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", filepath.Join(b.bin, name), path)
-	cmd.Dir = filepath.Join(b.root, "test", "load", "peers")
+	cmd.Dir = filepath.Join(b.root, "test", "load", "peers", module)
 	out, err := cmd.CombinedOutput()
 	built := err == nil
 	b.results.machine[name] = built

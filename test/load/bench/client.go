@@ -16,8 +16,7 @@ import (
 )
 
 // load is one closed-loop run: each connection sends its next request when the former is answered. It is bounded by
-// time (warm, then window) or by the number of 202s wanted. A run bounded by time counts answers with the status want
-// instead, if that is set.
+// time (warm, then window) or by the number of 202s wanted. If want is set, answers with that status count instead.
 type load struct {
 	addr   string
 	conns  int
@@ -93,7 +92,7 @@ func (l *load) run(ctx context.Context) (*loadResult, error) {
 	for i, w := range workers {
 		wg.Go(func() {
 			if l.total > 0 {
-				w.err = w.number(l.orders, i, &left)
+				w.err = w.number(l.orders, i, &left, cmp.Or(l.want, 202))
 			} else {
 				w.err = w.timed(l.orders, i, begin, end, cmp.Or(l.want, 202))
 			}
@@ -150,7 +149,7 @@ func (w *worker) timed(orders *orderBook, conn int, begin, end time.Time, want i
 }
 
 // number posts until left is used up. What is refused with 429 or 503 is posted again.
-func (w *worker) number(orders *orderBook, conn int, left *atomic.Int64) error {
+func (w *worker) number(orders *orderBook, conn int, left *atomic.Int64, want int) error {
 	for n := uint64(0); left.Add(-1) >= 0; n++ {
 		for {
 			sent := time.Now()
@@ -159,7 +158,7 @@ func (w *worker) number(orders *orderBook, conn int, left *atomic.Int64) error {
 				return err
 			}
 			w.statuses[status]++
-			if status == 202 {
+			if status == want {
 				w.stored++
 				w.accepted++
 				_ = w.latency.RecordValue(time.Since(sent).Microseconds()) // past maxLatency: the run is lost anyway

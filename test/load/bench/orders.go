@@ -40,12 +40,26 @@ func newOrderBook(conns, each int, target, header string) *orderBook {
 		for i := range b.rings[c] {
 			body := newOrder(rng)
 			total += len(body)
-			wire := fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n%s", target, len(body), header, body)
+			wire := postOf(target, header, string(body))
 			b.rings[c][i] = request{wire: wire, stamp: strings.Index(string(wire), stampMark)}
 		}
 	}
 	b.bytes = total / (conns * each)
 	return b
+}
+
+// sameBook is of requests that differ in their stamp alone, which stands in the body.
+func sameBook(conns int, target, header, body string) *orderBook {
+	b := &orderBook{rings: make([][]request, conns), bytes: len(body)}
+	for c := range b.rings {
+		wire := postOf(target, header, body)
+		b.rings[c] = []request{{wire: wire, stamp: strings.Index(string(wire), stampMark)}}
+	}
+	return b
+}
+
+func postOf(target, header, body string) []byte {
+	return fmt.Appendf(nil, "POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%s\r\n%s", target, len(body), header, body)
 }
 
 // take returns the nth request of a connection. It is good until the same ring's next take.

@@ -28,7 +28,7 @@ type river struct{ b *bench }
 // startRiver builds it, starts PostgreSQL for it, and inserts the backlog. It returns nil if it can't be built: the rest is
 // measured then.
 func (b *bench) startRiver(ctx context.Context) (*river, error) {
-	if !b.buildOther(ctx, "river", "./river") {
+	if !b.buildOther(ctx, "river", "", "./river") {
 		return nil, nil //nolint:nilnil // it was said
 	}
 	if err := b.stopDatabase(); err != nil { //nolint:contextcheck // another stage's, with other settings

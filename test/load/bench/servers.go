@@ -11,7 +11,6 @@ import (
 	"os/signal"
 	"strconv"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -28,6 +27,8 @@ import (
 //	bench wait FILE           the same, but it waits until a write to the file, which all share, is synced
 //	bench publish-each URL    a handler that makes one JetStream publish a request; prints its address
 //	bench work DURATION       a function that takes so long and answers 200; prints its address. GET says when it was first called
+//	bench tasks               the functions of five tasks, which answer at once; prints its address. GET says what it has seen
+//	bench machines URL BYTES  makes the streams of executions in NATS, with room for so many bytes
 //	bench provision URL FUNCTION CALLS   makes the streams and the catalog of the job stack in NATS; with 0 calls at once
 //	                                     without mappings, so that nothing is dispatched
 //	bench collector HOW       one of OpenTelemetry's that takes and drops what it gets, hangs or refuses; prints its address
@@ -96,7 +97,15 @@ func runChild(args []string) error {
 		if err != nil {
 			return err
 		}
-		return serve(ctx, work(d))
+		return serveWork(ctx, d)
+	case args[0] == "tasks" && len(args) == 1:
+		return serveTasks(ctx)
+	case args[0] == "machines" && len(args) == 3:
+		room, err := strconv.ParseInt(args[2], 10, 64)
+		if err != nil {
+			return err
+		}
+		return provisionMachines(ctx, args[1], room)
 	case args[0] == "provision" && len(args) == 4:
 		calls, err := strconv.Atoi(args[3])
 		if err != nil {
@@ -121,28 +130,6 @@ func runChild(args []string) error {
 		}))
 	}
 	return errors.New("unknown arguments; `make bench` takes its options from the environment")
-}
-
-// work is a function that takes d.
-func work(d time.Duration) http.Handler {
-	var first atomic.Int64 // call, in nanoseconds since 1970
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method == http.MethodGet {
-			fmt.Fprint(w, first.Load())
-			return
-		}
-		if first.Load() == 0 {
-			first.CompareAndSwap(0, time.Now().UnixNano())
-		}
-		_, err := io.Copy(io.Discard, r.Body)
-		wait(r.Context(), d)
-		if err != nil {
-			w.WriteHeader(http.StatusBadRequest)
-			return
-		}
-		w.Header()["Content-Type"] = []string{"application/json"}
-		_, _ = io.WriteString(w, `{"done":true}`+"\n") // the load generator notices
-	})
 }
 
 // accept answers as the gateway does.

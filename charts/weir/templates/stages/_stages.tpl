@@ -55,6 +55,18 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
   - {name: WEIR_CALLBACK_URL, value: "http://{{ include "weir.fullname" . }}-gateway.{{ .Release.Namespace }}:{{ .Values.gateway.service.port }}"}
   - {name: WEIR_COMPRESSION, value: {{ .Values.compression | quote }}}
 
+- name: orchestrator
+  service: {port: 80} # where mappings start executions
+  from: [{{ include "weir.peer" (dict "root" . "component" "dispatcher") }}]
+  admin: true # its API, for people: nobody else may connect to it but networkPolicy.metricsFrom
+  calls: functions
+  objects: true
+  env:
+  - {name: WEIR_EGRESS_ALLOW, value: {{ join "," .Values.orchestrator.egressAllow | quote }}}
+  {{- with .Values.gateway.pathPrefix }}
+  - {name: WEIR_PATH_PREFIX, value: {{ . | quote }}} # in the addresses of activities
+  {{- end }}
+
 - name: realtime
   service: {port: 80}
   {{- $peer := include "weir.peer" (dict "root" . "component" "gateway") | fromJson }}
@@ -73,6 +85,10 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
   objects: true
   env:
   - {name: WEIR_STREAM_REPLICAS, value: {{ .Values.controller.streamReplicas | default (ternary .Values.nats.replicas 1 .Values.nats.enabled) | toString | quote }}}
+  - {name: WEIR_EXECUTIONS_MAX_BYTES, value: {{ ternary .Values.orchestrator.maxBytes "0" (gt (int .Values.orchestrator.replicas) 0) | quote }}}
+  {{- if gt (int .Values.orchestrator.replicas) 0 }}
+  - {name: WEIR_ORCHESTRATOR_URL, value: "http://{{ include "weir.fullname" . }}-orchestrator.{{ .Release.Namespace }}"}
+  {{- end }}
   - {name: WEIR_NAMESPACES, value: {{ join "," .Values.controller.watchNamespaces | quote }}}
   - {name: WEIR_LEADER_ELECTION_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
 {{- end }}

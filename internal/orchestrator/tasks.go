@@ -1,0 +1,237 @@
+package orchestrator
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"math/rand/v2"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/invoke"
+	"github.com/weir-dev/weir/internal/jsontree"
+	"github.com/weir-dev/weir/internal/record"
+	"github.com/weir-dev/weir/internal/statelang"
+)
+
+// Waits before a function that said "not now" is asked again: doubled each time, with jitter, or what it asked for.
+const (
+	firstBackoff = 50 * time.Millisecond
+	maxBackoff   = 10 * time.Second
+)
+
+// Names of errors that functions fail with (user guide, "Handling errors").
+const (
+	errUnknownFunction = "Lambda.ResourceNotFoundException"
+	errFunctionFailed  = "Lambda.Unknown"
+)
+
+// perform makes a call of a state, and yields what becomes of it; if it was submitted before, only what follows. Nothing is
+// yielded any more once ctx has ended.
+func (o *Orchestrator) perform(ctx context.Context, id ID, e statelang.Effect, submitted bool) iter.Seq[statelang.Event] {
+	return func(yield func(statelang.Event) bool) {
+		if !submitted {
+			event := o.called(ctx, id, e)
+			if event.Kind == "" { // it was cut
+				return
+			}
+			if event.Kind == statelang.Succeeded && e.Resource.Pattern != statelang.RequestResponse {
+				event.Kind = statelang.Submitted
+			}
+			if !yield(event) || event.Kind != statelang.Submitted {
+				return
+			}
+		}
+		known, ok := callerOf(e.Resource.Service, e.Resource.Action)
+		if e.Resource.Pattern == statelang.WaitForTaskToken || !ok || known.await == nil {
+			return
+		}
+		if event := known.await(o, ctx, id, e); event.Kind != "" {
+			yield(event)
+		}
+	}
+}
+
+func (o *Orchestrator) called(ctx context.Context, id ID, e statelang.Effect) statelang.Event {
+	switch e.Kind {
+	case statelang.CallReader:
+		return o.readItems(ctx, id, e)
+	case statelang.CallWriter:
+		return o.writeResults(ctx, id, e)
+	}
+	switch r := e.Resource; r.Kind {
+	case statelang.URL:
+		return o.function(ctx, id, e, catalog.Function{Name: r.Text, URL: r.Text}, e.Input)
+	case statelang.Function:
+		f, ok := o.cfg.Function(id.Machine.Namespace, r.Name)
+		if !ok {
+			return failed(errUnknownFunction, fmt.Sprintf("there is no function %q in the namespace %s", r.Name, id.Machine.Namespace))
+		}
+		return o.function(ctx, id, e, f, e.Input)
+	}
+	if known, ok := callerOf(e.Resource.Service, e.Resource.Action); ok {
+		return known.call(o, ctx, id, e)
+	}
+	return failed(statelang.ErrRuntime, fmt.Sprintf("the resource %s is not served here", e.Resource.Text))
+}
+
+// tooLarge is a result of more than statelang.MaxDataBytes.
+func tooLarge(state string) statelang.Event {
+	return failed(statelang.ErrDataLimit, fmt.Sprintf("The state/task '%s' returned a result with a size exceeding the maximum number of bytes service limit.", state))
+}
+
+func failed(name, cause string) statelang.Event {
+	return statelang.Event{Kind: statelang.Failed, Failure: statelang.NewFailure(name, cause)}
+}
+
+// lambda is arn:aws:states:::lambda:invoke: FunctionName and Payload. A text is sent as it is, an absent payload as {}.
+func (o *Orchestrator) lambda(ctx context.Context, id ID, e statelang.Effect) statelang.Event {
+	input, _ := e.Input.(*jsontree.Object)
+	if input == nil {
+		return failed(statelang.ErrRuntime, "lambda:invoke needs FunctionName and Payload")
+	}
+	v, _ := input.Get("FunctionName")
+	name, isText := v.(string)
+	name = functionName(name)
+	if !isText || name == "" {
+		return failed(statelang.ErrRuntime, "lambda:invoke needs a FunctionName")
+	}
+	f, ok := o.cfg.Function(id.Machine.Namespace, name)
+	if !ok {
+		return failed(errUnknownFunction, fmt.Sprintf("Function not found: %s", name))
+	}
+	payload, _ := input.Get("Payload")
+	if payload == nil {
+		payload = &jsontree.Object{}
+	}
+	if text, isText := payload.(string); isText {
+		parsed, err := jsontree.Parse([]byte(text))
+		if err != nil {
+			return failed("Lambda.InvalidRequestContentException", "the Payload is a text that is no JSON: "+err.Error())
+		}
+		payload = parsed
+	}
+	event := o.function(ctx, id, e, f, payload)
+	if event.Kind == statelang.Succeeded {
+		event.Output = jsontree.Of("ExecutedVersion", "$LATEST", "Payload", event.Output, "StatusCode", json.Number("200"))
+	}
+	return event
+}
+
+// functionName is the name in an ARN of a function, or in NAME:ALIAS.
+func functionName(text string) string {
+	if _, rest, ok := strings.Cut(text, ":function:"); ok {
+		text = rest
+	}
+	name, _, _ := strings.Cut(text, ":")
+	return name
+}
+
+// function calls a function with a payload. One that says "not now" is asked until it takes it, or the task is over.
+func (o *Orchestrator) function(ctx context.Context, id ID, e statelang.Effect, f catalog.Function, payload any) statelang.Event {
+	body, err := jsontree.Append(nil, payload)
+	if err != nil {
+		return failed(statelang.ErrRuntime, "the payload is no JSON: "+err.Error())
+	}
+	q := invoke.Question{
+		Function: invoke.FunctionName(id.Machine.Namespace, f), URL: f.URL, H2C: f.H2C, Limit: statelang.MaxDataBytes,
+		Timeout: cmp.Or(e.Timeout, statelang.MaxExecutionAge),
+		Record: &record.Record{
+			ID: callID(ctx, id, e.Call), Time: o.cfg.Conn.Now().UTC(), Source: "/" + id.ARN(), ContentType: "application/json", JSON: true, Job: true, Body: body,
+		},
+	}
+	q.Record.TraceParent, q.Record.TraceState = o.carried(ctx)
+	asking := o.asking(ctx, id, e)
+	defer asking.end()
+	for wait := firstBackoff; ; wait = min(2*wait, maxBackoff) {
+		select {
+		case o.calls <- struct{}{}:
+		case <-ctx.Done():
+			return statelang.Event{}
+		}
+		outcome, answer := o.cfg.Caller.Ask(ctx, q)
+		<-o.calls
+		o.cfg.Caller.Measure(ctx, outcome, ctx.Err() != nil)
+		switch {
+		case ctx.Err() != nil:
+			return statelang.Event{}
+		case outcome.Class == invoke.Done:
+			return resultOf(e.State, answer.Body)
+		case outcome.Class == invoke.NotNow:
+			asking.notNow(outcome) //nolint:contextcheck // a count belongs to no context
+			delay := max(outcome.RetryAfter, wait)
+			pause(ctx, delay/2+rand.N(delay))
+		default:
+			return statelang.Event{Kind: statelang.Failed, Failure: failureOf(outcome)}
+		}
+	}
+}
+
+func resultOf(state string, body []byte) statelang.Event {
+	switch {
+	case len(body) > statelang.MaxDataBytes:
+		return tooLarge(state)
+	case len(body) == 0:
+		return statelang.Event{Kind: statelang.Succeeded}
+	}
+	v, err := jsontree.Parse(body)
+	if err != nil && !utf8.Valid(body) {
+		return failed(statelang.ErrRuntime, "the function's answer is neither JSON nor text")
+	}
+	if err != nil {
+		v = string(body)
+	}
+	return statelang.Event{Kind: statelang.Succeeded, Output: v}
+}
+
+// failureOf is what a function's answer says of its failure: {"error", "cause"}, or {"errorType", …} as Lambda's runtimes
+// have it, or else its status.
+func failureOf(o invoke.Outcome) *statelang.Failure {
+	if o.TimedOut {
+		return statelang.NewFailure(statelang.ErrTimeout, "")
+	}
+	if v, err := jsontree.Parse(o.Said); err == nil {
+		if said, ok := v.(*jsontree.Object); ok {
+			if text, isText := textOf(said, "error"); said.Has("error") && (said.Has("cause") || isText && text != "" && said.Len() == 1) {
+				return &statelang.Failure{Error: textIn(said, "error"), Cause: textIn(said, "cause")}
+			}
+			if name := textIn(said, "errorType"); name != nil {
+				cause := string(o.Said)
+				return &statelang.Failure{Error: name, Cause: &cause}
+			}
+		}
+	}
+	return statelang.NewFailure(errFunctionFailed, o.Reason)
+}
+
+func textIn(o *jsontree.Object, key string) *string {
+	v, _ := o.Get(key)
+	switch v := v.(type) {
+	case nil:
+		return nil
+	case string:
+		return &v
+	}
+	text, err := jsontree.Append(nil, v)
+	if err != nil {
+		return nil
+	}
+	s := string(text)
+	return &s
+}
+
+// callID is the id of a call's event: the same whenever it is made, so that a function can tell that it has seen it, and another
+// than that of an execution that had the name before.
+func callID(ctx context.Context, id ID, call uint32) (made record.ID) {
+	text := binary.BigEndian.AppendUint64([]byte(id.ARN()), uint64(workOf(ctx).began))
+	sum := sha256.Sum256(binary.BigEndian.AppendUint32(text, call))
+	copy(made[:], sum[:])
+	made[6], made[8] = made[6]&0x0f|0x80, made[8]&0x3f|0x80 // a UUID of version 8 (RFC 9562)
+	return made
+}
