@@ -85,7 +85,7 @@ func healthHandler(process context.Context, ready func() (map[string]string, err
 		}
 	}
 	if admin.Machines != nil {
-		for _, path := range []string{"/state-machines/", "/executions/", "/tasks/", "/activities/", "/tables/"} {
+		for _, path := range []string{"/state-machines", "/state-machines/", "/executions/", "/tasks/", "/activities/", "/tables/"} {
 			mux.Handle(path, admin.Machines)
 		}
 	}

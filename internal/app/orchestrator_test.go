@@ -76,6 +76,12 @@ func TestTheOrchestratorNeedsNoMoreRights(t *testing.T) {
 	if a := ask("POST", "/executions/token:x/stop", `{}`); a.status != 200 {
 		t.Errorf("%+v", a)
 	}
+	if a := ask("GET", "/state-machines", ""); a.status != 200 || strings.Count(a.body, `"type":"STANDARD"`) != 3 || !strings.Contains(a.body, `{"name":"default/all"`) && !strings.Contains(a.body, `{"name":"all"`) {
+		t.Errorf("%+v", a)
+	}
+	if a := ask("GET", "/state-machines/none", ""); a.status != 404 || !strings.Contains(a.body, "/not-found") {
+		t.Errorf("%+v", a)
+	}
 	if a := ask("GET", "/state-machines/all/executions", ""); a.status != 200 || !strings.Contains(a.body, `"SUCCEEDED"`) {
 		t.Errorf("%+v", a)
 	}

@@ -29,6 +29,7 @@ type Catalog struct {
 	APIs     []API     `json:"apis,omitempty"`
 	Queues   []Queue   `json:"queues,omitempty"`
 	Machines []Machine `json:"machines,omitempty"`
+	Services []Service `json:"services,omitempty"` // those beside state machines whose bound is known
 	Mappings []Mapping `json:"mappings,omitempty"`
 
 	revision string // set by a Builder; empty means that it has to be computed
@@ -147,6 +148,12 @@ type Machine struct {
 	Key
 	Type       string          `json:"type"` // of package statelang
 	Definition json.RawMessage `json:"definition"`
+}
+
+// Service is a Knative Service that tasks of state machines may call, as they are in its namespace.
+type Service struct {
+	Key
+	MaxConcurrency int `json:"maxConcurrency"` // calls that it takes at once
 }
 
 // Mapping is an event source mapping: it moves records from one queue to one function.

@@ -19,6 +19,7 @@ import (
 //
 //	queue.NAMESPACE.NAME
 //	machine.NAMESPACE.NAME
+//	service.NAMESPACE.NAME
 //	mapping.NAMESPACE.NAME
 //	api.NAMESPACE.NAME           without its routes
 //	route.NAMESPACE.API.NAME
@@ -29,6 +30,7 @@ import (
 const (
 	kindQueue   = "queue"
 	kindMachine = "machine"
+	kindService = "service"
 	kindMapping = "mapping"
 	kindAPI     = "api"
 	kindRoute   = "route"
@@ -57,7 +59,7 @@ func keyOf(kind string, parts ...string) string { return kind + "." + strings.Jo
 
 // Owner is the resource that an entry belongs to; a route belongs to its API. It is zero for a key of an unknown kind.
 type Owner struct {
-	Kind string // "queue", "machine", "mapping" or "api"
+	Kind string // "queue", "machine", "service", "mapping" or "api"
 	Key
 }
 
@@ -83,6 +85,11 @@ func (c *Catalog) items(f func(item) error) error {
 	}
 	for i := range c.Machines {
 		if err := f(item{keyOf(kindMachine, c.Machines[i].Namespace, c.Machines[i].Name), &c.Machines[i]}); err != nil {
+			return err
+		}
+	}
+	for i := range c.Services {
+		if err := f(item{keyOf(kindService, c.Services[i].Namespace, c.Services[i].Name), &c.Services[i]}); err != nil {
 			return err
 		}
 	}
@@ -192,6 +199,8 @@ func (b *Builder) same(i item) bool {
 		return equal(b.queues[i.key], spec)
 	case *Machine:
 		return equal(b.machines[i.key], spec)
+	case *Service:
+		return equal(b.services[i.key], spec)
 	case *Mapping:
 		return equal(b.mappings[i.key], spec)
 	case *API:
@@ -211,7 +220,7 @@ func CompareKeys(a, b string) int {
 
 func rank(key string) int {
 	kind, _, _ := strings.Cut(key, ".")
-	return slices.Index([]string{kindQueue, kindMachine, kindMapping, kindAPI, kindRoute}, kind) // -1 for a kind of a later version: first
+	return slices.Index([]string{kindQueue, kindMachine, kindService, kindMapping, kindAPI, kindRoute}, kind) // -1 for a kind of a later version: first
 }
 
 // Builder builds catalogs from entries that come and go one by one. An unchanged one is decoded once. It is not safe
@@ -221,6 +230,7 @@ type Builder struct {
 	total    uint64                       // of the sums
 	queues   map[string]*Queue
 	machines map[string]*Machine
+	services map[string]*Service
 	mappings map[string]*Mapping
 	apis     map[string]*API
 	routes   map[string]*Route
@@ -230,7 +240,7 @@ type Builder struct {
 // NewBuilder returns an empty Builder.
 func NewBuilder() *Builder {
 	return &Builder{
-		sums: map[string][sha256.Size]byte{}, queues: map[string]*Queue{}, machines: map[string]*Machine{}, mappings: map[string]*Mapping{},
+		sums: map[string][sha256.Size]byte{}, queues: map[string]*Queue{}, machines: map[string]*Machine{}, services: map[string]*Service{}, mappings: map[string]*Mapping{},
 		apis: map[string]*API{}, routes: map[string]*Route{}, places: map[string]bool{},
 	}
 }
@@ -250,6 +260,8 @@ func (b *Builder) Set(key string, value []byte) error {
 		err = set(b.queues, key, value)
 	case kindMachine:
 		err = set(b.machines, key, value)
+	case kindService:
+		err = set(b.services, key, value)
 	case kindMapping:
 		err = set(b.mappings, key, value)
 	case kindAPI:
@@ -298,6 +310,7 @@ func (b *Builder) Delete(key string) {
 	b.forget(key)
 	delete(b.queues, key)
 	delete(b.machines, key)
+	delete(b.services, key)
 	delete(b.mappings, key)
 	delete(b.apis, key)
 	delete(b.routes, key)
@@ -340,6 +353,9 @@ func (b *Builder) Catalog() *Catalog {
 	}
 	for _, k := range slices.Sorted(maps.Keys(b.machines)) {
 		c.Machines = append(c.Machines, *b.machines[k])
+	}
+	for _, k := range slices.Sorted(maps.Keys(b.services)) {
+		c.Services = append(c.Services, *b.services[k])
 	}
 	for _, k := range slices.Sorted(maps.Keys(b.mappings)) {
 		c.Mappings = append(c.Mappings, *b.mappings[k])

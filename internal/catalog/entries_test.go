@@ -15,6 +15,8 @@ func sample() *catalog.Catalog {
 	key := func(name string) catalog.Key { return catalog.Key{Namespace: "default", Name: name} }
 	return &catalog.Catalog{
 		Queues:   []catalog.Queue{{Key: key("a"), MaxAge: time.Hour}, {Key: key("b")}},
+		Machines: []catalog.Machine{{Key: key("flow"), Type: "EXPRESS", Definition: json.RawMessage(`{"StartAt":"A"}`)}},
+		Services: []catalog.Service{{Key: key("f"), MaxConcurrency: 4}},
 		Mappings: []catalog.Mapping{{Key: key("m"), Queue: key("a"), MaxConcurrency: 3}},
 		APIs: []catalog.API{{Key: key("shop"), Throttle: &catalog.Throttle{Rate: 1.5, Burst: 2}, Routes: []catalog.Route{
 			{Name: "one", Method: "POST", Path: "/1", Schema: json.RawMessage(`{ "type": "object" }`), Queue: &catalog.QueueTarget{Queue: key("a")}},
@@ -44,7 +46,7 @@ func TestEntriesMakeTheSameCatalog(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	keys := []string{"queue.default.a", "queue.default.b", "mapping.default.m", "api.default.shop", "route.default.shop.one", "route.default.shop.two"}
+	keys := []string{"queue.default.a", "queue.default.b", "machine.default.flow", "service.default.f", "mapping.default.m", "api.default.shop", "route.default.shop.one", "route.default.shop.two"}
 	if got := slices.SortedFunc(maps.Keys(entries), catalog.CompareKeys); !slices.Equal(got, keys) {
 		t.Errorf("the entries are %v, want %v", got, keys)
 	}
@@ -53,6 +55,9 @@ func TestEntriesMakeTheSameCatalog(t *testing.T) {
 		t.Errorf("revision %s, want %s", got.Revision(), want.Revision())
 	}
 	want.APIs[0].Routes[0].Schema = json.RawMessage(`{"type":"object"}`)
+	if !reflect.DeepEqual(got.Machines, want.Machines) || !reflect.DeepEqual(got.Services, want.Services) {
+		t.Errorf("got %+v and %+v, want %+v and %+v", got.Machines, got.Services, want.Machines, want.Services)
+	}
 	if !reflect.DeepEqual(got.Queues, want.Queues) || !reflect.DeepEqual(got.Mappings, want.Mappings) || !reflect.DeepEqual(got.APIs, want.APIs) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
@@ -71,9 +76,10 @@ func TestDiff(t *testing.T) {
 		"another order":                       {func(c *catalog.Catalog) { slices.Reverse(c.Queues); slices.Reverse(c.APIs[0].Routes) }, nil, nil},
 		"a route":                             {func(c *catalog.Catalog) { c.APIs[0].Routes[1].Path = "/3" }, []string{"route.default.shop.two"}, nil},
 		"an API's throttle":                   {func(c *catalog.Catalog) { c.APIs[0].Throttle = nil }, []string{"api.default.shop"}, nil},
+		"what a Service takes":                {func(c *catalog.Catalog) { c.Services[0].MaxConcurrency = 5 }, []string{"service.default.f"}, nil},
 		"what goes": {
-			func(c *catalog.Catalog) { c.Mappings, c.APIs[0].Routes = nil, c.APIs[0].Routes[:1] }, nil,
-			[]string{"mapping.default.m", "route.default.shop.two"},
+			func(c *catalog.Catalog) { c.Services, c.Mappings, c.APIs[0].Routes = nil, nil, c.APIs[0].Routes[:1] }, nil,
+			[]string{"mapping.default.m", "route.default.shop.two", "service.default.f"},
 		},
 	} {
 		next := sample()

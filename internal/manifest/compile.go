@@ -425,7 +425,7 @@ func (c *compiler) maxConcurrency(s *subject, spec *v1alpha1.EventSourceMappingS
 	const path = "spec.maxConcurrency"
 	var capacity int64
 	if svc != nil {
-		capacity = int64(svc.ContainerConcurrency) * int64(svc.MaxScale)
+		capacity = svc.capacity()
 	}
 	if spec.MaxConcurrency != nil {
 		if n := int64(*spec.MaxConcurrency); capacity > 0 && n > capacity {
@@ -547,8 +547,16 @@ func (c *compiler) bundle() *Bundle {
 	slices.SortFunc(c.out.APIs, func(a, b catalog.API) int { return compareKeys(a.Key, b.Key) })
 	slices.SortFunc(c.out.Mappings, func(a, b catalog.Mapping) int { return compareKeys(a.Key, b.Key) })
 	b := &Bundle{Catalog: &c.out}
+	machines := map[string]bool{}
+	for k := range c.machines {
+		machines[k.Namespace] = true
+	}
 	for _, k := range sortedByKey(c.services) {
-		b.Services = append(b.Services, c.services[k].Service)
+		svc := c.services[k]
+		b.Services = append(b.Services, svc.Service)
+		if n := svc.capacity(); n > 0 && machines[k.Namespace] {
+			c.out.Services = append(c.out.Services, catalog.Service{Key: k, MaxConcurrency: int(n)})
+		}
 	}
 	return b
 }

@@ -73,6 +73,9 @@ type Service struct {
 	H2C                  bool          `json:",omitempty"` // the container speaks HTTP/2 by prior knowledge: its port is named h2c
 }
 
+// capacity is how many calls it takes at once; 0 means unlimited.
+func (s *Service) capacity() int64 { return int64(s.ContainerConcurrency) * int64(s.MaxScale) }
+
 // EnvVar is a Value, or the key SecretKey of the Secret SecretName.
 type EnvVar struct {
 	Name       string

@@ -9,8 +9,10 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/jsontree"
 	"github.com/weir-dev/weir/internal/problem"
 	"github.com/weir-dev/weir/internal/statelang"
@@ -30,6 +32,7 @@ func (o *Orchestrator) API() http.Handler {
 	mux := http.NewServeMux()
 	for pattern, serve := range map[string]func(http.ResponseWriter, *http.Request) error{
 		"PUT /state-machines/{name}":             o.putMachine,
+		"GET /state-machines":                    o.listMachines,
 		"GET /state-machines/{name}":             o.getMachine,
 		"POST /state-machines/{name}/executions": o.startExecution,
 		"GET /state-machines/{name}/executions":  o.listExecutions,
@@ -116,6 +119,39 @@ func (o *Orchestrator) getMachine(w http.ResponseWriter, r *http.Request) error 
 		shown["changed"] = m.Changed
 	}
 	return write(w, http.StatusOK, shown)
+}
+
+// listMachines lists all state machines by their names, resources and those that were put.
+func (o *Orchestrator) listMachines(w http.ResponseWriter, r *http.Request) error {
+	type listed struct {
+		Name string         `json:"name"`
+		Type statelang.Type `json:"type"`
+		ARN  string         `json:"stateMachineArn"`
+	}
+	list := []listed{}
+	add := func(k catalog.Key, kind statelang.Type) {
+		list = append(list, listed{k.String(), kind, taskapi.MachineARN(k)})
+	}
+	for k, m := range o.machines.listed() {
+		add(k, statelang.Type(m.Type))
+	}
+	err := o.cfg.Conn.ScanStates(r.Context(), stream.MachinePartition(0), registryKind+".*", func(key string, s stream.StoredState) error {
+		k, ok := taskapi.KeyOf(strings.TrimPrefix(key, registryKind+"."))
+		if !ok || o.machines.resource(k) != nil {
+			return nil
+		}
+		var m registered
+		if err := json.Unmarshal(s.Body, &m); err != nil {
+			return fmt.Errorf("%w: state machine %s: %w", errUnknown, k, err)
+		}
+		add(k, m.Type)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	slices.SortFunc(list, func(a, b listed) int { return strings.Compare(a.Name, b.Name) })
+	return write(w, http.StatusOK, map[string]any{"stateMachines": list})
 }
 
 // startExecution takes {input, name}, both optional.
@@ -312,9 +348,9 @@ func (o *Orchestrator) listExecutions(w http.ResponseWriter, r *http.Request) er
 	}
 	list := []listed{}
 	for n := range stream.MachinePartitions {
-		err := o.cfg.Conn.ScanStates(r.Context(), stream.MachinePartition(n), func(key string, s stream.StoredState) error {
+		err := o.cfg.Conn.ScanStates(r.Context(), stream.MachinePartition(n), taskapi.KeysOf(k), func(key string, s stream.StoredState) error {
 			id, ok := taskapi.IDOf(key)
-			if !ok || id.Machine != k {
+			if !ok {
 				return nil
 			}
 			sum, err := decodeSummary(s.Header)
@@ -383,9 +419,9 @@ func refuse(w http.ResponseWriter, err error) {
 		p.Title, p.Detail = refused.Code, refused.Message
 		switch refused.Code {
 		case CodeNoMachine, taskapi.CodeNoExecution:
-			p.Status = http.StatusNotFound
+			p.Type, p.Status = problem.NotFound, http.StatusNotFound
 		case CodeExists, CodeResource, CodeEnded, CodeNotFailed:
-			p.Status = http.StatusConflict
+			p.Type, p.Status = problem.Conflict, http.StatusConflict
 		case CodeUnreadable:
 			p.Type, p.Status = problem.Internal, http.StatusInternalServerError
 		case taskapi.CodeFull, taskapi.CodeBusy:

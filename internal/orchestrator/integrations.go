@@ -93,7 +93,7 @@ func (o *Orchestrator) sendMessage(ctx context.Context, id ID, e statelang.Effec
 		case errors.Is(err, stream.ErrTooLargeForServer):
 			return failed("SQS.SqsException", "One or more parameters are invalid. Reason: Message is too long.")
 		}
-		// A queue that is full, or NATS that is away, says "not now".
+		o.again(ctx, err.Error()) // a queue that is full, or NATS that is away, says "not now"
 	}
 	return statelang.Event{}
 }
@@ -173,6 +173,7 @@ func (o *Orchestrator) insist(ctx context.Context, id ID, what string, a ask) ([
 		if err == nil || isRefused && refused.Code != taskapi.CodeBusy && refused.Code != taskapi.CodeFull {
 			return body, err
 		}
+		o.again(ctx, err.Error())
 	}
 	return nil, context.Cause(ctx)
 }

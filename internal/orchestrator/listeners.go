@@ -91,6 +91,7 @@ func (o *Orchestrator) sendToListener(ctx context.Context, _ ID, e statelang.Eff
 		case errors.Is(err, job.ErrOver):
 			return failed(errEnded, "the job has ended, or was cancelled")
 		}
+		o.again(ctx, err.Error())
 	}
 	return statelang.Event{}
 }

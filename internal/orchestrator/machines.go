@@ -64,13 +64,16 @@ func (s *machines) use(cat *catalog.Catalog) {
 	s.resources.Store(&resources)
 }
 
-// resource is the machine of a resource; nil if there is none.
-func (s *machines) resource(k catalog.Key) *catalog.Machine {
+// listed are the machines of resources.
+func (s *machines) listed() map[catalog.Key]*catalog.Machine {
 	if known := s.resources.Load(); known != nil {
-		return (*known)[k]
+		return *known
 	}
 	return nil
 }
+
+// resource is the machine of a resource; nil if there is none.
+func (s *machines) resource(k catalog.Key) *catalog.Machine { return s.listed()[k] }
 
 // parsed is a definition that is in memory; nil if it is not.
 func (s *machines) parsed(hash string, kind statelang.Type) *statelang.Machine {

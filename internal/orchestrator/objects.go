@@ -84,6 +84,7 @@ func (o *Orchestrator) opened(ctx context.Context, at object) (*blob.Object, *st
 		case errors.Is(err, blob.ErrNotFound):
 			return nil, statelang.NewFailure(noSuchKey, "The specified key does not exist. (Service: S3, Status Code: 404)"), nil
 		}
+		o.again(ctx, err.Error())
 	}
 	return nil, nil, context.Cause(ctx)
 }
@@ -107,6 +108,7 @@ func (o *Orchestrator) getObject(ctx context.Context, id ID, e statelang.Effect)
 		_ = found.Close()
 		switch {
 		case err != nil: // it went, or the store did
+			o.again(ctx, err.Error())
 			continue
 		case len(body) > statelang.MaxDataBytes:
 			return tooLarge(e.State)
@@ -163,6 +165,7 @@ func (o *Orchestrator) stored(ctx context.Context, at object, contentType string
 		case errors.Is(err, blob.ErrMediaType), errors.Is(err, blob.ErrKey):
 			return nil, statelang.NewFailure("S3.S3Exception", err.Error())
 		}
+		o.again(ctx, err.Error())
 	}
 	return nil, nil
 }
@@ -194,6 +197,7 @@ func (o *Orchestrator) readItems(ctx context.Context, id ID, e statelang.Effect)
 		if bad, ok := errors.AsType[*items.Error](err); !ok || bad.Kind != nil { // else the object could not be read now
 			return unread(err.Error())
 		}
+		o.again(ctx, err.Error())
 	}
 	return statelang.Event{}
 }

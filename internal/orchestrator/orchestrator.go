@@ -8,7 +8,8 @@
 // The data flows through the files in this order: api.go (HTTP), asks.go (to the partition's owner), partition.go (what is in
 // memory, and times), execution.go (the steps of one), tasks.go (what they call), activities.go (what workers take), starts.go and
 // jobs.go (records and jobs that start some). integrations.go, tables.go, objects.go, http.go and listeners.go are what tasks call
-// besides functions; express.go runs what is not stored. codec.go is the format, names.go are the keys, machines.go the definitions,
+// besides functions; functions.go bounds the calls of
+// functions; express.go runs what is not stored. codec.go is the format, names.go are the keys, machines.go the definitions,
 // metrics.go and trace.go what is told of all that.
 //
 // May import: packages of lower rank, such as ledger, statelang, taskapi, job, stream, invoke and telemetry.
@@ -93,19 +94,21 @@ func (c Config) Validate() error {
 
 // Orchestrator runs the executions of the partitions that this process owns.
 type Orchestrator struct {
-	cfg      Config
-	machines *machines
-	tasks    *taskapi.API
-	catalog  atomic.Pointer[catalog.Catalog]
-	calls    chan struct{} // slots
-	waits    waits
-	keyed    chan struct{} // closed by the first UseKeys
-	keys     sync.Once
-	listed   chan struct{} // closed by the first Use
-	lists    sync.Once
-	http     *http.Client // of http:invoke
-	metrics  *metrics
-	tracer   trace.Tracer // nil if disabled
+	cfg       Config
+	machines  *machines
+	tasks     *taskapi.API
+	catalog   atomic.Pointer[catalog.Catalog]
+	calls     chan struct{} // slots
+	functions functions
+	waits     waits
+	keyed     chan struct{} // closed by the first UseKeys
+	keys      sync.Once
+	listed    chan struct{} // closed by the first Use
+	lists     sync.Once
+	http      *http.Client // of http:invoke
+	said      atomic.Int64 // when the log was last told of a call that is tried for long; Unix nanoseconds
+	metrics   *metrics
+	tracer    trace.Tracer // nil if disabled
 }
 
 const (
@@ -122,7 +125,7 @@ func New(cfg Config) (*Orchestrator, error) {
 	}
 	cfg.DrainTimeout, cfg.Keep = cmp.Or(cfg.DrainTimeout, DefaultDrainTimeout), cmp.Or(cfg.Keep, DefaultKeep)
 	o := &Orchestrator{cfg: cfg, machines: newMachines(cfg.Conn), calls: make(chan struct{}, maxCalls), keyed: make(chan struct{}), listed: make(chan struct{})}
-	o.waits.tell = cfg.Waits
+	o.waits.tell, o.functions.gates = cfg.Waits, map[string]*gate{}
 	o.tasks = taskapi.New(taskapi.Config{Conn: cfg.Conn, Tasks: tasksPath})
 	var err error
 	if o.metrics, err = newMetrics(cfg.Telemetry, func() int { return len(o.calls) }); err != nil {
@@ -167,6 +170,7 @@ func (o *Orchestrator) UseKeys(ring sign.Ring) {
 func (o *Orchestrator) Use(cat *catalog.Catalog) {
 	o.catalog.Store(cat)
 	o.machines.use(cat)
+	o.functions.use(cat, o.cfg.Function)
 	o.lists.Do(func() { close(o.listed) })
 }
 

@@ -120,6 +120,7 @@ func (o *Orchestrator) item(ctx context.Context, id ID, e statelang.Effect) stat
 		case errors.Is(err, errUnknown):
 			return failed(statelang.ErrRuntime, err.Error())
 		}
+		o.again(ctx, err.Error())
 	}
 	return statelang.Event{}
 }

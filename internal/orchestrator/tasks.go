@@ -8,7 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
-	"math/rand/v2"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -20,7 +19,7 @@ import (
 	"github.com/weir-dev/weir/internal/statelang"
 )
 
-// Waits before a function that said "not now" is asked again: doubled each time, with jitter, or what it asked for.
+// Waits before something that said "not now" is asked again, doubled each time. Functions have a gate each, which waits.
 const (
 	firstBackoff = 50 * time.Millisecond
 	maxBackoff   = 10 * time.Second
@@ -32,10 +31,37 @@ const (
 	errFunctionFailed  = "Lambda.Unknown"
 )
 
+const (
+	// longTried is how long a call may be tried before the log says so, and sayAgain how often it does, of all calls.
+	longTried = 10 * time.Second
+	sayAgain  = 10 * time.Second
+)
+
+type tryingKey struct{}
+
+// trying is a call that is made until it is taken.
+type trying struct {
+	id    ID
+	e     statelang.Effect
+	since time.Time
+}
+
+// again notes that ctx's call must be made once more, and tells the log if that goes on for long.
+func (o *Orchestrator) again(ctx context.Context, why string) {
+	t, ok := ctx.Value(tryingKey{}).(trying)
+	last, now := o.said.Load(), time.Now()
+	if !ok || ctx.Err() != nil || now.Sub(t.since) < longTried || now.UnixNano()-last < int64(sayAgain) || !o.said.CompareAndSwap(last, now.UnixNano()) {
+		return
+	}
+	o.cfg.Log.WarnContext(ctx, "a task is tried again and again, and others may be",
+		"execution", t.id.String(), "state", t.e.State, "resource", resourceOf(t.e), "for", now.Sub(t.since).Round(time.Second), "reason", why)
+}
+
 // perform makes a call of a state, and yields what becomes of it; if it was submitted before, only what follows. Nothing is
 // yielded any more once ctx has ended.
 func (o *Orchestrator) perform(ctx context.Context, id ID, e statelang.Effect, submitted bool) iter.Seq[statelang.Event] {
 	return func(yield func(statelang.Event) bool) {
+		ctx := context.WithValue(ctx, tryingKey{}, trying{id, e, time.Now()})
 		if !submitted {
 			event := o.called(ctx, id, e)
 			if event.Kind == "" { // it was cut
@@ -149,14 +175,25 @@ func (o *Orchestrator) function(ctx context.Context, id ID, e statelang.Effect, 
 	q.Record.TraceParent, q.Record.TraceState = o.carried(ctx)
 	asking := o.asking(ctx, id, e)
 	defer asking.end()
-	for wait := firstBackoff; ; wait = min(2*wait, maxBackoff) {
+	gate := o.functions.enter(f.URL)
+	defer o.functions.leave(gate)
+	for {
+		if gate.acquire(ctx) != nil {
+			return statelang.Event{}
+		}
 		select {
 		case o.calls <- struct{}{}:
 		case <-ctx.Done():
+			gate.limiter.Cancel()
 			return statelang.Event{}
 		}
 		outcome, answer := o.cfg.Caller.Ask(ctx, q)
 		<-o.calls
+		if ctx.Err() != nil { // it was cut, which says nothing of the function
+			gate.limiter.Cancel()
+		} else {
+			outcome = gate.limiter.Release(outcome)
+		}
 		o.cfg.Caller.Measure(ctx, outcome, ctx.Err() != nil)
 		switch {
 		case ctx.Err() != nil:
@@ -165,8 +202,7 @@ func (o *Orchestrator) function(ctx context.Context, id ID, e statelang.Effect, 
 			return resultOf(e.State, answer.Body)
 		case outcome.Class == invoke.NotNow:
 			asking.notNow(outcome) //nolint:contextcheck // a count belongs to no context
-			delay := max(outcome.RetryAfter, wait)
-			pause(ctx, delay/2+rand.N(delay))
+			o.again(ctx, outcome.Reason)
 		default:
 			return statelang.Event{Kind: statelang.Failed, Failure: failureOf(outcome)}
 		}

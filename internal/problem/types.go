@@ -41,6 +41,8 @@ const (
 	NoTask       = base + "no-task"
 	TaskOver     = base + "task-over"
 	NoActivity   = base + "no-activity"
+	NotFound     = function.ProblemNotFound
+	Conflict     = base + "conflict"
 	NoFeed       = base + "no-feed"
 	NoWebSocket  = base + "no-websocket"
 	NoUpload     = base + "no-upload"

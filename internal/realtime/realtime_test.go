@@ -131,7 +131,7 @@ func (b *bench) submitOf(client record.Client, queue catalog.Key) *work {
 }
 
 func (w *work) begin(ctx context.Context) error {
-	at, err := job.Begin(ctx, w.b.conn, w.queue, w.rec, time.Now())
+	at, err := job.Begin(ctx, w.b.conn, w.queue, w.rec, time.Now(), time.Time{})
 	w.at = at
 	return err
 }

@@ -37,7 +37,7 @@ type Machines interface {
 	Asks
 	EnsureMachines(ctx context.Context, replicas int, maxBytes int64) error
 	ServeAsks(k catalog.Key, f func(ctx context.Context, what string, body []byte) ([]byte, error)) (stop func(), err error)
-	ScanStates(ctx context.Context, k catalog.Key, f func(key string, s StoredState) error) error
+	ScanStates(ctx context.Context, k catalog.Key, keys string, f func(key string, s StoredState) error) error
 }
 
 // Asks are questions to the owners of partitions.
@@ -150,9 +150,9 @@ const (
 	maxScans = 2
 )
 
-// ScanStates calls f with the state of each key, in the order in which they were put. Those that are put meanwhile may be among
-// them, also again.
-func (c *Conn) ScanStates(ctx context.Context, k catalog.Key, f func(key string, s StoredState) error) error {
+// ScanStates calls f with the state of each key that fits keys, a subject's end in which tokens may be wildcards, in the order in
+// which they were put. Those that are put meanwhile may be among them, also again.
+func (c *Conn) ScanStates(ctx context.Context, k catalog.Key, keys string, f func(key string, s StoredState) error) error {
 	prefix := stateSubject(k, "")
 	from := uint64(1)
 	for {
@@ -160,7 +160,8 @@ func (c *Conn) ScanStates(ctx context.Context, k catalog.Key, f func(key string,
 			Seq   uint64 `json:"seq"`
 			Batch int    `json:"batch"`
 			Bytes int    `json:"max_bytes"`
-		}{from, maxScanning, maxScanBytes}
+			Of    string `json:"next_by_subj"`
+		}{from, maxScanning, maxScanBytes, prefix + keys}
 		select {
 		case c.scans <- struct{}{}:
 		case <-ctx.Done():

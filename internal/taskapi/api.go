@@ -9,7 +9,7 @@
 // The data flows through the files in this order: api.go (HTTP), workers.go (those that wait), asks.go (to the owner). names.go and
 // tokens.go are what they name.
 //
-// May import: catalog, sign, jsontree, statelang, problem, stream.
+// May import: catalog, record, sign, jsontree, statelang, problem, stream.
 package taskapi
 
 import (

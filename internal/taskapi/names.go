@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/stream"
 )
 
@@ -132,6 +133,9 @@ const ExecutionKind = "x-"
 // Key is the execution's in its partition's states.
 func (id ID) Key() string { return ExecutionKind + Text(id.Machine) + "." + nameToken(id.Name) }
 
+// KeysOf is what the keys of all executions of a machine have in common, with a wildcard.
+func KeysOf(machine catalog.Key) string { return ExecutionKind + Text(machine) + ".*" }
+
 // Partition is the log that has the execution.
 func (id ID) Partition() catalog.Key { return PartitionOf(id.Key()) }
 
@@ -156,12 +160,21 @@ func IDOf(key string) (id ID, ok bool) {
 			return ID{}, false
 		}
 		name = string(b)
+	} else if coded, ok := strings.CutPrefix(name, "="); ok {
+		b, err := base64.RawURLEncoding.DecodeString(coded)
+		if err != nil || len(b) != len(record.ID{}) {
+			return ID{}, false
+		}
+		name = record.ID(b).String()
 	}
 	return ID{catalog.Key{Namespace: namespace, Name: machine}, name}, true
 }
 
-// nameToken is a name as a token of a subject.
+// nameToken is a name as a token of a subject. That of a UUID, which most have, is short: NATS has it in memory several times.
 func nameToken(name string) string {
+	if id, err := record.ParseID(name); err == nil && id.String() == name {
+		return "=" + base64.RawURLEncoding.EncodeToString(id[:])
+	}
 	if token(name) {
 		return name
 	}

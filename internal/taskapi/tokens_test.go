@@ -19,7 +19,7 @@ func ring(t testing.TB) sign.Ring {
 // TestTokens: what was sealed is read; of another purpose, or with another ring's keys, it was never given.
 func TestTokens(t *testing.T) {
 	mine, other := ring(t), ring(t)
-	for _, id := range []string{"m:x", "ns/machine_1:äö", "a/b:" + "0123456789012345678901234567890123456789012345678901234567890123456789012345678é"} {
+	for _, id := range []string{"m:x", "m:01890a5d-ac96-774b-bcce-b302099a8057", "m:01890A5D-AC96-774B-BCCE-B302099A8057", "m:=x", "ns/machine_1:äö", "a/b:" + "0123456789012345678901234567890123456789012345678901234567890123456789012345678é"} {
 		parsed, err := ParseID(id)
 		if err != nil {
 			t.Fatal(id, err)
