@@ -23,6 +23,12 @@ func Alive(ctx context.Context, conn stream.Jobs, t Callback, p *Progress) error
 	return err
 }
 
+// IsCancelled reports whether the attempt's job was cancelled.
+func IsCancelled(ctx context.Context, conn stream.Jobs, t Callback) (bool, error) {
+	s, _, err := load(ctx, conn, t.Queue, stream.JobKey{Client: t.Client, ID: t.Record})
+	return err == nil && s != nil && s.Status == Cancelled, err
+}
+
 // SucceedBy gives the job its result: body, or r's object. It is idempotent, as the answer may be lost: for the same
 // result again it returns the one that is stored, whose object is another.
 func SucceedBy(ctx context.Context, conn stream.Jobs, t Callback, r Result, body []byte, now time.Time) (Result, error) {

@@ -593,6 +593,10 @@ func (x *execution) begin(c *call) {
 	x.p.wg.Go(func() {
 		defer x.p.called() // what it returned is in the inbox, which is heard before the ownership ends
 		defer cancel()
+		if !submitted && x.p.o.cancelled(ctx, made.callback) {
+			x.tell(item{event: statelang.Event{Kind: statelang.Stopped, Failure: statelang.NewFailure(errEnded, "the job was cancelled")}})
+			return
+		}
 		for e := range x.p.o.watched(made.in(ctx), x.id, c.effect, submitted) {
 			e.Call = c.effect.Call
 			if ctx.Err() != nil || !x.tell(item{event: e}) {

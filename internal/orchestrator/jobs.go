@@ -42,6 +42,25 @@ func (o *Orchestrator) reportJob(ctx context.Context, id ID, callback string, d 
 	return context.Cause(ctx)
 }
 
+// attempt is the one that has given a callback.
+func (o *Orchestrator) attempt(callback string) (job.Callback, error) {
+	if callback == "" {
+		return job.Callback{}, job.ErrNoCallback
+	}
+	return job.ParseCallback(callback, o.tasks.Ring(), o.catalog.Load().JobQueues())
+}
+
+// cancelled reports whether the job was cancelled whose attempt has the callback, as far as that is known: then no task begins. There
+// is none if the callback is empty.
+func (o *Orchestrator) cancelled(ctx context.Context, callback string) bool {
+	t, err := o.attempt(callback)
+	if err != nil {
+		return false
+	}
+	is, err := job.IsCancelled(ctx, o.cfg.Conn, t)
+	return err == nil && is
+}
+
 // later reports whether the attempt of callback a began after that of b: b is a start that came late.
 func (o *Orchestrator) later(a, b string) bool {
 	queues := o.catalog.Load().JobQueues()

@@ -39,11 +39,7 @@ func workOf(ctx context.Context) work {
 
 // attemptOf is the attempt whose work the call belongs to.
 func (o *Orchestrator) attemptOf(ctx context.Context) (job.Callback, error) {
-	callback := workOf(ctx).callback
-	if callback == "" {
-		return job.Callback{}, job.ErrNoCallback
-	}
-	return job.ParseCallback(callback, o.tasks.Ring(), o.catalog.Load().JobQueues())
+	return o.attempt(workOf(ctx).callback)
 }
 
 func noJob() statelang.Event {
@@ -61,6 +57,9 @@ func (o *Orchestrator) waitForListener(ctx context.Context, _ ID, _ statelang.Ef
 		listens, err := o.cfg.Conn.Followed(ctx, t.Queue, stream.JobKey{Client: t.Client, ID: t.Record})
 		if err == nil && listens {
 			return statelang.Event{Kind: statelang.Succeeded, Output: &jsontree.Object{}}
+		}
+		if o.cancelled(ctx, workOf(ctx).callback) {
+			return failed(errEnded, "the job was cancelled")
 		}
 	}
 	return statelang.Event{}

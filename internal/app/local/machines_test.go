@@ -61,7 +61,9 @@ spec:
         - {StartAt: Work, States: {Work: {Type: Task, Resource: "%[1]s/work", End: true}}}
         - {StartAt: Listen, States: {Listen: {Type: Task, Resource: "arn:weir:states:::jobs:waitForListener", End: true}}}
         ResultPath: $.both
+        Catch: [{ErrorEquals: [Jobs.JobEndedException], Next: Late}]
         Next: Tell
+      Late: {Type: Task, Resource: "%[1]s/late", End: true}
       Tell: {Type: Task, Resource: "arn:weir:states:::jobs:sendToListener", Parameters: {Message: it is there, Percent: 99}, ResultPath: null, Next: Done}
       Done: {Type: Pass, OutputPath: "$.both[0]", End: true}
 ---
@@ -109,13 +111,15 @@ spec:
 
 // TestMachines: jobs and records start executions of state machines.
 func TestMachines(t *testing.T) {
-	var notes, works atomic.Int64
+	var notes, works, late atomic.Int64
 	functions := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		switch {
 		case r.URL.Path == "/note":
 			notes.Add(1)
 			_, _ = w.Write([]byte(`{}`))
+		case r.URL.Path == "/late":
+			late.Add(1)
 		case strings.Contains(string(body), "broken"):
 			works.Add(1)
 			w.WriteHeader(http.StatusInternalServerError)
@@ -212,21 +216,34 @@ func TestMachines(t *testing.T) {
 		t.Errorf("there are %d executions of report, want 2: a failed one is not started again", len(executions))
 	}
 
-	status, submitted := do("POST", url+"/live", `{"rows": 1}`, "Content-Type", "application/json")
-	if status != http.StatusAccepted {
-		t.Fatal(status, submitted)
-	}
-	self := submitted["links"].(map[string]any)["self"].(string)
-	testkit.Eventually(t, "the work is done, and the job goes on", func() bool {
-		_, listed := do("GET", admin+"/state-machines/live/executions?status=RUNNING", "")
-		executions := listed["executions"].([]any)
-		if len(executions) == 0 {
-			return false
+	goesOn := func() (self string) {
+		status, submitted := do("POST", url+"/live", `{"rows": 1}`, "Content-Type", "application/json")
+		if status != http.StatusAccepted {
+			t.Fatal(status, submitted)
 		}
-		_, history := do("GET", admin+"/executions/"+executions[0].(map[string]any)["id"].(string)+"/history", "")
-		text, _ := json.Marshal(history)
-		return strings.Contains(string(text), `"LambdaFunctionSucceeded"`) || strings.Contains(string(text), `"TaskSucceeded"`)
+		testkit.Eventually(t, "the work is done, and the job goes on", func() bool {
+			_, listed := do("GET", admin+"/state-machines/live/executions?status=RUNNING", "")
+			executions := listed["executions"].([]any)
+			if len(executions) == 0 {
+				return false
+			}
+			_, history := do("GET", admin+"/executions/"+executions[0].(map[string]any)["id"].(string)+"/history", "")
+			text, _ := json.Marshal(history)
+			return strings.Contains(string(text), `"LambdaFunctionSucceeded"`) || strings.Contains(string(text), `"TaskSucceeded"`)
+		})
+		return submitted["links"].(map[string]any)["self"].(string)
+	}
+	if status, answer := do("DELETE", url+goesOn(), ""); status != http.StatusOK {
+		t.Fatal(status, answer)
+	}
+	testkit.Eventually(t, "a cancelled job's execution is stopped", func() bool {
+		_, listed := do("GET", admin+"/state-machines/live/executions?status=ABORTED", "")
+		return len(listed["executions"].([]any)) == 1
 	})
+	if late.Load() != 0 {
+		t.Error("a task began after its job was cancelled")
+	}
+	self := goesOn()
 	events, err := http.Get(url + self + "/events")
 	if err != nil {
 		t.Fatal(err)
