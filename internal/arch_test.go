@@ -36,13 +36,13 @@ var ranks = map[string]int{
 	"internal/jobapi":            5,
 	"internal/gateway":           6, "internal/dispatcher": 6, "internal/controller": 6, "internal/realtime": 6,
 	"internal/orchestrator":          6,
-	"internal/functions/orderwriter": 6, "internal/functions/orderapi": 6, "internal/functions/report": 6,
+	"internal/functions/orderwriter": 6, "internal/functions/orderapi": 6, "internal/functions/report": 6, "internal/functions/query": 6,
 	"internal/app":         7,
 	"internal/app/objects": 8, "internal/app/realtime": 8, "internal/app/emf": 8,
 	"internal/app/orchestrator": 9, "internal/app/gateway": 9, "internal/app/dispatcher": 9, "internal/app/controller": 9,
 	"internal/app/local": 10,
 	"services/gateway":   11, "services/dispatcher": 11, "services/controller": 11, "services/realtime": 11, "services/orchestrator": 11, "cmd/weir": 11,
-	"services/functions/order-writer": 11, "services/functions/order-api": 11, "services/functions/report": 11,
+	"services/functions/order-writer": 11, "services/functions/order-api": 11, "services/functions/report": 11, "services/functions/query": 11,
 	"services/collectors/emf": 11,
 	"hack/run":                11, "hack/images": 11, "hack/fields": 11,
 }
@@ -56,7 +56,7 @@ var owners = map[string][]string{
 	"github.com/nats-io/nats-server":        {"internal/localnats"},
 	"github.com/minio/minio-go":             {"internal/blob"},
 	"github.com/exaring/otelpgx":            {"internal/functions/orderdb"},
-	"github.com/jackc/pgx":                  {"internal/functions/orderdb", "internal/functions/orderwriter", "internal/functions/orderapi", "internal/functions/report", "internal/localdb"},
+	"github.com/jackc/pgx":                  {"internal/functions/orderdb", "internal/functions/orderwriter", "internal/functions/orderapi", "internal/functions/report", "internal/functions/query", "internal/localdb"},
 	"knative.dev/serving":                   {"internal/manifest", "internal/app/local"},
 	"sigs.k8s.io/controller-runtime":        {"internal/controller"},
 	"k8s.io/client-go":                      {"internal/controller"},
@@ -78,6 +78,7 @@ var (
 		"services/collectors/emf":         {"k8s.io/", "knative.dev/", "sigs.k8s.io/", "github.com/nats-io/", "github.com/jackc/pgx"},
 		"services/controller":             {"github.com/nats-io/nats-server", "github.com/jackc/pgx"},
 		"services/functions/order-writer": function, "services/functions/order-api": function, "services/functions/report": function,
+		"services/functions/query": function,
 	}
 )
 

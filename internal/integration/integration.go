@@ -51,6 +51,8 @@ func Actions() []Action {
 		{"aws-sdk:dynamodb", "putItem", once},
 		{"aws-sdk:dynamodb", "updateItem", once},
 		{"aws-sdk:dynamodb", "deleteItem", once},
+		{"rds-data", "executeStatement", once},
+		{"aws-sdk:rdsdata", "executeStatement", once},
 		{"aws-sdk:sfn", "startExecution", once},
 		{"aws-sdk:sfn", "sendTaskSuccess", once},
 		{"aws-sdk:sfn", "sendTaskFailure", once},

@@ -47,6 +47,8 @@ func callerOf(service, action string) (caller, bool) {
 	case "dynamodb:getItem", "dynamodb:putItem", "dynamodb:updateItem", "dynamodb:deleteItem",
 		"aws-sdk:dynamodb:getItem", "aws-sdk:dynamodb:putItem", "aws-sdk:dynamodb:updateItem", "aws-sdk:dynamodb:deleteItem":
 		return caller{call: (*Orchestrator).item}, true
+	case "rds-data:executeStatement", "aws-sdk:rdsdata:executeStatement":
+		return caller{call: (*Orchestrator).executeStatement}, true
 	case "aws-sdk:sfn:startExecution":
 		return caller{call: (*Orchestrator).startChild}, true
 	case "aws-sdk:sfn:sendTaskSuccess", "aws-sdk:sfn:sendTaskFailure", "aws-sdk:sfn:sendTaskHeartbeat":

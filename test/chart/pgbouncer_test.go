@@ -21,6 +21,7 @@ import (
 	"github.com/weir-dev/weir/internal/functions/orderapi"
 	"github.com/weir-dev/weir/internal/functions/orderdb"
 	"github.com/weir-dev/weir/internal/functions/orderwriter"
+	queryfunction "github.com/weir-dev/weir/internal/functions/query"
 	"github.com/weir-dev/weir/internal/functions/report"
 	"github.com/weir-dev/weir/internal/localdb"
 	"github.com/weir-dev/weir/internal/manifest"
@@ -231,6 +232,7 @@ func TestTimeoutsFit(t *testing.T) {
 		"order-api":    {statement: orderapi.StatementTimeout, call: orderapi.CallTimeout},
 		"order-writer": {statement: orderwriter.StatementTimeout, call: orderwriter.CallTimeout},
 		"report":       {statement: report.StatementTimeout, call: report.CallTimeout, before: report.MaxSeconds * time.Second},
+		"query":        {statement: queryfunction.StatementTimeout, call: queryfunction.CallTimeout},
 	}
 	for name, s := range samples {
 		if left := s.call - s.statement - orderdb.Margin; left < least {

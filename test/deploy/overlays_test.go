@@ -53,7 +53,7 @@ func TestOverlays(t *testing.T) {
 				}
 			}
 			services := of[*servingv1.Service](objects)
-			if len(services) != 3 || len(of[*v1alpha1.API](objects)) != 1 || len(of[*v1alpha1.Queue](objects)) != 4 ||
+			if len(services) != 4 || len(of[*v1alpha1.API](objects)) != 1 || len(of[*v1alpha1.Queue](objects)) != 4 ||
 				len(of[*v1alpha1.EventSourceMapping](objects)) != 4 || len(of[*v1alpha1.StateMachine](objects)) != 2 {
 				t.Fatalf("%d objects, %d of them Knative Services: something of the sample is missing", len(objects), len(services))
 			}

@@ -83,7 +83,7 @@ func applySample(t testing.TB) {
 	}
 	const published = "ghcr.io/weir-dev/weir/"
 	k := "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: [../../deploy/k8s/overlays/kind]\nimages:\n"
-	for _, name := range []string{"order-writer", "order-api", "report"} {
+	for _, name := range []string{"order-writer", "order-api", "report", "query"} {
 		k += fmt.Sprintf("- {name: %s%s, newName: %s/%s, newTag: %q}\n", published, name, env.images, name, env.tag)
 	}
 	if env.postgres != "" {
@@ -99,7 +99,7 @@ func applySample(t testing.TB) {
 func waitSample(t testing.TB) {
 	t.Helper()
 	kubectl(t, "-n", sampleNamespace, "rollout", "status", "statefulset/postgres", "--timeout=180s")
-	waitReady(t, "ksvc/order-writer", "ksvc/order-api", "ksvc/report", "queues.weir.dev/orders", "queues.weir.dev/reports",
+	waitReady(t, "ksvc/order-writer", "ksvc/order-api", "ksvc/report", "ksvc/query", "queues.weir.dev/orders", "queues.weir.dev/reports",
 		"eventsourcemappings.weir.dev/orders", "eventsourcemappings.weir.dev/reports", "apis.weir.dev/shop",
 		"queues.weir.dev/restocks", "eventsourcemappings.weir.dev/restocks", "statemachines.weir.dev/restock",
 		"queues.weir.dev/watched-reports", "eventsourcemappings.weir.dev/watched-reports", "statemachines.weir.dev/watched-report")

@@ -25,6 +25,7 @@ import (
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/functions/orderapi"
 	"github.com/weir-dev/weir/internal/functions/orderwriter"
+	"github.com/weir-dev/weir/internal/functions/query"
 	"github.com/weir-dev/weir/internal/functions/report"
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/manifest"
@@ -69,6 +70,14 @@ func builders(tel telemetry.Providers) map[string]func(ctx context.Context, gete
 			}
 			cfg.Log, cfg.Database.Telemetry = log, tel
 			return report.New(ctx, cfg)
+		},
+		"services/functions/query": func(ctx context.Context, getenv func(string) string, log *slog.Logger) (closer, error) {
+			cfg, err := query.ConfigFromEnv(getenv)
+			if err != nil {
+				return nil, err
+			}
+			cfg.Log, cfg.Database.Telemetry = log, tel
+			return query.New(ctx, cfg)
 		},
 	}
 }

@@ -47,6 +47,10 @@ type Config struct {
 	// StatementTimeout + Margin, and shorter than the function's caller waits.
 	CallTimeout time.Duration
 
+	// MaxMessageBytes bounds what the server may send at once, such as a row; 0 means no bound. A connection that is sent
+	// more is closed.
+	MaxMessageBytes int
+
 	// Name is the pool's in metrics, whose pools must have different ones: the function's.
 	Name string
 	// Telemetry makes its instruments; the zero value means OpenTelemetry's global providers, which function.Serve sets.

@@ -61,6 +61,7 @@ func Open(ctx context.Context, cfg Config) (*DB, error) {
 	poolCfg.ShouldPing = func(context.Context, pgxpool.ShouldPingParams) bool { return false }
 	poolCfg.PrepareConn = prepareConn
 	poolCfg.ConnConfig.Tracer = traced(db.tracer)
+	poolCfg.ConnConfig.MaxProtocolMessageBodyLen = cfg.MaxMessageBytes
 	// The pool's context is only for what it opens ahead of need, which is nothing.
 	db.pool, err = pgxpool.NewWithConfig(context.WithoutCancel(ctx), poolCfg)
 	if err != nil {
@@ -89,7 +90,7 @@ func (db *DB) refreshURL(ctx context.Context, cfg *pgx.ConnConfig) error {
 	if err != nil {
 		return err
 	}
-	fresh.ConnConfig.Tracer = cfg.Tracer
+	fresh.ConnConfig.Tracer, fresh.ConnConfig.MaxProtocolMessageBodyLen = cfg.Tracer, cfg.MaxProtocolMessageBodyLen
 	*cfg = *fresh.ConnConfig
 	return nil
 }

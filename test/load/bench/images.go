@@ -101,7 +101,7 @@ func startEnv(name, addr, natsURL, database string) ([]string, bool) {
 	switch name {
 	case "controller":
 		return nil, false
-	case "order-writer", "order-api", "report":
+	case "order-writer", "order-api", "report", "query":
 		return []string{
 			"PORT=" + port, "DATABASE_URL_FILE=" + filepath.Join(database, "url"),
 			"MIGRATE_DATABASE_URL_FILE=" + filepath.Join(database, "direct-url"),
