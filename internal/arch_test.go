@@ -19,7 +19,7 @@ const module = "github.com/weir-dev/weir/"
 var ranks = map[string]int{
 	"internal/record": 0, "internal/batch": 0, "internal/throttle": 0, "internal/catalog": 0, "internal/sign": 0, "internal/filelock": 0,
 	"internal/childproc": 0, "internal/ownpath": 0, "internal/mediatype": 0, "internal/telemetry": 0, "internal/coding": 0, "internal/pace": 0,
-	"internal/emf": 0, "internal/jsontree": 0, "internal/spelling": 0,
+	"internal/emf": 0, "internal/jsontree": 0, "internal/clusterjob": 0, "internal/spelling": 0,
 	"internal/egress":   0,
 	"internal/jsonpath": 1, "internal/jsonata": 1, "internal/table": 1, "internal/items": 1,
 	"internal/statelang":   2,

@@ -40,6 +40,7 @@ type Config struct {
 	H2C          bool          // WEIR_H2C: the gateway serves HTTP/2 by prior knowledge too: on or off (default)
 	PathPrefix   ownpath.Base  // WEIR_PATH_PREFIX: below which clients find Weir, as ownpath.ParseBase reads it; empty means none
 	EgressAllow  string        // WEIR_EGRESS_ALLOW: where http:invoke of state machines may go besides public addresses, as egress.ParsePolicy reads it; empty means nowhere
+	Batch        bool          // WEIR_BATCH: the controller runs Kubernetes Jobs for tasks of state machines: on or off (default)
 	S3           S3            // WEIR_S3_…: where objects are; without an endpoint they are in NATS
 	Codec        record.Codec  // WEIR_COMPRESSION: s2 (default), zstd or none
 	Lines        *telemetry.Lines
@@ -111,11 +112,11 @@ func FromEnv(getenv func(string) string) (Config, error) {
 	if cfg.CallbackURL != "" && address(cfg.CallbackURL) == nil {
 		return Config{}, fmt.Errorf("WEIR_CALLBACK_URL is %q: give it the address of the gateway as functions reach it, such as http://weir-gateway.weir-system", cfg.CallbackURL)
 	}
-	switch v := or("WEIR_H2C", "off"); v {
-	case "on", "off":
-		cfg.H2C = v == "on"
-	default:
-		return Config{}, fmt.Errorf("WEIR_H2C is %q: say on or off", v)
+	if cfg.H2C, err = onOrOff("WEIR_H2C", or("WEIR_H2C", "off")); err != nil {
+		return Config{}, err
+	}
+	if cfg.Batch, err = onOrOff("WEIR_BATCH", or("WEIR_BATCH", "off")); err != nil {
+		return Config{}, err
 	}
 	if cfg.PathPrefix, err = ownpath.ParseBase(getenv("WEIR_PATH_PREFIX")); err != nil {
 		return Config{}, fmt.Errorf("WEIR_PATH_PREFIX: %w", err)
@@ -144,6 +145,13 @@ func FromEnv(getenv func(string) string) (Config, error) {
 	}
 	cfg.Log, cfg.LevelFile = cfg.Lines.Logger(nil), getenv("WEIR_LOG_LEVEL_FILE")
 	return cfg, nil
+}
+
+func onOrOff(name, v string) (on bool, err error) {
+	if v != "on" && v != "off" {
+		return false, fmt.Errorf("%s is %q: say on or off", name, v)
+	}
+	return v == "on", nil
 }
 
 // address reads the URL of a service, nil if it is invalid.

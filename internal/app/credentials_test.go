@@ -95,6 +95,7 @@ func TestFromEnvNamesWhatIsWrong(t *testing.T) {
 		{map[string]string{"WEIR_DRAIN_TIMEOUT": "-1s"}, "WEIR_DRAIN_TIMEOUT"},
 		{map[string]string{"WEIR_COMPRESSION": "rar"}, "WEIR_COMPRESSION"},
 		{map[string]string{"WEIR_H2C": "yes"}, "WEIR_H2C"},
+		{map[string]string{"WEIR_BATCH": "true"}, "WEIR_BATCH"},
 		{map[string]string{"WEIR_PATH_PREFIX": "/shop/"}, "WEIR_PATH_PREFIX"},
 		{map[string]string{"WEIR_LOG_LEVEL": "loud"}, "WEIR_LOG_LEVEL"},
 	} {

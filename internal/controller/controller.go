@@ -13,9 +13,9 @@
 // are dropped only on request (finalizer, [v1alpha1.DropRecordsAnnotation]).
 //
 // The files: controller.go (watches and process), reconcile.go (one reconciliation), queues.go (streams and
-// deletion), status.go (conditions), depth.go (what queues hold, in their statuses).
+// deletion), status.go (conditions), depth.go (what queues hold, in their statuses), batch.go (Kubernetes Jobs of tasks).
 //
-// It is the only importer of controller-runtime and client-go. It may import api/v1alpha1, catalog, manifest and
+// It is the only importer of controller-runtime and client-go. It may import api/v1alpha1, catalog, clusterjob, depth, manifest and
 // stream.
 package controller
 
@@ -29,6 +29,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	batchv1 "k8s.io/api/batch/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
@@ -70,6 +71,7 @@ type Streams interface {
 	stream.Keys
 	stream.Catalogs
 	stream.Depths
+	ServeAsks(k catalog.Key, f func(ctx context.Context, what string, body []byte) ([]byte, error)) (stop func(), err error)
 	PurgeSettled(ctx context.Context, k catalog.Key) (floor uint64, err error)
 	EnsureMachines(ctx context.Context, replicas int, maxBytes int64) error
 }
@@ -85,6 +87,8 @@ type Config struct {
 	OrchestratorURL string
 	// Objects expires the objects of jobs; nil if they are in NATS, where they expire by themselves.
 	Objects Expirer
+	// Batch: the leader runs Kubernetes Jobs for tasks of state machines.
+	Batch bool
 	// Namespaces to watch; empty means the whole cluster.
 	Namespaces []string
 	// LeaseNamespace is where the leader's lease is kept.
@@ -133,7 +137,7 @@ func Run(ctx context.Context, cfg Config, ready func()) error {
 	mgr, err := ctrl.NewManager(restConfig, manager.Options{
 		Scheme:                  newScheme(),
 		Logger:                  log,
-		Cache:                   cacheOptions(cfg.Namespaces),
+		Cache:                   cacheOptions(cfg),
 		Metrics:                 server.Options{BindAddress: "0"}, // package app has the page,
 		HealthProbeBindAddress:  "0",                              // package app has the probes
 		LeaderElection:          true,
@@ -157,13 +161,17 @@ func Run(ctx context.Context, cfg Config, ready func()) error {
 func newScheme() *runtime.Scheme {
 	s := runtime.NewScheme()
 	utilruntime.Must(v1alpha1.AddToScheme(s))
+	utilruntime.Must(batchv1.AddToScheme(s))
 	utilruntime.Must(manifest.AddKnativeToScheme(s))
 	return s
 }
 
-func cacheOptions(namespaces []string) cache.Options {
+func cacheOptions(cfg Config) cache.Options {
 	opts := cache.Options{DefaultTransform: cache.TransformStripManagedFields()}
-	for _, ns := range namespaces {
+	if cfg.Batch {
+		opts.ByObject = cachedForJobs()
+	}
+	for _, ns := range cfg.Namespaces {
 		if opts.DefaultNamespaces == nil {
 			opts.DefaultNamespaces = map[string]cache.Config{}
 		}
@@ -228,6 +236,11 @@ func watch(mgr manager.Manager, cfg Config) error {
 	}
 	if cfg.Objects != nil {
 		if err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error { return expire(ctx, cfg) })); err != nil {
+			return err
+		}
+	}
+	if cfg.Batch {
+		if err := mgr.Add(manager.RunnableFunc(newClusterJobs(mgr.GetClient(), mgr.GetAPIReader(), cfg).run)); err != nil { // of the leader alone
 			return err
 		}
 	}

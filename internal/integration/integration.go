@@ -36,6 +36,7 @@ func Actions() []Action {
 		{"states", "startExecution", []statelang.Pattern{
 			statelang.RequestResponse, statelang.RunToEnd, statelang.RunToEnd2, statelang.WaitForTaskToken,
 		}},
+		{"batch", "submitJob", []statelang.Pattern{statelang.RequestResponse, statelang.RunToEnd}},
 		{"http", "invoke", once},
 		{"jobs", "waitForListener", once}, // arn:weir:states:::jobs:…
 		{"jobs", "sendToListener", once},

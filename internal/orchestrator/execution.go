@@ -45,6 +45,7 @@ type execution struct {
 	lines  []byte // that are not sealed
 	sealed int
 	calls  map[uint32]*call
+	cut    []statelang.Effect // calls whose work goes on elsewhere, and is to be ended
 	wakes  map[uint32]time.Time
 	wake   time.Time // that the partition's timer knows
 
@@ -79,6 +80,15 @@ type call struct {
 // parked reports whether nothing is to be done for the call: somebody will report, or a worker take it.
 func (c *call) parked() bool {
 	return c.activity() || c.submitted && c.effect.Resource.Pattern == statelang.WaitForTaskToken
+}
+
+// outlives reports whether the call has started what goes on without it. (A call that is not to wait for the end leaves it alone.)
+func (c *call) outlives() bool {
+	if c.effect.Kind != statelang.CallTask || c.effect.Resource.Pattern != statelang.RunToEnd {
+		return false
+	}
+	known, _ := callerOf(c.effect.Resource.Service, c.effect.Resource.Action)
+	return known.end != nil
 }
 
 // continueCall stands for the run's wish to go on at once, among its calls. Calls count from 1.
@@ -208,6 +218,7 @@ func (p *partition) restore(ctx context.Context, id ID, cell *ledger.Cell) (*exe
 		x.over(e)
 		x.note(x.run.Apply(e))
 	}
+	x.cut = nil // the owner who heard of it has ended it
 	x.counted = x.run.Status() != statelang.StatusRunning
 	x.stale = len(x.untaken()) > maxUntaken // else it is as its summary says
 	return x, nil
@@ -241,6 +252,9 @@ func (x *execution) note(effects []statelang.Effect) {
 			x.wakes[e.Call] = e.At
 		case statelang.Cancel:
 			delete(x.wakes, e.Call)
+			if c := x.calls[e.Call]; c != nil && c.outlives() {
+				x.cut = append(x.cut, c.effect)
+			}
 			x.forget(e.Call)
 		case statelang.Continue:
 			x.calls[continueCall] = &call{effect: e}
@@ -552,9 +566,30 @@ func (x *execution) do(effects []statelang.Effect) {
 			x.add(item{event: statelang.Event{Kind: statelang.Continued}})
 		}
 	}
+	x.endCut()
 	x.plan()
 	x.offer()
 	x.report()
+}
+
+// endTimeout is how long it is tried to end what a call has started. After it, or after a crash, that goes on to its own end.
+const endTimeout = 10 * time.Second
+
+// endCut ends what was cut: because its task timed out, its execution ended, or another branch failed. That this owner gives the
+// execution up cuts nothing: the next one goes on awaiting. It comes after the write: else the next owner could await what was ended.
+func (x *execution) endCut() {
+	cut, made := x.cut, work{x.began.At, x.callback}
+	x.cut = nil
+	for _, e := range cut {
+		x.p.busy.Add(1)
+		x.p.wg.Go(func() {
+			defer x.p.called()
+			ctx, cancel := context.WithTimeout(made.in(x.p.ctx), endTimeout)
+			defer cancel()
+			known, _ := callerOf(e.Resource.Service, e.Resource.Action)
+			known.end(x.p.o, ctx, x.id, e)
+		})
+	}
 }
 
 // report has the job whose work this is told how it ended; once it knows, the callback is forgotten.
@@ -597,10 +632,17 @@ func (x *execution) begin(c *call) {
 			x.tell(item{event: statelang.Event{Kind: statelang.Stopped, Failure: statelang.NewFailure(errEnded, "the job was cancelled")}})
 			return
 		}
+		awaits := func() (stop func() bool) { return context.AfterFunc(x.p.awaits, cancel) }
+		if submitted {
+			defer awaits()()
+		}
 		for e := range x.p.o.watched(made.in(ctx), x.id, c.effect, submitted) {
 			e.Call = c.effect.Call
 			if ctx.Err() != nil || !x.tell(item{event: e}) {
 				return
+			}
+			if e.Kind == statelang.Submitted {
+				defer awaits()()
 			}
 		}
 	})

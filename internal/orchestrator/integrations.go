@@ -23,6 +23,8 @@ type caller struct {
 	call func(o *Orchestrator, ctx context.Context, id ID, e statelang.Effect) statelang.Event
 	// await waits for the end of what call has started, for the patterns that do; nil if none does.
 	await func(o *Orchestrator, ctx context.Context, id ID, e statelang.Effect) statelang.Event
+	// end ends what call has started, when nobody waits for it any more; nil if it goes on.
+	end func(o *Orchestrator, ctx context.Context, id ID, e statelang.Effect)
 }
 
 // callerOf returns the caller of each of integration.Actions.
@@ -34,6 +36,8 @@ func callerOf(service, action string) (caller, bool) {
 		return caller{call: (*Orchestrator).sendMessage}, true
 	case "states:startExecution":
 		return caller{call: (*Orchestrator).startChild, await: (*Orchestrator).awaitChild}, true
+	case "batch:submitJob":
+		return caller{call: (*Orchestrator).submitJob, await: (*Orchestrator).awaitJob, end: (*Orchestrator).terminateJob}, true
 	case "jobs:waitForListener":
 		return caller{call: (*Orchestrator).waitForListener}, true
 	case "jobs:sendToListener":

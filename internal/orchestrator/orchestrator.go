@@ -7,9 +7,9 @@
 //
 // The data flows through the files in this order: api.go (HTTP), asks.go (to the partition's owner), partition.go (what is in
 // memory, and times), execution.go (the steps of one), tasks.go (what they call), activities.go (what workers take), starts.go and
-// jobs.go (records and jobs that start some). integrations.go, tables.go, objects.go, http.go and listeners.go are what tasks call
-// besides functions; functions.go bounds the calls of
-// functions; express.go runs what is not stored. codec.go is the format, names.go are the keys, machines.go the definitions,
+// jobs.go (records and jobs that start some). functions.go bounds the calls of functions; integrations.go, tables.go, objects.go,
+// http.go, statements.go, batch.go and listeners.go are what tasks call besides; express.go runs what is not stored. codec.go is the
+// format, names.go are the keys, machines.go the definitions,
 // metrics.go and trace.go what is told of all that.
 //
 // May import: packages of lower rank, such as ledger, statelang, taskapi, job, stream, invoke and telemetry.
@@ -61,6 +61,8 @@ type Config struct {
 	Function func(namespace, name string) (catalog.Function, bool)
 	// Objects is the object store that tasks and maps use as S3; nil if they may not.
 	Objects blob.Store
+	// Batch: the controller runs Kubernetes Jobs for tasks.
+	Batch bool
 	// Egress is where http:invoke may go besides public addresses.
 	Egress egress.Policy
 	Owner  string // unique among the processes that run at the same time

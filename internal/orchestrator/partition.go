@@ -33,6 +33,8 @@ type partition struct {
 
 	ctx    context.Context //nolint:containedctx // ends with the ownership
 	cancel context.CancelCauseFunc
+	awaits context.Context //nolint:containedctx // ends with the drain's beginning: what waits for what goes on elsewhere need not go on here
+	leave  context.CancelFunc
 	wg     sync.WaitGroup
 
 	mu      sync.Mutex
@@ -61,7 +63,9 @@ func (o *Orchestrator) serve(ctx context.Context, n int, lease *stream.Lease, le
 	if p.owner, err = ledger.Open(ctx, o.cfg.Conn, key, o.cfg.Log, ledger.Recent(recentStates)); err != nil {
 		return err
 	}
-	p.ctx, p.cancel = context.WithCancelCause(context.WithoutCancel(ctx))                     // drain decides when calls end
+	p.ctx, p.cancel = context.WithCancelCause(context.WithoutCancel(ctx)) // drain decides when calls end
+	p.awaits, p.leave = context.WithCancel(p.ctx)
+	defer p.leave()
 	stopLease := context.AfterFunc(lease.Context(), func() { p.cancel(stream.ErrLeaseLost) }) //nolint:contextcheck // the lease's
 	stopLive := context.AfterFunc(live, func() { p.cancel(stream.ErrUnavailable) })           //nolint:contextcheck // the connection's
 	ended := make(chan struct{})
@@ -138,6 +142,7 @@ func (p *partition) end(err error) error {
 // still written. Calls that have not begun, and those that are cut, are the next owner's.
 func (p *partition) drain() {
 	p.draining.Store(true)
+	p.leave()
 	timeout := time.NewTimer(p.o.cfg.DrainTimeout)
 	defer timeout.Stop()
 	for p.busy.Load() > 0 {

@@ -19,6 +19,7 @@ import (
 //	WEIR_S_sm-_N  weir.s.sm-.N.KIND.ID  the last state of each (states.go). No namespace is named "sm-".
 //	              weir.a.sm-.N.WHAT     what the partition's owner is asked for
 //	              weir.h.sm-.N.WHAT     hints at what it has (hints.go)
+//	              weir.a.sm-.batch.WHAT what the controller is asked for: Kubernetes Jobs (package clusterjob)
 const (
 	// MachinePartitions is how many logs the executions of state machines are spread over.
 	MachinePartitions = 8
@@ -50,6 +51,9 @@ type Asks interface {
 func MachinePartition(n int) catalog.Key {
 	return catalog.Key{Namespace: machineNamespace, Name: strconv.Itoa(n)}
 }
+
+// ClusterJobs is asked about Kubernetes Jobs, in the place of a partition.
+func ClusterJobs() catalog.Key { return catalog.Key{Namespace: machineNamespace, Name: "batch"} }
 
 // RefusedError is what an owner answers that can't do what it is asked for.
 type RefusedError struct {
@@ -129,7 +133,7 @@ func (c *Conn) Ask(ctx context.Context, k catalog.Key, what string, body []byte)
 	answer, err := c.nc.RequestMsgWithContext(ctx, &nats.Msg{Subject: asksSubject(k, what), Data: body})
 	switch {
 	case errors.Is(err, nats.ErrNoResponders):
-		return nil, fmt.Errorf("%w: no orchestrator has the partition now", ErrUnavailable)
+		return nil, fmt.Errorf("%w: nobody answers for %s now", ErrUnavailable, k)
 	case err != nil:
 		return nil, publishError(ctx, err)
 	case answer.Header.Get(headerRefused) != "":

@@ -25,6 +25,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/clusterjob"
 	"github.com/weir-dev/weir/internal/record"
 	"github.com/weir-dev/weir/internal/stream"
 	"github.com/weir-dev/weir/internal/testkit"
@@ -387,6 +388,14 @@ func TestNATSUsers(t *testing.T) {
 		t.Errorf("sync always: %t, max_file_store %d", js.SyncAlways, js.MaxStore)
 	}
 	n.work(t, "weir-nats-auth")
+	stop, err := n.connect(t, "weir-nats-auth", "controller").ServeAsks(stream.ClusterJobs(), func(context.Context, string, []byte) ([]byte, error) { return []byte("made"), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if answer, err := n.connect(t, "weir-nats-auth", "orchestrator").Ask(t.Context(), stream.ClusterJobs(), clusterjob.AskRun, nil); string(answer) != "made" {
+		t.Errorf("the controller's answer to the orchestrator: %q, %v", answer, err)
+	}
+	stop()
 
 	users := map[string]rights{
 		"operator": {

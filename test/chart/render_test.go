@@ -94,6 +94,10 @@ networkPolicy: {metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/m
 telemetry: {otlp: {endpoint: "http://collector.observability:4318"}, metrics: {enabled: true}}
 emf: {enabled: true}
 `,
+	"batch": `
+batch: {enabled: true}
+controller: {watchNamespaces: [shop]}
+`,
 	"no network policies": `networkPolicy: {enabled: false}`,
 	"namespaces":          `controller: {watchNamespaces: [shop, billing]}`,
 	"no definitions":      `crds: {install: false}`,

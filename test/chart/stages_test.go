@@ -57,7 +57,7 @@ var stages = map[string]stage{
 		objects: true,
 		rights: rights{
 			denied: append([]string{
-				"weir.a.sm-.9.start", "weir.a.sm-.9.put",
+				"weir.a.sm-.9.start", "weir.a.sm-.9.put", "weir.a.sm-.batch.run", "weir.a.sm-.batch.describe", "weir.a.sm-.batch.terminate",
 				"weir.r.default.orders.due", "weir.e.default.orders.1", "weir.l.default.orders", "weir.s.default.orders.c.1", "weir.h.sm-.1.a=b", "weir.l.sm-.1", "weir.s.sm-.1.x-a=b.c", "$KV.WEIR_KEYS.signing", "$JS.API.STREAM.MSG.GET.KV_WEIR_KEYS",
 				"$JS.API.DIRECT.GET." + ordersStream + ".weir.d.default.orders", "weir.d.default.orders", "weir.lease.mapping.default.orders",
 				"$JS.API.STREAM.PURGE." + ordersStream, "$JS.API.STREAM.INFO." + ordersStream, "$JS.API.STREAM.MSG.GET." + ordersStream, "$JS.API.STREAM.MSG.DELETE." + ordersStream,
@@ -98,7 +98,7 @@ var stages = map[string]stage{
 				"$JS.API.STREAM.MSG.DELETE.WEIR_S_sm-_0", "$JS.API.CONSUMER.CREATE." + ordersStream + ".x", "$JS.API.CONSUMER.CREATE.WEIR_S_sm-_0.x", "$JS.API.CONSUMER.MSG.NEXT." + ordersStream + ".dispatcher",
 			}, ownStreams...),
 			deaf:    []string{">", "weir.>", "weir.q.>", "weir.s.>", "weir.c.>", "weir.e.a.b.*", "$KV.>", "$JS.>", "$SYS.>", "_INBOX.>", "_INBOX_gateway.>"},
-			allowed: []string{"weir.e.default.nobody.-.1", "weir.o.default.nobody.m.1", "$JS.API.DIRECT.GET.WEIR_O_a_b.weir.o.a.b.m.1", "weir.q.default.nobody", "weir.c.default.nobody", "weir.r.default.nobody.at.1", "$JS.API.DIRECT.GET.WEIR_S_a_b.weir.s.a.b.1", "weir.l.sm-.9", "weir.s.sm-.9.x-a=b.c", "weir.a.sm-.9.start", "weir.h.sm-.9.a=b", "weir.lease.machines.queue.sm-.9", "$JS.API.DIRECT.GET.WEIR_S_sm-_7", "$JS.API.STREAM.PURGE.WEIR_L_sm-_7"},
+			allowed: []string{"weir.e.default.nobody.-.1", "weir.o.default.nobody.m.1", "$JS.API.DIRECT.GET.WEIR_O_a_b.weir.o.a.b.m.1", "weir.q.default.nobody", "weir.c.default.nobody", "weir.r.default.nobody.at.1", "$JS.API.DIRECT.GET.WEIR_S_a_b.weir.s.a.b.1", "weir.l.sm-.9", "weir.s.sm-.9.x-a=b.c", "weir.a.sm-.9.start", "weir.a.sm-.batch.run", "weir.h.sm-.9.a=b", "weir.lease.machines.queue.sm-.9", "$JS.API.DIRECT.GET.WEIR_S_sm-_7", "$JS.API.STREAM.PURGE.WEIR_L_sm-_7"},
 			hears:   []string{"_INBOX_orchestrator.a.>", "weir.a.sm-.1.*", "weir.h.sm-.*.a=b"},
 		},
 	},

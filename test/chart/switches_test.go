@@ -169,6 +169,31 @@ func TestSwitches(t *testing.T) {
 		t.Error("a release without weir in its name: RELEASE-weir", err)
 	}
 
+	mayRunJobs := func(rules []rbacv1.PolicyRule) (verbs []string) {
+		for _, r := range rules {
+			if slices.Contains(r.Resources, "jobs") {
+				verbs = r.Verbs
+			}
+		}
+		return verbs
+	}
+	for values, want := range map[string]string{``: "", `batch: {enabled: true}`: "on"} {
+		docs := render(t, values)
+		for _, name := range []string{"weir-controller", "weir-orchestrator"} { // the one asks the other
+			if got := env(get[appsv1.Deployment](t, docs, name).Spec.Template.Spec.Containers[0], "WEIR_BATCH"); got != want {
+				t.Errorf("%q: WEIR_BATCH of %s is %q", values, name, got)
+			}
+		}
+		verbs := mayRunJobs(get[rbacv1.ClusterRole](t, docs, "weir-controller-weir-system").Rules)
+		if slices.Contains(verbs, "create") != (want == "on") || slices.Contains(verbs, "delete") != (want == "on") {
+			t.Errorf("%q: the controller may %v jobs", values, verbs)
+		}
+	}
+	docs = render(t, matrix["batch"])
+	if len(mayRunJobs(get[rbacv1.Role](t, docs, "weir-controller-weir-system").Rules)) == 0 {
+		t.Error("batch.enabled with watchNamespaces gives no right there")
+	}
+
 	docs = render(t, matrix["namespaces"])
 	for _, r := range all[rbacv1.ClusterRole](docs) {
 		if r.Labels["app.kubernetes.io/component"] == "controller" {

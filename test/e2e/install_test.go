@@ -23,7 +23,7 @@ func chartArgs(chart string) []string {
 		"--set", "tests.image=" + env.image("loader"), "--set", "tests.command={/ko-app/loader}", "--set", "tests.args={-get}",
 		// Fewer connections than slowwriter may make calls: the pool is what bounds PostgreSQL.
 		"--set", fmt.Sprintf("pgbouncer.defaultPoolSize=%[1]d,pgbouncer.maxDbConnections=%[1]d", poolSize),
-		"--set", "nats.exporter.enabled=true,pgbouncer.exporter.enabled=true",
+		"--set", "nats.exporter.enabled=true,pgbouncer.exporter.enabled=true,batch.enabled=true",
 		"--set", "pgbouncer.auth.users[1].name=weir-exporter,pgbouncer.auth.users[1].password=for-development-only-too",
 	}
 	for _, stage := range env.stages() {

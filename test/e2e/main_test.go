@@ -34,6 +34,7 @@ func TestCluster(t *testing.T) {
 	t.Run("ScaleFromZero", testScaleFromZero)
 	t.Run("Jobs", testJobs)
 	t.Run("StateMachines", testStateMachines)
+	t.Run("ClusterJobs", testClusterJobs)
 	t.Run("Objects", testObjects)
 	t.Run("Traces", testTraces)
 	t.Run("Caps", testCaps)

@@ -34,7 +34,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	if err != nil {
 		return err
 	}
-	c.Conn, c.Telemetry, c.Log = conn, cfg.Telemetry.Providers, cfg.Log
+	c.Conn, c.Telemetry, c.Log, c.Batch = conn, cfg.Telemetry.Providers, cfg.Log, cfg.Batch
 	if cfg.S3.Endpoint != "" {
 		s3, err := objects.S3(cfg)
 		if err != nil {

@@ -50,7 +50,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	caller := invoke.NewCaller(maxIdle, cfg.Telemetry.Providers)
 	defer caller.Close()
 	o, err := orchestrator.New(orchestrator.Config{
-		Conn: conn, Caller: caller, Objects: store, Egress: policy, Log: cfg.Log, DrainTimeout: cfg.DrainTimeout, Telemetry: cfg.Telemetry.Providers,
+		Conn: conn, Caller: caller, Objects: store, Batch: cfg.Batch, Egress: policy, Log: cfg.Log, DrainTimeout: cfg.DrainTimeout, Telemetry: cfg.Telemetry.Providers,
 		// A container that is started again has the name of the one before, and takes its partitions over at once. Should that one
 		// still live it can write nothing: the log has a fence. (A dispatcher must wait, for calls that are in flight.)
 		Owner: cfg.Instance, Base: cfg.PathPrefix, Waits: app.TuneGCForWaiting,

@@ -63,6 +63,9 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
   objects: true
   env:
   - {name: WEIR_EGRESS_ALLOW, value: {{ join "," .Values.orchestrator.egressAllow | quote }}}
+  {{- if .Values.batch.enabled }}
+  - {name: WEIR_BATCH, value: "on"}
+  {{- end }}
   {{- with .Values.gateway.pathPrefix }}
   - {name: WEIR_PATH_PREFIX, value: {{ . | quote }}} # in the addresses of activities
   {{- end }}
@@ -88,6 +91,9 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
   - {name: WEIR_EXECUTIONS_MAX_BYTES, value: {{ ternary .Values.orchestrator.maxBytes "0" (gt (int .Values.orchestrator.replicas) 0) | quote }}}
   {{- if gt (int .Values.orchestrator.replicas) 0 }}
   - {name: WEIR_ORCHESTRATOR_URL, value: "http://{{ include "weir.fullname" . }}-orchestrator.{{ .Release.Namespace }}"}
+  {{- end }}
+  {{- if .Values.batch.enabled }}
+  - {name: WEIR_BATCH, value: "on"}
   {{- end }}
   - {name: WEIR_NAMESPACES, value: {{ join "," .Values.controller.watchNamespaces | quote }}}
   - {name: WEIR_LEADER_ELECTION_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
