@@ -221,6 +221,11 @@ func jobOf(definition *batchv1.CronJob, q clusterjob.Job) (*batchv1.Job, error) 
 		ObjectMeta: metav1.ObjectMeta{Namespace: q.Namespace, Name: q.Name, Labels: map[string]string{}, Annotations: map[string]string{}},
 		Spec:       template.Spec,
 	}
+	for name := range q.Labels {
+		if _, there := template.Labels[name]; there || strings.Contains(name, "/") {
+			return nil, notServed("Tags: the label %s is for others to set: a tag has a name without / that the job definition %s has not", name, definition.Name)
+		}
+	}
 	maps.Copy(job.Labels, template.Labels)
 	maps.Copy(job.Labels, q.Labels)
 	job.Labels[labelManager] = byWeir
@@ -260,8 +265,12 @@ func override(c *corev1.Container, q clusterjob.Job) error {
 		}
 	}
 	for _, v := range q.Environment {
-		c.Env = slices.DeleteFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == v.Name })
-		c.Env = append(c.Env, corev1.EnvVar{Name: v.Name, Value: escaped(v.Value)})
+		given := corev1.EnvVar{Name: v.Name, Value: escaped(v.Value)}
+		if i := slices.IndexFunc(c.Env, func(e corev1.EnvVar) bool { return e.Name == v.Name }); i >= 0 {
+			c.Env[i] = given // in its place: those after it may refer to it
+		} else {
+			c.Env = append(c.Env, given)
+		}
 	}
 	for name, text := range map[corev1.ResourceName]string{corev1.ResourceCPU: q.CPU, corev1.ResourceMemory: q.Memory} {
 		if text == "" {

@@ -73,7 +73,7 @@ func (c *jobCluster) define(name string, change func(*batchv1.CronJob)) {
 			ServiceAccountName: "resizer",
 			Containers: []corev1.Container{{
 				Name: "main", Image: "resize:1", Command: []string{"resize"}, Args: []string{"--size", "Ref::size", "$(HOME)"},
-				Env: []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", Value: "2"}},
+				Env: []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", Value: "2"}, {Name: "D", Value: "$(B)"}},
 			}},
 		}}},
 	}
@@ -130,15 +130,20 @@ func TestClusterJobIsMadeOfItsDefinition(t *testing.T) {
 	if _, refused := c.ask(clusterjob.AskRun, clusterjob.Job{
 		Ref: ref("a"), State: "Resize it", Definition: "resize", Arguments: []string{"$(TOKEN)", "--size=Ref::size"}, Parameters: map[string]string{"size": "$(TOKEN)"},
 		Environment: []clusterjob.Variable{{Name: "B", Value: "$(A)"}, {Name: "C", Value: "3"}}, CPU: "0.5", Memory: "64Mi", Attempts: 3, TimeoutSeconds: 60,
-		Labels: map[string]string{"team": "b", labelManager: "me"},
+		Labels: map[string]string{"project": "b"},
 	}); refused != "" {
 		t.Fatal(refused)
+	}
+	for _, tag := range []string{"team", labelManager, "kueue.x-k8s.io/queue-name"} {
+		if _, refused := c.ask(clusterjob.AskRun, clusterjob.Job{Ref: ref("tagged"), Definition: "resize", Parameters: map[string]string{"size": "1"}, Labels: map[string]string{tag: "x"}}); !strings.Contains(refused, "Tags: the label "+tag) {
+			t.Errorf("%s: %q", tag, refused)
+		}
 	}
 	job := c.job("a")
 	if job == nil {
 		t.Fatal("there is no Job")
 	}
-	if l := job.Labels; l["team"] != "b" || l[labelManager] != byWeir || job.Annotations["note"] != "n" ||
+	if l := job.Labels; l["project"] != "b" || l["team"] != "a" || l[labelManager] != byWeir || job.Annotations["note"] != "n" ||
 		job.Annotations[annotationExecution] != ref("a").Execution || job.Annotations[annotationState] != "Resize it" || len(job.OwnerReferences) != 0 {
 		t.Errorf("it is %+v", job.ObjectMeta)
 	}
@@ -152,7 +157,7 @@ func TestClusterJobIsMadeOfItsDefinition(t *testing.T) {
 	if !slices.Equal(main.Command, []string{"resize"}) || !slices.Equal(main.Args, []string{"$$(TOKEN)", "--size=$$(TOKEN)"}) {
 		t.Errorf("it runs %q %q", main.Command, main.Args)
 	}
-	if !slices.Equal(main.Env, []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", Value: "$$(A)"}, {Name: "C", Value: "3"}}) {
+	if !slices.Equal(main.Env, []corev1.EnvVar{{Name: "A", Value: "1"}, {Name: "B", Value: "$$(A)"}, {Name: "D", Value: "$(B)"}, {Name: "C", Value: "3"}}) {
 		t.Errorf("its environment is %v", main.Env)
 	}
 	for _, list := range []corev1.ResourceList{main.Resources.Requests, main.Resources.Limits} {

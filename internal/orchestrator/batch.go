@@ -171,7 +171,12 @@ func (o *Orchestrator) awaitJob(ctx context.Context, id ID, e statelang.Effect) 
 			break
 		}
 		state := clusterjob.State{Status: clusterjob.Failed}
-		if refused, ok := errors.AsType[*stream.RefusedError](err); ok {
+		refused, isRefused := errors.AsType[*stream.RefusedError](err)
+		if isRefused && refused.Code != clusterjob.CodeGone { // not of the Job: rights or namespaces of the controller, which come back
+			o.again(ctx, refused.Message)
+			continue
+		}
+		if isRefused {
 			state.Reason = refused.Message
 		} else if err := json.Unmarshal(body, &state); err != nil {
 			return failed(statelang.ErrRuntime, "the state of the Job can't be read: "+err.Error())
@@ -239,6 +244,7 @@ func (o *Orchestrator) askCluster(ctx context.Context, what string, question any
 	if err != nil {
 		return nil, &stream.RefusedError{Code: clusterjob.CodeClient, Message: err.Error()}
 	}
+	ctx = afresh(ctx)
 	for range tries(ctx, firstBackoff, maxBackoff) {
 		answer, err := o.cfg.Conn.Ask(ctx, stream.ClusterJobs(), what, body)
 		if errors.Is(err, stream.ErrTooLargeForServer) {
@@ -247,6 +253,7 @@ func (o *Orchestrator) askCluster(ctx context.Context, what string, question any
 		if _, refused := errors.AsType[*stream.RefusedError](err); err == nil || refused {
 			return answer, err
 		}
+		o.again(ctx, err.Error())
 	}
 	return nil, context.Cause(ctx)
 }

@@ -584,7 +584,7 @@ func (x *execution) endCut() {
 		x.p.busy.Add(1)
 		x.p.wg.Go(func() {
 			defer x.p.called()
-			ctx, cancel := context.WithTimeout(made.in(x.p.ctx), endTimeout)
+			ctx, cancel := context.WithTimeout(made.in(context.WithoutCancel(x.p.ctx)), endTimeout) // also when the partition was just given up
 			defer cancel()
 			known, _ := callerOf(e.Resource.Service, e.Resource.Action)
 			known.end(x.p.o, ctx, x.id, e)

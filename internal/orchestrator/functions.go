@@ -9,9 +9,9 @@ import (
 )
 
 const (
-	// maxOfOne bounds the calls in flight from this process to a function whose own bound is unknown: others have room beside it.
+	// maxOfOne bounds the calls in flight from this process to one function, whatever it takes: others have room beside it.
 	maxOfOne = maxCalls / 4
-	// maxGates is how many functions are remembered that nobody calls.
+	// maxGates is how many functions are remembered, if so many are not being called.
 	maxGates = 1000
 )
 
@@ -20,6 +20,7 @@ type functions struct {
 	mu    sync.Mutex
 	takes map[string]int // by its URL, if it is known
 	gates map[string]*gate
+	sweep int // at so many gates those that nobody uses go
 }
 
 // gate is what calls to one function pass.
@@ -58,7 +59,7 @@ func (f *functions) use(cat *catalog.Catalog, find func(namespace, name string) 
 // most is how many calls may be in flight to a function. The caller holds mu.
 func (f *functions) most(url string) int {
 	if n, ok := f.takes[url]; ok {
-		return max(1, min(n, maxCalls))
+		return max(1, min(n, maxOfOne))
 	}
 	return maxOfOne
 }
@@ -69,12 +70,13 @@ func (f *functions) enter(url string) *gate {
 	defer f.mu.Unlock()
 	g := f.gates[url]
 	if g == nil {
-		if len(f.gates) >= maxGates {
+		if len(f.gates) >= max(f.sweep, maxGates) {
 			for url, idle := range f.gates {
 				if idle.users == 0 {
 					delete(f.gates, url)
 				}
 			}
+			f.sweep = 2 * len(f.gates)
 		}
 		g = &gate{limiter: invoke.NewLimiter(f.most(url)), turn: make(chan struct{}, 1)}
 		f.gates[url] = g

@@ -170,6 +170,7 @@ func childInput(input *jsontree.Object) (json.RawMessage, error) {
 
 // insist asks until the owner answers, whoever it is; only a refusal is final.
 func (o *Orchestrator) insist(ctx context.Context, id ID, what string, a ask) ([]byte, error) {
+	ctx = afresh(ctx)
 	for range tries(ctx, firstBackoff, maxBackoff) {
 		body, err := o.ask(ctx, id, what, a)
 		refused, isRefused := errors.AsType[*stream.RefusedError](err)

@@ -182,6 +182,8 @@ func (p *partition) recover() error {
 		}
 		sum, err := decodeSummary(s.Header)
 		switch {
+		case id.Key() != key:
+			p.log.Error("an execution was stored by another version; it stands still", "execution", id.String())
 		case err != nil:
 			p.log.Error("an execution can't be read; it stands still", "execution", id.String(), "error", err)
 		case sum.Status != statelang.StatusRunning && sum.Callback != "":

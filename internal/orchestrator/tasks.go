@@ -46,6 +46,16 @@ type trying struct {
 	since time.Time
 }
 
+// afresh is ctx for something that a call waits for and asks again: before the first failure nothing was tried for long.
+func afresh(ctx context.Context) context.Context {
+	t, ok := ctx.Value(tryingKey{}).(trying)
+	if !ok {
+		return ctx
+	}
+	t.since = time.Now()
+	return context.WithValue(ctx, tryingKey{}, t)
+}
+
 // again notes that ctx's call must be made once more, and tells the log if that goes on for long.
 func (o *Orchestrator) again(ctx context.Context, why string) {
 	t, ok := ctx.Value(tryingKey{}).(trying)
@@ -192,7 +202,9 @@ func (o *Orchestrator) function(ctx context.Context, id ID, e statelang.Effect, 
 		if ctx.Err() != nil { // it was cut, which says nothing of the function
 			gate.limiter.Cancel()
 		} else {
-			outcome = gate.limiter.Release(outcome)
+			all := outcome
+			all.RetryAfter = min(all.RetryAfter, maxBackoff)
+			outcome.Class = gate.limiter.Release(all).Class
 		}
 		o.cfg.Caller.Measure(ctx, outcome, ctx.Err() != nil)
 		switch {
@@ -203,6 +215,9 @@ func (o *Orchestrator) function(ctx context.Context, id ID, e statelang.Effect, 
 		case outcome.Class == invoke.NotNow:
 			asking.notNow(outcome) //nolint:contextcheck // a count belongs to no context
 			o.again(ctx, outcome.Reason)
+			if outcome.RetryAfter > maxBackoff { // of this call: the others need not wait so long
+				pause(ctx, outcome.RetryAfter)
+			}
 		default:
 			return statelang.Event{Kind: statelang.Failed, Failure: failureOf(outcome)}
 		}

@@ -2,6 +2,7 @@ package orderdb
 
 import (
 	"context"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -15,8 +16,8 @@ type Tx struct {
 }
 
 // Transact calls work within a transaction, and commits it unless work fails. Each of its statements is bounded as one of
-// Exec is, and all of them together by CallTimeout. What a statement sets for its session ends with the transaction: PgBouncer
-// gives the session to others.
+// Exec is, and all of them together by CallTimeout. What a statement sets, locks or opens for its session ends with the transaction:
+// PgBouncer gives the session to others.
 func (db *DB) Transact(ctx context.Context, work func(context.Context, *Tx) error) error {
 	return db.within(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		if err := simple(ctx, conn, "BEGIN; SET LOCAL statement_timeout = "+db.timeout); err != nil {
@@ -24,14 +25,21 @@ func (db *DB) Transact(ctx context.Context, work func(context.Context, *Tx) erro
 		}
 		err := work(ctx, &Tx{db, conn})
 		if err == nil {
-			err = simple(ctx, conn, "RESET ALL; DISCARD TEMP; COMMIT")
+			err = simple(ctx, conn, leave+"SET LOCAL statement_timeout = "+db.timeout+"; COMMIT")
 		}
 		if conn.PgConn().TxStatus() != 'I' && !conn.IsClosed() {
-			_ = simple(ctx, conn, "ROLLBACK") // if that fails within closes the connection
+			_ = simple(ctx, conn, "ROLLBACK; "+unlock) // if that fails within closes the connection
 		}
 		return err
 	})
 }
+
+const (
+	// unlock gives back what a rollback doesn't: locks of the session. All else that a session is given is undone by it.
+	unlock = "SELECT pg_advisory_unlock_all()"
+	// leave is what DISCARD ALL does, which runs in no transaction: after the transaction the session may be another client's.
+	leave = "RESET SESSION AUTHORIZATION; RESET ROLE; RESET ALL; UNLISTEN *; CLOSE ALL; " + unlock + "; DISCARD TEMP; "
+)
 
 // simple runs constant statements in one round trip.
 func simple(ctx context.Context, conn *pgx.Conn, sql string) error {
@@ -46,9 +54,10 @@ type Text struct {
 }
 
 // Query runs one statement, prepares nothing, and calls read with its result, whose values are texts. PostgreSQL refuses several
-// statements. An error of read ends the statement, on the server too, and is returned.
+// statements. An error of read ends the statement, on the server too, and is returned. Traces have the statement's first word alone:
+// it may be a caller's, with values in it.
 func (tx *Tx) Query(ctx context.Context, sql string, params []Text, read func(*pgconn.ResultReader) error) (tag pgconn.CommandTag, err error) {
-	ctx = tx.db.tracer.TraceQueryStart(ctx, tx.conn, pgx.TraceQueryStartData{SQL: sql})
+	ctx = tx.db.tracer.TraceQueryStart(ctx, tx.conn, pgx.TraceQueryStartData{SQL: firstWord(sql)})
 	defer func() { tx.db.tracer.TraceQueryEnd(ctx, tx.conn, pgx.TraceQueryEndData{CommandTag: tag, Err: err}) }()
 	values, oids := make([][]byte, len(params)), make([]uint32, len(params))
 	for i, p := range params {
@@ -65,6 +74,14 @@ func (tx *Tx) Query(ctx context.Context, sql string, params []Text, read func(*p
 		err = closeErr
 	}
 	return tag, err
+}
+
+func firstWord(sql string) string {
+	words := strings.Fields(sql[:min(len(sql), 64)])
+	if len(words) == 0 || strings.Trim(words[0], "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz") != "" {
+		return ""
+	}
+	return words[0]
 }
 
 // Database is the database's name, as PgBouncer knows it.

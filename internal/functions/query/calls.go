@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
@@ -55,10 +56,10 @@ func (f *Function) make(ctx context.Context, c *call) ([]byte, error) {
 		}
 		return err
 	})
-	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "42501" { // insufficient_privilege
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && !made(err) && (strings.HasPrefix(pg.Code, "42") || strings.HasPrefix(pg.Code, "3F")) { // rights, or no schema
 		return nil, &failure{"RdsData.DatabaseErrorException", fmt.Sprintf(
-			"the table %s, in which calls are noted, is missing, and this role may not make it. Whoever may does: %s; %s; GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO ROLE",
-			table, createTable, createIndex, table)}
+			"the table %s, in which calls are noted, is missing, and this role may not make it (%s). Whoever may does: %s; %s; GRANT SELECT, INSERT, UPDATE, DELETE ON %s TO ROLE",
+			table, pg.Message, createTable, createIndex, table)}
 	}
 	if err != nil && !made(err) {
 		return nil, err

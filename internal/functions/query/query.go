@@ -5,7 +5,8 @@
 //	POST {"Sql": "SELECT sku FROM orders WHERE id = :id", "Parameters": [{"Name": "id", "TypeHint": "UUID", "Value": {"StringValue": "…"}}]}
 //	  200 {"GeneratedFields": [], "NumberOfRecordsUpdated": 0, "Records": [[{"StringValue": "book-42"}]]}
 //	  400 {"error": "RdsData.DatabaseErrorException", "cause": "…"}, and others of the Data API's names; 405
-//	  503 with Retry-After while the database is unavailable, or the same call is being made
+//	  409 {"error": "Weir.CallInProgress", …} while the same call is being made
+//	503 with Retry-After while the database is unavailable
 //
 // The header ce-id is the call's id, a UUID.
 //

@@ -239,7 +239,7 @@ func TestOnce(t *testing.T) {
 		}
 		return nil
 	})
-	if res := ask(t.Context(), f, id, sell); res.Code != 503 || res.Header().Get("Retry-After") == "" {
+	if res := ask(t.Context(), f, id, sell); res.Code != 409 || !strings.Contains(res.Body.String(), `"error":"Weir.CallInProgress"`) {
 		t.Errorf("meanwhile: %d %v %s", res.Code, res.Header(), res.Body)
 	}
 	if err := tx.Rollback(t.Context()); err != nil {
@@ -272,11 +272,29 @@ func TestOldNotes(t *testing.T) {
 // TestSession: what a statement sets for its session is not there for the next.
 func TestSession(t *testing.T) {
 	f := start(t)
+	super := dbtest.Connect(t, dbtest.DBRunning(t).SuperuserURL())
+	if _, err := super.Exec(t.Context(), `DROP ROLE IF EXISTS porter; CREATE ROLE porter; GRANT porter TO weir`); err != nil {
+		t.Fatal(err)
+	}
 	for range 2 * dbtest.PoolSize {
 		if got := run(t, f, "SELECT current_setting('app.user', true) AS u, set_config('app.user', 'ada', false), set_config('search_path', 'nowhere', false)", ""); !strings.Contains(got, `[[{"IsNull":true}`) && !strings.Contains(got, `[[{"StringValue":""}`) {
 			t.Fatal(got)
 		}
-		if got := run(t, f, "CREATE TEMP TABLE mine AS SELECT 1 AS n", ""); !strings.HasPrefix(got, "200") {
+		for _, sql := range []string{
+			"CREATE TEMP TABLE mine AS SELECT 1 AS n", "SELECT pg_advisory_lock(42)", "SELECT set_config('role', 'porter', false)",
+			"DO $$ BEGIN EXECUTE 'LISTEN news'; END $$",
+		} {
+			if got := run(t, f, sql, ""); !strings.HasPrefix(got, "200") {
+				t.Fatal(sql, got)
+			}
+		}
+		if got := run(t, f, "SELECT 1 / (n - n) FROM (SELECT 1 AS n, pg_advisory_lock(43)) AS one", ""); strings.HasPrefix(got, "200") {
+			t.Fatal(got)
+		}
+		if got := run(t, f, "SELECT current_user = session_user AND current_user <> 'porter'", ""); !strings.Contains(got, `[[{"BooleanValue":true}]]`) {
+			t.Fatal(got)
+		}
+		if got := run(t, f, "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid IN (42, 43)", ""); !strings.Contains(got, `[[{"LongValue":0}]]`) {
 			t.Fatal(got)
 		}
 	}
@@ -312,7 +330,7 @@ func TestFewRights(t *testing.T) {
 		}
 	}
 	sql(`GRANT SELECT ON stock TO clerk`)
-	has("SELECT n FROM stock", "the table weir_calls, in which calls are noted, is missing, and this role may not make it. Whoever may does: CREATE TABLE")
+	has("SELECT n FROM stock", "the table weir_calls, in which calls are noted, is missing, and this role may not make it (permission denied for schema public). Whoever may does: CREATE TABLE")
 	sql(`CREATE TABLE weir_calls (id uuid PRIMARY KEY, answer text NOT NULL, at timestamptz NOT NULL DEFAULT now())`)
 	has("SELECT n FROM stock", "permission denied for table weir_calls")
 	sql(`GRANT SELECT ON weir_calls TO clerk`)
