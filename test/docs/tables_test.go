@@ -148,6 +148,7 @@ func problemTypes(t *testing.T) map[string]string {
 	shared := parseDir(t, "function", false).problemTypes(t, "errors.go")
 	for name, of := range map[string]string{
 		"BadRequest": "ProblemBadRequest", "Method": "ProblemMethod", "TooLarge": "ProblemTooLarge", "UnsupportedMedia": "ProblemMediaType",
+		"NotFound": "ProblemNotFound",
 	} {
 		types[name] = shared[of]
 	}
