@@ -158,9 +158,9 @@ func (x *metrics) observe(_ context.Context, o metric.Observer) error {
 func (p *partition) open() (active, waiting int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	waiting = len(p.timers.at)
+	waiting = p.timers.len()
 	for key := range p.running {
-		if p.timers.at[key] != nil {
+		if p.timers.has(key) {
 			waiting--
 		}
 	}

@@ -27,9 +27,6 @@ type offer struct {
 	place int
 }
 
-func (f *offer) moment() int64   { return f.since }
-func (f *offer) moved(place int) { f.place = place }
-
 func newOffers() offers {
 	return offers{queues: map[catalog.Key]*queue{}, by: map[string][]*offer{}}
 }
@@ -75,7 +72,7 @@ func (o *offers) add(of offer, n int) {
 		return
 	}
 	if q == nil {
-		q = &queue{}
+		q = &queue{heap: agenda[*offer]{moment: func(f *offer) int64 { return f.since }, moved: func(f *offer, place int) { f.place = place }}}
 		o.queues[of.activity] = q
 	}
 	if f == nil {
@@ -89,7 +86,7 @@ func (o *offers) add(of offer, n int) {
 		return
 	}
 	heap.Remove(&q.heap, f.place)
-	if len(q.heap) == 0 {
+	if len(q.heap.all) == 0 {
 		delete(o.queues, f.activity)
 	}
 	rest := slices.DeleteFunc(o.by[f.execution], func(other *offer) bool { return other == f })
@@ -104,7 +101,7 @@ func (o *offers) claim(activity catalog.Key) (f offer, ok bool) {
 	if q == nil {
 		return offer{}, false
 	}
-	f = *q.heap[0]
+	f = *q.heap.all[0]
 	o.add(f, -1)
 	return f, true
 }

@@ -1,7 +1,6 @@
 package orchestrator
 
 import (
-	"container/heap"
 	"context"
 	"errors"
 	"fmt"
@@ -40,7 +39,7 @@ type partition struct {
 	mu      sync.Mutex
 	running map[string]*execution
 	items   chan struct{} // capacity 1: an item of a table is being read and changed
-	timers  timers
+	timers  *timers
 	planned chan struct{} // capacity 1: the first timer has changed
 	offers  offers
 
@@ -55,7 +54,7 @@ func (o *Orchestrator) serve(ctx context.Context, n int, lease *stream.Lease, le
 	key := stream.MachinePartition(n)
 	p := &partition{
 		o: o, key: key, holds: lease.Holds, log: o.cfg.Log.With("partition", n), running: map[string]*execution{}, planned: make(chan struct{}, 1),
-		timers: timers{at: map[string]*timer{}}, offers: newOffers(), items: make(chan struct{}, 1), busy: busy, quiet: make(chan struct{}, 1),
+		timers: newTimers(), offers: newOffers(), items: make(chan struct{}, 1), busy: busy, quiet: make(chan struct{}, 1),
 	}
 	began := time.Now()
 	live := o.cfg.Conn.Live()
@@ -93,7 +92,7 @@ func (o *Orchestrator) serve(ctx context.Context, n int, lease *stream.Lease, le
 		p.cancel(stream.ErrClosed)
 		p.close(ctx)
 		o.metrics.leaves(p) // whoever noted it has ended
-		p.o.waits.add(-int64(len(p.timers.heap)))
+		p.o.waits.add(-int64(p.timers.len()))
 	}()
 	p.wg.Go(func() { //nolint:contextcheck // a count belongs to no context
 		if err := p.recover(); err != nil {
@@ -388,7 +387,7 @@ func (p *partition) plan(key string, at time.Time) {
 // planned its time, knows better. One that has ended since looks in vain.
 func (p *partition) planFound(key string, at time.Time) {
 	p.mu.Lock()
-	if p.running[key] != nil || p.timers.at[key] != nil {
+	if p.running[key] != nil || p.timers.has(key) {
 		p.mu.Unlock()
 		return
 	}
@@ -397,9 +396,9 @@ func (p *partition) planFound(key string, at time.Time) {
 
 // planLocked is plan for who holds mu, which it gives back.
 func (p *partition) planLocked(key string, at time.Time) {
-	before := len(p.timers.heap)
+	before := p.timers.len()
 	first := p.timers.set(key, at)
-	more := len(p.timers.heap) - before
+	more := p.timers.len() - before
 	p.mu.Unlock()
 	p.o.waits.add(int64(more))
 	if first {
@@ -450,53 +449,3 @@ func (p *partition) wake(id ID) {
 }
 
 const wakeAgain = time.Second
-
-// timers are the times that executions wait for, one for each.
-type timers struct {
-	heap agenda[*timer]
-	at   map[string]*timer
-}
-
-type timer struct {
-	key   string
-	at    int64 // Unix milliseconds
-	place int
-}
-
-func (t *timer) moment() int64   { return t.at }
-func (t *timer) moved(place int) { t.place = place }
-
-// set changes an execution's time; zero is none. It reports whether the first of all is another now.
-func (t *timers) set(key string, at time.Time) (first bool) {
-	known := t.at[key]
-	switch {
-	case at.IsZero() && known == nil:
-		return false
-	case at.IsZero():
-		heap.Remove(&t.heap, known.place)
-		delete(t.at, key)
-		return false
-	case known == nil:
-		known = &timer{key: key, at: at.UnixMilli()}
-		t.at[key] = known
-		heap.Push(&t.heap, known)
-	default:
-		known.at = at.UnixMilli()
-		heap.Fix(&t.heap, known.place)
-	}
-	return t.heap[0] == known
-}
-
-// due takes out those whose time has come, at most so many, and returns when the next comes.
-func (t *timers) due(now time.Time, most int) (keys []string, next time.Time) {
-	for len(t.heap) > 0 && len(keys) < most {
-		first := t.heap[0]
-		if at := time.UnixMilli(first.at); at.After(now) {
-			return keys, at
-		}
-		heap.Pop(&t.heap)
-		delete(t.at, first.key)
-		keys = append(keys, first.key)
-	}
-	return keys, now.Add(time.Hour)
-}
