@@ -36,7 +36,7 @@ const longName = 1 << 31
 
 func newTimers() *timers {
 	t := &timers{places: map[short]int32{}, machines: map[string]uint32{}, longs: map[string]uint32{}, names: map[uint32]string{}}
-	t.heap = agenda[timer]{moment: func(one timer) int64 { return one.at }, moved: func(one timer, place int) { t.places[one.key] = int32(place) }} //nolint:gosec // fewer than memory has room for
+	t.heap = agenda[timer]{moment: func(one timer) int64 { return one.at }, moved: func(one timer, place int) { t.places[one.key] = int32(place) }}
 	return t
 }
 
@@ -48,7 +48,7 @@ func (t *timers) shorten(key string, give bool) (s short, ok bool) {
 		if !give {
 			return s, false
 		}
-		number = uint32(len(t.texts)) //nolint:gosec // state machines are fewer
+		number = uint32(len(t.texts))
 		t.machines[key[:dot]], t.texts = number, append(t.texts, key[:dot])
 	}
 	s.machine = number

@@ -14,7 +14,7 @@ import (
 
 // TestTimers: times that are set, changed and removed at random come when a plain map says.
 func TestTimers(t *testing.T) {
-	random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // not secret
+	random := rand.New(rand.NewPCG(1, 2))
 	var keys []string
 	for n := range 300 {
 		name := fmt.Sprint("n", n)
