@@ -68,7 +68,7 @@ func submissionOf(e statelang.Effect) (s submission, err error) {
 
 // job is the question for it.
 func (s submission) job() (j clusterjob.Job, err error) {
-	j.Definition = definitionName(s.JobDefinition)
+	j.Definition = nameAfter(":job-definition/", s.JobDefinition)
 	switch {
 	case s.JobName == "":
 		return j, errors.New("JobName is missing")
@@ -112,15 +112,6 @@ func (s submission) job() (j clusterjob.Job, err error) {
 		j.TimeoutSeconds = *n
 	}
 	return j, nil
-}
-
-// definitionName is the name in an ARN of a job definition, or in NAME:REVISION.
-func definitionName(text string) string {
-	if _, rest, ok := strings.Cut(text, ":job-definition/"); ok {
-		text = rest
-	}
-	name, _, _ := strings.Cut(text, ":")
-	return name
 }
 
 func jobRef(ctx context.Context, id ID, e statelang.Effect) clusterjob.Ref {

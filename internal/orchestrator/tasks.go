@@ -134,7 +134,7 @@ func (o *Orchestrator) lambda(ctx context.Context, id ID, e statelang.Effect) st
 	}
 	v, _ := input.Get("FunctionName")
 	name, isText := v.(string)
-	name = functionName(name)
+	name = nameAfter(":function:", name)
 	if !isText || name == "" {
 		return failed(statelang.ErrRuntime, "lambda:invoke needs a FunctionName")
 	}
@@ -160,9 +160,9 @@ func (o *Orchestrator) lambda(ctx context.Context, id ID, e statelang.Effect) st
 	return event
 }
 
-// functionName is the name in an ARN of a function, or in NAME:ALIAS.
-func functionName(text string) string {
-	if _, rest, ok := strings.Cut(text, ":function:"); ok {
+// nameAfter is the name in an ARN, which follows mark there, or in NAME:ALIAS.
+func nameAfter(mark, text string) string {
+	if _, rest, ok := strings.Cut(text, mark); ok {
 		text = rest
 	}
 	name, _, _ := strings.Cut(text, ":")

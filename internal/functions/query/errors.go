@@ -17,9 +17,9 @@ import (
 // maxCauseBytes of an error are told: it may quote what it is about.
 const maxCauseBytes = 4 << 10
 
-// NameBusy is the error of a call that is being made already, by an attempt that its caller has given up. Whoever runs state machines
+// nameBusy is the error of a call that is being made already, by an attempt that its caller has given up. Whoever runs state machines
 // makes it again.
-const NameBusy = "Weir.CallInProgress"
+const nameBusy = "Weir.CallInProgress"
 
 // failure is an error that a state machine catches by its name: those of the Data API, with the prefix that the SDK integration of
 // Step Functions gives them.
@@ -79,7 +79,7 @@ func refuse(w http.ResponseWriter, err error) int {
 		return f.write(w, http.StatusBadRequest)
 	}
 	if errors.Is(err, errBusy) { // no "not now", which would be about all calls
-		return (&failure{NameBusy, "the call is being made already; make it again later"}).write(w, http.StatusConflict)
+		return (&failure{nameBusy, "the call is being made already; make it again later"}).write(w, http.StatusConflict)
 	}
 	if errors.Is(err, errStandby) || orderdb.Unavailable(err) {
 		p := function.ProblemOf(function.NotNow(function.WithDetail(err, "The database can't take the call now; make it again."), RetryAfter))
