@@ -67,9 +67,8 @@ type metrics struct {
 	consumed, settled, dead, throttled, lease, ended, attempts metric.Int64ObservableCounter
 	held, inFlight, limit, max                                 metric.Int64ObservableGauge
 
-	batchSize  metric.Int64Histogram
-	wait       metric.Float64Histogram
-	coldStarts metric.Int64Counter
+	batchSize metric.Int64Histogram
+	wait      metric.Float64Histogram
 
 	mu     sync.Mutex
 	queues map[catalog.Key]*tally
@@ -114,9 +113,6 @@ func newMetrics(meter metric.Meter) (*metrics, error) {
 	x.wait, err = meter.Float64Histogram("weir.mapping.wait", metric.WithUnit("s"),
 		metric.WithDescription("Time from a record's acceptance to its call, of each batch's oldest record."),
 		metric.WithExplicitBucketBoundaries(0.01, 0.1, 1, 10, 60, 600, 3600, 21600, 86400))
-	note(err)
-	x.coldStarts, err = meter.Int64Counter("faas.coldstarts", metric.WithUnit("{coldstart}"),
-		metric.WithDescription("First answers after the function had no instance."))
 	note(err)
 	_, err = meter.RegisterCallback(x.observe, all...)
 	note(err)
@@ -327,9 +323,6 @@ func (m *mapping) cut(ctx context.Context, o invoke.Outcome) {
 func (m *mapping) measure(ctx context.Context, o invoke.Outcome, n int) {
 	m.cfg.Caller.Measure(ctx, o, false)
 	m.metrics.batchSize.Record(ctx, int64(n), m.tally.ofQueue...)
-	if o.ColdStart {
-		m.metrics.coldStarts.Add(ctx, 1, metric.WithAttributeSet(attribute.NewSet(semconv.FaaSInvokedName(m.function()))))
-	}
 }
 
 // waited measures how long the oldest record has waited when it is called for the first time in this batch run.

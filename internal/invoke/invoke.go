@@ -31,6 +31,7 @@ import (
 
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/weir-dev/weir/internal/coding"
@@ -111,9 +112,10 @@ type Caller struct {
 	http *http.Transport
 	h2c  priorKnowledge // HTTP/2
 
-	durations *durations
-	tracer    trace.Tracer // nil if disabled
-	client    []trace.SpanStartOption
+	durations  *durations
+	coldStarts metric.Int64Counter
+	tracer     trace.Tracer // nil if disabled
+	client     []trace.SpanStartOption
 }
 
 // NewCaller returns a caller that keeps at most maxIdle idle connections to each function. tel makes its instruments and
@@ -121,7 +123,7 @@ type Caller struct {
 func NewCaller(maxIdle int, tel telemetry.Providers) *Caller {
 	return &Caller{
 		http: transport(maxIdle), h2c: newPriorKnowledge(maxIdle),
-		durations: newDurations(tel.Meter(scope)), tracer: tel.Tracer(scope),
+		durations: newDurations(tel.Meter(scope)), coldStarts: newColdStarts(tel.Meter(scope)), tracer: tel.Tracer(scope),
 		client: []trace.SpanStartOption{trace.WithSpanKind(trace.SpanKindClient)},
 	}
 }

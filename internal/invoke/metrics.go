@@ -92,14 +92,25 @@ func errorType(trouble string, status int) string {
 	return trouble
 }
 
-// Measure counts a call as http.client.request.duration, by the outcome as it is treated: so it is for the caller of Call
-// and Ask to do. cut means that it was cut by the caller, and has none.
+func newColdStarts(m metric.Meter) metric.Int64Counter {
+	c, err := m.Int64Counter("faas.coldstarts", metric.WithUnit("{coldstart}"), metric.WithDescription("First answers after the function had no instance."))
+	if err != nil {
+		otel.Handle(err) // of a name that is wrong, which is constant
+	}
+	return c
+}
+
+// Measure counts a call as http.client.request.duration, by the outcome as it is treated, and a cold start: so it is for the
+// caller of Call and Ask to do. cut means that it was cut by the caller, and has none.
 func (c *Caller) Measure(ctx context.Context, o Outcome, cut bool) {
 	k := kind{function: o.function, method: http.MethodPost, status: o.Status, trouble: o.trouble}
 	if !cut {
 		k.outcome = o.row()
 	}
 	c.durations.record(ctx, o.took, k)
+	if o.ColdStart {
+		c.coldStarts.Add(ctx, 1, metric.WithAttributeSet(attribute.NewSet(semconv.FaaSInvokedName(o.function))))
+	}
 }
 
 // row is weir.outcome.

@@ -103,7 +103,11 @@ func (o *Orchestrator) putMachine(w http.ResponseWriter, r *http.Request) error 
 		return err
 	}
 	o.machines.remember(k, m)
-	return write(w, http.StatusOK, map[string]any{"name": k.String(), "type": put.Type, "stateMachineArn": taskapi.MachineARN(k)})
+	shown := map[string]any{"name": k.String(), "type": put.Type, "stateMachineArn": taskapi.MachineARN(k)}
+	if w := o.warnings(k.Namespace, m.parsed); len(w) > 0 {
+		shown["warnings"] = w
+	}
+	return write(w, http.StatusOK, shown)
 }
 
 func (o *Orchestrator) getMachine(w http.ResponseWriter, r *http.Request) error {

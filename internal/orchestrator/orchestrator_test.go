@@ -300,6 +300,24 @@ func TestExecution(t *testing.T) {
 	}
 }
 
+// TestMissingFunctions: who puts a machine is told of tasks that name a function that is not there, if the definition tells.
+func TestMissingFunctions(t *testing.T) {
+	w := newWorld(t)
+	r := w.start("a")
+	status, answer := r.request(http.MethodPut, "/state-machines/m", json.RawMessage(`{"definition": {"StartAt": "A", "States": {
+		"A": {"Type": "Task", "Resource": "no-a", "Next": "B"},
+		"B": {"Type": "Parallel", "Next": "C", "Branches": [{"StartAt": "I", "States": {"I": {"Type": "Task", "Resource": "arn:aws:states:::lambda:invoke", "Parameters": {"FunctionName": "arn:aws:lambda:eu-west-1:123456789012:function:no-b:live", "Payload.$": "$"}, "End": true}}}]},
+		"C": {"Type": "Task", "Resource": "arn:aws:states:::lambda:invoke", "Parameters": {"FunctionName": "no-c", "Payload": {}}, "Next": "D"},
+		"D": {"Type": "Task", "Resource": "arn:aws:states:::lambda:invoke", "Parameters": {"FunctionName.$": "$.name"}, "Next": "E"},
+		"E": {"Type": "Task", "Resource": "check", "End": true}}}}`))
+	want := `[/States/A: there is no function "no-a" in the namespace default` +
+		` /States/B/Branches[0]/States/I: there is no function "no-b" in the namespace default` +
+		` /States/C: there is no function "no-c" in the namespace default]`
+	if got := fmt.Sprint(answer["warnings"]); status != http.StatusOK || got != want {
+		t.Errorf("%d %s\nwant %s", status, got, want)
+	}
+}
+
 // TestThrottledIsNeverFailed: a function that says "not now" is asked until it takes the call, and no retry is spent.
 func TestThrottledIsNeverFailed(t *testing.T) {
 	w := newWorld(t)

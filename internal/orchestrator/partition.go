@@ -174,7 +174,7 @@ const closeTimeout = 5 * time.Second
 // meanwhile: with a million executions it takes long, and those that were put first, of which most is due, are found first.
 func (p *partition) recover() error {
 	running, busy := 0, 0
-	err := p.o.cfg.Conn.ScanStates(p.ctx, p.key, ">", func(key string, s stream.StoredState) error {
+	err := p.o.cfg.Conn.ScanStates(p.ctx, p.key, stream.AllKeys, func(key string, s stream.StoredState) error {
 		id, ok := taskapi.IDOf(key)
 		if !ok {
 			return nil

@@ -160,6 +160,42 @@ func (o *Orchestrator) lambda(ctx context.Context, id ID, e statelang.Effect) st
 	return event
 }
 
+// warnings say which tasks of a machine call a function that is not there, as far as the definition tells.
+func (o *Orchestrator) warnings(namespace string, m *statelang.Machine) (all []string) {
+	for s := range m.All() {
+		r, _ := s.Resource()
+		name := r.Name
+		switch {
+		case r.Kind == statelang.Function:
+		case r.Kind == statelang.Integration && r.Service == "lambda":
+			v, _ := s.Argument("FunctionName")
+			text, _ := v.(string)
+			name = nameAfter(":function:", text)
+		default:
+			continue
+		}
+		if _, ok := o.cfg.Function(namespace, name); name != "" && !ok {
+			all = append(all, fmt.Sprintf("%s: there is no function %q in the namespace %s", s.Path(), name, namespace))
+		}
+	}
+	return all
+}
+
+// Warnings say the same of all machines of a catalog.
+func (o *Orchestrator) Warnings(cat *catalog.Catalog) (all []string) {
+	for i := range cat.Machines {
+		k := cat.Machines[i].Key
+		m, err := o.machines.parse(cat.Machines[i].Definition, statelang.Type(cat.Machines[i].Type))
+		if err != nil {
+			continue // who starts it is told
+		}
+		for _, w := range o.warnings(k.Namespace, m.parsed) {
+			all = append(all, k.String()+" "+w)
+		}
+	}
+	return all
+}
+
 // nameAfter is the name in an ARN, which follows mark there, or in NAME:ALIAS.
 func nameAfter(mark, text string) string {
 	if _, rest, ok := strings.Cut(text, mark); ok {
@@ -202,9 +238,10 @@ func (o *Orchestrator) function(ctx context.Context, id ID, e statelang.Effect, 
 		if ctx.Err() != nil { // it was cut, which says nothing of the function
 			gate.limiter.Cancel()
 		} else {
-			all := outcome
-			all.RetryAfter = min(all.RetryAfter, maxBackoff)
-			outcome.Class = gate.limiter.Release(all).Class
+			pause := outcome.RetryAfter
+			outcome.RetryAfter = min(pause, maxBackoff) // of all calls; this one alone may have to wait longer
+			outcome = gate.limiter.Release(outcome)
+			outcome.RetryAfter = pause
 		}
 		o.cfg.Caller.Measure(ctx, outcome, ctx.Err() != nil)
 		switch {

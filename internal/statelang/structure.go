@@ -3,6 +3,7 @@ package statelang
 import (
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 
 	"github.com/weir-dev/weir/internal/jsontree"
@@ -88,6 +89,22 @@ func (s *State) Resource() (Resource, bool) {
 		return Resource{}, false
 	}
 	return s.task.Resource, true
+}
+
+// Argument is what a Task sends as a field of its Parameters or Arguments, if that does not depend on data.
+func (s *State) Argument(field string) (v any, ok bool) {
+	switch arguments := s.arguments.(type) {
+	case literal:
+		if o, isObject := arguments.value.(*jsontree.Object); isObject {
+			return o.Get(field)
+		}
+	case objectExpr:
+		if i := slices.Index(arguments.keys, field); i >= 0 {
+			l, isLiteral := arguments.values[i].(literal)
+			return l.value, isLiteral
+		}
+	}
+	return nil, false
 }
 
 // Distributed reports whether the state is a distributed map.

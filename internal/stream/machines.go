@@ -154,18 +154,25 @@ const (
 	maxScans = 2
 )
 
+// AllKeys is what all keys of a partition fit.
+const AllKeys = ">"
+
 // ScanStates calls f with the state of each key that fits keys, a subject's end in which tokens may be wildcards, in the order in
 // which they were put. Those that are put meanwhile may be among them, also again.
 func (c *Conn) ScanStates(ctx context.Context, k catalog.Key, keys string, f func(key string, s StoredState) error) error {
 	prefix := stateSubject(k, "")
+	of := prefix + keys
+	if keys == AllKeys {
+		of = "" // with a filter the server looks at a block's subjects for each state: five times as slow with all of them
+	}
 	from := uint64(1)
 	for {
 		request := struct {
 			Seq   uint64 `json:"seq"`
 			Batch int    `json:"batch"`
 			Bytes int    `json:"max_bytes"`
-			Of    string `json:"next_by_subj"`
-		}{from, maxScanning, maxScanBytes, prefix + keys}
+			Of    string `json:"next_by_subj,omitempty"`
+		}{from, maxScanning, maxScanBytes, of}
 		select {
 		case c.scans <- struct{}{}:
 		case <-ctx.Done():

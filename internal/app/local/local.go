@@ -176,6 +176,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	machines.Use(bundle.Catalog)
+	for _, w := range machines.Warnings(bundle.Catalog) {
+		cfg.Log.Warn("a task of a state machine will fail", "task", w)
+	}
 	admin.Machines = machines.API()
 
 	r, err := realtime.New(realtime.Config{Conn: front, Base: base, DrainSpread: drainSpread, Telemetry: tel.Providers, Log: cfg.Log.With("service", "realtime")})

@@ -95,6 +95,9 @@ func (b *bench) machineWaiting(ctx context.Context) error {
 	if err := s.recovers(ctx, overdue, early); err != nil {
 		return err
 	}
+	if err := s.lists(ctx); err != nil {
+		return err
+	}
 	b.stopChildren()
 	return os.RemoveAll(s.dir)
 }
@@ -150,6 +153,24 @@ func (s *machineStack) due(ctx context.Context, machine string, n int) (function
 		ahead *= 4
 	}
 	return "", at, fmt.Errorf("%d executions that wait were not started in time: is the machine busy?", n)
+}
+
+// lists measures how long it takes to list the failed executions of a machine, of which there are none: of the machine of those
+// that wait, and of one of few.
+func (s *machineStack) lists(ctx context.Context) error {
+	for name, machine := range map[string]string{"machine_list_s": "day", "machine_list_few_s": "overdue-first"} {
+		begin := time.Now()
+		status, _, text, err := do(ctx, http.DefaultClient, http.MethodGet, "http://"+s.addr+executionsPath(machine)+"?status=FAILED", "", "")
+		if err == nil && status != http.StatusOK {
+			err = fmt.Errorf("list executions of %s: %d %s", machine, status, text)
+		}
+		if err != nil {
+			return err
+		}
+		s.b.results.add(name, time.Since(begin).Seconds())
+		fmt.Printf("    %-26s %7.2f s\n", name, time.Since(begin).Seconds())
+	}
+	return nil
 }
 
 func (s *machineStack) wakes(ctx context.Context) error {
