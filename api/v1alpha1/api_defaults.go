@@ -23,6 +23,7 @@ const (
 
 // Default fills in what the user left out. It is idempotent.
 func (a *API) Default() {
+	a.Spec.Class = a.ClassOf()
 	if a.Spec.CORS != nil {
 		defaultDuration(&a.Spec.CORS.MaxAge, DefaultCORSMaxAge)
 	}

@@ -10,9 +10,14 @@ import (
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
+// +kubebuilder:printcolumn:name="Routes",type=integer,JSONPath=`.status.routes`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Drained",type=string,JSONPath=`.status.conditions[?(@.type=="Drained")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
+// +kubebuilder:printcolumn:name="Class",type=string,priority=1,JSONPath=`.spec.class`
+// +kubebuilder:printcolumn:name="By",type=string,priority=1,JSONPath=`.status.observedBy`
+// +kubebuilder:printcolumn:name="Observed",type=date,priority=1,JSONPath=`.status.observedAt`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:resource:shortName=wapi,categories=weir
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 63",message="metadata.name must be a DNS-1123 label: at most 63 lower-case letters, digits and '-', no dots"
@@ -23,7 +28,15 @@ type API struct {
 
 	Spec APISpec `json:"spec"`
 	// +optional
-	Status Status `json:"status,omitempty"`
+	Status APIStatus `json:"status,omitempty"`
+}
+
+// APIStatus is what the controller says about an API.
+type APIStatus struct {
+	Status `json:",inline"`
+	// Routes are how many are served.
+	// +optional
+	Routes int32 `json:"routes,omitempty"`
 }
 
 // APIList is a list of API.
@@ -41,6 +54,13 @@ type APIList struct {
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.throttle) || quantity(string(self.throttle.rate)).isGreaterThan(quantity('0')) && quantity(string(self.throttle.rate)).compareTo(quantity('10M')) <= 0",message="throttle.rate must be greater than 0 and at most 10M requests a second; remove throttle for no limit"
 type APISpec struct {
+	// Class names the releases of Weir that may serve the resource: those whose controller.class it is. One of them does
+	// (status.observedBy). Default weir.
+	// +optional
+	// +kubebuilder:default=weir
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Class string `json:"class,omitempty"`
 	// Throttle limits the whole API: all routes together. None by default.
 	// +optional
 	Throttle *Throttle `json:"throttle,omitempty"`

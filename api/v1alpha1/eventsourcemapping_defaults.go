@@ -18,6 +18,7 @@ const (
 // Default fills in what the user left out. It is idempotent. It leaves MaxConcurrency alone: that
 // default comes from the Knative Service, which package manifest knows.
 func (m *EventSourceMapping) Default() {
+	m.Spec.Class = m.ClassOf()
 	s := &m.Spec
 	defaultInt32(&s.Batch.MaxRecords, DefaultBatchMaxRecords)
 	defaultQuantity(&s.Batch.MaxBytes, DefaultBatchMaxBytes)

@@ -15,6 +15,9 @@ import (
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
+// +kubebuilder:printcolumn:name="Class",type=string,priority=1,JSONPath=`.spec.class`
+// +kubebuilder:printcolumn:name="By",type=string,priority=1,JSONPath=`.status.observedBy`
+// +kubebuilder:printcolumn:name="Observed",type=date,priority=1,JSONPath=`.status.observedAt`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:resource:shortName=esm,categories=weir
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 63",message="metadata.name must be a DNS-1123 label: at most 63 lower-case letters, digits and '-', no dots"
@@ -43,6 +46,13 @@ type EventSourceMappingList struct {
 // +kubebuilder:validation:XValidation:rule="has(self.function) != has(self.stateMachine)",message="say where the records go: exactly one of function and stateMachine"
 // +kubebuilder:validation:XValidation:rule="!has(self.function) || has(self.function.name) || has(self.maxConcurrency)",message="maxConcurrency is missing: a function given by url has no Service to take the cap from; say how many calls may run at once, such as maxConcurrency: 10"
 type EventSourceMappingSpec struct {
+	// Class names the releases of Weir that may serve the resource: those whose controller.class it is. One of them does
+	// (status.observedBy). Default weir.
+	// +optional
+	// +kubebuilder:default=weir
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Class string `json:"class,omitempty"`
 	// Queue is the name of a Queue in the same namespace.
 	// +kubebuilder:validation:MaxLength=63
 	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
@@ -58,7 +68,7 @@ type EventSourceMappingSpec struct {
 	// +kubebuilder:default={}
 	Batch Batch `json:"batch,omitempty"`
 	// MaxConcurrency caps the calls in flight, in the whole cluster. Default: containerConcurrency ×
-	// max-scale of the Knative Service (package manifest resolves it). Of a StateMachine these are starts; executions that
+	// max-scale of the Knative Service. Of a StateMachine these are starts; executions that
 	// run are not counted. Default 100 then.
 	// +optional
 	// +kubebuilder:validation:Minimum=1

@@ -17,6 +17,7 @@ const (
 
 // Default fills in what the user left out. It is idempotent.
 func (q *Queue) Default() {
+	q.Spec.Class = q.ClassOf()
 	if q.Spec.Ordering == "" {
 		q.Spec.Ordering = OrderingNone
 	}

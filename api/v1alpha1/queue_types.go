@@ -9,13 +9,18 @@ import (
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
-// +kubebuilder:printcolumn:name="MaxBytes",type=string,JSONPath=`.spec.maxBytes`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Drained",type=string,JSONPath=`.status.conditions[?(@.type=="Drained")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
 // +kubebuilder:printcolumn:name="Records",type=integer,JSONPath=`.status.depth.records`
-// +kubebuilder:printcolumn:name="Retrying",type=integer,priority=1,JSONPath=`.status.depth.retrying`
+// +kubebuilder:printcolumn:name="Oldest",type=string,JSONPath=`.status.depth.oldestAge`
+// +kubebuilder:printcolumn:name="Retrying",type=integer,JSONPath=`.status.depth.retrying`
 // +kubebuilder:printcolumn:name="Dead",type=integer,JSONPath=`.status.depth.dead`
+// +kubebuilder:printcolumn:name="MaxBytes",type=string,priority=1,JSONPath=`.spec.maxBytes`
+// +kubebuilder:printcolumn:name="Class",type=string,priority=1,JSONPath=`.spec.class`
+// +kubebuilder:printcolumn:name="By",type=string,priority=1,JSONPath=`.status.observedBy`
+// +kubebuilder:printcolumn:name="Observed",type=date,priority=1,JSONPath=`.status.observedAt`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:resource:shortName=wq,categories=weir
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 63",message="metadata.name must be a DNS-1123 label: at most 63 lower-case letters, digits and '-', no dots"
@@ -86,6 +91,14 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.results) || !has(self.results.maxAge) || !has(self.maxAge) || duration(self.results.maxAge) >= duration(self.maxAge)",message="results.maxAge must not be below maxAge: a job without a state counts as queued as long as it may be in the queue"
 type QueueSpec struct {
+	// Class names the releases of Weir that may serve the resource: those whose controller.class it is. One of them does
+	// (status.observedBy). It can't be changed: another release has another NATS, and the records would stay in this one's. Default weir.
+	// +optional
+	// +kubebuilder:default=weir
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	// +kubebuilder:validation:XValidation:rule="self == oldSelf",message="can't be changed: the records are in the NATS of the release that serves it now; make another Queue of the other class"
+	Class string `json:"class,omitempty"`
 	// Ordering is none, the default.
 	// +optional
 	// +kubebuilder:default=none

@@ -14,6 +14,9 @@ import (
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
+// +kubebuilder:printcolumn:name="Class",type=string,priority=1,JSONPath=`.spec.class`
+// +kubebuilder:printcolumn:name="By",type=string,priority=1,JSONPath=`.status.observedBy`
+// +kubebuilder:printcolumn:name="Observed",type=date,priority=1,JSONPath=`.status.observedAt`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:resource:shortName=wsm,categories=weir
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 63",message="metadata.name must be a DNS-1123 label: at most 63 lower-case letters, digits and '-', no dots"
@@ -53,6 +56,13 @@ const (
 //
 // +kubebuilder:validation:XValidation:rule="has(self.definition) != has(self.definitionString)",message="say exactly one of definition and definitionString"
 type StateMachineSpec struct {
+	// Class names the releases of Weir that may serve the resource: those whose controller.class it is. One of them does
+	// (status.observedBy). Default weir.
+	// +optional
+	// +kubebuilder:default=weir
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Class string `json:"class,omitempty"`
 	// Type is STANDARD, durable, or EXPRESS, in memory. Default STANDARD.
 	// +optional
 	// +kubebuilder:default=STANDARD

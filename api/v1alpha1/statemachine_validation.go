@@ -13,6 +13,7 @@ import (
 
 // Default fills in what the user left out. It is idempotent.
 func (m *StateMachine) Default() {
+	m.Spec.Class = m.ClassOf()
 	if m.Spec.Type == "" {
 		m.Spec.Type = StandardMachine
 	}

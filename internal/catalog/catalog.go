@@ -76,6 +76,17 @@ type Route struct {
 	Function     *FunctionTarget `json:"function,omitempty"`
 }
 
+// Fills is the queue that takes the route's requests; nil if a function does.
+func (r *Route) Fills() *Key {
+	switch {
+	case r.Queue != nil:
+		return &r.Queue.Queue
+	case r.Job != nil:
+		return &r.Job.Queue
+	}
+	return nil
+}
+
 // Attribute names a value of a request that goes into its event.
 type Attribute struct {
 	Name     string `json:"name"`

@@ -10,10 +10,10 @@
 // Invariants: a catalog that names a queue is published after the queue's streams were created, and a queue's streams
 // are removed after a catalog was published in which it is closed; only the replica that holds the leader's lease
 // reconciles, and publishing is a compare-and-swap, so that a former leader can't bring an old catalog back; records
-// are dropped only on request (finalizer, [v1alpha1.DropRecordsAnnotation]).
+// are dropped only on request (finalizer, [v1alpha1.DropRecordsAnnotation]); what another release serves is left alone.
 //
-// The files: controller.go (watches and process), reconcile.go (one reconciliation), queues.go (streams and
-// deletion), status.go (conditions), depth.go (what queues hold, in their statuses), batch.go (Kubernetes Jobs of tasks).
+// The files: controller.go (watches and process), reconcile.go (one reconciliation), claims.go (whose the resources are), queues.go
+// (streams and deletion), status.go (conditions), events.go, depth.go (what queues hold, in their statuses), batch.go (Kubernetes Jobs of tasks).
 //
 // It is the only importer of controller-runtime and client-go. It may import api/v1alpha1, catalog, clusterjob, depth, manifest and
 // stream.
@@ -58,7 +58,6 @@ import (
 )
 
 const (
-	leaseName = "weir-controller"
 	// The backoff after a failed reconciliation, doubled with each one in a row.
 	retryMin, retryMax = 200 * time.Millisecond, 15 * time.Second
 )
@@ -91,8 +90,8 @@ type Config struct {
 	Batch bool
 	// Namespaces to watch; empty means the whole cluster.
 	Namespaces []string
-	// LeaseNamespace is where the leader's lease is kept.
-	LeaseNamespace string
+	// Release is the one that this controller belongs to. The leader's lease is in its namespace.
+	Release Release
 	// Telemetry makes its instruments; the zero value makes none.
 	Telemetry telemetry.Providers
 	Log       *slog.Logger
@@ -110,8 +109,8 @@ func (c *Config) Validate() error {
 		return errors.New("controller: Conn is missing")
 	case !slices.Contains([]int{1, 3, 5}, c.Replicas):
 		return fmt.Errorf("controller: Replicas is %d: a stream has 1, 3 or 5", c.Replicas)
-	case c.LeaseNamespace == "":
-		return errors.New("controller: LeaseNamespace is missing: name the namespace that the controller runs in")
+	case c.Release.Namespace == "" || c.Release.Name == "" || c.Release.Class == "":
+		return errors.New("controller: Release is missing: its Namespace, Name and Class")
 	case c.Log == nil:
 		return errors.New("controller: Log is missing")
 	}
@@ -141,8 +140,8 @@ func Run(ctx context.Context, cfg Config, ready func()) error {
 		Metrics:                 server.Options{BindAddress: "0"}, // package app has the page,
 		HealthProbeBindAddress:  "0",                              // package app has the probes
 		LeaderElection:          true,
-		LeaderElectionID:        leaseName,
-		LeaderElectionNamespace: cfg.LeaseNamespace,
+		LeaderElectionID:        cfg.Release.lease(),
+		LeaderElectionNamespace: cfg.Release.Namespace,
 		// The process ends when Run returns, so the next leader need not wait for the lease to expire.
 		LeaderElectionReleaseOnCancel: true,
 	})
@@ -265,7 +264,7 @@ func watch(mgr manager.Manager, cfg Config) error {
 			MaxConcurrentReconciles: 1,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](retryMin, retryMax),
 		}).
-		Complete(newReconciler(mgr.GetClient(), cfg, depths))
+		Complete(newReconciler(mgr.GetClient(), cfg, depths, tellings{mgr.GetEventRecorder("weir-controller")}))
 }
 
 // announce sends an event at the start of each connected period: NATS may have lost everything when it is back.

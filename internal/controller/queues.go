@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -21,11 +22,12 @@ func (r *reconciler) addFinalizers(ctx context.Context, res *resources) error {
 	var errs []error
 	for i := range res.queues {
 		q := &res.queues[i]
-		if !q.DeletionTimestamp.IsZero() || controllerutil.ContainsFinalizer(q, v1alpha1.QueueFinalizer) {
+		if !q.DeletionTimestamp.IsZero() || controllerutil.ContainsFinalizer(q, r.release.finalizer()) {
 			continue
 		}
 		before := q.DeepCopy()
-		controllerutil.AddFinalizer(q, v1alpha1.QueueFinalizer)
+		controllerutil.AddFinalizer(q, r.release.finalizer())
+		controllerutil.RemoveFinalizer(q, v1alpha1.SharedQueueFinalizer)
 		// With the resource version: the list of finalizers is replaced as a whole, and another's must not be lost.
 		err := r.client.Patch(ctx, q, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 		if client.IgnoreNotFound(err) != nil {
@@ -118,9 +120,16 @@ func refusal(q catalog.Queue, replicas int, err error) manifest.Verdict {
 // any queue is still to be deleted.
 func (r *reconciler) deleteQueues(ctx context.Context, res *resources, out *manifest.Outcome) (waiting bool, err error) {
 	var errs []error
+	for i := range res.leaving {
+		if q := &res.leaving[i]; !q.DeletionTimestamp.IsZero() { // its status is another's
+			holds, err := r.deleteQueue(ctx, q)
+			errs = append(errs, err)
+			waiting = waiting || holds != nil
+		}
+	}
 	for i := range res.queues {
 		q := &res.queues[i]
-		if q.DeletionTimestamp.IsZero() || !controllerutil.ContainsFinalizer(q, v1alpha1.QueueFinalizer) {
+		if q.DeletionTimestamp.IsZero() || !controllerutil.ContainsFinalizer(q, r.release.finalizer()) && !controllerutil.ContainsFinalizer(q, v1alpha1.SharedQueueFinalizer) {
 			continue
 		}
 		holds, err := r.deleteQueue(ctx, q)
@@ -163,13 +172,38 @@ func (r *reconciler) deleteQueue(ctx context.Context, q *v1alpha1.Queue) (*strea
 		return nil, err
 	}
 	r.log.Info("queue deleted", "queue", k.String(), "withRecords", drop)
+	r.events.deleted(q, drop)
 	before := q.DeepCopy()
-	controllerutil.RemoveFinalizer(q, v1alpha1.QueueFinalizer)
+	controllerutil.RemoveFinalizer(q, r.release.finalizer())
+	if q.Status.ObservedBy == r.release.String() {
+		controllerutil.RemoveFinalizer(q, v1alpha1.SharedQueueFinalizer)
+	}
 	err := r.client.Patch(ctx, q, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 	if client.IgnoreNotFound(err) != nil {
 		return nil, fmt.Errorf("queue %s: remove the finalizer: %w", k, err)
 	}
 	return nil, nil //nolint:nilnil // documented: it is deleted
+}
+
+// reportStrays logs the queues whose streams are here and that no Queue has: it was deleted without its finalizer, or is another
+// release's by now. They are kept, for there may be records in them.
+func (r *reconciler) reportStrays(ctx context.Context, res *resources, out *manifest.Outcome) error {
+	there, err := r.conn.QueueKeys(ctx)
+	if err != nil {
+		return err
+	}
+	strays := slices.DeleteFunc(there, func(k catalog.Key) bool {
+		return slices.ContainsFunc(out.Catalog.Queues, func(q catalog.Queue) bool { return q.Key == k }) ||
+			slices.ContainsFunc(res.queues, func(q v1alpha1.Queue) bool { return keyOf(&q) == k })
+	})
+	for _, k := range strays {
+		if !slices.Contains(r.strays, k) {
+			r.log.WarnContext(ctx, "no Queue of this release has these streams, and nobody drains them. With a Queue of this name and class, and a mapping, they are drained; such a Queue can be deleted with all that they hold, too",
+				"queue", k.String(), "class", r.release.Class, "annotation", v1alpha1.DropRecordsAnnotation+"=true")
+		}
+	}
+	r.strays = strays
+	return nil
 }
 
 func deletingMessage(q *v1alpha1.Queue, d *stream.Depth) string {

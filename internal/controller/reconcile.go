@@ -28,6 +28,8 @@ const (
 // reconciler runs one reconciliation after the other, never two at a time.
 type reconciler struct {
 	client   client.Client
+	release  Release
+	events   tellings
 	conn     Streams
 	replicas int
 	// machineBytes is what NATS may keep of executions; they have no streams if it is zero.
@@ -40,6 +42,8 @@ type reconciler struct {
 	leases  time.Time                    // when the stream of leases was last ensured
 	ensured map[catalog.Key]ensuredQueue // queues whose streams were ensured
 	memory  manifest.Memory
+	left    map[manifest.Ref]string // resources of the class that another release serves
+	strays  []catalog.Key           // queues with streams here that no Queue has
 }
 
 type ensuredQueue struct {
@@ -47,26 +51,32 @@ type ensuredQueue struct {
 	at   time.Time
 }
 
-func newReconciler(c client.Client, cfg Config, depths *depth.Watch) *reconciler {
+func newReconciler(c client.Client, cfg Config, depths *depth.Watch, events tellings) *reconciler {
 	return &reconciler{
-		client: c, conn: cfg.Conn, depths: depths, replicas: cfg.Replicas, machineBytes: cfg.MachineBytes, objects: cfg.Objects, log: cfg.Log,
+		client: c, release: cfg.Release, events: events, conn: cfg.Conn, depths: depths, replicas: cfg.Replicas, machineBytes: cfg.MachineBytes, objects: cfg.Objects, log: cfg.Log,
 		ensured: map[catalog.Key]ensuredQueue{}, memory: manifest.Memory{OrchestratorURL: cfg.OrchestratorURL},
 	}
 }
 
-// resources are copies of everything in the cluster that matters here.
+// resources are copies of everything in the cluster that matters here; once claimed, of what this release serves.
 type resources struct {
 	apis     []v1alpha1.API
 	queues   []v1alpha1.Queue
 	mappings []v1alpha1.EventSourceMapping
 	machines []v1alpha1.StateMachine
 	services []manifest.KnativeService
+	leaving  []v1alpha1.Queue // that this release serves no more, and has streams of
+	// elsewhere are those that it does not serve, and why.
+	elsewhere map[manifest.Ref]string
 }
 
 // Reconcile brings streams, catalog and statuses in line with the cluster's resources.
 func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
 	res, err := r.list(ctx)
 	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if err := r.claim(ctx, res); err != nil {
 		return reconcile.Result{}, err
 	}
 	if err := r.addFinalizers(ctx, res); err != nil {
@@ -82,7 +92,7 @@ func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconc
 	if deleting {
 		result.RequeueAfter = deletingEvery
 	}
-	return result, errors.Join(err, r.report(ctx, res, out))
+	return result, errors.Join(err, r.report(ctx, res, out), r.reportStrays(ctx, res, out))
 }
 
 func (r *reconciler) list(ctx context.Context) (*resources, error) {
@@ -98,12 +108,12 @@ func (r *reconciler) list(ctx context.Context) (*resources, error) {
 			return nil, fmt.Errorf("list: %w", err)
 		}
 	}
-	return &resources{apis.Items, queues.Items, mappings.Items, machines.Items, services.Items}, nil
+	return &resources{apis: apis.Items, queues: queues.Items, mappings: mappings.Items, machines: machines.Items, services: services.Items}, nil
 }
 
 // objects returns copies that may be defaulted: the resources themselves are patched later.
 func (res *resources) objects() *manifest.Objects {
-	objs := &manifest.Objects{}
+	objs := &manifest.Objects{Elsewhere: res.elsewhere}
 	for i := range res.apis {
 		objs.APIs = append(objs.APIs, manifest.Resource[v1alpha1.API]{Object: res.apis[i].DeepCopy()})
 	}

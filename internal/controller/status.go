@@ -19,15 +19,22 @@ import (
 	"github.com/weir-dev/weir/internal/taskapi"
 )
 
-// Reasons of the condition Ready, besides manifest's.
+// Reasons of conditions, besides manifest's.
 const (
 	reasonReady           manifest.Reason = "Ready"
+	reasonDrained         manifest.Reason = "Drained"
 	reasonDeleting        manifest.Reason = "Deleting"        // a queue that still holds records
 	reasonNoRoom          manifest.Reason = "NoRoom"          // NATS lacks the storage or the servers
 	reasonStreamRefused   manifest.Reason = "StreamRefused"   // NATS refuses the streams for another reason
 	reasonNATSUnavailable manifest.Reason = "NATSUnavailable" // the change is not in use yet
 	reasonTooLarge        manifest.Reason = "TooLarge"        // the change is not in use: it doesn't fit into a message of NATS
 	reasonNotPublished    manifest.Reason = "NotPublished"    // the change is not in use yet, for another reason
+)
+
+// Reasons of events, besides.
+const (
+	reasonLeftAlone manifest.Reason = "LeftAlone" // another release of the class serves the resource
+	reasonDeleted   manifest.Reason = "Deleted"   // a queue is
 )
 
 // maxMessage bounds a condition's message (metav1.Condition).
@@ -37,6 +44,7 @@ const maxMessage = 32768
 type withStatus interface {
 	client.Object
 	GetStatus() *v1alpha1.Status
+	ClassOf() string
 }
 
 // report writes the statuses that changed.
@@ -44,11 +52,19 @@ func (r *reconciler) report(ctx context.Context, res *resources, out *manifest.O
 	var errs []error
 	for i := range res.apis {
 		a := &res.apis[i]
-		errs = append(errs, r.setReady(ctx, a, a.DeepCopy(), out.Verdicts[manifest.APIRef(keyOf(a))], fmt.Sprintf("%d route(s) are served", len(a.Spec.Routes))))
+		before := a.DeepCopy()
+		a.Status.Routes = 0
+		if used := slices.IndexFunc(out.Catalog.APIs, func(c catalog.API) bool { return c.Key == keyOf(a) }); used >= 0 {
+			a.Status.Routes = int32(len(out.Catalog.APIs[used].Routes))
+		}
+		r.setDrained(a, manifest.APIRef(keyOf(a)), out)
+		errs = append(errs, r.setReady(ctx, a, before, out.Verdicts[manifest.APIRef(keyOf(a))], fmt.Sprintf("%d route(s) are served", a.Status.Routes)))
 	}
 	for i := range res.queues {
 		q := &res.queues[i]
-		errs = append(errs, r.setReady(ctx, q, q.DeepCopy(), out.Verdicts[manifest.QueueRef(keyOf(q))], "Records are taken"))
+		before := q.DeepCopy()
+		r.setDrained(q, manifest.QueueRef(keyOf(q)), out)
+		errs = append(errs, r.setReady(ctx, q, before, out.Verdicts[manifest.QueueRef(keyOf(q))], "Records are taken"))
 	}
 	for i := range res.mappings {
 		m := &res.mappings[i]
@@ -58,8 +74,11 @@ func (r *reconciler) report(ctx context.Context, res *resources, out *manifest.O
 		if used >= 0 {
 			m.Status.MaxConcurrency, m.Status.FunctionURL = int32(out.Catalog.Mappings[used].MaxConcurrency), out.Catalog.Mappings[used].Function.URL
 		}
-		errs = append(errs, r.setReady(ctx, m, before, out.Verdicts[manifest.MappingRef(keyOf(m))],
-			fmt.Sprintf("At most %d calls at once to %s", m.Status.MaxConcurrency, m.Status.FunctionURL)))
+		ref, good := manifest.MappingRef(keyOf(m)), fmt.Sprintf("At most %d calls at once to %s", m.Status.MaxConcurrency, m.Status.FunctionURL)
+		if note := out.Notes[ref]; note != "" {
+			good += "; " + note
+		}
+		errs = append(errs, r.setReady(ctx, m, before, out.Verdicts[ref], good))
 	}
 	for i := range res.machines {
 		m := &res.machines[i]
@@ -73,29 +92,54 @@ func (r *reconciler) report(ctx context.Context, res *resources, out *manifest.O
 	return errors.Join(errs...)
 }
 
-// setReady patches o's status if it changed; a zero verdict is Ready.
+// setDrained sets the condition Drained of o, which is written with Ready; o has none if it has to do with no queue.
+func (r *reconciler) setDrained(o withStatus, ref manifest.Ref, out *manifest.Outcome) {
+	d, ok := out.Drains[ref]
+	if !ok {
+		meta.RemoveStatusCondition(&o.GetStatus().Conditions, v1alpha1.ConditionDrained)
+		return
+	}
+	r.setCondition(o, v1alpha1.ConditionDrained, reasonDrained, d.Verdict, d.By)
+}
+
+// setReady sets the condition Ready and patches o's status if it changed, or was not written for observedEvery.
 func (r *reconciler) setReady(ctx context.Context, o, before withStatus, v manifest.Verdict, good string) error {
-	condition := metav1.Condition{
-		Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, ObservedGeneration: o.GetGeneration(),
-		Reason: string(v.Reason), Message: v.Message,
-	}
-	if v == (manifest.Verdict{}) {
-		condition.Status, condition.Reason, condition.Message = metav1.ConditionTrue, string(reasonReady), good
-	}
-	if len(condition.Message) > maxMessage {
-		condition.Message = strings.ToValidUTF8(condition.Message[:maxMessage], "")
-	}
+	r.setCondition(o, v1alpha1.ConditionReady, reasonReady, v, good)
 	s := o.GetStatus()
 	s.ObservedGeneration = o.GetGeneration()
-	meta.SetStatusCondition(&s.Conditions, condition)
-	if equality.Semantic.DeepEqual(o, before) {
+	now := metav1.Now()
+	if s.ObservedAt != nil && now.Sub(s.ObservedAt.Time) < observedEvery && equality.Semantic.DeepEqual(o, before) {
 		return nil
 	}
+	s.ObservedBy, s.ObservedAt = r.release.String(), &now
 	// A Queue whose finalizer was just removed is gone.
 	if err := client.IgnoreNotFound(r.client.Status().Patch(ctx, o, client.MergeFrom(before))); err != nil {
 		return fmt.Errorf("status of %s/%s: %w", o.GetNamespace(), o.GetName(), err)
 	}
 	return nil
+}
+
+// setCondition sets a condition of o; a zero verdict is good. What was not so before is an event.
+func (r *reconciler) setCondition(o withStatus, kind string, goodReason manifest.Reason, v manifest.Verdict, good string) {
+	condition := metav1.Condition{
+		Type: kind, Status: metav1.ConditionFalse, ObservedGeneration: o.GetGeneration(), Reason: string(v.Reason), Message: cut(v.Message, maxMessage),
+	}
+	if v == (manifest.Verdict{}) {
+		condition.Status, condition.Reason, condition.Message = metav1.ConditionTrue, string(goodReason), cut(good, maxMessage)
+	}
+	was := meta.FindStatusCondition(o.GetStatus().Conditions, kind)
+	if was == nil && condition.Status == metav1.ConditionFalse || was != nil && (was.Status != condition.Status || was.Reason != condition.Reason) {
+		r.events.changed(o, condition)
+	}
+	meta.SetStatusCondition(&o.GetStatus().Conditions, condition)
+}
+
+// cut returns at most so many bytes of text.
+func cut(text string, most int) string {
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "")
 }
 
 // reportFailure sets the status of the resources whose change is not in use yet, and leaves the others as they are.
@@ -107,21 +151,8 @@ func (r *reconciler) reportFailure(ctx context.Context, res *resources, cause er
 	case errors.Is(cause, stream.ErrUnavailable):
 		v = manifest.Verdict{Reason: reasonNATSUnavailable, Message: "NATS can't be reached; the change comes into use when it is back. " + cause.Error()}
 	}
-	var objs []withStatus
-	for i := range res.apis {
-		objs = append(objs, &res.apis[i])
-	}
-	for i := range res.queues {
-		objs = append(objs, &res.queues[i])
-	}
-	for i := range res.mappings {
-		objs = append(objs, &res.mappings[i])
-	}
-	for i := range res.machines {
-		objs = append(objs, &res.machines[i])
-	}
 	var errs []error
-	for _, o := range objs {
+	for _, o := range res.all() {
 		ready := meta.FindStatusCondition(o.GetStatus().Conditions, v1alpha1.ConditionReady)
 		if ready != nil && ready.ObservedGeneration == o.GetGeneration() && ready.Reason != string(v.Reason) {
 			continue // its status still holds

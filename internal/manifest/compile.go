@@ -40,6 +40,8 @@ func compile(objs *Objects, opts Options) (*Bundle, Errors) {
 		services: map[catalog.Key]*knativeService{},
 		queues:   map[catalog.Key]catalog.Queue{},
 		machines: map[catalog.Key]catalog.Machine{},
+		callers:  map[*knativeService][]caller{},
+		notes:    map[Ref]string{},
 
 		checkSchema: v1alpha1.CheckSchema, checkDefinition: v1alpha1.CheckDefinition,
 	}
@@ -85,6 +87,11 @@ type compiler struct {
 	queues   map[catalog.Key]catalog.Queue
 	machines map[catalog.Key]catalog.Machine
 	out      catalog.Catalog
+
+	before  published                    // what is in use; empty but for Reconcile
+	called  []*knativeService            // by mappings, in their order
+	callers map[*knativeService][]caller // of those
+	notes   map[Ref]string               // on mappings that share a Service
 }
 
 // subject is the object that is being checked.
@@ -377,6 +384,7 @@ func (c *compiler) mappings() {
 			drained[queue] = s
 		}
 	}
+	c.share()
 }
 
 func (c *compiler) mapping(s *subject, m *v1alpha1.EventSourceMapping, queue catalog.Key) catalog.Mapping {
@@ -426,6 +434,9 @@ func (c *compiler) maxConcurrency(s *subject, spec *v1alpha1.EventSourceMappingS
 	var capacity int64
 	if svc != nil {
 		capacity = svc.capacity()
+	}
+	if capacity > 0 && !svc.refused {
+		c.calls(svc, s, spec.MaxConcurrency != nil)
 	}
 	if spec.MaxConcurrency != nil {
 		if n := int64(*spec.MaxConcurrency); capacity > 0 && n > capacity {
@@ -508,6 +519,10 @@ func (c *compiler) needMachine(s *subject, path string, key catalog.Key) {
 // could not be read.
 func (c *compiler) missing(s *subject, path, kind string, key catalog.Key, known []string) {
 	if key.Name == "" || c.objs.unreadable {
+		return
+	}
+	if why := c.objs.Elsewhere[Ref{kind, key}]; why != "" {
+		c.fail(s, path, "%s %q %s", kind, key.Name, why)
 		return
 	}
 	hint := didYouMean(key.Name, known)

@@ -38,6 +38,9 @@ type Objects struct {
 	Machines []Resource[v1alpha1.StateMachine]
 	Services []Resource[servingv1.Service]
 
+	// Elsewhere are objects of the cluster that are not among these, and why: "is of class b".
+	Elsewhere map[Ref]string
+
 	// unreadable means that some document could not be read at all: what is missing may be in there.
 	unreadable bool
 }

@@ -78,6 +78,8 @@ type Verdict struct {
 type Outcome struct {
 	Catalog  *catalog.Catalog
 	Verdicts map[Ref]Verdict // of the objects that are not ready
+	Drains   map[Ref]Drain   // of the queues in use, and of the APIs in use that fill queues
+	Notes    map[Ref]string  // on mappings whose Service others call too
 }
 
 // Memory keeps the results of checks of schemas and definitions from one reconciliation to the next, so that an unchanged one is
@@ -111,10 +113,12 @@ func (m *Memory) Reconcile(objs *Objects, former *catalog.Catalog, refused map[R
 		compiler: compiler{
 			opts: opts, objs: objs, admitted: true, findings: map[Ref]Errors{},
 			services: map[catalog.Key]*knativeService{}, queues: map[catalog.Key]catalog.Queue{}, machines: map[catalog.Key]catalog.Machine{},
+			callers: map[*knativeService][]caller{}, notes: map[Ref]string{},
 			refused: refused, checkSchema: m.checkSchemas(), checkDefinition: m.checkDefinitions(),
 		},
-		former: before, live: services, verdicts: map[Ref]Verdict{},
+		live: services, verdicts: map[Ref]Verdict{},
 	}
+	r.before = before
 	r.servicesAndQueues()
 	r.mendQueues()
 	r.stateMachines()
@@ -124,14 +128,13 @@ func (m *Memory) Reconcile(objs *Objects, former *catalog.Catalog, refused map[R
 	r.mendAPIs()
 	r.mendMappings()
 	r.judge()
-	return &Outcome{Catalog: r.bundle().Catalog, Verdicts: r.verdicts}
+	return &Outcome{Catalog: r.bundle().Catalog, Verdicts: r.verdicts, Drains: r.drains(), Notes: r.notes}
 }
 
 // reconciler is a compiler that replaces invalid objects with their earlier versions.
 type reconciler struct {
 	compiler
 
-	former   published
 	live     map[catalog.Key]*servingv1.Service
 	verdicts map[Ref]Verdict
 }
@@ -143,7 +146,7 @@ func (r *reconciler) mendQueues() {
 		if !r.faulty(QueueRef(k)) {
 			continue
 		}
-		earlier, ok := r.former.queues[k]
+		earlier, ok := r.before.queues[k]
 		if !ok {
 			delete(r.queues, k)
 			r.unusable = append(r.unusable, QueueRef(k))
@@ -160,7 +163,7 @@ func (r *reconciler) mendMachines() {
 		if !r.faulty(MachineRef(k)) {
 			continue
 		}
-		earlier, ok := r.former.machines[k]
+		earlier, ok := r.before.machines[k]
 		if !ok {
 			delete(r.machines, k)
 			r.unusable = append(r.unusable, MachineRef(k))
@@ -176,7 +179,7 @@ func (r *reconciler) mendAPIs() {
 	for _, a := range r.out.APIs {
 		if !r.faulty(APIRef(a.Key)) {
 			good = append(good, a)
-		} else if earlier, ok := r.former.apis[a.Key]; ok {
+		} else if earlier, ok := r.before.apis[a.Key]; ok {
 			bad = append(bad, earlier)
 		}
 	}
@@ -192,11 +195,8 @@ func (r *reconciler) mendAPIs() {
 	}
 	for _, earlier := range bad {
 		earlier.Routes = slices.DeleteFunc(slices.Clone(earlier.Routes), func(route catalog.Route) bool {
-			for _, target := range []*catalog.QueueTarget{route.Queue, route.Job} {
-				if target == nil {
-					continue
-				}
-				if _, ok := r.queues[target.Queue]; !ok {
+			if q := route.Fills(); q != nil {
+				if _, ok := r.queues[*q]; !ok {
 					return true
 				}
 			}
@@ -223,7 +223,7 @@ func (r *reconciler) mendMappings() {
 		good = append(good, m)
 	}
 	for _, k := range bad {
-		earlier, there := r.former.mappings[k]
+		earlier, there := r.before.mappings[k]
 		if !there {
 			continue
 		}
@@ -289,6 +289,8 @@ func notReady(svc *servingv1.Service) string {
 	c := svc.Status.GetCondition(apis.ConditionReady)
 	switch {
 	case c != nil && c.Status == corev1.ConditionFalse:
+		return strings.TrimSpace(c.Reason + ": " + c.Message)
+	case svc.Status.Address == nil && c != nil && c.Message != "":
 		return strings.TrimSpace(c.Reason + ": " + c.Message)
 	case svc.Status.Address == nil || svc.Status.Address.URL == nil:
 		return "it has no address yet; see `kubectl describe ksvc " + svc.Name + "`"

@@ -338,3 +338,90 @@ func TestReconcileRefusedAPI(t *testing.T) {
 		t.Errorf("got %v and %+v", out.Verdicts, out.Catalog)
 	}
 }
+
+// TestDrains: a queue says who takes its records out, or why nobody does, and so does an API that fills it.
+func TestDrains(t *testing.T) {
+	api, queue := APIRef(inDefault("shop")), QueueRef(inDefault("orders"))
+	want := func(out *Outcome, reason Reason, part string) {
+		t.Helper()
+		if d := out.Drains[queue]; d.Reason != reason || !strings.Contains(d.By+d.Message, part) {
+			t.Errorf("the queue: %+v, want %q with %q", d, reason, part)
+		}
+		if d := out.Drains[api]; d.Reason != reason || reason != "" && !strings.Contains(d.Message, "Route create fills Queue orders, which nobody drains. "+part) {
+			t.Errorf("the API: %+v, want %q with %q", d, reason, part)
+		}
+	}
+	shop := clusterAPI("shop", 0, "/orders")
+	good := new(Memory).Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterMapping, shop), &catalog.Catalog{}, nil)
+	want(good, "", "EventSourceMapping orders takes the records out")
+	want(new(Memory).Reconcile(clusterObjects(t, clusterService, clusterQueue, shop), good.Catalog, nil), NoMapping,
+		"No EventSourceMapping has spec.queue: orders; add one. Records are taken in meanwhile, and are dead letters once they are older than 96h")
+	wrong := strings.ReplaceAll(clusterMapping, "writer", "writre")
+	want(new(Memory).Reconcile(clusterObjects(t, clusterService, clusterQueue, wrong, shop), &catalog.Catalog{}, nil), MappingNotInUse, "EventSourceMapping orders is not in use")
+	want(new(Memory).Reconcile(clusterObjects(t, clusterService, clusterQueue, wrong, shop), good.Catalog, nil), "", "EventSourceMapping orders takes the records out")
+	if out := new(Memory).Reconcile(clusterObjects(t, clusterQueue, "---\napiVersion: weir.dev/v1alpha1\nkind: API\nmetadata: {name: reads, namespace: default}\nspec: {routes: [{name: r, match: {method: GET, path: /r}, function: {url: \"http://x\"}}]}\n"), &catalog.Catalog{}, nil); len(out.Drains) != 1 {
+		t.Errorf("%+v: an API that fills no queue says nothing", out.Drains)
+	}
+}
+
+// TestSharedService: mappings of one Service together call it with no more than it takes, six, and each says so.
+func TestSharedService(t *testing.T) {
+	mapping := func(name, more string, age int) string {
+		return fmt.Sprintf(`---
+apiVersion: weir.dev/v1alpha1
+kind: Queue
+metadata: {name: %[1]s, namespace: default}
+---
+apiVersion: weir.dev/v1alpha1
+kind: EventSourceMapping
+metadata: {name: %[1]s, namespace: default, creationTimestamp: %[3]q}
+spec: {queue: %[1]s, function: {name: writer}%[2]s}
+`, name, more, time.Unix(1_800_000_000-int64(age), 0).UTC().Format(time.RFC3339))
+	}
+	caps := func(out *Outcome) (all string) {
+		for _, m := range out.Catalog.Mappings {
+			all += fmt.Sprintf("%s=%d ", m.Name, m.MaxConcurrency)
+		}
+		return strings.TrimSpace(all)
+	}
+	route := "---\napiVersion: weir.dev/v1alpha1\nkind: API\nmetadata: {name: shop, namespace: default}\nspec: {routes: [{name: read, match: {method: GET, path: /r}, function: {name: writer}}]}\n"
+	for name, c := range map[string]struct {
+		docs    []string
+		caps    string
+		note    string // of a
+		refused string // of b
+	}{
+		"alone":            {docs: []string{mapping("a", "", 2)}, caps: "a=6"},
+		"two":              {docs: []string{mapping("a", "", 2), mapping("b", "", 1)}, caps: "a=3 b=3", note: "Service writer takes 6, and is called by EventSourceMapping a, EventSourceMapping b"},
+		"four":             {docs: []string{mapping("a", "", 4), mapping("b", "", 3), mapping("c", "", 2), mapping("d", "", 1)}, caps: "a=2 b=2 c=1 d=1", note: "takes 6"},
+		"one with its own": {docs: []string{mapping("a", ", maxConcurrency: 5", 2), mapping("b", "", 1)}, caps: "a=5 b=1", note: "takes 6"},
+		"a route":          {docs: []string{mapping("a", "", 2), route}, caps: "a=3", note: "called by EventSourceMapping a, route read of API shop"},
+		"two of their own": {
+			docs: []string{mapping("a", ", maxConcurrency: 4", 2), mapping("b", ", maxConcurrency: 3", 1)}, caps: "a=4",
+			refused: "spec.maxConcurrency: 3 calls and the 4 of EventSourceMapping a are more than Service writer takes at once, 6: lower one of them, or raise max-scale",
+		},
+		"nothing is left": {
+			docs: []string{mapping("a", ", maxConcurrency: 6", 2), mapping("b", "", 1)}, caps: "a=6",
+			refused: "spec.maxConcurrency: is missing, and nothing is left of what Service writer takes at once, 6: EventSourceMapping a has it",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out := new(Memory).Reconcile(clusterObjects(t, append(c.docs, clusterService)...), &catalog.Catalog{}, nil)
+			if got := caps(out); got != c.caps {
+				t.Errorf("got %s, want %s", got, c.caps)
+			}
+			if note := out.Notes[MappingRef(inDefault("a"))]; !strings.Contains(note, c.note) || (note == "") != (c.note == "") && c.refused == "" {
+				t.Errorf("a: %q, want %q", note, c.note)
+			}
+			if v := out.Verdicts[MappingRef(inDefault("b"))].Message; !strings.Contains(v, c.refused) || (v == "") != (c.refused == "") {
+				t.Errorf("b: %q, want %q", v, c.refused)
+			}
+		})
+	}
+	// One that is faulty now goes on as it was, and the others have what that leaves.
+	before := new(Memory).Reconcile(clusterObjects(t, clusterService, mapping("a", ", maxConcurrency: 4", 2)), &catalog.Catalog{}, nil)
+	out := new(Memory).Reconcile(clusterObjects(t, clusterService, mapping("a", ", maxConcurrency: 4, timeout: 3m", 2), mapping("b", "", 1)), before.Catalog, nil)
+	if got := caps(out); got != "a=4 b=2" && got != "b=2 a=4" {
+		t.Errorf("got %s", got)
+	}
+}

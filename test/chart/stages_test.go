@@ -121,7 +121,7 @@ var stages = map[string]stage{
 	"controller": {
 		env: map[string]string{
 			"WEIR_STREAM_REPLICAS": "1", "WEIR_EXECUTIONS_MAX_BYTES": "1Gi", "WEIR_NAMESPACES": "", "WEIR_ORCHESTRATOR_URL": "http://weir-orchestrator.weir-system",
-			"WEIR_LEADER_ELECTION_NAMESPACE": "metadata.namespace", "GOMEMLIMIT": "342255206",
+			"WEIR_RELEASE": "weir-system/weir", "WEIR_CLASS": "weir", "WEIR_TAKE_OVER": "", "GOMEMLIMIT": "342255206",
 		},
 		objects: true,
 		rights: rights{

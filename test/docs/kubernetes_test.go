@@ -8,11 +8,11 @@ import (
 	"testing"
 )
 
-// TestReasons holds the table of docs/kubernetes.md to the reasons that the code gives.
+// TestReasons holds the tables of docs/kubernetes.md to the reasons that the code gives.
 func TestReasons(t *testing.T) {
 	constant := regexp.MustCompile(`(?m)^\s+\w+ +(?:manifest\.)?Reason += "(\w+)"`)
 	var want []string
-	for _, file := range []string{"internal/manifest/reconcile.go", "internal/controller/status.go"} {
+	for _, file := range []string{"internal/manifest/reconcile.go", "internal/manifest/drains.go", "internal/controller/status.go"} {
 		text, err := os.ReadFile(filepath.Join(root, file))
 		if err != nil {
 			t.Fatal(err)

@@ -43,6 +43,8 @@ func TestCluster(t *testing.T) {
 	t.Run("ExplainedResources", testExplainedResources)
 	t.Run("Defaults", testDefaults)
 	t.Run("DeleteQueue", testDeleteQueue)
+	t.Run("Drained", testDrained)
+	t.Run("Classes", testClasses)
 	t.Run("Disruptions", testDisruptions)
 	t.Run("ChangeWithoutNATS", testChangeWithoutNATS)
 	t.Run("RollingUpdate", testRollingUpdate)

@@ -97,10 +97,10 @@ func testExplainedResources(t *testing.T) {
 // testDefaults: what the API server fills in is what the code fills in (api/v1alpha1, TestQueueDefaults and others).
 func testDefaults(t *testing.T) {
 	for manifest, want := range map[string]string{
-		queueHead + "{}": `{"deadLetter":{"maxAge":"336h"},"maxAge":"96h","maxBytes":"10Gi","objects":{"maxBytes":"4Gi"},"ordering":"none","results":{"maxBytes":"4Gi"}}`,
-		mappingHead + "{queue: orders, function: {name: f}}": `{"batch":{"maxBytes":"4Mi","maxRecords":100,"window":"0s"},"function":{"name":"f"},"heartbeat":"60s","queue":"orders",` +
+		queueHead + "{}": `{"class":"weir","deadLetter":{"maxAge":"336h"},"maxAge":"96h","maxBytes":"10Gi","objects":{"maxBytes":"4Gi"},"ordering":"none","results":{"maxBytes":"4Gi"}}`,
+		mappingHead + "{queue: orders, function: {name: f}}": `{"batch":{"maxBytes":"4Mi","maxRecords":100,"window":"0s"},"class":"weir","function":{"name":"f"},"heartbeat":"60s","queue":"orders",` +
 			`"retry":{"initialBackoff":"1s","maxAge":"6h","maxAttempts":5,"maxBackoff":"5m"},"timeout":"60s"}`,
-		apiHead + "    match: {method: GET, path: /x}\n    function: {name: f}\n": `{"routes":[{"function":{"name":"f","timeout":"29s"},"match":{"method":"GET","path":"/x"},"maxBodyBytes":"256Ki","maxDepth":128,"name":"r"}]}`,
+		apiHead + "    match: {method: GET, path: /x}\n    function: {name: f}\n": `{"class":"weir","routes":[{"function":{"name":"f","timeout":"29s"},"match":{"method":"GET","path":"/x"},"maxBodyBytes":"256Ki","maxDepth":128,"name":"r"}]}`,
 	} {
 		out, err := env.tool(t.Context(), manifest, "kubectl", "-n", sampleNamespace, "create", "--dry-run=server", "-o", "jsonpath={.spec}", "-f", "-")
 		if err != nil || out != want {

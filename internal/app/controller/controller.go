@@ -2,6 +2,7 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/resource"
 
+	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/internal/app"
 	"github.com/weir-dev/weir/internal/app/objects"
 	"github.com/weir-dev/weir/internal/controller"
@@ -26,9 +28,10 @@ const PingInterval = 2 * time.Second
 // minMachineBytes is what lets each partition keep some executions of the largest size.
 const minMachineBytes = 64 << 20
 
-// Run reconciles until ctx is cancelled. Beside app.Config it reads WEIR_STREAM_REPLICAS (default 1), WEIR_NAMESPACES
-// (comma separated; empty means the whole cluster), WEIR_EXECUTIONS_MAX_BYTES (0: no state machines) and
-// WEIR_LEADER_ELECTION_NAMESPACE, and WEIR_ORCHESTRATOR_URL, where mappings start executions (empty: nowhere).
+// Run reconciles until ctx is cancelled. Beside app.Config it reads WEIR_RELEASE (NAMESPACE/NAME), WEIR_CLASS (default weir),
+// WEIR_TAKE_OVER (of releases, comma separated), WEIR_STREAM_REPLICAS (default 1), WEIR_NAMESPACES (comma separated; empty means
+// the whole cluster), WEIR_EXECUTIONS_MAX_BYTES (0: no state machines), and WEIR_ORCHESTRATOR_URL, where mappings start
+// executions (empty: nowhere).
 func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	c, err := fromEnv(os.Getenv)
 	if err != nil {
@@ -65,9 +68,12 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 }
 
 func fromEnv(getenv func(string) string) (controller.Config, error) {
-	c := controller.Config{Replicas: 1, MachineBytes: stream.DefaultMachineBytes, LeaseNamespace: getenv("WEIR_LEADER_ELECTION_NAMESPACE"), OrchestratorURL: getenv("WEIR_ORCHESTRATOR_URL")}
-	if c.LeaseNamespace == "" {
-		return c, errors.New("WEIR_LEADER_ELECTION_NAMESPACE is not set: give it the namespace that this process runs in")
+	c := controller.Config{Replicas: 1, MachineBytes: stream.DefaultMachineBytes, OrchestratorURL: getenv("WEIR_ORCHESTRATOR_URL")}
+	c.Release.Class = cmp.Or(getenv("WEIR_CLASS"), v1alpha1.DefaultClass)
+	c.Release.TakeOver = list(getenv("WEIR_TAKE_OVER"))
+	var ok bool
+	if c.Release.Namespace, c.Release.Name, ok = strings.Cut(getenv("WEIR_RELEASE"), "/"); !ok || c.Release.Namespace == "" || c.Release.Name == "" {
+		return c, fmt.Errorf("WEIR_RELEASE is %q: give it the namespace that this process runs in, and the release's name, as NAMESPACE/NAME", getenv("WEIR_RELEASE"))
 	}
 	if v := getenv("WEIR_STREAM_REPLICAS"); v != "" {
 		n, err := strconv.Atoi(v)
@@ -83,10 +89,16 @@ func fromEnv(getenv func(string) string) (controller.Config, error) {
 		}
 		c.MachineBytes = q.Value()
 	}
-	for ns := range strings.SplitSeq(getenv("WEIR_NAMESPACES"), ",") {
-		if ns = strings.TrimSpace(ns); ns != "" {
-			c.Namespaces = append(c.Namespaces, ns)
+	c.Namespaces = list(getenv("WEIR_NAMESPACES"))
+	return c, nil
+}
+
+// list reads a list with commas.
+func list(text string) (all []string) {
+	for one := range strings.SplitSeq(text, ",") {
+		if one = strings.TrimSpace(one); one != "" {
+			all = append(all, one)
 		}
 	}
-	return c, nil
+	return all
 }

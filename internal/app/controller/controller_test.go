@@ -24,8 +24,8 @@ func environment(maxBytes string) func(string) string {
 		switch name {
 		case "WEIR_EXECUTIONS_MAX_BYTES":
 			return maxBytes
-		case "WEIR_LEADER_ELECTION_NAMESPACE":
-			return "weir-system"
+		case "WEIR_RELEASE":
+			return "weir-system/weir"
 		}
 		return ""
 	}

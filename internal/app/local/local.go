@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -292,17 +293,16 @@ func functionsOf(services []manifest.Service, own map[string]string, hosts *host
 }
 
 // undrained are the queues that routes fill and no mapping drains.
-func undrained(cat *catalog.Catalog) []catalog.Key {
-	drained, out := map[catalog.Key]bool{}, []catalog.Key{}
-	for _, m := range cat.Mappings {
-		drained[m.Queue] = true
-	}
+func undrained(cat *catalog.Catalog) (out []catalog.Key) {
+	drained := manifest.DrainedBy(cat)
 	for _, a := range cat.APIs {
-		for _, r := range a.Routes {
-			for _, target := range []*catalog.QueueTarget{r.Queue, r.Job} {
-				if target != nil && !drained[target.Queue] {
-					out, drained[target.Queue] = append(out, target.Queue), true // once
-				}
+		for i := range a.Routes {
+			q := a.Routes[i].Fills()
+			if q == nil {
+				continue
+			}
+			if _, ok := drained[*q]; !ok && !slices.Contains(out, *q) {
+				out = append(out, *q)
 			}
 		}
 	}

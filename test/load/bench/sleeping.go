@@ -12,7 +12,7 @@ const (
 	wakeCount    = 10_000 // executions that are due at one moment, or as many as wait
 	recoverCount = 64     // that are due while there is no orchestrator: as many put before those that wait, and after them
 	// recoverAhead is how long after their start the former are due, and a second more for each recoverRate of those that wait,
-	// and for each wakeRate of those that are woken.
+	// for each wakeRate of those that are woken, and for the time in which nothing happens.
 	recoverAhead = 8 * time.Second
 	recoverRate  = 2500
 	// beforeDue is how long before their moment executions that are due together are started, and a second more for each
@@ -46,7 +46,8 @@ func (b *bench) machineWaiting(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ahead := recoverAhead + time.Duration(b.machineSleepers)*time.Second/recoverRate + time.Duration(min(wakeCount, b.machineSleepers))*time.Second/wakeRate
+	idle := min(time.Duration(b.machineSleepers/idlePer)*time.Millisecond, idleMost)
+	ahead := recoverAhead + idle + time.Duration(b.machineSleepers)*time.Second/recoverRate + time.Duration(min(wakeCount, b.machineSleepers))*time.Second/wakeRate
 	early := time.Now().Add(ahead).Truncate(time.Second)
 	overdue, err := s.startDue(ctx, "overdue-first", recoverCount, early)
 	if err != nil {
@@ -81,7 +82,7 @@ func (b *bench) machineWaiting(ctx context.Context) error {
 	b.results.add("machine_waiting_disk_bytes", each(float64(disk), float64(after)))
 	fmt.Printf("    %d wait, each with %.0f bytes of memory (orchestrator %.0f, NATS %.0f; at most %.0f) and %.0f on the disk\n",
 		res.stored, orchestrator+nats, orchestrator, nats, each(empty.orchestrator+empty.nats, full.peak), each(float64(disk), float64(after)))
-	wait(ctx, min(time.Duration(res.stored/idlePer)*time.Millisecond, idleMost))
+	wait(ctx, idle)
 	later, err := s.memory()
 	if err != nil {
 		return err

@@ -96,7 +96,9 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
   - {name: WEIR_BATCH, value: "on"}
   {{- end }}
   - {name: WEIR_NAMESPACES, value: {{ join "," .Values.controller.watchNamespaces | quote }}}
-  - {name: WEIR_LEADER_ELECTION_NAMESPACE, valueFrom: {fieldRef: {fieldPath: metadata.namespace}}}
+  - {name: WEIR_RELEASE, value: {{ printf "%s/%s" .Release.Namespace .Release.Name | quote }}}
+  - {name: WEIR_CLASS, value: {{ .Values.controller.class | quote }}}
+  - {name: WEIR_TAKE_OVER, value: {{ join "," .Values.controller.takeOver | quote }}}
 {{- end }}
 
 {{/* The stages' names as a JSON array. */}}

@@ -1,0 +1,130 @@
+package e2e_test
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"strings"
+	"testing"
+	"time"
+)
+
+// testClasses: two releases in one namespace, each with the resources of its class; and what happens to both when they are of one.
+func testClasses(t *testing.T) {
+	const second, calls = "weir2", 6 // slowwriter's containerConcurrency 2 × max-scale 3
+	db := database(t)
+	install := func(class string) {
+		t.Helper()
+		helm(t, "upgrade", "--install", second, "charts/weir", "--namespace", weirNamespace, "--wait", "--timeout", "5m",
+			"--values", "deploy/k8s/kind/values.yaml", "--set", "image.registry="+env.images, "--set", "image.tag="+env.tag,
+			"--set", "nats.image="+env.nats, "--set", "controller.class="+class,
+			"--set", "crds.install=false,pgbouncer.enabled=false,orchestrator.replicas=0,nats.persistence.size=4Gi")
+	}
+	install("second")
+	t.Cleanup(func() { helm(t, "uninstall", second, "--namespace", weirNamespace, "--wait", "--timeout", "3m") })
+
+	// The same as testdata/slow.yaml, at the same path, for the other release.
+	slow, err := os.ReadFile("testdata/slow.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	manifests := strings.NewReplacer("SLOWWRITER", env.image("slowwriter"), "slowwriter", "secondwriter", "/slow", "/slow", "{name: slow}", "{name: second}",
+		"queue: slow\n", "queue: second\n", "spec: {maxBytes: 1Gi}", "spec: {class: second, maxBytes: 1Gi}",
+		"spec:\n  routes:", "spec:\n  class: second\n  routes:", "spec:\n  queue:", "spec:\n  class: second\n  queue:").Replace(string(slow))
+	applySlow(t)
+	apply(t, manifests)
+	for _, kind := range []string{"apis.weir.dev", "esm", "ksvc"} {
+		name := "second"
+		if kind == "ksvc" {
+			name = "secondwriter"
+		}
+		deleteAfter(t, kind, name)
+	}
+	waitReady(t, "ksvc/secondwriter", "queues.weir.dev/second", "esm/second", "apis.weir.dev/second")
+	for name, want := range map[string]string{"queues.weir.dev/slow": "weir", "esm/slow": "weir", "apis.weir.dev/slow": "weir", "queues.weir.dev/second": second, "esm/second": second, "apis.weir.dev/second": second} {
+		if by := kubectl(t, "-n", sampleNamespace, "get", name, "-o", "jsonpath={.status.observedBy}"); by != weirNamespace+"/"+want {
+			t.Errorf("%s is served by %q, not by %s", name, by, want)
+		}
+	}
+	first, other := "http://"+forward(t, weirNamespace, "svc/weir-gateway", 80), "http://"+forward(t, weirNamespace, "svc/"+second+"-gateway", 80)
+	if status, answer, _ := post(t, other+"/orders", `{}`); status != http.StatusNotFound {
+		t.Errorf("the second release serves the first one's routes: %d %s", status, answer)
+	}
+
+	// Each has its own records and its own cap.
+	begin := time.Now()
+	const each = 1500
+	own := startLoad(t, "classes", "/slow", 600, each, 32)
+	for i := range each {
+		status, answer, _ := post(t, other+"/slow", fmt.Sprintf(`{"sku":"classes-second","quantity":1,"customer":"%d"}`, i))
+		if status != http.StatusAccepted {
+			t.Fatalf("order %d: %d %s", i, status, answer)
+		}
+	}
+	wantAll(t, db, "slow", "classes", own.stop())
+	eventually(t, "all of the second release's orders are rows", func() string {
+		if n := count(t, db, `SELECT count(DISTINCT customer) FROM orders WHERE sku = 'classes-second'`); n != each {
+			return fmt.Sprintf("%d of %d", n, each)
+		}
+		return ""
+	})
+	for _, function := range []string{"slowwriter", "secondwriter"} {
+		if most := count(t, db, strings.ReplaceAll(overlap, "started > $1", "started > $1 AND pod LIKE '"+function+"-%'"), begin); most > calls || most == 0 {
+			t.Errorf("%d calls of %s at once; the cap is %d", most, function, calls)
+		}
+	}
+
+	// The second release takes the first one's class: it leaves alone what that serves.
+	install("weir")
+	eventually(t, "an event says that the resource is left alone", func() string {
+		if said := kubectl(t, "-n", sampleNamespace, "get", "events", "--field-selector", "reason=LeftAlone", "-o", "jsonpath={.items[*].message}"); !strings.Contains(said, "release "+weirNamespace+"/weir does") {
+			return said
+		}
+		return ""
+	})
+	begin = time.Now()
+	again := startLoad(t, "classes-again", "/slow", 600, each, 32)
+	again.sends(each)
+	wantAll(t, db, "slow", "classes-again", again.stop())
+	if most := count(t, db, strings.ReplaceAll(overlap, "started > $1", "started > $1 AND pod LIKE 'slowwriter-%'"), begin); most > calls || most == 0 {
+		t.Errorf("with two releases of a class %d calls at once; the cap is %d", most, calls)
+	}
+	if by := kubectl(t, "-n", sampleNamespace, "get", "queues.weir.dev", "slow", "-o", "jsonpath={.status.observedBy} {.metadata.finalizers}"); by != weirNamespace+`/weir ["weir.`+weirNamespace+`.weir.dev/queue"]` {
+		t.Errorf("the queue is %s", by)
+	}
+
+	// What it has served before is deleted from its own NATS while the first release runs, which is not affected.
+	kubectl(t, "-n", sampleNamespace, "delete", "queues.weir.dev", "second", "--timeout=60s")
+	if status, answer, _ := post(t, first+"/slow", `{"sku":"classes-last","quantity":1,"customer":"ada"}`); status != http.StatusAccepted {
+		t.Errorf("after the deletion of the second release's queue: %d %s", status, answer)
+	}
+}
+
+// testDrained: a queue that nobody drains says so, in its status and its API's and as an event.
+func testDrained(t *testing.T) {
+	apply(t, "apiVersion: weir.dev/v1alpha1\nkind: Queue\nmetadata: {name: still}\nspec: {maxBytes: 8Mi}\n---\n"+
+		strings.ReplaceAll(apiHead, "wrong", "still")+"    match: {method: POST, path: /still}\n    queue: {name: still}\n")
+	deleteAfter(t, "queues.weir.dev", "still")
+	deleteAfter(t, "apis.weir.dev", "still")
+	waitReady(t, "queues.weir.dev/still", "apis.weir.dev/still")
+	is := func(want, part string) {
+		t.Helper()
+		for _, name := range []string{"queues.weir.dev/still", "apis.weir.dev/still"} {
+			eventually(t, name+" says Drained="+want, func() string {
+				for _, c := range get[resource](t, "-n", sampleNamespace, name).Status.Conditions {
+					if c.Type == "Drained" && c.Status == want && strings.Contains(c.Reason+" "+c.Message, part) {
+						return ""
+					}
+				}
+				return fmt.Sprintf("%+v", get[resource](t, "-n", sampleNamespace, name).Status.Conditions)
+			})
+		}
+	}
+	is("False", "NoMapping")
+	eventually(t, "there is an event", func() string {
+		return map[bool]string{true: "", false: "none"}[strings.Contains(kubectl(t, "-n", sampleNamespace, "get", "events", "--field-selector", "reason=NoMapping,involvedObject.name=still", "-o", "name"), "event")]
+	})
+	apply(t, strings.ReplaceAll(mappingHead, "wrong", "still")+"{queue: still, function: {name: order-writer}, maxConcurrency: 1}")
+	deleteAfter(t, "esm", "still")
+	is("True", "rained")
+}
