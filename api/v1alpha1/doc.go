@@ -6,7 +6,7 @@
 // depends on a second object (a reference, a Knative Service's timeout) is package manifest's to check.
 // Validate expects a defaulted object and names every mistake with its field and the fix.
 //
-// May import: k8s.io/apimachinery and the JSON Schema library; nothing of Weir.
+// May import: k8s.io/apimachinery, the JSON Schema library, and of Weir what judges a single value (internal/arch_test.go).
 //
 // +kubebuilder:object:generate=true
 // +groupName=weir.dev

@@ -10,6 +10,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/weir-dev/weir/internal/egress"
 )
 
 const (
@@ -72,6 +74,9 @@ func validateTarget(f *FunctionReference, p *field.Path) field.ErrorList {
 	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.User != nil || u.Fragment != "" {
 		return field.ErrorList{field.Invalid(p.Child("url"), f.URL,
 			"must be an absolute http or https URL without user and fragment, such as http://billing.internal:8080/orders")}
+	}
+	if egress.IsMetadataService(u.Hostname()) {
+		return field.ErrorList{field.Invalid(p.Child("url"), f.URL, "is a cloud's metadata service, which hands out the credentials of the machine: it is no function")}
 	}
 	return nil
 }

@@ -134,7 +134,7 @@ func TestServicesNeedNoMoreRights(t *testing.T) {
 		testkit.Eventually(t, "it is ready", func() bool { status, _ := get(t, "http://"+addr+"/readyz"); return status == 200 })
 	}
 	var ready map[string]string
-	if _, body := get(t, "http://"+probes+"/readyz"); json.Unmarshal([]byte(body), &ready) != nil || ready["status"] != "ready" || ready["catalog"] != cat.Revision() || ready["nats"] == "" {
+	if _, body := get(t, "http://"+probes+"/readyz"); json.Unmarshal([]byte(body), &ready) != nil || ready["status"] != "ready" || ready["catalog"] != cat.Revision() || ready["nats"] != "" {
 		t.Errorf("the dispatcher's readiness: %s", body)
 	}
 

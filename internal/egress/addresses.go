@@ -3,6 +3,7 @@ package egress
 import (
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // block is a block of addresses that is refused, and what it is.
@@ -81,6 +82,20 @@ func metadataServices() []netip.Addr {
 	}
 }
 
+// IsMetadataService reports whether the host of a URL is a cloud's metadata service, by its address or by its name at Google.
+func IsMetadataService(host string) bool {
+	if strings.EqualFold(strings.TrimSuffix(host, "."), "metadata.google.internal") {
+		return true
+	}
+	a, err := netip.ParseAddr(host)
+	return err == nil && among(metadataServices(), canonicalAddress(a))
+}
+
+// among reports whether a is in list, or embeds what is.
+func among(list []netip.Addr, a netip.Addr) bool {
+	return slices.Contains(list, a) || slices.ContainsFunc(embedded(a), func(v4 netip.Addr) bool { return slices.Contains(list, v4) })
+}
+
 // refusal says why the address may not be dialed for the host; empty if it may.
 func (g *Guard) refusal(host string, a netip.Addr) string {
 	if !a.IsValid() {
@@ -90,7 +105,7 @@ func (g *Guard) refusal(host string, a netip.Addr) string {
 	switch {
 	case g.config.Policy.listsExactly(a):
 		return ""
-	case slices.Contains(g.metadata, a) || slices.ContainsFunc(embedded(a), func(v4 netip.Addr) bool { return slices.Contains(g.metadata, v4) }):
+	case among(g.metadata, a):
 		return "a cloud's metadata service"
 	case g.config.Policy.allows(host, a):
 		return ""

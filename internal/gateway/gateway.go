@@ -287,7 +287,7 @@ func (g *Gateway) Ready() (map[string]string, error) {
 	case g.cfg.Conn.Ready() != nil:
 		return nil, errors.New("NATS can't be reached; the log says why")
 	}
-	shown := map[string]string{"catalog": t.revision, "nats": g.cfg.Conn.Address()}
+	shown := map[string]string{"catalog": t.revision}
 	if g.cfg.Sync != SyncAlways {
 		shown["sync"] = g.cfg.Sync
 	}

@@ -63,7 +63,7 @@ func problemOf(err error) problem.Problem {
 	case errors.Is(err, stream.ErrClosed):
 		return unavailable("This gateway is stopping", "Nothing was stored. Try again: another one takes it.")
 	case errors.Is(err, stream.ErrNoQueue):
-		return unavailable("The queue does not exist yet", "Nothing was stored. Try again; if it stays so, the queue's stream was not made.")
+		return unavailable("The queue does not exist", "Nothing was stored. Try again: it is made anew, or the route is about to change.")
 	case errors.Is(err, stream.ErrTooLargeForServer):
 		return problem.Problem{
 			Status: http.StatusRequestEntityTooLarge, Type: problem.TooLarge, Title: "Too large for NATS",

@@ -60,7 +60,7 @@ func (b *bucket) refuse(h http.Header, wait time.Duration) *problem.Problem {
 	h.Set("RateLimit", fmt.Sprintf("%q;r=0;t=%d", b.name, seconds))
 	return &problem.Problem{
 		Status: http.StatusTooManyRequests, Type: problem.Throttled, Title: "Too many requests", RetryAfter: time.Duration(seconds) * time.Second,
-		Detail: fmt.Sprintf("%s allows %g requests a second and %d at once. Wait as long as Retry-After says.", b.name, b.spec.Rate, b.spec.Burst),
+		Detail: fmt.Sprintf("%s allows %g requests a second and %d at once, at each gateway. Wait as long as Retry-After says.", b.name, b.spec.Rate, b.spec.Burst),
 	}
 }
 

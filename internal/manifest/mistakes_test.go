@@ -444,6 +444,12 @@ a.yaml:9: API shop: spec.routes[0].schema: Forbidden: a GET request has no body 
 			`a.yaml:13: API shop: spec.routes[1].function.url: Invalid value: "ftp://x": must be an absolute http or https URL without user and fragment, such as http://billing.internal:8080/orders`,
 		},
 		{
+			"function at a metadata service",
+			"{name: reader, timeout: 20s}",
+			"{url: \"http://169.254.169.254/latest\"}",
+			`a.yaml:13: API shop: spec.routes[1].function.url: Invalid value: "http://169.254.169.254/latest": is a cloud's metadata service, which hands out the credentials of the machine: it is no function`,
+		},
+		{
 			"protocol of a Service",
 			"{name: reader, timeout: 20s}",
 			"{name: reader, protocol: h2c}",

@@ -173,7 +173,8 @@ func (r *reconciler) mendMachines() {
 	}
 }
 
-// mendAPIs keeps of an earlier version the routes whose queue still exists and that collide with no valid one.
+// mendAPIs keeps of an earlier version the routes that collide with no valid one. One whose queue is gone answers 503: its clients
+// try again, while a 404 would tell them not to.
 func (r *reconciler) mendAPIs() {
 	var good, bad []catalog.API
 	for _, a := range r.out.APIs {
@@ -195,11 +196,6 @@ func (r *reconciler) mendAPIs() {
 	}
 	for _, earlier := range bad {
 		earlier.Routes = slices.DeleteFunc(slices.Clone(earlier.Routes), func(route catalog.Route) bool {
-			if q := route.Fills(); q != nil {
-				if _, ok := r.queues[*q]; !ok {
-					return true
-				}
-			}
 			return table.add(route.Method, route.Path, "") != ""
 		})
 		if len(earlier.Routes) > 0 {

@@ -189,8 +189,8 @@ func TestReconcileQueueGoesAway(t *testing.T) {
 	}
 
 	out = new(Memory).Reconcile(clusterObjects(t, clusterService, clusterMapping, clusterAPI("shop", 0, "/orders")), out.Catalog, nil)
-	if c := out.Catalog; len(c.APIs)+len(c.Queues)+len(c.Mappings) != 0 {
-		t.Errorf("without the queue nothing of it is left: %+v", c)
+	if c := out.Catalog; len(c.APIs) != 1 || len(c.Queues)+len(c.Mappings) != 0 {
+		t.Errorf("without the queue nothing of it is left but the route, which answers 503: %+v", c)
 	}
 	wantVerdict(t, out, APIRef(inDefault("shop")), Invalid, `there is no Queue "orders"`)
 }

@@ -94,7 +94,6 @@ type Link interface {
 	Live() context.Context
 	WaitUp(ctx context.Context) error
 	WaitUpFor(ctx context.Context, d time.Duration) error
-	Address() string
 }
 
 var _ interface {
@@ -220,9 +219,6 @@ func (c *Conn) Close() {
 	c.isUp.Store(false)
 	c.cancel(ErrUnavailable)
 }
-
-// Address is the host and port where this client is connected now; empty while away.
-func (c *Conn) Address() string { return c.nc.ConnectedAddr() }
 
 // Live returns a context for the present connected period: it is cancelled with ErrUnavailable the
 // moment the connection is lost, and already cancelled while NATS is away.

@@ -54,7 +54,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 		case conn.Ready() != nil:
 			return nil, errors.New("NATS can't be reached; the log says why")
 		}
-		return map[string]string{"nats": conn.Address()}, nil
+		return map[string]string{}, nil
 	}
 	return lifecycle.Run(ctx, cfg.Log, func() {},
 		app.Health(ctx, cfg.HealthListen, ready, app.Admin{Metrics: cfg.Telemetry.Page(controller.Metrics())}),

@@ -49,7 +49,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 		case revision == "":
 			return nil, errors.New("no catalog has come yet: the controller publishes it")
 		default:
-			return map[string]string{"catalog": revision, "nats": conn.Address()}, nil
+			return map[string]string{"catalog": revision}, nil
 		}
 	}
 	return lifecycle.Run(ctx, cfg.Log, func() {},

@@ -68,7 +68,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 		if conn.Ready() != nil {
 			return nil, errors.New("NATS can't be reached; the log says why")
 		}
-		return map[string]string{"nats": conn.Address()}, nil
+		return map[string]string{}, nil
 	}
 	admin := cfg.Admin()
 	admin.Machines = o.API()

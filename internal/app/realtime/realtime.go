@@ -32,7 +32,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 		if err != nil {
 			return nil, err
 		}
-		return map[string]string{"catalog": revision, "nats": conn.Address()}, nil
+		return map[string]string{"catalog": revision}, nil
 	}
 	return lifecycle.Run(ctx, cfg.Log, func() { cfg.Log.Info("listening", "address", l.Addr().String()) },
 		app.Health(ctx, cfg.HealthListen, ready, cfg.Admin()),
