@@ -124,7 +124,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err := hosts.open(ctx, cfg, bundle.Services, len(bundle.Catalog.Machines) > 0); err != nil {
 		return err
 	}
-	for _, k := range undrained(bundle.Catalog) {
+	for _, k := range manifest.Undrained(bundle.Catalog) {
 		cfg.Log.Warn("no EventSourceMapping drains this queue: what comes into it waits, and expires", "queue", k.String())
 	}
 	l, err := lc.Listen(ctx, "tcp", cfg.Listen)
@@ -289,24 +289,6 @@ func functionsOf(services []manifest.Service, own map[string]string, hosts *host
 		f, ok := known[catalog.Key{Namespace: namespace, Name: name}]
 		return f, ok
 	}
-}
-
-// undrained are the queues that routes fill and no mapping drains.
-func undrained(cat *catalog.Catalog) []catalog.Key {
-	drained, out := map[catalog.Key]bool{}, []catalog.Key{}
-	for _, m := range cat.Mappings {
-		drained[m.Queue] = true
-	}
-	for _, a := range cat.APIs {
-		for _, r := range a.Routes {
-			for _, target := range []*catalog.QueueTarget{r.Queue, r.Job} {
-				if target != nil && !drained[target.Queue] {
-					out, drained[target.Queue] = append(out, target.Queue), true // once
-				}
-			}
-		}
-	}
-	return out
 }
 
 // natsToken keeps the server's token beside its data, so that an address stays good over a restart.
