@@ -254,7 +254,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	)
 }
 
-// provision creates the streams, as the controller does in a cluster.
+// provision creates the streams and publishes the catalog, as the controller does in a cluster.
 func provision(ctx context.Context, conn *stream.Conn, cat *catalog.Catalog) error {
 	if err := conn.WaitUp(ctx); err != nil {
 		return err
@@ -273,7 +273,7 @@ func provision(ctx context.Context, conn *stream.Conn, cat *catalog.Catalog) err
 			return err
 		}
 	}
-	return nil
+	return conn.PublishCatalog(ctx, cat, 1, nil) // for who asks: the stages here have it already
 }
 
 // functionsOf finds the functions that tasks of state machines call by name: Services, and the user's own processes.
