@@ -122,7 +122,7 @@ func (c *compiler) invalid(s *subject, errs field.ErrorList) {
 
 // twice reports a duplicate: an object whose key is taken. It is no finding about the first one, which is used.
 func (c *compiler) twice(s *subject, first *Origin) {
-	c.add(s, "metadata.name", fmt.Sprintf("is the name of another %s too%s: rename one or remove it", s.kind, at(first, "metadata.name")))
+	_ = c.add(s, "metadata.name", fmt.Sprintf("is the name of another %s too%s: rename one or remove it", s.kind, at(first, "metadata.name")))
 }
 
 func (c *compiler) service(ctx context.Context, r Resource[servingv1.Service]) {

@@ -32,8 +32,9 @@ const (
 	MaxFiles = 1000
 	// MaxDocuments bounds the documents of one file.
 	MaxDocuments = 1000
-	// MaxStreamBytes and MaxStreamDocuments bound what was rendered into one stream: of a chart as large as any.
-	MaxStreamBytes     = 16 << 20
+	// MaxStreamBytes bounds what was rendered into one stream: of a chart as large as any.
+	MaxStreamBytes = 16 << 20
+	// MaxStreamDocuments bounds its documents.
 	MaxStreamDocuments = 10_000
 )
 
