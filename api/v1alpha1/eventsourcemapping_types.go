@@ -11,6 +11,7 @@ import (
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:printcolumn:name="Queue",type=string,JSONPath=`.spec.queue`
+// +kubebuilder:printcolumn:name="Calls",type=integer,JSONPath=`.status.calls`
 // +kubebuilder:printcolumn:name="Cap",type=integer,JSONPath=`.status.maxConcurrency`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
 // +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
@@ -173,6 +174,9 @@ type EventSourceMappingStatus struct {
 	// MaxConcurrency is the cap that holds: the mapping's own, or that of its Knative Service.
 	// +optional
 	MaxConcurrency int32 `json:"maxConcurrency,omitempty"`
+	// Calls are in flight, as of when the queue's depth was looked at (status.depth.observedAt of the Queue).
+	// +optional
+	Calls int32 `json:"calls"`
 	// FunctionURL is where the records are sent; of a StateMachine to the orchestrator.
 	// +optional
 	FunctionURL string `json:"functionURL,omitempty"`

@@ -15,6 +15,7 @@ import (
 // +kubebuilder:printcolumn:name="Message",type=string,priority=1,JSONPath=`.status.conditions[?(@.type=="Ready")].message`
 // +kubebuilder:printcolumn:name="Records",type=integer,JSONPath=`.status.depth.records`
 // +kubebuilder:printcolumn:name="Oldest",type=string,JSONPath=`.status.depth.oldestAge`
+// +kubebuilder:printcolumn:name="In-Flight",type=integer,JSONPath=`.status.depth.inFlight`
 // +kubebuilder:printcolumn:name="Retrying",type=integer,JSONPath=`.status.depth.retrying`
 // +kubebuilder:printcolumn:name="Dead",type=integer,JSONPath=`.status.depth.dead`
 // +kubebuilder:printcolumn:name="MaxBytes",type=string,priority=1,JSONPath=`.spec.maxBytes`
@@ -53,6 +54,9 @@ type QueueDepth struct {
 	Uncertainty int64 `json:"uncertainty,omitempty"`
 	// Retrying wait for a later attempt, or are in it.
 	Retrying int64 `json:"retrying"`
+	// InFlight are those of Records and Retrying that a dispatcher has in its hands: in a call, or waiting for one.
+	// +optional
+	InFlight int64 `json:"inFlight"`
 	// Dead are dead letters.
 	Dead int64 `json:"dead"`
 	// Bytes at NATS: of all of them.

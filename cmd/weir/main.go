@@ -1,5 +1,6 @@
-// Command weir runs everything on a laptop (`weir local`), is the operator's tool (`weir queue`, `weir dlq`), shows where the
-// time went (`weir trace`), tests state machines (`weir sm`) and makes metrics of what functions print (`weir emf`).
+// Command weir runs everything on a laptop (`weir local`), finds the mistakes of resources before they are applied (`weir lint`),
+// is the operator's tool (`weir queue`, `weir mapping`, `weir dlq`), shows where the time went (`weir trace`), tests state machines
+// (`weir sm`) and makes metrics of what functions print (`weir emf`).
 package main
 
 import (
@@ -17,6 +18,6 @@ func main() {
 	if err := root.ExecuteContext(ctx); err != nil {
 		root.PrintErrln("weir:", err)
 		stop()
-		os.Exit(1)
+		os.Exit(exitCode(err))
 	}
 }

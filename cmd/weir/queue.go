@@ -1,11 +1,8 @@
 package main
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -37,19 +34,23 @@ type listed struct {
 	Dead        stream.Died `json:"dead"`
 	Bytes       uint64      `json:"bytes"`
 	OldestAge   string      `json:"oldestAge"`
+	InFlight    *int        `json:"inFlight,omitempty"` // records in the dispatcher's hands; absent if it doesn't say
 	Owned       bool        `json:"owned"`
 	Unaccounted int64       `json:"unaccounted,omitempty"`
 }
 
 func listQueues(nats *natsFlags) *cobra.Command {
-	var namespace string
-	var asJSON bool
+	var flags listFlags
 	cmd := &cobra.Command{
 		Use: "list [QUEUE]", Short: "List what queues hold, in records", Args: cobra.MaximumNArgs(1),
 		Long: `List what queues hold, in records: RECORDS wait for their first attempt or are in it, RETRYING wait for a later one,
-DEAD are dead letters. OLDEST is the age of the oldest of RECORDS. OWNER says whether a dispatcher works on the queue.
-RECORDS with ± may be so far off, as after the end of a dispatcher that could not tidy up.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
+DEAD are dead letters. OLDEST is the age of the oldest of RECORDS. IN-FLIGHT are those that the dispatcher has in its hands: in a
+call, or waiting for one or for their batch; - is of a dispatcher that doesn't say. OWNER says whether a dispatcher works on the
+queue. RECORDS with ± may be so far off, as after the end of a dispatcher that could not tidy up.`,
+		RunE: func(cmd *cobra.Command, names []string) error {
+			if err := flags.check(); err != nil {
+				return err
+			}
 			return nats.with(cmd, telemetry.Providers{}, func(c *stream.Conn) error {
 				keys, err := c.QueueKeys(cmd.Context())
 				if err != nil {
@@ -57,7 +58,7 @@ RECORDS with ± may be so far off, as after the end of a dispatcher that could n
 				}
 				var out []listed
 				for _, k := range keys {
-					if namespace != "" && k.Namespace != namespace || len(args) > 0 && k.Name != args[0] {
+					if !flags.wants(k, names) {
 						continue
 					}
 					d, err := c.Depth(cmd.Context(), k)
@@ -70,48 +71,30 @@ RECORDS with ± may be so far off, as after the end of a dispatcher that could n
 					out = append(out, newListed(k, d))
 				}
 				if len(out) == 0 {
-					return errors.New("there is no such queue")
+					return flags.none("queue", names)
 				}
-				return printQueues(cmd.OutOrStdout(), out, asJSON)
+				return printRows(cmd.OutOrStdout(), flags.json, out, "NAMESPACE\tNAME\tRECORDS\tOLDEST\tIN-FLIGHT\tRETRYING\tDEAD\tBYTES\tOWNER", listed.row)
 			})
 		},
 	}
-	cmd.Flags().StringVarP(&namespace, "namespace", "n", "", "only queues of this namespace")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
+	flags.add(cmd.Flags())
 	return cmd
 }
 
 func newListed(k catalog.Key, d stream.Depth) listed {
+	inFlight, _, _ := working(d.Work, d.Owned)
 	return listed{
 		Namespace: k.Namespace, Name: k.Name, Records: d.Waiting, Uncertainty: d.Uncertainty, Retrying: d.Retrying, Dead: d.Dead,
-		Bytes: d.WaitingBytes + d.RetryingBytes + d.DeadBytes, OldestAge: d.Oldest.Truncate(time.Millisecond).String(), Owned: d.Owned, Unaccounted: d.Unaccounted,
+		Bytes: d.WaitingBytes + d.RetryingBytes + d.DeadBytes, OldestAge: d.Oldest.Truncate(time.Millisecond).String(),
+		InFlight: inFlight, Owned: d.Owned, Unaccounted: d.Unaccounted,
 	}
 }
 
-func printQueues(w io.Writer, queues []listed, asJSON bool) error {
-	if asJSON {
-		enc := json.NewEncoder(w)
-		for _, q := range queues {
-			if err := enc.Encode(q); err != nil {
-				return err
-			}
-		}
-		return nil
+func (q listed) row() string {
+	records := fmt.Sprint(q.Records)
+	if q.Uncertainty > 0 {
+		records += fmt.Sprintf(" ±%d", q.Uncertainty)
 	}
-	tab := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	_, err := fmt.Fprintln(tab, "NAMESPACE\tNAME\tRECORDS\tRETRYING\tDEAD\tBYTES\tOLDEST\tOWNER")
-	for _, q := range queues {
-		records, owner := fmt.Sprint(q.Records), "yes"
-		if q.Uncertainty > 0 {
-			records += fmt.Sprintf(" ±%d", q.Uncertainty)
-		}
-		if !q.Owned {
-			owner = "none"
-		}
-		_, lerr := fmt.Fprintf(tab, "%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\n", q.Namespace, q.Name, records, q.Retrying, q.Dead.Total(), q.Bytes, q.OldestAge, owner)
-		if lerr != nil {
-			err = lerr
-		}
-	}
-	return errors.Join(err, tab.Flush())
+	return fmt.Sprintf("%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s",
+		q.Namespace, q.Name, records, q.OldestAge, number(q.InFlight), q.Retrying, q.Dead.Total(), q.Bytes, owner(q.Owned))
 }

@@ -1,6 +1,10 @@
 package main
 
-import "github.com/spf13/cobra"
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+)
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
@@ -9,6 +13,18 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newLocal(), newQueue(), newDLQ(), newTrace(), newEMF(), newSM())
+	root.AddCommand(newLocal(), newLint(), newQueue(), newMapping(), newDLQ(), newTrace(), newEMF(), newSM())
 	return root
+}
+
+// usageError is of a command that could not do its work, where 1 would say that it has, and with which result.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+func exitCode(err error) int {
+	if _, ok := errors.AsType[usageError](err); ok {
+		return 2
+	}
+	return 1
 }

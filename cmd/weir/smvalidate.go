@@ -46,18 +46,23 @@ prints. - is standard input.`,
 			if err := printValidated(cmd, list, asJSON); err != nil {
 				return err
 			}
-			switch wrong {
-			case 0:
-				return nil
-			case 1:
-				return errors.New("there is a mistake")
-			}
-			return fmt.Errorf("there are %d mistakes", wrong)
+			return mistaken(wrong)
 		},
 	}
 	m.kindFlag(cmd.Flags())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
+}
+
+// mistaken is an error if there are mistakes.
+func mistaken(n int) error {
+	switch n {
+	case 0:
+		return nil
+	case 1:
+		return errors.New("there is a mistake")
+	}
+	return fmt.Errorf("there are %d mistakes", n)
 }
 
 func printValidated(cmd *cobra.Command, list []validated, asJSON bool) error {

@@ -264,7 +264,7 @@ func watch(mgr manager.Manager, cfg Config) error {
 			MaxConcurrentReconciles: 1,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](retryMin, retryMax),
 		}).
-		Complete(newReconciler(mgr.GetClient(), cfg, depths, tellings{mgr.GetEventRecorder("weir-controller")}))
+		Complete(newReconciler(mgr.GetClient(), cfg, depths, told, tellings{mgr.GetEventRecorder("weir-controller")}))
 }
 
 // announce sends an event at the start of each connected period: NATS may have lost everything when it is back.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/depth"
+	"github.com/weir-dev/weir/internal/stream"
 )
 
 // Bounds of what the depths of queues cost the API server.
@@ -36,10 +38,19 @@ type depthReports struct {
 	// that can't be written would always be that.
 	order []catalog.Key
 	fresh chan struct{} // capacity 1: something is due
+	// drained are the mappings by their queues.
+	drained map[catalog.Key]catalog.Key
 }
 
 func newDepthReports(c client.Client, log *slog.Logger) *depthReports {
 	return &depthReports{client: c, log: log, due: map[catalog.Key]depth.Reading{}, fresh: make(chan struct{}, 1)}
+}
+
+// use has the calls of these mappings, by their queues, written into their statuses.
+func (d *depthReports) use(drained map[catalog.Key]catalog.Key) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.drained = drained
 }
 
 // report has r written into the status of queue k, if that is due. It doesn't wait: it holds one of the watch's slots.
@@ -71,6 +82,7 @@ func (d *depthReports) changed(ctx context.Context, k catalog.Key, r depth.Readi
 	is := &v1alpha1.QueueDepth{
 		Records: r.Waiting, Uncertainty: r.Uncertainty, Retrying: r.Retrying, Dead: r.Dead.Total(),
 		Bytes:     int64(r.WaitingBytes + r.RetryingBytes + r.DeadBytes),
+		InFlight:  inFlight(r.Work),
 		OldestAge: metav1.Duration{Duration: r.Oldest.Truncate(time.Second)}, Owned: r.Owned, ObservedAt: metav1.NewTime(r.At.Truncate(time.Second)),
 	}
 	if was := q.Status.Depth; was != nil {
@@ -131,5 +143,36 @@ func (d *depthReports) write(ctx context.Context, k catalog.Key, r depth.Reading
 	if err := client.IgnoreNotFound(d.client.Status().Patch(bounded, q, client.MergeFrom(before))); err != nil && ctx.Err() == nil {
 		d.log.Info("a queue's depth could not be written into its status; trying again", "queue", k.String(), "error", fmt.Errorf("patch: %w", err))
 	}
+	d.writeCalls(bounded, k, r.Work)
 	return true
+}
+
+func inFlight(w *stream.Work) int64 {
+	if w == nil {
+		return 0
+	}
+	return int64(w.Records)
+}
+
+// writeCalls writes how many calls are in flight into the status of the mapping of queue k, if it changed.
+func (d *depthReports) writeCalls(ctx context.Context, k catalog.Key, w *stream.Work) {
+	d.mu.Lock()
+	mapping, ok := d.drained[k]
+	d.mu.Unlock()
+	var m v1alpha1.EventSourceMapping
+	if !ok || d.client.Get(ctx, client.ObjectKey{Namespace: mapping.Namespace, Name: mapping.Name}, &m) != nil { // of the cache
+		return
+	}
+	calls := int32(0)
+	if w != nil {
+		calls = int32(min(w.Calls, math.MaxInt32))
+	}
+	if m.Status.Calls == calls {
+		return
+	}
+	before := m.DeepCopy()
+	m.Status.Calls = calls
+	if err := client.IgnoreNotFound(d.client.Status().Patch(ctx, &m, client.MergeFrom(before))); err != nil && ctx.Err() == nil {
+		d.log.Info("a mapping's calls could not be written into its status; trying again", "mapping", mapping.String(), "error", fmt.Errorf("patch: %w", err))
+	}
 }

@@ -37,6 +37,7 @@ type reconciler struct {
 	objects      Expirer
 	log          *slog.Logger
 	depths       *depth.Watch
+	calls        *depthReports
 
 	live    context.Context              //nolint:containedctx // the connected period that the following fields are of
 	leases  time.Time                    // when the stream of leases was last ensured
@@ -51,9 +52,9 @@ type ensuredQueue struct {
 	at   time.Time
 }
 
-func newReconciler(c client.Client, cfg Config, depths *depth.Watch, events tellings) *reconciler {
+func newReconciler(c client.Client, cfg Config, depths *depth.Watch, calls *depthReports, events tellings) *reconciler {
 	return &reconciler{
-		client: c, release: cfg.Release, events: events, conn: cfg.Conn, depths: depths, replicas: cfg.Replicas, machineBytes: cfg.MachineBytes, objects: cfg.Objects, log: cfg.Log,
+		client: c, release: cfg.Release, events: events, conn: cfg.Conn, depths: depths, calls: calls, replicas: cfg.Replicas, machineBytes: cfg.MachineBytes, objects: cfg.Objects, log: cfg.Log,
 		ensured: map[catalog.Key]ensuredQueue{}, memory: manifest.Memory{OrchestratorURL: cfg.OrchestratorURL},
 	}
 }
@@ -87,6 +88,7 @@ func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconc
 		return reconcile.Result{}, errors.Join(err, r.reportFailure(ctx, res, err))
 	}
 	r.depths.Use(out.Catalog.Queues)
+	r.calls.use(manifest.DrainedBy(out.Catalog))
 	deleting, err := r.deleteQueues(ctx, res, out)
 	result := reconcile.Result{RequeueAfter: resyncEvery}
 	if deleting {

@@ -207,7 +207,7 @@ func (m *mapping) session(work context.Context) error {
 	}
 	m.books.begin(floor)
 	defer m.books.end()
-	stop, err := m.cfg.Conn.ServeTally(m.queue, func() stream.Tally { return m.books.state(m.stats().unaccounted()) })
+	stop, err := m.cfg.Conn.ServeTally(m.queue, m.told)
 	if err != nil {
 		return err
 	}
@@ -287,6 +287,15 @@ func (m *mapping) stats() Stats {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.count
+}
+
+// told is what who asks about the queue is told.
+func (m *mapping) told() stream.Tally {
+	s := m.stats()
+	limit, calls, _ := m.limiter.State()
+	t := m.books.state(s.unaccounted())
+	t.Work = &stream.Work{Records: s.InHand, Calls: calls, Limit: limit}
+	return t
 }
 
 // add counts, for the mapping and for its queue. why are the reasons of the records that died.

@@ -82,3 +82,27 @@ func Supports(r statelang.Resource) error {
 	}
 	return nil
 }
+
+// FunctionOf is the name of the function that a state calls, as far as its definition tells: empty if it calls none, one by its
+// URL, or one that its data name.
+func FunctionOf(s *statelang.State) string {
+	r, _ := s.Resource()
+	switch {
+	case r.Kind == statelang.Function:
+		return r.Name
+	case r.Kind == statelang.Integration && r.Service == "lambda":
+		v, _ := s.Argument("FunctionName")
+		text, _ := v.(string)
+		return NameAfter(":function:", text)
+	}
+	return ""
+}
+
+// NameAfter is the name in an ARN, which follows mark there, or in NAME:ALIAS.
+func NameAfter(mark, text string) string {
+	if _, rest, ok := strings.Cut(text, mark); ok {
+		text = rest
+	}
+	name, _, _ := strings.Cut(text, ":")
+	return name
+}

@@ -70,7 +70,7 @@ type compiler struct {
 	opts Options
 	objs *Objects
 	errs Errors
-	// findings are the same mistakes by object, for Reconcile, which goes on without the invalid ones; else nil.
+	// findings are the same mistakes by object, for Reconcile and Lint, which go on without the invalid ones; else nil.
 	findings map[Ref]Errors
 	// admitted means that Knative has accepted the Services already: they come from a cluster.
 	admitted bool
@@ -106,14 +106,19 @@ func (s *subject) ref() Ref { return Ref{Kind: s.kind, Key: s.key} }
 func (s *subject) String() string { return strings.TrimSpace(s.kind + " " + s.key.Name) }
 
 func (c *compiler) fail(s *subject, path, format string, args ...any) {
-	if s.origin.reported(path) {
-		return
-	}
-	err := &Error{File: s.origin.File, Line: s.origin.line(path), Object: s.String(), Field: path, Msg: fmt.Sprintf(format, args...)}
-	c.errs = append(c.errs, err)
-	if c.findings != nil {
+	if err := c.add(s, path, fmt.Sprintf(format, args...)); err != nil && c.findings != nil {
 		c.findings[s.ref()] = append(c.findings[s.ref()], err)
 	}
+}
+
+// add returns nil if what is wrong there is known already.
+func (c *compiler) add(s *subject, path, msg string) *Error {
+	if s.origin.reported(path) {
+		return nil
+	}
+	err := &Error{File: s.origin.File, Line: s.origin.line(path), Object: s.String(), Field: path, Msg: msg}
+	c.errs = append(c.errs, err)
+	return err
 }
 
 func (c *compiler) invalid(s *subject, errs field.ErrorList) {
@@ -122,9 +127,9 @@ func (c *compiler) invalid(s *subject, errs field.ErrorList) {
 	}
 }
 
-// twice reports a duplicate: an object whose key is taken.
+// twice reports a duplicate: an object whose key is taken. It is no finding about the first one, which is used.
 func (c *compiler) twice(s *subject, first *Origin) {
-	c.fail(s, "metadata.name", "is the name of another %s too%s: rename one or remove it", s.kind, at(first, "metadata.name"))
+	_ = c.add(s, "metadata.name", fmt.Sprintf("is the name of another %s too%s: rename one or remove it", s.kind, at(first, "metadata.name")))
 }
 
 func (c *compiler) service(ctx context.Context, r Resource[servingv1.Service]) {
@@ -277,10 +282,11 @@ func (c *compiler) collision(s *subject, path string, r *v1alpha1.Route, table *
 	if v1alpha1.Reserved(m.Path) {
 		return // Validate has reported it
 	}
-	where := fmt.Sprintf("route %s of %s%s", r.Name, s, at(&s.origin, path))
-	if s.origin.File == "" { // from a cluster, where APIs of all namespaces share one table
-		where = fmt.Sprintf("route %s of API %s", r.Name, s.key)
+	api := s.String()
+	if c.findings != nil { // in a cluster APIs of all namespaces share one table
+		api = kindAPI + " " + s.key.String()
 	}
+	where := fmt.Sprintf("route %s of %s%s", r.Name, api, at(&s.origin, path))
 	if collision := table.add(m.Method, m.Path, where); collision != "" {
 		c.fail(s, path+".match", "%s %s %s; change the method or the path of one", m.Method, m.Path, collision)
 	}
@@ -335,7 +341,7 @@ func (c *compiler) jobQueue(s *subject, path string, job *v1alpha1.RouteJob) cat
 	c.needMachine(s, path+".stateMachine", machine)
 	starts := slices.IndexFunc(c.objs.Mappings, func(r Resource[v1alpha1.EventSourceMapping]) bool { return startsMachine(r.Object, machine) })
 	if starts < 0 {
-		if !c.objs.unreadable {
+		if !c.objs.incomplete {
 			c.fail(s, path+".stateMachine", "no EventSourceMapping has stateMachine %q: add one, with the Queue in which jobs wait until their execution has begun", machine.Name)
 		}
 		return key
@@ -515,10 +521,9 @@ func (c *compiler) needMachine(s *subject, path string, key catalog.Key) {
 	}
 }
 
-// missing reports a dangling reference, unless it is empty (Validate says so) or the object may be in a document that
-// could not be read.
+// missing reports a dangling reference, unless it is empty (Validate says so) or the object may be elsewhere.
 func (c *compiler) missing(s *subject, path, kind string, key catalog.Key, known []string) {
-	if key.Name == "" || c.objs.unreadable {
+	if key.Name == "" || c.objs.incomplete {
 		return
 	}
 	if why := c.objs.Elsewhere[Ref{kind, key}]; why != "" {

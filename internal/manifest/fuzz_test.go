@@ -34,7 +34,12 @@ func FuzzParse(f *testing.F) {
 				t.Errorf("a mistake that is not one line of text: %+v", e)
 			}
 		}
+		others, _ := Parse("a.yaml", data)
+		mistakes, _ := Lint(others, errs, LintOptions{})
 		b, err := Compile(objs, Options{})
+		if accepted := err == nil && len(errs) == 0; accepted != (len(mistakes) == 0) {
+			t.Errorf("weir local says %v %v, weir lint %v", errs, err, mistakes)
+		}
 		if err != nil || len(errs) > 0 {
 			return
 		}

@@ -4,14 +4,14 @@
 // The work has two halves. [Parse] reads bytes into objects and knows about files and lines. [Compile]
 // fills defaults, validates, resolves references and checks what depends on more than one object; it
 // knows nothing of files beyond the [Origin] that each object carries for its messages. [Memory.Reconcile] does
-// the same for a cluster's objects, where an invalid one must not block the others.
+// the same for a cluster's objects, where an invalid one must not block the others. [Lint] says of files what it would say.
 //
 // Invariants: a folder's mistakes are reported all at once ([Errors]), each with file, line, field and the fix;
 // Compile returns a catalog only when there are none; no field is silently ignored (unknown fields and wrong types are
 // mistakes); input is bounded and never makes the package panic (FuzzParse).
 //
 // It is the only importer of knative.dev/serving and knative.dev/pkg: Knative's own code decides what a valid Service
-// is. It may import api/v1alpha1 and internal/catalog.
+// is. It may import api/v1alpha1, catalog, spelling, statelang and integration.
 package manifest
 
 import (
@@ -32,6 +32,10 @@ const (
 	MaxFiles = 1000
 	// MaxDocuments bounds the documents of one file.
 	MaxDocuments = 1000
+	// MaxStreamBytes bounds what was rendered into one stream: of a chart as large as any.
+	MaxStreamBytes = 16 << 20
+	// MaxStreamDocuments bounds its documents.
+	MaxStreamDocuments = 10_000
 )
 
 // Options of a compilation.
@@ -93,26 +97,37 @@ type SecretMount struct {
 // LoadDir reads the *.yaml and *.yml files of dir (not of its subfolders) except kustomization.yaml and
 // compiles them. Mistakes in the files come as [Errors]; other errors are those of reading the folder.
 func LoadDir(dir string, opts Options) (*Bundle, error) {
-	files, err := yamlFiles(dir)
+	objs, errs, err := parseDir(dir, "")
 	if err != nil {
 		return nil, err
 	}
-	var objs Objects
-	var errs Errors
-	for _, name := range files {
-		data, err := readFile(filepath.Join(dir, name))
-		if err != nil {
-			return nil, err
-		}
-		o, e := Parse(name, data)
-		objs.add(o)
-		errs = append(errs, e...)
-	}
-	bundle, e := compile(&objs, opts)
+	bundle, e := compile(objs, opts)
 	if errs = append(errs, e...); len(errs) > 0 {
 		return nil, errs.sorted()
 	}
 	return bundle, nil
+}
+
+// ParseDir is [Parse] for the same files of dir. In its mistakes they have paths that begin with dir.
+func ParseDir(dir string) (*Objects, Errors, error) { return parseDir(dir, dir) }
+
+func parseDir(dir, prefix string) (*Objects, Errors, error) {
+	files, err := yamlFiles(dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	objs := new(Objects)
+	var errs Errors
+	for _, name := range files {
+		data, err := readFile(filepath.Join(dir, name))
+		if err != nil {
+			return nil, nil, err
+		}
+		o, e := Parse(filepath.Join(prefix, name), data)
+		objs.add(o)
+		errs = append(errs, e...)
+	}
+	return objs, errs, nil
 }
 
 func yamlFiles(dir string) ([]string, error) {

@@ -236,7 +236,7 @@ func TestLoadDir(t *testing.T) {
 		dir := t.TempDir()
 		write(t, dir, "a.yaml", strings.Repeat("#", MaxFileBytes+1))
 		_, err := LoadDir(dir, Options{})
-		if want := "a.yaml: is larger than 4 MiB: split the file"; err == nil || err.Error() != want {
+		if want := "a.yaml: is larger than 4 MiB: split it"; err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	})
@@ -244,7 +244,7 @@ func TestLoadDir(t *testing.T) {
 		dir := t.TempDir()
 		write(t, dir, "a.yaml", strings.Repeat("a: b\n---\n", MaxDocuments+1))
 		_, err := LoadDir(dir, Options{})
-		if want := "a.yaml: has 1001 documents; at most 1000 are read from one file: split it"; err == nil || err.Error() != want {
+		if want := "a.yaml: has 1001 documents; at most 1000 are read from one: split it"; err == nil || err.Error() != want {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	})

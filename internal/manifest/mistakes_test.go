@@ -167,7 +167,13 @@ func TestMistakes(t *testing.T) {
 			"duration with a wrong unit",
 			"  timeout: 30s",
 			"  timeout: 30 sec",
-			`a.yaml:26: EventSourceMapping orders: spec.timeout: must be a duration with its unit, such as "500ms", "30s" or "5m", not "30 sec"`,
+			`a.yaml:26: EventSourceMapping orders: spec.timeout: must be a duration with its unit, such as "500ms", "30s" or "5m", not "30 sec"; write "30s"`,
+		},
+		{
+			"duration in days",
+			"spec: {maxAge: 24h}",
+			"spec: {maxAge: 4d}",
+			`a.yaml:18: Queue orders: spec.maxAge: must be a duration with its unit, such as "500ms", "30s" or "5m", not "4d"; write "96h"`,
 		},
 		{
 			"quantity with a wrong suffix",

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	servingv1 "knative.dev/serving/pkg/apis/serving/v1"
 	k8sjson "sigs.k8s.io/json"
 	k8syaml "sigs.k8s.io/yaml"
@@ -41,8 +42,9 @@ type Objects struct {
 	// Elsewhere are objects of the cluster that are not among these, and why: "is of class b".
 	Elsewhere map[Ref]string
 
-	// unreadable means that some document could not be read at all: what is missing may be in there.
-	unreadable bool
+	// incomplete means that what is missing may be elsewhere: some document could not be read at all, or there is more in
+	// the cluster.
+	incomplete bool
 }
 
 // Resource is an object and where it comes from.
@@ -88,19 +90,53 @@ func (o *Objects) add(more *Objects) {
 	o.Mappings = append(o.Mappings, more.Mappings...)
 	o.Machines = append(o.Machines, more.Machines...)
 	o.Services = append(o.Services, more.Services...)
-	o.unreadable = o.unreadable || more.unreadable
+	o.incomplete = o.incomplete || more.incomplete
+}
+
+// Len is how many there are.
+func (o *Objects) Len() int {
+	return len(o.APIs) + len(o.Queues) + len(o.Mappings) + len(o.Machines) + len(o.Services)
+}
+
+// setNamespace puts the objects that name no namespace into this one, as kubectl apply --namespace does.
+func (o *Objects) setNamespace(name string) {
+	setNamespace(o.APIs, name)
+	setNamespace(o.Queues, name)
+	setNamespace(o.Mappings, name)
+	setNamespace(o.Machines, name)
+	setNamespace(o.Services, name)
+}
+
+func setNamespace[T any, P interface {
+	*T
+	metav1.Object
+}](rs []Resource[T], name string) {
+	for _, r := range rs {
+		if o := P(r.Object); o.GetNamespace() == "" {
+			o.SetNamespace(name)
+		}
+	}
 }
 
 // Parse reads one YAML (or JSON) file of any number of documents. It returns the objects that it could
 // read, even in part, beside every mistake in the shape of the file. Kubernetes' own kinds (ConfigMap,
 // Secret, …) are for the cluster and left alone.
 func Parse(file string, data []byte) (*Objects, Errors) {
+	return parse(file, data, MaxFileBytes, MaxDocuments)
+}
+
+// ParseStream is [Parse] for what was rendered into one stream, such as by helm template, which may be larger than a file.
+func ParseStream(name string, data []byte) (*Objects, Errors) {
+	return parse(name, data, MaxStreamBytes, MaxStreamDocuments)
+}
+
+func parse(file string, data []byte, maxBytes, maxDocuments int) (*Objects, Errors) {
 	p := &parser{file: file}
 	switch docs := splitDocuments(data); {
-	case len(data) > MaxFileBytes:
-		p.unreadable(0, fmt.Sprintf("is larger than %d MiB: split the file", MaxFileBytes>>20))
-	case len(docs) > MaxDocuments:
-		p.unreadable(0, fmt.Sprintf("has %d documents; at most %d are read from one file: split it", len(docs), MaxDocuments))
+	case len(data) > maxBytes:
+		p.unreadable(0, fmt.Sprintf("is larger than %d MiB: split it", maxBytes>>20))
+	case len(docs) > maxDocuments:
+		p.unreadable(0, fmt.Sprintf("has %d documents; at most %d are read from one: split it", len(docs), maxDocuments))
 	default:
 		for _, d := range docs {
 			p.document(d)
@@ -120,7 +156,7 @@ func (p *parser) fail(line int, object, field, msg string) {
 }
 
 func (p *parser) unreadable(line int, msg string) {
-	p.objs.unreadable = true
+	p.objs.incomplete = true
 	p.fail(line, "", "", msg)
 }
 
@@ -179,6 +215,7 @@ func blank(text []byte) bool {
 }
 
 func (p *parser) document(d document) {
+	before := len(p.errs)
 	value, ok := p.value(d)
 	if !ok || value == nil {
 		return
@@ -193,7 +230,9 @@ func (p *parser) document(d document) {
 		p.unreadable(src.line(""), fmt.Sprintf("must be a resource with apiVersion, kind, metadata and spec, not %s", describe(value)))
 		return
 	}
-	p.object(m, src)
+	if !p.object(m, src) {
+		p.errs = p.errs[:before] // keys given twice in what is the cluster's are not ours to judge
+	}
 }
 
 // value converts a document to JSON, as kubectl does, and reports invalid YAML and duplicate keys.
@@ -223,17 +262,18 @@ func (p *parser) value(d document) (any, bool) {
 	return value, true
 }
 
-func (p *parser) object(m map[string]any, src Origin) {
+// object reports whether the document is for Weir.
+func (p *parser) object(m map[string]any, src Origin) bool {
 	apiVersion, okV := text(m, "apiVersion")
 	kind, okK := text(m, "kind")
 	if !okV || !okK {
-		p.objs.unreadable = true
+		p.objs.incomplete = true
 		for name, ok := range map[string]bool{"apiVersion": okV, "kind": okK} {
 			if !ok {
 				p.fail(src.line(name), "", name, fmt.Sprintf("is missing: every document says apiVersion and kind, such as apiVersion: %s, kind: %s", weirAPIVersion, kindAPI))
 			}
 		}
-		return
+		return true
 	}
 	object := kind
 	if meta, ok := m["metadata"].(map[string]any); ok {
@@ -255,8 +295,9 @@ func (p *parser) object(m map[string]any, src Origin) {
 	case apiVersion == knativeAPIVersion && kind == kindService:
 		decode(p, m, src, object, &p.objs.Services)
 	default:
-		p.other(apiVersion, kind, object, src)
+		return p.misspelled(apiVersion, kind, object, src)
 	}
+	return true
 }
 
 // oddSchemas refuses schemas that don't say what they seem to: in YAML 1.1, which kubectl reads too, a property y is true.
@@ -290,8 +331,8 @@ func (p *parser) odds(src Origin, object string, n *node, path string) {
 	})
 }
 
-// other refuses what is meant for Weir but misspelled; everything else is for the cluster.
-func (p *parser) other(apiVersion, kind, object string, src Origin) {
+// misspelled refuses what is meant for Weir but misspelled, and reports whether it is; everything else is for the cluster.
+func (p *parser) misspelled(apiVersion, kind, object string, src Origin) bool {
 	group, version, _ := strings.Cut(apiVersion, "/")
 	if version == "" {
 		group = "" // v1
@@ -313,9 +354,10 @@ func (p *parser) other(apiVersion, kind, object string, src Origin) {
 	case kind == kindService && group != "" && nearest(group, []string{knative}) != "":
 		p.fail(src.line("apiVersion"), object, "apiVersion", fmt.Sprintf("%q is not Knative's; for a Knative Service write %s", apiVersion, knativeAPIVersion))
 	default:
-		return
+		return false
 	}
-	p.objs.unreadable = true
+	p.objs.incomplete = true
+	return true
 }
 
 // decode appends what can be read of m to into, and reports the rest.
@@ -332,7 +374,7 @@ func decode[T any](p *parser, m map[string]any, src Origin, object string, into 
 		err = k8sjson.UnmarshalCaseSensitivePreserveInts(raw, obj)
 	}
 	if err != nil {
-		p.objs.unreadable = true
+		p.objs.incomplete = true
 		p.fail(src.line(""), object, "", "cannot be read: "+err.Error())
 		return
 	}

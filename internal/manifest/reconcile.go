@@ -102,29 +102,14 @@ type Memory struct {
 // It fills in defaults in objs themselves.
 func (m *Memory) Reconcile(objs *Objects, former *catalog.Catalog, refused map[Ref]Verdict) *Outcome {
 	before := newPublished(former)
-	sortOnce(objs.APIs, func(r Resource[v1alpha1.API]) int { return before.newClaims(r.Object) })
-	sortOnce(objs.Mappings, func(r Resource[v1alpha1.EventSourceMapping]) int { return before.newClaim(r.Object) })
 	services := make(map[catalog.Key]*servingv1.Service, len(objs.Services))
 	for _, r := range objs.Services {
 		services[catalog.Key{Namespace: r.Object.Namespace, Name: r.Object.Name}] = r.Object
 	}
-	opts := Options{FunctionURL: func(k catalog.Key) string { return address(services[k], k) }, OrchestratorURL: m.OrchestratorURL}
-	r := &reconciler{
-		compiler: compiler{
-			opts: opts, objs: objs, admitted: true, findings: map[Ref]Errors{},
-			services: map[catalog.Key]*knativeService{}, queues: map[catalog.Key]catalog.Queue{}, machines: map[catalog.Key]catalog.Machine{},
-			callers: map[*knativeService][]caller{}, notes: map[Ref]string{},
-			refused: refused, checkSchema: m.checkSchemas(), checkDefinition: m.checkDefinitions(),
-		},
-		live: services, verdicts: map[Ref]Verdict{},
-	}
-	r.before = before
-	r.servicesAndQueues()
-	r.mendQueues()
-	r.stateMachines()
-	r.mendMachines()
-	r.apis()
-	r.mappings()
+	r := newReconciler(objs, before, Options{FunctionURL: func(k catalog.Key) string { return address(services[k], k) }, OrchestratorURL: m.OrchestratorURL})
+	r.admitted, r.refused, r.live = true, refused, services
+	r.checkSchema, r.checkDefinition = m.checkSchemas(), m.checkDefinitions()
+	r.check()
 	r.mendAPIs()
 	r.mendMappings()
 	r.judge()
@@ -137,6 +122,30 @@ type reconciler struct {
 
 	live     map[catalog.Key]*servingv1.Service
 	verdicts map[Ref]Verdict
+}
+
+func newReconciler(objs *Objects, former published, opts Options) *reconciler {
+	sortOnce(objs.APIs, func(r Resource[v1alpha1.API]) int { return former.newClaims(r.Object) })
+	sortOnce(objs.Mappings, func(r Resource[v1alpha1.EventSourceMapping]) int { return former.newClaim(r.Object) })
+	return &reconciler{
+		compiler: compiler{
+			opts: opts, objs: objs, findings: map[Ref]Errors{},
+			services: map[catalog.Key]*knativeService{}, queues: map[catalog.Key]catalog.Queue{}, machines: map[catalog.Key]catalog.Machine{},
+			callers: map[*knativeService][]caller{}, notes: map[Ref]string{}, before: former,
+			checkSchema: v1alpha1.CheckSchema, checkDefinition: v1alpha1.CheckDefinition,
+		},
+		verdicts: map[Ref]Verdict{},
+	}
+}
+
+// check finds the mistakes of all objects.
+func (r *reconciler) check() {
+	r.servicesAndQueues()
+	r.mendQueues()
+	r.stateMachines()
+	r.mendMachines()
+	r.apis()
+	r.mappings()
 }
 
 // mendQueues runs before references to queues are resolved. A queue that was never valid is left out, and objects that

@@ -125,6 +125,12 @@ func (c *checker) unmarshaler(v any, t reflect.Type, path string) bool {
 	switch t {
 	case reflect.TypeFor[metav1.Duration]():
 		want = `must be a duration with its unit, such as "500ms", "30s" or "5m"`
+		if s, ok := v.(string); ok {
+			if right := plainDuration(s); right != "" {
+				c.fail(path, "%s, not %s; write %q", want, describe(v), right)
+				return false
+			}
+		}
 	case reflect.TypeFor[resource.Quantity]():
 		want = `must be a number, if you like with a suffix: 262144, "256Ki", "4Mi"`
 		if s, ok := v.(string); ok && !cheapQuantity(s) {

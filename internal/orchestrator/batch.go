@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/weir-dev/weir/internal/clusterjob"
+	"github.com/weir-dev/weir/internal/integration"
 	"github.com/weir-dev/weir/internal/jsontree"
 	"github.com/weir-dev/weir/internal/statelang"
 	"github.com/weir-dev/weir/internal/stream"
@@ -68,7 +69,7 @@ func submissionOf(e statelang.Effect) (s submission, err error) {
 
 // job is the question for it.
 func (s submission) job() (j clusterjob.Job, err error) {
-	j.Definition = nameAfter(":job-definition/", s.JobDefinition)
+	j.Definition = integration.NameAfter(":job-definition/", s.JobDefinition)
 	switch {
 	case s.JobName == "":
 		return j, errors.New("JobName is missing")

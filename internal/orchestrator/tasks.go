@@ -8,11 +8,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
-	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/weir-dev/weir/internal/catalog"
+	"github.com/weir-dev/weir/internal/integration"
 	"github.com/weir-dev/weir/internal/invoke"
 	"github.com/weir-dev/weir/internal/jsontree"
 	"github.com/weir-dev/weir/internal/record"
@@ -134,7 +134,7 @@ func (o *Orchestrator) lambda(ctx context.Context, id ID, e statelang.Effect) st
 	}
 	v, _ := input.Get("FunctionName")
 	name, isText := v.(string)
-	name = nameAfter(":function:", name)
+	name = integration.NameAfter(":function:", name)
 	if !isText || name == "" {
 		return failed(statelang.ErrRuntime, "lambda:invoke needs a FunctionName")
 	}
@@ -163,17 +163,7 @@ func (o *Orchestrator) lambda(ctx context.Context, id ID, e statelang.Effect) st
 // warnings say which tasks of a machine call a function that is not there, as far as the definition tells.
 func (o *Orchestrator) warnings(namespace string, m *statelang.Machine) (all []string) {
 	for s := range m.All() {
-		r, _ := s.Resource()
-		name := r.Name
-		switch {
-		case r.Kind == statelang.Function:
-		case r.Kind == statelang.Integration && r.Service == "lambda":
-			v, _ := s.Argument("FunctionName")
-			text, _ := v.(string)
-			name = nameAfter(":function:", text)
-		default:
-			continue
-		}
+		name := integration.FunctionOf(s)
 		if _, ok := o.cfg.Function(namespace, name); name != "" && !ok {
 			all = append(all, fmt.Sprintf("%s: there is no function %q in the namespace %s", s.Path(), name, namespace))
 		}
@@ -194,15 +184,6 @@ func (o *Orchestrator) Warnings(cat *catalog.Catalog) (all []string) {
 		}
 	}
 	return all
-}
-
-// nameAfter is the name in an ARN, which follows mark there, or in NAME:ALIAS.
-func nameAfter(mark, text string) string {
-	if _, rest, ok := strings.Cut(text, mark); ok {
-		text = rest
-	}
-	name, _, _ := strings.Cut(text, ":")
-	return name
 }
 
 // function calls a function with a payload. One that says "not now" is asked until it takes it, or the task is over.

@@ -31,6 +31,7 @@ type Depth struct {
 
 	Oldest      time.Duration // since the block of the oldest of Waiting was stored, by the server's clock
 	Owned       bool          // a dispatcher works on the queue
+	Work        *Work         // its owner's
 	Unaccounted int64         // records that were accepted and are nowhere; at least, and always 0
 	// Settled is how many of the queue's records the owner has settled, since Epoch began.
 	Settled int64
@@ -151,7 +152,7 @@ func (c *Conn) waiting(ctx context.Context, k catalog.Key, d *Depth) error {
 		if err != nil {
 			return err
 		}
-		d.Owned = owned
+		d.Owned, d.Work = owned, tally.Work
 		if !owned {
 			return c.unowned(ctx, k, info, d)
 		}

@@ -20,11 +20,20 @@ type Tally struct {
 	Total       int64  `json:"total"`       // records that it has settled, since Epoch
 	Epoch       string `json:"epoch"`       // changes with the process
 	Unaccounted int64  `json:"unaccounted"` // records that its books, or the sequences of the blocks, don't account for
+	Work        *Work  `json:"work,omitempty"`
+}
+
+// Work is what the owner of a queue is at. It is nil where there is no owner, or one that doesn't say.
+type Work struct {
+	Records int `json:"records"` // in hand: waiting for a batch or a free call, or in one (weir.mapping.held)
+	Calls   int `json:"calls"`   // in flight (weir.mapping.in_flight)
+	Limit   int `json:"limit"`   // how many calls there may be now (weir.mapping.limit)
 }
 
 // Tallies is what owners of queues say about them, and how they are asked.
 type Tallies interface {
 	ServeTally(k catalog.Key, tally func() Tally) (stop func(), err error)
+	Work(ctx context.Context, k catalog.Key) (w *Work, owned bool, err error)
 }
 
 // Owners are asked by a request to weir.tally.ns.name. Nobody answers for a queue without one, which the server says at once.
@@ -45,6 +54,12 @@ func (c *Conn) ServeTally(k catalog.Key, tally func() Tally) (stop func(), err e
 		return nil, fmt.Errorf("queue %s: tally: %w", k, err)
 	}
 	return func() { _ = sub.Unsubscribe() }, nil // the connection may be gone
+}
+
+// Work asks k's owner what it is at. owned is false if k has none.
+func (c *Conn) Work(ctx context.Context, k catalog.Key) (w *Work, owned bool, err error) {
+	t, owned, err := c.tally(ctx, k)
+	return t.Work, owned, err
 }
 
 // tally asks k's owner. owned is false if it has none, or one of the version before.

@@ -246,7 +246,7 @@ func orders(name string) catalog.Queue {
 	}
 }
 
-// work does what each of Weir's services and `weir dlq` do.
+// work does what each of Weir's services, `weir dlq` and the lists of queues and mappings do.
 func (n *natsSet) work(t *testing.T, secret string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*testkit.Patience)
@@ -361,6 +361,22 @@ func (n *natsSet) work(t *testing.T, secret string) {
 	if purged, err := operator.PurgeDead(ctx, q.Key); err != nil || purged != 1 {
 		t.Errorf("operator: purged %d, %v", purged, err)
 	}
+
+	// weir queue list and weir mapping list.
+	unserve, err := dispatcher.ServeTally(q.Key, func() stream.Tally { return stream.Tally{Exact: true, Work: &stream.Work{Calls: 3}} })
+	must("dispatcher: serve its tally", err)
+	defer unserve()
+	testkit.Eventually(t, "the operator sees the dispatcher at work", func() bool {
+		keys, err := operator.QueueKeys(ctx)
+		must("operator: list queues", err)
+		all, err := operator.Catalog(ctx)
+		must("operator: read the catalog", err)
+		depth, err := operator.Depth(ctx, q.Key)
+		must("operator: depth", err)
+		work, owned, err := operator.Work(ctx, q.Key)
+		must("operator: work", err)
+		return len(keys) == 1 && len(all.Catalog.Queues) == 2 && depth.Owned && owned && work != nil && work.Calls == 3
+	})
 }
 
 func next(t *testing.T, s *stream.Reader) *stream.Delivery {

@@ -8,7 +8,6 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -244,24 +243,5 @@ func TestOwnProcessThatSpeaksHTTP2(t *testing.T) {
 	defer tls.close()
 	if err := tls.open(t.Context(), Config{Functions: map[string]string{"f": "https://127.0.0.1:1"}, Log: testkit.Log(t)}, []manifest.Service{s}, false); err == nil || !strings.Contains(err.Error(), "h2c") {
 		t.Errorf("by TLS: %v", err)
-	}
-}
-
-// TestUndrainedQueuesAreNamed, once each, whatever fills them.
-func TestUndrainedQueuesAreNamed(t *testing.T) {
-	key := func(name string) catalog.Key { return catalog.Key{Namespace: "default", Name: name} }
-	cat := &catalog.Catalog{
-		Queues: []catalog.Queue{{Key: key("a")}, {Key: key("b")}, {Key: key("c")}, {Key: key("unused")}},
-		APIs: []catalog.API{{Key: key("shop"), Routes: []catalog.Route{
-			{Name: "1", Queue: &catalog.QueueTarget{Queue: key("a")}},
-			{Name: "2", Queue: &catalog.QueueTarget{Queue: key("b")}},
-			{Name: "3", Job: &catalog.QueueTarget{Queue: key("b")}},
-			{Name: "4", Job: &catalog.QueueTarget{Queue: key("c")}},
-			{Name: "5"},
-		}}},
-		Mappings: []catalog.Mapping{{Key: key("m"), Queue: key("a")}},
-	}
-	if got, want := undrained(cat), []catalog.Key{key("b"), key("c")}; !slices.Equal(got, want) {
-		t.Errorf("%v, want %v", got, want)
 	}
 }

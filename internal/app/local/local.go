@@ -13,7 +13,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"time"
 
@@ -125,7 +124,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err := hosts.open(ctx, cfg, bundle.Services, len(bundle.Catalog.Machines) > 0); err != nil {
 		return err
 	}
-	for _, k := range undrained(bundle.Catalog) {
+	for _, k := range manifest.Undrained(bundle.Catalog) {
 		cfg.Log.Warn("no EventSourceMapping drains this queue: what comes into it waits, and expires", "queue", k.String())
 	}
 	l, err := lc.Listen(ctx, "tcp", cfg.Listen)
@@ -255,7 +254,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	)
 }
 
-// provision creates the streams, as the controller does in a cluster.
+// provision creates the streams and publishes the catalog, as the controller does in a cluster.
 func provision(ctx context.Context, conn *stream.Conn, cat *catalog.Catalog) error {
 	if err := conn.WaitUp(ctx); err != nil {
 		return err
@@ -274,7 +273,7 @@ func provision(ctx context.Context, conn *stream.Conn, cat *catalog.Catalog) err
 			return err
 		}
 	}
-	return nil
+	return conn.PublishCatalog(ctx, cat, 1, nil) // for who asks: the stages here have it already
 }
 
 // functionsOf finds the functions that tasks of state machines call by name: Services, and the user's own processes.
@@ -290,23 +289,6 @@ func functionsOf(services []manifest.Service, own map[string]string, hosts *host
 		f, ok := known[catalog.Key{Namespace: namespace, Name: name}]
 		return f, ok
 	}
-}
-
-// undrained are the queues that routes fill and no mapping drains.
-func undrained(cat *catalog.Catalog) (out []catalog.Key) {
-	drained := manifest.DrainedBy(cat)
-	for _, a := range cat.APIs {
-		for i := range a.Routes {
-			q := a.Routes[i].Fills()
-			if q == nil {
-				continue
-			}
-			if _, ok := drained[*q]; !ok && !slices.Contains(out, *q) {
-				out = append(out, *q)
-			}
-		}
-	}
-	return out
 }
 
 // natsToken keeps the server's token beside its data, so that an address stays good over a restart.
