@@ -35,17 +35,21 @@ const (
 	// credentialsEvery is how often the file of credentials is read again, so that they can be rotated.
 	credentialsEvery = 30 * time.Second
 	s3Retries        = 3
+	// identityTimeout bounds a question for temporary credentials.
+	identityTimeout = 10 * time.Second
 )
 
 // S3Config says where objects are kept.
 type S3Config struct {
 	Endpoint string // https://host[:port]
 	// PublicEndpoint is where clients reach the same S3, for pre-signed URLs. Empty means Endpoint.
-	PublicEndpoint  string
-	Region          string // empty means us-east-1
-	Bucket          string // must exist
-	Prefix          string // of all keys; empty, or ends in /
-	CredentialsFile string // as the AWS command line's: aws_access_key_id and aws_secret_access_key below [default]
+	PublicEndpoint string
+	Region         string // empty means us-east-1
+	Bucket         string // must exist
+	Prefix         string // of all keys; empty, or ends in /
+	// CredentialsFile is as the AWS command line's: aws_access_key_id and aws_secret_access_key below [default]. Empty means
+	// what is found as AWS' own tools find it (ambient).
+	CredentialsFile string
 	CAFile          string // PEM: the only CAs that are trusted; empty means the system's
 }
 
@@ -61,7 +65,7 @@ func (c S3Config) Validate() error {
 		}
 		u, err := url.Parse(text)
 		if err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
-			add(field, "%q is not of the form https://host:port; give the address alone, credentials go into CredentialsFile", text)
+			add(field, "%q is not of the form https://host:port; give the address alone, without credentials", text)
 		}
 	}
 	if n := len(c.Bucket); n < 3 || n > 63 || strings.ContainsAny(c.Bucket, "/ _") || strings.ToLower(c.Bucket) != c.Bucket {
@@ -69,9 +73,6 @@ func (c S3Config) Validate() error {
 	}
 	if c.Prefix != "" && (!strings.HasSuffix(c.Prefix, "/") || strings.HasPrefix(c.Prefix, "/")) {
 		add("Prefix", "%q must end in / and not begin with it; write %q", c.Prefix, strings.Trim(c.Prefix, "/")+"/")
-	}
-	if c.CredentialsFile == "" {
-		add("CredentialsFile", "is empty; name a file with aws_access_key_id and aws_secret_access_key")
 	}
 	return errors.Join(errs...)
 }
@@ -107,7 +108,10 @@ func NewS3(cfg S3Config, now func() time.Time) (*S3, error) {
 			return nil, fmt.Errorf("blob: S3 CAFile: %s holds no certificate; give it in PEM", cfg.CAFile)
 		}
 	}
-	creds := credentials.New(&credentialsFile{path: cfg.CredentialsFile, now: now})
+	creds := ambient("")
+	if cfg.CredentialsFile != "" {
+		creds = credentials.New(&credentialsFile{path: cfg.CredentialsFile, now: now})
+	}
 	idle := func() {}
 	client := func(endpoint string) (*minio.Client, error) {
 		u, err := url.Parse(endpoint)
@@ -139,6 +143,19 @@ func NewS3(cfg S3Config, now func() time.Time) (*S3, error) {
 
 // Close closes the connections that are not in use. It is idempotent.
 func (s *S3) Close() { s.idle() }
+
+// ambient are the credentials that AWS' own tools find by themselves: keys in the environment; else temporary ones, which are
+// renewed, of a web identity (AWS_WEB_IDENTITY_TOKEN_FILE and AWS_ROLE_ARN, as of a Kubernetes service account), of the
+// container, or of the machine. The client's own chain would go on without any where these are refused, and not say why.
+// identity is who is asked for temporary ones; empty means AWS.
+func ambient(identity string) *credentials.Credentials {
+	if keys, err := (&credentials.EnvAWS{}).Retrieve(); err == nil && keys.AccessKeyID != "" && keys.SecretAccessKey != "" {
+		return credentials.NewEnvAWS()
+	}
+	// A client of its own: CAFile is for S3, not for whom it asks. It asks too seldom to keep connections.
+	client := &http.Client{Timeout: identityTimeout, Transport: &http.Transport{Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true}}
+	return credentials.New(&credentials.IAM{Client: client, Endpoint: identity})
+}
 
 // credentialsFile reads the file again every credentialsEvery.
 type credentialsFile struct {

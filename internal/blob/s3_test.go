@@ -1,14 +1,20 @@
 package blob
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/minio/minio-go/v7"
+	"github.com/minio/minio-go/v7/pkg/credentials"
 
 	"github.com/weir-dev/weir/internal/testkit"
 )
@@ -125,16 +131,94 @@ func TestS3ConfigSaysWhatToDo(t *testing.T) {
 		t.Fatal(err)
 	}
 	for field, c := range map[string]func(*S3Config){
-		"Endpoint":        func(c *S3Config) { c.Endpoint = "s3.example.com" },
-		"PublicEndpoint":  func(c *S3Config) { c.PublicEndpoint = "https://user:pw@host" },
-		"Bucket":          func(c *S3Config) { c.Bucket = "A_b" },
-		"Prefix":          func(c *S3Config) { c.Prefix = "/a" },
-		"CredentialsFile": func(c *S3Config) { c.CredentialsFile = "" },
+		"Endpoint":       func(c *S3Config) { c.Endpoint = "s3.example.com" },
+		"PublicEndpoint": func(c *S3Config) { c.PublicEndpoint = "https://user:pw@host" },
+		"Bucket":         func(c *S3Config) { c.Bucket = "A_b" },
+		"Prefix":         func(c *S3Config) { c.Prefix = "/a" },
 	} {
 		bad := good
 		c(&bad)
 		if err := bad.Validate(); err == nil || !strings.Contains(err.Error(), "S3 "+field+":") {
 			t.Errorf("%s: %v", field, err)
 		}
+	}
+}
+
+// withoutIdentity takes what this machine may have of an identity out of the test's environment.
+func withoutIdentity(t *testing.T) {
+	t.Helper()
+	for _, name := range []string{
+		"AWS_ACCESS_KEY_ID", "AWS_ACCESS_KEY", "AWS_SECRET_ACCESS_KEY", "AWS_SECRET_KEY", "AWS_SESSION_TOKEN", "AWS_REGION",
+		"AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN", "AWS_ROLE_SESSION_NAME", "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+		"AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+	} {
+		t.Setenv(name, "")
+	}
+}
+
+// TestS3WithoutAFile: without a file of credentials they are those of the environment, or of the container, and objects are
+// stored with them. What is refused is said.
+func TestS3WithoutAFile(t *testing.T) {
+	server := testkit.S3(t, "../..")
+	put := func() error {
+		s, err := NewS3(S3Config{Endpoint: server.Endpoint, Bucket: server.Bucket}, time.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		_, err = s.Put(t.Context(), queue, "a", "", strings.NewReader("x"), 1)
+		return err
+	}
+	withoutIdentity(t)
+	t.Setenv("AWS_ACCESS_KEY_ID", "weir")
+	t.Setenv("AWS_SECRET_ACCESS_KEY", "weir-secret")
+	if err := put(); err != nil {
+		t.Errorf("with keys in the environment: %v", err)
+	}
+
+	withoutIdentity(t)
+	answer := http.StatusOK
+	container := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(answer)
+		_, _ = fmt.Fprintf(w, `{"AccessKeyId": "weir", "SecretAccessKey": "weir-secret", "Expiration": %q}`, time.Now().Add(time.Hour).Format(time.RFC3339))
+	}))
+	t.Cleanup(container.Close)
+	t.Setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", container.URL)
+	if err := put(); err != nil {
+		t.Errorf("with the container's: %v", err)
+	}
+	answer = http.StatusTeapot
+	if err := put(); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "418") {
+		t.Errorf("refused credentials: %v", err)
+	}
+}
+
+// TestWebIdentity: the token of a Kubernetes service account is exchanged for temporary credentials of its role.
+func TestWebIdentity(t *testing.T) {
+	withoutIdentity(t)
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("a-token"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("AWS_WEB_IDENTITY_TOKEN_FILE", token)
+	t.Setenv("AWS_ROLE_ARN", "arn:aws:iam::1:role/weir")
+	asked := make(chan url.Values, 1)
+	sts := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := r.ParseForm(); err != nil {
+			t.Error(err)
+		}
+		asked <- r.Form
+		_, _ = fmt.Fprintf(w, `<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleWithWebIdentityResult><Credentials>
+			<AccessKeyId>id</AccessKeyId><SecretAccessKey>secret</SecretAccessKey><SessionToken>session</SessionToken><Expiration>%s</Expiration>
+			</Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>`, time.Now().Add(time.Hour).UTC().Format(time.RFC3339))
+	}))
+	t.Cleanup(sts.Close)
+	got, err := ambient(sts.URL).GetWithContext(&credentials.CredContext{Client: http.DefaultClient})
+	if err != nil || got.AccessKeyID != "id" || got.SecretAccessKey != "secret" || got.SessionToken != "session" {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	form := <-asked
+	if form.Get("Action") != "AssumeRoleWithWebIdentity" || form.Get("WebIdentityToken") != "a-token" || form.Get("RoleArn") != "arn:aws:iam::1:role/weir" {
+		t.Errorf("asked %v", form)
 	}
 }

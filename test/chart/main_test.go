@@ -6,6 +6,7 @@ package chart_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,7 +48,7 @@ func helm(t testing.TB, args ...string) (string, error) {
 	}
 	home := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), path, args...)
-	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home)
+	cmd.Env = append(os.Environ(), "HELM_CACHE_HOME="+home, "HELM_CONFIG_HOME="+home, "HELM_DATA_HOME="+home, "KUBECONFIG="+filepath.Join(home, "none"))
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	if err := cmd.Run(); err != nil {
@@ -59,11 +60,17 @@ func helm(t testing.TB, args ...string) (string, error) {
 // template is helm template with values in YAML.
 func template(t testing.TB, values string, args ...string) (string, error) {
 	t.Helper()
+	return templateAs(t, "weir", namespace, values, args...)
+}
+
+// templateAs is template of another release.
+func templateAs(t testing.TB, release, namespace, values string, args ...string) (string, error) {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "values.yaml")
 	if err := os.WriteFile(file, []byte(values), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return helm(t, append([]string{"template", "weir", chart, "--namespace", namespace, "--kube-version", kubeVersion, "--values", file}, args...)...)
+	return helm(t, append([]string{"template", release, chart, "--namespace", namespace, "--kube-version", kubeVersion, "--values", file}, args...)...)
 }
 
 // podMonitor, prometheusRule, httpRoute and certificate are what is used of the types of the Prometheus operator, the Gateway API and
@@ -170,19 +177,22 @@ func render(t testing.TB, values string, args ...string) []typed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return decode(t, out)
+	docs, err := decode(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return docs
 }
 
-// decode reads every document strictly: a field that its type doesn't have, or one that is there twice, fails.
-func decode(t testing.TB, rendered string) []typed {
-	t.Helper()
+// decode reads every document strictly: a field that its type doesn't have, or one that is there twice, is an error.
+func decode(rendered string) ([]typed, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{
 		admissionv1.AddToScheme, appsv1.AddToScheme, autoscalingv2.AddToScheme, corev1.AddToScheme, networkingv1.AddToScheme,
 		policyv1.AddToScheme, rbacv1.AddToScheme, apiextensionsv1.AddToScheme,
 	} {
 		if err := add(scheme); err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 	}
 	decoder := serializer.NewCodecFactory(scheme, serializer.EnableStrict).UniversalDeserializer()
@@ -190,7 +200,7 @@ func decode(t testing.TB, rendered string) []typed {
 	for text := range strings.SplitSeq("\n"+rendered, "\n---\n") {
 		var meta metav1.TypeMeta
 		if err := yaml.Unmarshal([]byte(text), &meta); err != nil {
-			t.Fatalf("%v in\n%s", err, text)
+			return nil, fmt.Errorf("%w in\n%s", err, text)
 		}
 		if meta.Kind == "" {
 			continue // comments only
@@ -209,22 +219,22 @@ func decode(t testing.TB, rendered string) []typed {
 		default:
 			o, _, err := decoder.Decode([]byte(text), nil, nil)
 			if err != nil {
-				t.Fatalf("%s: %v in\n%s", meta.Kind, err, text)
+				return nil, fmt.Errorf("%s: %w in\n%s", meta.Kind, err, text)
 			}
 			d.value = o
 		}
 		if _, known := d.value.(runtime.Object); !known {
 			if err := yaml.UnmarshalStrict([]byte(text), d.value); err != nil {
-				t.Fatalf("%s: %v in\n%s", meta.Kind, err, text)
+				return nil, fmt.Errorf("%s: %w in\n%s", meta.Kind, err, text)
 			}
 		}
 		d.Object = d.value.(metav1.Object)
 		out = append(out, d)
 	}
 	if len(out) == 0 {
-		t.Fatal("nothing was rendered")
+		return nil, errors.New("nothing was rendered")
 	}
-	return out
+	return out, nil
 }
 
 // all returns the documents of one type.

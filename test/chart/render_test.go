@@ -94,6 +94,10 @@ networkPolicy: {metricsFrom: [{namespaceSelector: {matchLabels: {kubernetes.io/m
 telemetry: {otlp: {endpoint: "http://collector.observability:4318"}, metrics: {enabled: true}}
 emf: {enabled: true}
 `,
+	"ingress": `
+ingress: {enabled: true}
+gateway: {service: {type: NodePort, nodePort: 30080}}
+`,
 	"batch": `
 batch: {enabled: true}
 controller: {watchNamespaces: [shop]}
@@ -143,6 +147,14 @@ route:
   annotations: {a: b}
   listeners: realtime
   requestTimeout: 1h
+ingress:
+  enabled: true
+  className: nginx
+  hosts: [a.example.com, "*.example.org"]
+  path: /shop(/|$)(.*)
+  pathType: ImplementationSpecific
+  tls: [{secretName: mine, hosts: [a.example.com]}]
+  annotations: {nginx.ingress.kubernetes.io/rewrite-target: /$2}
 serviceMonitor: {enabled: true, interval: 15s, labels: {release: prometheus}, functions: {namespaces: [shop]}}
 alerts: {enabled: true, labels: {release: prometheus}, annotations: {a: b}, runbooks: "https://wiki.example.com/weir", thresholds: {oldestRecordSeconds: 60}}
 dashboards: {enabled: true, namespace: grafana, annotations: {k8s-sidecar-target-directory: weir}}

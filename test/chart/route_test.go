@@ -85,7 +85,7 @@ func TestRoute(t *testing.T) {
 		}
 	}
 
-	// Who may call the gateway may call realtime, and so may the gateway.
+	// Who may call the gateway may call realtime, and so may the gateway; functions, who call the gateway too, may not.
 	from := func(values string) []networkingv1.NetworkPolicyPeer {
 		return get[networkingv1.NetworkPolicy](t, render(t, values), "weir-realtime").Spec.Ingress[0].From
 	}

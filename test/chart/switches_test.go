@@ -254,4 +254,13 @@ func TestS3(t *testing.T) {
 			t.Errorf("%s has %v, and %v, mounted: %t", component, got, secrets, mounted)
 		}
 	}
+
+	// Without a Secret the pods have an identity of their own.
+	docs = render(t, `objects: {s3: {endpoint: "https://s3.example.com", bucket: weir}}`)
+	for component := range stages {
+		pod := get[appsv1.Deployment](t, docs, "weir-"+component).Spec.Template.Spec
+		if env(pod.Containers[0], "WEIR_S3_CREDENTIALS_FILE") != "" || slices.ContainsFunc(pod.Volumes, func(v corev1.Volume) bool { return v.Name == "s3" }) {
+			t.Errorf("%s is to find credentials in a Secret that nobody named", component)
+		}
+	}
 }

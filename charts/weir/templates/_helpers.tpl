@@ -1,23 +1,29 @@
-{{/* Name of everything that the release has. Short enough for "-nats-headless" and a pod's hash behind it. */}}
+{{/*
+Name of everything that the release has. Short enough for "-nats-headless" and a pod's hash behind it; a longer one ends in a
+hash, or two releases whose names begin alike would have one.
+*/}}
 {{- define "weir.fullname" -}}
 {{- $name := .Values.fullnameOverride }}
 {{- if not $name }}
 {{- $name = ternary .Release.Name (printf "%s-weir" .Release.Name) (contains "weir" .Release.Name) }}
 {{- end }}
-{{- $name | trunc 40 | trimSuffix "-" }}
+{{- if gt (len $name) 40 }}
+{{- $name = printf "%s-%s" (trunc 31 $name | trimSuffix "-") (sha256sum $name | trunc 8) }}
+{{- end }}
+{{- $name }}
 {{- end }}
 
 {{/* Labels by which a component's pods are selected: they must never change. Takes root and component. */}}
 {{- define "weir.selectorLabels" -}}
 app.kubernetes.io/name: weir
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
 {{- define "weir.labels" -}}
 {{ include "weir.selectorLabels" . }}
 app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+app.kubernetes.io/managed-by: {{ .root.Release.Service | quote }}
 app.kubernetes.io/part-of: weir
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- end }}
@@ -25,7 +31,7 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 {{/* metadata of an object of a component. Takes root, component and optionally name and annotations. */}}
 {{- define "weir.metadata" -}}
 name: {{ .name | default (printf "%s-%s" (include "weir.fullname" .root) .component) | quote }}
-namespace: {{ .root.Release.Namespace }}
+namespace: {{ .root.Release.Namespace | quote }}
 labels:
   {{- include "weir.labels" . | nindent 2 }}
 {{- with .annotations }}
@@ -51,15 +57,23 @@ labels:
 {{- if and .root.Values.scrapeAnnotations.enabled .metricsPort }}
 {{- $scrape = dict "prometheus.io/scrape" "true" "prometheus.io/port" (toString .metricsPort) "prometheus.io/path" "/metrics" }}
 {{- end }}
-{{- with merge (dict) $values.podAnnotations (.checksums | default dict) $scrape }}
+{{- with merge (dict) ($values.podAnnotations | default dict) (.checksums | default dict) $scrape }}
 annotations:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
 
+{{/*
+The image of a component, in quotes. Takes root, component, and for another image of it values, which have image and imageDigest.
+A digest takes the place of a tag, and of a digest that is in image.
+*/}}
 {{- define "weir.image" -}}
-{{- $values := index .root.Values .component }}
-{{- $values.image | default (printf "%s/%s:%s" (trimSuffix "/" .root.Values.image.registry) .component (.root.Values.image.tag | default .root.Chart.AppVersion)) }}
+{{- $values := .values | default (index .root.Values .component) }}
+{{- $image := $values.image | default (printf "%s/%s:%s" (trimSuffix "/" .root.Values.image.registry) .component (.root.Values.image.tag | default .root.Chart.AppVersion)) }}
+{{- with $values.imageDigest }}
+{{- $image = printf "%s@%s" (regexReplaceAll "(:[^/:@]+)?(@.*)?$" $image "") . }}
+{{- end }}
+{{- $image | quote }}
 {{- end }}
 
 {{/* Where pods may run, and who pulls their images. */}}
@@ -69,11 +83,11 @@ annotations:
 {{- with .root.Values.imagePullSecrets }}
 imagePullSecrets:
 {{- range . }}
-- name: {{ . }}
+- name: {{ . | quote }}
 {{- end }}
 {{- end }}
 {{- with $values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- with $values.nodeSelector }}
 nodeSelector:
@@ -83,7 +97,7 @@ nodeSelector:
 tolerations:
 {{- toYaml . | nindent 0 }}
 {{- end }}
-{{- $affinity := $values.affinity }}
+{{- $affinity := $values.affinity | default dict }}
 {{- if eq .component "nats" }}
 {{- $term := dict "topologyKey" "kubernetes.io/hostname" "labelSelector" (dict "matchLabels" $labels) }}
 {{- if eq $values.antiAffinity "preferred" }}
@@ -110,7 +124,7 @@ topologySpreadConstraints:
 {{- end }}
 
 {{- define "weir.podSecurityContext" -}}
-{{- merge (dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault")) . | toYaml }}
+{{- merge (dict "runAsNonRoot" true "seccompProfile" (dict "type" "RuntimeDefault")) (. | default dict) | toYaml }}
 {{- end }}
 
 {{/* Of Weir's own images: user nonroot. fsGroup lets it read the mounted Secrets. */}}
@@ -140,24 +154,26 @@ livenessProbe:
   timeoutSeconds: 3
   failureThreshold: 3
 resources:
-  {{- toYaml .resources | nindent 2 }}
+  {{- toYaml (.resources | default dict) | nindent 2 }}
 securityContext:
   {{- include "weir.containerSecurityContext" . | nindent 2 }}
 {{- end }}
 
-{{/* A Kubernetes quantity of bytes as a number. */}}
+{{/* A Kubernetes quantity of bytes, such as 1.5Gi, as a number: rounded up, as Kubernetes does. */}}
 {{- define "weir.bytes" -}}
 {{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 }}
+{{- /* The API server writes a fraction of a byte so. */}}
+{{- $_ := set $units "m" 0.001 }}
 {{- $unit := regexFind "[A-Za-z]*$" (toString .) }}
 {{- if not (hasKey $units $unit) }}
-{{- fail (printf "%q is no quantity of bytes: write a whole number with k, M, G, T, Ki, Mi, Gi or Ti" .) }}
+{{- fail (printf "%q is no quantity of bytes: write a number with k, M, G, T, Ki, Mi, Gi or Ti" .) }}
 {{- end }}
-{{- mul (regexFind "^[0-9]+" (toString .) | int64) (get $units $unit | int64) }}
+{{- mulf (regexFind "^[0-9]+([.][0-9]+)?" (toString .)) (get $units $unit) | ceil | int64 }}
 {{- end }}
 
 {{/* The collector works harder before the kernel kills. */}}
 {{- define "weir.goMemoryLimit" -}}
-{{- with (.resources.limits | default dict).memory }}
+{{- with ((.resources | default dict).limits | default dict).memory }}
 - name: GOMEMLIMIT
   value: {{ div (mul (include "weir.bytes" . | int64) 85) 100 | toString | quote }}
 {{- end }}
@@ -233,8 +249,10 @@ securityContext:
 - name: WEIR_S3_PREFIX
   value: {{ . | quote }}
 {{- end }}
+{{- if .existingSecret }}
 - name: WEIR_S3_CREDENTIALS_FILE
   value: /var/run/secrets/weir/s3/credentials
+{{- end }}
 {{- if .ownCA }}
 - name: WEIR_S3_CA_FILE
   value: /var/run/secrets/weir/s3/ca.crt
@@ -253,8 +271,14 @@ securityContext:
 {{- if and .root.Values.objects.s3.endpoint .stage.objects }}true{{ end }}
 {{- end }}
 
+{{/* Not empty for one whose credentials for it are in a Secret. */}}
+{{- define "weir.s3Secret" -}}
+{{- if and (include "weir.s3" .) .root.Values.objects.s3.existingSecret }}true{{ end }}
+{{- end }}
+
 {{/* The credentials, and nothing else of their Secrets. No subPath: a rotated Secret, another level, reaches the file. */}}
 {{- define "weir.volumes" -}}
+{{- $values := index .root.Values .component }}
 {{- $nats := or .root.Values.nats.auth.enabled (include "weir.natsHasCA" .root) }}
 volumes:
 {{- if $nats }}
@@ -264,21 +288,21 @@ volumes:
     sources:
     {{- if .root.Values.nats.auth.enabled }}
     - secret:
-        name: {{ include "weir.natsAuthSecret" .root }}
+        name: {{ include "weir.natsAuthSecret" .root | quote }}
         items:
         - {key: {{ .component }}-password, path: password}
     {{- end }}
     {{- if include "weir.natsHasCA" .root }}
     - secret:
-        name: {{ include "weir.natsTLSSecret" .root }}
+        name: {{ include "weir.natsTLSSecret" .root | quote }}
         items:
         - {key: ca.crt, path: ca.crt}
     {{- end }}
 {{- end }}
-{{- if include "weir.s3" . }}
+{{- if include "weir.s3Secret" . }}
 - name: s3
   secret:
-    secretName: {{ .root.Values.objects.s3.existingSecret }}
+    secretName: {{ .root.Values.objects.s3.existingSecret | quote }}
     defaultMode: 0440
     items:
     - {key: credentials, path: credentials}
@@ -291,6 +315,9 @@ volumes:
     name: {{ include "weir.logLevels" .root }}
     items:
     - {key: {{ .component }}, path: level}
+{{- with $values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "weir.mounts" -}}
@@ -301,7 +328,7 @@ volumeMounts:
   mountPath: /var/run/secrets/weir/nats
   readOnly: true
 {{- end }}
-{{- if include "weir.s3" . }}
+{{- if include "weir.s3Secret" . }}
 - name: s3
   mountPath: /var/run/secrets/weir/s3
   readOnly: true
@@ -309,6 +336,9 @@ volumeMounts:
 - name: log
   mountPath: /etc/weir/log
   readOnly: true
+{{- with (index .root.Values .component).extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "weir.logLevels" -}}
@@ -335,7 +365,7 @@ kind: PodDisruptionBudget
 metadata:
   {{- include "weir.metadata" . | nindent 2 }}
 spec:
-  maxUnavailable: {{ $values.podDisruptionBudget.maxUnavailable }}
+  maxUnavailable: {{ toJson $values.podDisruptionBudget.maxUnavailable }}
   # A pod that isn't ready anyway must not block the drain of its node.
   unhealthyPodEvictionPolicy: {{ ternary "IfHealthyBudget" "AlwaysAllow" (eq .component "nats") }}
   selector:
@@ -344,12 +374,12 @@ spec:
 {{- end }}
 {{- end }}
 
-{{/* A ServiceAccount without a token: a pod that needs one asks for it itself. */}}
+{{/* A ServiceAccount without a token: a pod that needs one asks for it itself. A cloud's identity goes by its annotations. */}}
 {{- define "weir.serviceAccount" -}}
 apiVersion: v1
 kind: ServiceAccount
 metadata:
-  {{- include "weir.metadata" . | nindent 2 }}
+  {{- include "weir.metadata" (merge (dict "annotations" (dig "serviceAccount" "annotations" dict (index .root.Values .component))) .) | nindent 2 }}
 automountServiceAccountToken: false
 {{- end }}
 
@@ -363,16 +393,20 @@ automountServiceAccountToken: false
   - namespaceSelector: {} # pods: some network plugins don't take them for addresses
   - ipBlock: {cidr: 0.0.0.0/0, except: {{ toJson $v4 }}}
   - ipBlock: {cidr: "::/0", except: {{ toJson $v6 }}}
-- ports: # a node's DNS cache has a link-local address
-  {{- include "weir.dnsPorts" . | nindent 2 }}
+{{ include "weir.dnsEgress" . }}
 {{- end }}
 
-{{/* The ports of DNS in a rule of a NetworkPolicy, from .Values.networkPolicy. */}}
-{{- define "weir.dnsPorts" -}}
-{{- range .dnsPorts }}
-- {protocol: UDP, port: {{ . }}}
-- {protocol: TCP, port: {{ . }}}
-{{- end }}
+{{/* The rule of a NetworkPolicy's egress that lets names be looked up, from .Values.networkPolicy. */}}
+{{- define "weir.dnsEgress" -}}
+- ports:
+  {{- range .dnsPorts }}
+  - {protocol: UDP, port: {{ . }}}
+  - {protocol: TCP, port: {{ . }}}
+  {{- end }}
+  {{- with .dnsTo }}
+  to:
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end }}
 
 {{/* The pods of a component as a peer in a NetworkPolicy. Takes root and component. */}}

@@ -41,7 +41,7 @@ WEIR_INSTANCE stand before what names them, or Kubernetes would not expand it.
 {{- with .headersSecret }}
 - name: OTEL_EXPORTER_OTLP_HEADERS
   valueFrom:
-    secretKeyRef: {name: {{ . }}, key: headers}
+    secretKeyRef: {name: {{ . | quote }}, key: headers}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -100,11 +100,11 @@ spec:
   selector:
     matchLabels:
       app.kubernetes.io/name: weir
-      app.kubernetes.io/instance: {{ .root.Release.Name }}
+      app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
     matchExpressions:
     - {key: app.kubernetes.io/component, operator: In, values: {{ toJson .components }}}
   namespaceSelector:
-    matchNames: [{{ .root.Release.Namespace }}]
+    matchNames: [{{ .root.Release.Namespace | quote }}]
   podMetricsEndpoints:
   - port: {{ .port }}
     path: /metrics

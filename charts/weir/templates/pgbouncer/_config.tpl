@@ -40,7 +40,7 @@
 {{- with $values.auth.user }}{{ $_ := set $settings "auth_user" . }}{{ end }}
 {{- with $values.auth.query }}{{ $_ := set $settings "auth_query" . }}{{ end }}
 {{- with $values.adminUsers }}{{ $_ := set $settings "admin_users" (join "," .) }}{{ end }}
-{{- $readers := $values.statsUsers }}
+{{- $readers := $values.statsUsers | default list }}
 {{- if $values.exporter.enabled }}{{ $readers = append $readers $values.exporter.user | uniq }}{{ end }}
 {{- with $readers }}{{ $_ := set $settings "stats_users" (join "," .) }}{{ end }}
 {{- if $values.serverTls.caSecret }}
@@ -57,7 +57,7 @@
 {{- $_ := set $settings $key $value }}
 {{- end }}
 {{- range $key, $value := $settings }}
-{{ $key }} = {{ ternary $value ($value | int64) (kindIs "string" $value) }}
+{{ printf "%s = %v" $key (ternary $value ($value | int64) (kindIs "string" $value)) | trim }}
 {{- end }}
 {{- end }}
 

@@ -12,7 +12,7 @@
 apiVersion: apps/v1
 kind: Deployment
 metadata:
-  {{- include "weir.metadata" . | nindent 2 }}
+  {{- include "weir.metadata" (merge (dict "annotations" $values.annotations) .) | nindent 2 }}
 spec:
   {{- if not (dig "autoscaling" "enabled" false $values) }}
   replicas: {{ $values.replicas }}
@@ -41,6 +41,10 @@ spec:
       securityContext:
         {{- include "weir.nonroot" . | nindent 8 }}
       {{- include "weir.scheduling" . | trim | nindent 6 }}
+      {{- with $values.initContainers }}
+      initContainers:
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
       containers:
       - name: {{ .component }}
         image: {{ include "weir.image" . }}
@@ -54,7 +58,7 @@ spec:
           value: ":8081"
         {{- with $values.drainTimeout }}
         - name: WEIR_DRAIN_TIMEOUT
-          value: {{ . }}
+          value: {{ . | quote }}
         {{- end }}
         {{- with .stage.env }}
         {{- toYaml . | nindent 8 }}
@@ -96,10 +100,13 @@ spec:
               seconds: {{ . }}
         {{- end }}
         resources:
-          {{- toYaml $values.resources | nindent 10 }}
+          {{- toYaml ($values.resources | default dict) | nindent 10 }}
         securityContext:
           {{- include "weir.containerSecurityContext" . | nindent 10 }}
         {{- include "weir.mounts" . | trim | nindent 8 }}
+      {{- with $values.extraContainers }}
+      {{- toYaml . | nindent 6 }}
+      {{- end }}
       {{- include "weir.volumes" . | trim | nindent 6 }}
 {{- end }}
 
@@ -113,12 +120,24 @@ spec:
   {{- with .type }}
   type: {{ . }}
   {{- end }}
+  {{- with .loadBalancerClass }}
+  loadBalancerClass: {{ . | quote }}
+  {{- end }}
+  {{- with .loadBalancerSourceRanges }}
+  loadBalancerSourceRanges: {{ toJson . }}
+  {{- end }}
+  {{- with .externalTrafficPolicy }}
+  externalTrafficPolicy: {{ . }}
+  {{- end }}
   selector:
     {{- include "weir.selectorLabels" $ | nindent 4 }}
   ports:
   - name: http
     port: {{ .port }}
     targetPort: http
+    {{- with .nodePort }}
+    nodePort: {{ . }}
+    {{- end }}
     appProtocol: http
 {{- end }}
 {{- if .stage.admin }}
@@ -193,8 +212,7 @@ spec:
     - {protocol: TCP, port: 4222}
     to:
     - {{ include "weir.peer" (dict "root" .root "component" "nats") }}
-  - ports:
-    {{- include "weir.dnsPorts" $policy | nindent 4 }}
+  {{- include "weir.dnsEgress" $policy | nindent 2 }}
   {{- end }}
   {{- with include "weir.otlpEgress" .root }}
   {{- . | trim | nindent 2 }}

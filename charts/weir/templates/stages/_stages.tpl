@@ -4,8 +4,8 @@ The stages: Weir's own services, and of each what is not as at the others. stage
 its user in files/nats/NAME.conf: see CONTRIBUTING.md.
 
   name       of its image, its objects, its section in the values and its NATS user
-  service    of what it serves to clients at its port 8080: port, and if need be type and annotations. Without it there is
-             its admin port only, 8081, with probes and metrics, which all have
+  service    of what it serves to clients at its port 8080: port, and if need be the rest of gateway.service. Without it
+             there is its admin port only, 8081, with probes and metrics, which all have
   from       who may connect to port 8080, as a NetworkPolicy has it; empty: all. The admin port is for networkPolicy.metricsFrom
   admin      a Service NAME-admin for port 8081, which "helm test" asks whether the stage is ready
   calls      functions: it may connect to anywhere but networkPolicy.blockedCIDRs. apiServer: to anywhere, for where the
@@ -17,9 +17,11 @@ its user in files/nats/NAME.conf: see CONTRIBUTING.md.
 From its section in the values come drainTimeout, preStopSleepSeconds and autoscaling, where it has them.
 */}}
 {{- define "weir.stages" -}}
+{{- $clients := .Values.networkPolicy.gatewayFrom | default list -}}
 - name: gateway
   service: {{ toJson .Values.gateway.service }}
-  from: {{ toJson .Values.networkPolicy.gatewayFrom }}
+  {{- /* Functions report to it how their jobs go: who names its clients must not cut them off. */}}
+  from: {{ ternary (concat $clients (.Values.networkPolicy.functionsFrom | default list)) list (not (empty $clients)) | toJson }}
   admin: true
   calls: functions
   objects: true
@@ -75,7 +77,7 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
   {{- $peer := include "weir.peer" (dict "root" . "component" "gateway") | fromJson }}
   {{- $from := list $peer }}
   {{- if and .Values.route.enabled (eq .Values.route.listeners "realtime") }}
-  {{- $from = ternary (append .Values.networkPolicy.gatewayFrom $peer) list (not (empty .Values.networkPolicy.gatewayFrom)) }}
+  {{- $from = ternary (append $clients $peer) list (not (empty $clients)) }}
   {{- end }}
   from: {{ toJson $from }}
   {{- with .Values.gateway.pathPrefix }}
