@@ -32,8 +32,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 const (
 	mappings  = 20
 	bodyBytes = 240_000
-	// busyRecords are a few times what the container's limit holds.
-	busyRecords = 2000
+	// busyRecords take more than the container's limit holds.
+	busyRecords = 700
 	// goShare is GOMEMLIMIT's share of the container's limit, as in the chart.
 	goShare = 0.85
 )
@@ -218,10 +218,10 @@ func TestADispatcherStaysWithinItsContainer(t *testing.T) {
 		{"128Mi", 128 << 20, bodyBytes, busyRecords, func(*catalog.Mapping) {}, 0},
 		{"96Mi", 96 << 20, bodyBytes, busyRecords, func(*catalog.Mapping) {}, 0},
 		{"one record a call, many calls", 128 << 20, bodyBytes, busyRecords, func(m *catalog.Mapping) { m.Batch.MaxRecords, m.MaxConcurrency = 1, 500 }, 0},
-		{"the largest batches, and a window", 128 << 20, 760 << 10, 500, func(m *catalog.Mapping) {
+		{"the largest batches, and a window", 128 << 20, 760 << 10, 300, func(m *catalog.Mapping) {
 			m.Batch = catalog.Batch{MaxRecords: 10000, MaxBytes: 32 << 20, Window: 3 * time.Second} // for each of which all would take minutes
 		}, 0},
-		{"large answers", 128 << 20, 10_000, 2 * busyRecords, func(m *catalog.Mapping) { m.Batch.MaxRecords, m.MaxConcurrency = 5, 200 }, 1 << 20},
+		{"large answers", 128 << 20, 10_000, busyRecords, func(m *catalog.Mapping) { m.Batch.MaxRecords, m.MaxConcurrency = 5, 200 }, 1 << 20},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			w := newWorld(t, row.change)

@@ -107,7 +107,7 @@ func (b *bench) fillLimit(ctx context.Context, folder string, cat *catalog.Catal
 		if err != nil {
 			return err
 		}
-		p, err := w.Add(&record.Record{ID: id, Time: time.Now(), Source: "bench", ContentType: "application/json", JSON: true, Body: body})
+		p, err := w.Add(&record.Record{ID: id, Time: time.Now(), Source: "bench", ContentType: "application/json", JSON: true, Body: body}) //nolint:contextcheck // it waits for nothing
 		if err != nil {
 			return err
 		}
