@@ -10,10 +10,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/url"
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -31,6 +34,7 @@ type Config struct {
 	Listen       string        // WEIR_LISTEN, default :8080
 	HealthListen string        // WEIR_HEALTH_LISTEN, default :8081; HealthOff disables the probes
 	DrainTimeout time.Duration // WEIR_DRAIN_TIMEOUT; 0 means the service's own default
+	Memory       int64         // WEIR_MEMORY: the dispatcher's budget in bytes (dispatcher.Config), as GOMEMLIMIT writes it; 0 means a share of that
 	Instance     string        // WEIR_INSTANCE: the name of this process in the cluster; default: the host's name
 	CallbackURL  string        // WEIR_CALLBACK_URL: the gateway's, as functions reach it; empty means that functions can't go on after their answer
 	RealtimeURL  *url.URL      // WEIR_REALTIME_URL: realtime's, as the gateway reaches it; empty means no events and no sockets
@@ -131,6 +135,11 @@ func FromEnv(getenv func(string) string) (Config, error) {
 			return Config{}, fmt.Errorf("WEIR_DRAIN_TIMEOUT is %q: give it a positive duration, such as 35s", v)
 		}
 	}
+	if v := getenv("WEIR_MEMORY"); v != "" {
+		if cfg.Memory, err = parseBytes(v); err != nil {
+			return Config{}, fmt.Errorf("WEIR_MEMORY is %q: give it bytes as GOMEMLIMIT has them, such as 64MiB", v)
+		}
+	}
 	if cfg.Instance == "" {
 		if cfg.Instance, err = os.Hostname(); err != nil {
 			return Config{}, fmt.Errorf("WEIR_INSTANCE is not set and the host has no name: %w", err)
@@ -152,6 +161,25 @@ func onOrOff(name, v string) (on bool, err error) {
 		return false, fmt.Errorf("%s is %q: say on or off", name, v)
 	}
 	return v == "on", nil
+}
+
+// parseBytes reads a positive number of bytes as GOMEMLIMIT has it: digits, and maybe B, KiB, MiB, GiB or TiB.
+func parseBytes(text string) (int64, error) {
+	digits, unit := text, int64(1)
+	for i, suffix := range []string{"TiB", "GiB", "MiB", "KiB", "B"} {
+		if rest, ok := strings.CutSuffix(text, suffix); ok {
+			digits, unit = rest, 1<<(40-10*i)
+			break
+		}
+	}
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil {
+		return 0, err
+	}
+	if n < 1 || n > math.MaxInt64/unit {
+		return 0, strconv.ErrRange
+	}
+	return n * unit, nil
 }
 
 // address reads the URL of a service, nil if it is invalid.

@@ -93,6 +93,8 @@ func TestFromEnvNamesWhatIsWrong(t *testing.T) {
 		{map[string]string{"WEIR_NATS_PASSWORD_FILE": "/a"}, "WEIR_NATS_USER"},
 		{map[string]string{"WEIR_DRAIN_TIMEOUT": "soon"}, "WEIR_DRAIN_TIMEOUT"},
 		{map[string]string{"WEIR_DRAIN_TIMEOUT": "-1s"}, "WEIR_DRAIN_TIMEOUT"},
+		{map[string]string{"WEIR_MEMORY": "64Mi"}, "WEIR_MEMORY"},
+		{map[string]string{"WEIR_MEMORY": "9000000TiB"}, "WEIR_MEMORY"},
 		{map[string]string{"WEIR_COMPRESSION": "rar"}, "WEIR_COMPRESSION"},
 		{map[string]string{"WEIR_H2C": "yes"}, "WEIR_H2C"},
 		{map[string]string{"WEIR_BATCH": "true"}, "WEIR_BATCH"},

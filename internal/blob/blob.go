@@ -69,6 +69,8 @@ type Store interface {
 	Stat(ctx context.Context, queue catalog.Key, key string) (Info, error)
 	// Delete removes an object. It is idempotent.
 	Delete(ctx context.Context, queue catalog.Key, key string) error
+	// PutBytes is what a Put holds in memory, in bytes.
+	PutBytes() int64
 	// PresignGet returns a URL by which the object can be read for expiry, at most MaxExpiry.
 	PresignGet(ctx context.Context, queue catalog.Key, key string, expiry time.Duration) (Presigned, error)
 	// PresignPut returns a URL by which an object of exactly that size and type can be stored.

@@ -66,6 +66,9 @@ func (s *NATS) Stat(ctx context.Context, queue catalog.Key, key string) (Info, e
 	return natsInfo(o), nil
 }
 
+// PutBytes is Store.PutBytes.
+func (s *NATS) PutBytes() int64 { return stream.ObjectBytes }
+
 // Delete is Store.Delete.
 func (s *NATS) Delete(ctx context.Context, queue catalog.Key, key string) error {
 	if err := check(key, ""); err != nil {

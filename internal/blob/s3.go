@@ -254,6 +254,9 @@ func (s *S3) Stat(ctx context.Context, queue catalog.Key, key string) (Info, err
 	return s3Info(&o), nil
 }
 
+// PutBytes is Store.PutBytes.
+func (s *S3) PutBytes() int64 { return partBytes }
+
 // Delete is Store.Delete.
 func (s *S3) Delete(ctx context.Context, queue catalog.Key, key string) error {
 	if err := check(key, ""); err != nil {

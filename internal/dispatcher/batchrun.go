@@ -44,6 +44,7 @@ type batchRun struct {
 	cause   *job.Error   // why, for its client; nil if that is the record's reason
 	result  int          // bytes of the one item's result that is not written yet
 	expiry  bool         // it calls nothing: its items have expired
+	vacate  func()       // gives the slot of a large answer back; nil if it has none
 
 	undelivered int  // calls in a row that the function broke off
 	failedAlone int  // items whose call, for them alone, failed
@@ -72,6 +73,7 @@ func (e *batchRun) call(intake, work context.Context) (store func()) {
 	}
 	return func() {
 		defer e.finish()
+		defer e.leave()
 		ended()
 		err := e.store(work)
 		if err == nil {
@@ -173,8 +175,9 @@ func (e *batchRun) outcome(intake, work context.Context, items []*item) (invoke.
 		spec := e.m.spec()
 		e.waited(work)
 		o := e.m.cfg.Caller.Call(work, invoke.Batch{
-			Function: e.m.function(), URL: spec.Function.URL, H2C: spec.Function.H2C, Records: rs, Single: spec.Batch.MaxRecords == 1 && len(rs) == 1, Timeout: spec.Timeout, Permanent: spec.Retry.Permanent,
+			Function: e.m.function(), URL: spec.Function.URL, H2C: spec.Function.H2C, Records: rs, Single: spec.Batch.MaxRecords == 1 && len(rs) == 1, Timeout: spec.Timeout, Permanent: spec.Retry.Permanent, Room: e.room,
 		})
+		e.leave()
 		if work.Err() != nil && o.Class == invoke.NotNow {
 			e.m.cut(work, o)
 			return o, false
@@ -183,6 +186,24 @@ func (e *batchRun) outcome(intake, work context.Context, items []*item) (invoke.
 		if o.Class != invoke.NotNow {
 			return o, true
 		}
+	}
+}
+
+// room waits for a slot for a large answer, which the batch run has until leave.
+func (e *batchRun) room(ctx context.Context) (err error) {
+	if e.vacate == nil {
+		if e.vacate, err = e.m.transfers.answers.acquire(ctx, e.m.memory); err != nil {
+			return &invoke.TroubleError{Class: invoke.NotNow, Err: fmt.Errorf("too many large answers at once: %w", err)}
+		}
+	}
+	return nil
+}
+
+// leave gives the slot back. It is idempotent.
+func (e *batchRun) leave() {
+	if e.vacate != nil {
+		e.vacate()
+		e.vacate = nil
 	}
 }
 

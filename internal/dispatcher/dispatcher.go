@@ -8,7 +8,7 @@
 //
 // The data flows through the files in this order: dispatcher.go (which mappings run), mapping.go (the lease,
 // shared by package sharing), session.go (blocks in, batches out,
-// acknowledgements), expiry.go (what waited too long; sweep.go and caretaker.go: in queues without a mapping), batchrun.go (calls and
+// acknowledgements; memory.go: how much may be in hand), expiry.go (what waited too long; sweep.go and caretaker.go: in queues without a mapping), batchrun.go (calls and
 // outcomes), job.go (the same of one whose answer somebody waits for), objects.go (large inputs and results). Beside them
 // are metrics.go and trace.go.
 //
@@ -18,8 +18,10 @@ package dispatcher
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"maps"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -64,6 +66,9 @@ type Config struct {
 	// DrainTimeout bounds how long calls in flight may go on after Run's context was cancelled.
 	// Zero means DefaultDrainTimeout.
 	DrainTimeout time.Duration
+	// Memory is the budget, in bytes, of what grows with the work: records in hand, calls and their answers, objects that
+	// pass. Zero means MemoryFor of the process's limit.
+	Memory int64
 	// Telemetry makes its instruments and spans; the zero value makes none.
 	Telemetry telemetry.Providers
 	Log       *slog.Logger
@@ -83,6 +88,8 @@ func (c *Config) Validate() error {
 		return errors.New("dispatcher: Objects is missing")
 	case c.Owner == "":
 		return errors.New("dispatcher: Owner is missing: give each process a name of its own, such as its pod's")
+	case c.Memory < MinMemory:
+		return fmt.Errorf("dispatcher: Memory is %d bytes: give it %d at least", c.Memory, int64(MinMemory))
 	case c.Log == nil:
 		return errors.New("dispatcher: Log is missing")
 	}
@@ -95,6 +102,7 @@ type Dispatcher struct {
 	metrics   *metrics
 	keys      atomic.Pointer[sign.Ring]
 	transfers *transfers
+	memory    *memory
 	sharing   *sharing.Sharing
 	catalog   chan *catalog.Catalog // capacity 1: the newest, if Run has not seen it
 
@@ -112,6 +120,9 @@ func New(cfg Config) (*Dispatcher, error) {
 	if cfg.DrainTimeout == 0 {
 		cfg.DrainTimeout = DefaultDrainTimeout
 	}
+	if cfg.Memory == 0 {
+		cfg.Memory = MemoryFor(debug.SetMemoryLimit(-1)) // which only reads it
+	}
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -120,7 +131,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		return nil, err
 	}
 	return &Dispatcher{
-		cfg: cfg, metrics: metrics, transfers: newTransfers(), sharing: sharing.New(sharing.Config{Conn: cfg.Conn, Owner: cfg.Owner, Log: cfg.Log}), catalog: make(chan *catalog.Catalog, 1),
+		cfg: cfg, metrics: metrics, transfers: newTransfers(cfg.Memory, cfg.Objects.PutBytes()), memory: &memory{limit: cfg.Memory}, sharing: sharing.New(sharing.Config{Conn: cfg.Conn, Owner: cfg.Owner, Log: cfg.Log}), catalog: make(chan *catalog.Catalog, 1),
 		running: map[catalog.Key]*mapping{}, latest: map[catalog.Key]*mapping{}, caretakers: map[catalog.Key]*caretaker{}, swept: make(chan struct{}, 1),
 	}, nil
 }

@@ -75,6 +75,7 @@ type world struct {
 	cancel func() // the newest dispatcher's context
 	tel    telemetry.Providers
 	log    *slog.Logger // nil for the test's
+	memory int64        // zero for the process's
 
 	mu       sync.Mutex
 	calls    []call
@@ -209,7 +210,7 @@ func (w *world) put(bodies ...string) {
 func (w *world) start(owner string, drain time.Duration) (*dispatcher.Dispatcher, func()) {
 	w.t.Helper()
 	caller, log := invoke.NewCaller(16, w.tel), cmp.Or(w.log, testkit.Log(w.t))
-	d, err := dispatcher.New(dispatcher.Config{Telemetry: w.tel, Conn: w.conn, Caller: caller, Objects: blob.NewNATS(w.conn, func() sign.Ring { return sign.Ring{} }, time.Now, ""), Owner: owner, DrainTimeout: drain, Log: log})
+	d, err := dispatcher.New(dispatcher.Config{Telemetry: w.tel, Conn: w.conn, Caller: caller, Objects: blob.NewNATS(w.conn, func() sign.Ring { return sign.Ring{} }, time.Now, ""), Owner: owner, DrainTimeout: drain, Memory: w.memory, Log: log})
 	if err != nil {
 		w.t.Fatal(err)
 	}

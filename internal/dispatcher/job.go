@@ -48,7 +48,7 @@ func (e *batchRun) job(intake, work context.Context, it *item) (write func()) {
 			return nothing
 		}
 		// Before the attempt begins: the wait is no part of it, and a job that is cancelled meanwhile is not called.
-		free, err := e.m.transfers.input(intake, it.rec)
+		free, err := e.m.transfers.input(intake, it.rec, e.m.memory)
 		if err != nil {
 			e.m.limiter.Cancel()
 			return nothing
@@ -81,6 +81,7 @@ func (e *batchRun) job(intake, work context.Context, it *item) (write func()) {
 			e.result = len(body)
 			return func() { e.succeeded(work, it, attempt, result, body) }
 		case o.Class == invoke.NotNow:
+			e.leave()
 			if err := attempt.Requeue(work, nil, time.Now()); err != nil {
 				return func() {
 					if errors.Is(err, job.ErrFinal) {
@@ -233,6 +234,7 @@ func (e *batchRun) ask(work context.Context, it *item, end *ending, callback str
 			return r, err
 		},
 		Limit: e.m.cfg.Conn.Room(job.MaxInlineBytes),
+		Room:  e.room,
 		Keep: func(ctx context.Context, contentType string, body io.Reader) (err error) {
 			result, err = e.m.keep(ctx, it.rec.ID, contentType, body, spec.MaxResultBytes)
 			return err

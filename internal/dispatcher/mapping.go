@@ -44,6 +44,7 @@ type mapping struct {
 	log       *slog.Logger
 	limiter   *invoke.Limiter
 	transfers *transfers
+	memory    *share
 	sharing   *sharing.Sharing
 	books     *books // of the blocks in the queue's stream
 	metrics   *metrics
@@ -74,7 +75,7 @@ type mapping struct {
 func newMapping(ctx context.Context, d *Dispatcher, spec catalog.Mapping) *mapping {
 	m := &mapping{
 		cfg: d.cfg, callback: d.callback, queue: spec.Queue, log: d.cfg.Log.With("mapping", spec.Key.String()),
-		limiter: invoke.NewLimiter(spec.MaxConcurrency), transfers: d.transfers, sharing: d.sharing, books: newBooks(), changed: make(chan struct{}, 1), done: make(chan struct{}),
+		limiter: invoke.NewLimiter(spec.MaxConcurrency), transfers: d.transfers, memory: &share{of: d.memory}, sharing: d.sharing, books: newBooks(), changed: make(chan struct{}, 1), done: make(chan struct{}),
 		metrics: d.metrics, tally: d.metrics.of(spec.Queue), tracer: d.cfg.Telemetry.Tracer(scope),
 	}
 	m.present.Store(&spec)

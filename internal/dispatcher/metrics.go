@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -65,7 +66,8 @@ func ends() []job.Status { return []job.Status{job.Succeeded, job.Failed, job.Ca
 // the queues' tallies.
 type metrics struct {
 	consumed, settled, dead, throttled, lease, ended, attempts metric.Int64ObservableCounter
-	held, inFlight, limit, max                                 metric.Int64ObservableGauge
+	held, memory, inFlight, limit, max                         metric.Int64ObservableGauge
+	shortFor                                                   metric.Float64ObservableCounter
 
 	batchSize metric.Int64Histogram
 	wait      metric.Float64Histogram
@@ -102,11 +104,16 @@ func newMetrics(meter metric.Meter) (*metrics, error) {
 		ended:     counter("weir.jobs.ended", "{job}", "Jobs that have ended."),
 		attempts:  counter("weir.jobs.attempts", "{attempt}", "Attempts at jobs that began."),
 		held:      gauge("weir.mapping.held", "{record}", "Records in hand: waiting for a batch, for a free call, or in one."),
+		memory:    gauge("weir.mapping.memory", "By", "Memory of what is in hand, as it is charged to the process's budget."),
 		inFlight:  gauge("weir.mapping.in_flight", "{call}", "Calls in flight."),
 		limit:     gauge("weir.mapping.limit", "{call}", "How many calls there may be in flight now."),
 		max:       gauge("weir.mapping.cap", "{call}", "maxConcurrency."),
 	}
 	var err error
+	x.shortFor, err = meter.Float64ObservableCounter("weir.mapping.memory.wait", metric.WithUnit("s"),
+		metric.WithDescription("Time in which blocks or calls waited for memory."))
+	note(err)
+	all = append(all, x.shortFor)
 	x.batchSize, err = meter.Int64Histogram("weir.mapping.batch.size", metric.WithUnit("{record}"),
 		metric.WithDescription("Records of a call."), metric.WithExplicitBucketBoundaries(1, 2, 5, 10, 20, 50, 100, 200, 500))
 	note(err)
@@ -165,6 +172,8 @@ type tally struct {
 	dead     map[stream.Reason]int
 	lease    map[ownership]int
 	attempts int // at jobs
+	shortFor time.Duration
+	since    time.Time // when memory began to be missing; zero while none is
 	ended    map[job.Status]int
 
 	// The attributes, made once.
@@ -256,6 +265,19 @@ func (t *tally) change(c ownership) {
 	t.lease[c]++
 }
 
+// short notes whether the mapping waits for memory.
+func (t *tally) short(is bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch {
+	case is && t.since.IsZero():
+		t.since = time.Now()
+	case !is && !t.since.IsZero():
+		t.shortFor += time.Since(t.since)
+		t.since = time.Time{}
+	}
+}
+
 // began counts an attempt at a job.
 func (t *tally) began() {
 	t.mu.Lock()
@@ -285,6 +307,11 @@ func (t *tally) observe(x *metrics, o metric.Observer) {
 	count(x.settled, s.Returned, t.returned)
 	count(x.held, s.InHand, t.queue)
 	count(x.throttled, s.Throttled, t.queue)
+	short := t.shortFor
+	if !t.since.IsZero() {
+		short += time.Since(t.since)
+	}
+	o.ObserveFloat64(x.shortFor, short.Seconds(), t.queue)
 	for r, opt := range t.byReason {
 		if r != stream.Unknown && r != stream.Unreadable || t.dead[r] > 0 { // the reader buries what can't be read
 			count(x.dead, t.dead[r], opt)
@@ -301,6 +328,7 @@ func (t *tally) observe(x *metrics, o metric.Observer) {
 	}
 	if m := t.holder.Load(); m != nil {
 		limit, inFlight, _ := m.limiter.State()
+		count(x.memory, int(m.memory.holds()), t.queue)
 		count(x.inFlight, inFlight, t.queue)
 		count(x.limit, limit, t.queue)
 		count(x.max, m.spec().MaxConcurrency, t.queue)

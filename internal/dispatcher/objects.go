@@ -12,30 +12,50 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 )
 
-// maxTransfers bounds the objects that are read, and those that are written, at a time in this process: each holds some
-// MiB. Jobs that need one more wait for it. The two have bounds of their own: with a common one, functions that answer
-// while they still read could deadlock.
-const maxTransfers = 16
+const (
+	// maxTransfers bounds the objects that are read, and those that are written, at a time in this process: each holds some
+	// MiB. Jobs that need one more wait for it. The two have bounds of their own: with a common one, functions that answer
+	// while they still read could deadlock.
+	maxTransfers = 16
+	// maxLargeAnswers bounds the answers past invoke.SmallAnswer that are in memory at a time, until they are written.
+	maxLargeAnswers = 64
+	// transferShare of the process's memory is for each of the three kinds, at most.
+	transferShare = 8
+)
 
 // transfers are the slots that the mappings of a process share.
-type transfers struct{ inputs, results chan struct{} }
+type transfers struct{ inputs, results, answers slots }
 
-func newTransfers() *transfers {
-	return &transfers{inputs: make(chan struct{}, maxTransfers), results: make(chan struct{}, maxTransfers)}
+func newTransfers(memory, putBytes int64) *transfers {
+	of := func(most, bytes int64) slots {
+		return slots{make(chan struct{}, max(1, min(most, memory/transferShare/bytes))), bytes}
+	}
+	return &transfers{inputs: of(maxTransfers, transferBytes), results: of(maxTransfers, putBytes), answers: of(maxLargeAnswers, transferBytes)}
 }
 
 // input waits until rec's input may be read, if it has one. The caller calls done once it was read.
-func (t *transfers) input(ctx context.Context, rec *record.Record) (done func(), err error) {
+func (t *transfers) input(ctx context.Context, rec *record.Record, sh *share) (done func(), err error) {
 	if rec.Input == nil {
 		return func() {}, nil
 	}
-	return acquire(ctx, t.inputs)
+	return t.inputs.acquire(ctx, sh)
 }
 
-func acquire(ctx context.Context, slots chan struct{}) (done func(), err error) {
+// slots are for transfers that take so many bytes each.
+type slots struct {
+	taken chan struct{}
+	bytes int64
+}
+
+// acquire waits for a slot, and charges its bytes to the mapping until done is called.
+func (s slots) acquire(ctx context.Context, sh *share) (done func(), err error) {
 	select {
-	case slots <- struct{}{}:
-		return func() { <-slots }, nil
+	case s.taken <- struct{}{}:
+		sh.add(s.bytes)
+		return func() {
+			sh.add(-s.bytes)
+			<-s.taken
+		}, nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}
@@ -65,7 +85,7 @@ func (r *inputReader) Read(p []byte) (int, error) {
 
 // keep stores a result that is too large to be kept with the state.
 func (m *mapping) keep(ctx context.Context, id record.ID, contentType string, body io.Reader, limit int64) (job.Result, error) {
-	done, err := acquire(ctx, m.transfers.results)
+	done, err := m.transfers.results.acquire(ctx, m.memory)
 	if err != nil {
 		return job.Result{}, &invoke.TroubleError{Class: invoke.NotNow, Err: fmt.Errorf("too many large results at once: %w", err)}
 	}

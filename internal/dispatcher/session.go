@@ -15,8 +15,9 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// Bounds of what one mapping holds in memory; past them it takes nothing more from the queue. Bytes are
-// counted by block, because a block's records share its memory until the last of them is settled.
+// Bounds of what one mapping holds, whatever memory there is; past them it takes nothing more from the queue. Bytes are
+// counted by block, because a block's records share its memory until the last of them is settled. At its end a session
+// writes all of it back within giveBackTimeout.
 const (
 	maxHeldBytes  = 48 << 20
 	maxHeldBlocks = 12288 // below the consumer's maxAckPending
@@ -43,9 +44,12 @@ type session struct {
 	turn   bool                      // the next batch is taken from jobs first
 	held   map[blockKey]*block
 	size   int // bytes in held
-	busy   int // batch runs in progress
+	asked  []stream.Pull
+	short  <-chan struct{} // closed once there is more memory; nil if none is missing
+	busy   int             // batch runs in progress
 	ends   chan *batchRun
 
+	pulling atomic.Int32   // pulls whose memory is charged
 	calling atomic.Int32   // batch runs that hold a call's place
 	writing atomic.Int64   // bytes of results that others have in hand
 	freed   chan struct{}  // capacity 1: one holds it no longer
@@ -72,6 +76,7 @@ type block struct {
 	items    []*item
 	left     int // unsettled records
 	size     int
+	memory   int64
 	states   *prefetched // nil before its first job begins
 }
 
@@ -123,11 +128,17 @@ func (s *session) run(work context.Context) error {
 	intakeEnded, readerEnded, workEnded, idle := intake.Done(), s.reader.Done(), work.Done(), s.reader.Idle()
 	for intakeEnded != nil || s.busy > 0 || idle != nil {
 		if intake.Err() == nil {
+			s.short = nil
 			s.expire(work) // first: no call for expired records
+			s.beginPulls()
 			s.startBatchRuns(intake, work, window)
+			s.m.tally.short(s.short != nil)
 		}
 		select {
-		case s.room(intake) <- struct{}{}:
+		case p := <-s.reader.Pulls():
+			s.asked = append(s.asked, p) // the top of the loop then answers, as soon as it may
+		case <-s.short: // the top of the loop then tries again
+			s.short = nil
 		case d := <-s.reader.Deliveries(): // on a drain too: what was pulled is given back in order
 			s.take(d)
 		case e := <-s.ends:
@@ -160,9 +171,10 @@ func (s *session) run(work context.Context) error {
 			idle = nil
 		}
 	}
+	s.m.tally.short(false)
 	s.giveBack()
 	for _, b := range s.held {
-		s.release(b)
+		s.drop(b)
 	}
 	close(s.over)
 	s.wg.Wait()
@@ -177,13 +189,46 @@ func (s *session) lostStates(intake context.Context) <-chan struct{} {
 	return s.states.lost()
 }
 
-// room is nil, which blocks for ever, when nothing more may be pulled. The lease is checked against the clock as
-// well: a process that hung and goes on must not take blocks from the next owner, which would wait for ackWait then.
-func (s *session) room(intake context.Context) chan<- struct{} {
-	if intake.Err() != nil || s.size >= maxHeldBytes || len(s.held) >= maxHeldBlocks || !s.m.holds() {
-		return nil
+// beginPulls lets the reader pull as far as there is room. The lease is checked against the clock as well: a process that
+// hung and goes on must not take blocks from the next owner, which would wait for ackWait then.
+func (s *session) beginPulls() {
+	if s.size < maxHeldBytes && len(s.held) < maxHeldBlocks && s.m.holds() {
+		s.asked = slices.DeleteFunc(s.asked, s.begin)
 	}
-	return s.reader.Room()
+}
+
+// begin begins a pull if there is memory for it. One that waits for blocks to come is charged with nothing, so that a mapping
+// without work takes none; it brings stream.BlockBytes or so.
+func (s *session) begin(p stream.Pull) bool {
+	m := s.m.memory
+	if p.Backlog == 0 {
+		if len(s.held) > 0 {
+			if freed := m.take(0); freed != nil {
+				s.short = freed
+				return false
+			}
+		}
+		p.Begin(stream.MaxPull, nil)
+		return true
+	}
+	n, freed := m.takeUpTo(p.Backlog, stream.BlockBytes)
+	if n == 0 {
+		if len(s.held) > 0 || s.pulling.Load() > 0 {
+			s.short = freed
+			return false
+		}
+		n = 1
+		m.add(stream.BlockBytes)
+	}
+	s.pulling.Add(1)
+	ended := func() {
+		s.pulling.Add(-1)
+		m.add(-int64(n) * stream.BlockBytes)
+	}
+	if !p.Begin(n, ended) {
+		ended()
+	}
+	return true
 }
 
 // giveBack gives up the unsettled records. They are written back as blocks of their own, so that everything that
@@ -271,6 +316,7 @@ func (s *session) take(d *stream.Delivery) {
 	for i := range d.Records {
 		r := &d.Records[i]
 		b.size += r.Size()
+		b.memory += memoryOf(r)
 		it := &item{rec: r, block: b}
 		b.items = append(b.items, it)
 		s.notice(it)
@@ -297,6 +343,7 @@ func (s *session) take(d *stream.Delivery) {
 	}
 	s.held[k] = b
 	s.size += b.size
+	s.m.memory.add(b.memory)
 }
 
 // prefetch has the states of a block's jobs looked up when the first of them begins.
@@ -331,10 +378,17 @@ func (s *session) startBatchRuns(intake, work context.Context, window *time.Time
 		if limit, _, _ := s.m.limiter.State(); calls >= limit || s.busy-calls >= maxWriting || s.writing.Load() >= maxWritingBytes {
 			return // a call's or a batch run's end brings the loop back here
 		}
-		items := s.next(time.Now())
-		if items == nil {
+		due, ok := s.due(time.Now())
+		if !ok {
 			break
 		}
+		if calls == 0 {
+			s.m.memory.add(callBytes)
+		} else if freed := s.m.memory.take(callBytes); freed != nil {
+			s.short = freed
+			return
+		}
+		items := s.next(due)
 		if items[0].rec.Job {
 			s.prefetch(items[0].block)
 		}
@@ -352,6 +406,22 @@ func (s *session) startBatchRuns(intake, work context.Context, window *time.Time
 	}
 }
 
+// due returns the time for which next has a batch, if one may be called now. One that waits for its window goes before that,
+// as it is, when there is no memory for more records and nothing of the mapping's is under way that would free some.
+func (s *session) due(now time.Time) (at time.Time, ok bool) {
+	if s.jobs.Len() > 0 {
+		return now, true
+	}
+	at, ok = s.acc.Due()
+	switch {
+	case !ok:
+		return at, false
+	case !at.After(now):
+		return now, true
+	}
+	return at, s.short != nil && s.busy == 0 && s.pulling.Load() == 0
+}
+
 // workIdle is how long a goroutine waits for another batch run.
 const workIdle = time.Second
 
@@ -367,9 +437,11 @@ func (s *session) work(intake, work context.Context, e *batchRun) {
 			s.free()
 		} else {
 			s.writing.Add(int64(e.result))
+			s.m.memory.add(int64(e.result))
 			s.free()
 			store()
 			s.writing.Add(-int64(e.result))
+			s.m.memory.add(-int64(e.result))
 		}
 		s.ends <- e
 		idle.Reset(workIdle)
@@ -386,6 +458,7 @@ func (s *session) work(intake, work context.Context, e *batchRun) {
 // free frees a call's place.
 func (s *session) free() {
 	s.calling.Add(-1)
+	s.m.memory.add(-callBytes)
 	select {
 	case s.freed <- struct{}{}:
 	default:
@@ -445,7 +518,13 @@ func (s *session) ack(b *block) {
 	if err := b.delivery.Ack(); err != nil {
 		s.m.log.Debug("an acknowledgement was not sent; the block will be delivered again", "error", err)
 	}
+	s.drop(b)
+}
+
+// drop forgets a block.
+func (s *session) drop(b *block) {
 	delete(s.held, b.key)
 	s.size -= b.size
+	s.m.memory.add(-b.memory)
 	s.release(b)
 }

@@ -106,7 +106,8 @@ func (d *Dispatcher) sweepOwned(ctx context.Context, k catalog.Key, maxAge time.
 	x := expirer{conn, states, d.cfg.Log, d.cfg.Telemetry.Tracer(scope), k, maxAge}
 	for {
 		select {
-		case reader.Room() <- struct{}{}:
+		case p := <-reader.Pulls():
+			p.Begin(1, nil)
 		case delivery := <-reader.Deliveries():
 			if delivery.Moved > 0 {
 				if err := delivery.Ack(); err != nil || delivery.Seq >= newest {

@@ -165,7 +165,8 @@ func (f *front) stored(n int) []record.Record {
 	var out []record.Record
 	for len(out) < n {
 		select {
-		case src.Room() <- struct{}{}:
+		case p := <-src.Pulls():
+			p.Begin(16, nil)
 		case d := <-src.Deliveries():
 			out = append(out, d.Records...)
 		case <-time.After(testkit.Patience):

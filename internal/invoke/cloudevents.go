@@ -135,6 +135,9 @@ func batchSize(rs []*record.Record) int {
 	n := 2
 	for _, r := range rs {
 		n += eventOverhead + r.Size()
+		if !r.JSON { // else what grows past it is copied, and both are in memory
+			n += base64.StdEncoding.EncodedLen(len(r.Body)) - len(r.Body)
+		}
 	}
 	return n
 }

@@ -103,6 +103,8 @@ const (
 	// and expectTimeout how long an answer to that is waited for. Some never answer.
 	expectFrom    = 256 << 10
 	expectTimeout = time.Second
+	// SmallAnswer is how much of an answer is read without leave: Batch.Room, Question.Room.
+	SmallAnswer   = 32 << 10
 	maxRetryAfter = 5 * time.Minute
 )
 
@@ -172,13 +174,16 @@ type Batch struct {
 	Timeout  time.Duration // of the whole call
 	// Permanent are the statuses that are Refused; nil for the default (permanent).
 	Permanent []int
+	// Room waits until there is memory for an answer past SmallAnswer, which is then kept until Call returns. nil if there
+	// always is. Its errors are a TroubleError, or the end of ctx.
+	Room func(ctx context.Context) error
 }
 
 // Call posts a batch and classifies the answer. ctx ending before the timeout gives NotNow, because it says nothing about
 // the records.
 func (c *Caller) Call(ctx context.Context, b Batch) Outcome {
 	o, a := c.traced(ctx, call{
-		function: b.Function, url: b.URL, h2c: b.H2C, records: b.Records, single: b.Single, timeout: b.Timeout, permanent: b.Permanent, limit: maxAnswerBytes,
+		function: b.Function, url: b.URL, h2c: b.H2C, records: b.Records, single: b.Single, timeout: b.Timeout, permanent: b.Permanent, limit: maxAnswerBytes, room: b.Room,
 	})
 	if a == nil {
 		return o
@@ -203,6 +208,7 @@ type Question struct {
 	Open func(context.Context) (io.ReadCloser, error)
 	// Limit is how many bytes of the answer are returned. A longer one goes to Keep, from its beginning on.
 	Limit int
+	Room  func(ctx context.Context) error // as in Batch, for what is returned
 	Keep  func(ctx context.Context, contentType string, body io.Reader) error
 }
 
@@ -223,7 +229,7 @@ func (t *TroubleError) Unwrap() error { return t.Err }
 func (c *Caller) Ask(ctx context.Context, q Question) (Outcome, Answer) {
 	o, a := c.traced(ctx, call{
 		function: q.Function, url: q.URL, h2c: q.H2C, records: []*record.Record{q.Record}, single: true, timeout: q.Timeout, permanent: q.Permanent, limit: q.Limit, callback: q.Callback,
-		open: q.Open, keep: q.Keep,
+		open: q.Open, room: q.Room, keep: q.Keep,
 	})
 	switch {
 	case a == nil:
@@ -247,6 +253,7 @@ type call struct {
 	// unexpected: the function answers 417 to Expect.
 	unexpected bool
 	open       func(context.Context) (io.ReadCloser, error)
+	room       func(context.Context) error                    // nil if there always is
 	keep       func(context.Context, string, io.Reader) error // nil if none: then up to limit+1 bytes are returned
 }
 
@@ -332,7 +339,7 @@ func (c *Caller) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 		decoded = io.NopCloser(http.NoBody)
 	}
 	defer func() { _ = decoded.Close() }()
-	body, err := io.ReadAll(io.LimitReader(decoded, int64(k.limit)+1))
+	body, err := k.read(cctx, decoded)
 	if err == nil && success && k.keep != nil && len(body) > k.limit {
 		err = k.keep(cctx, contentType, io.MultiReader(bytes.NewReader(body), decoded))
 		body = nil
@@ -350,6 +357,23 @@ func (c *Caller) exchange(ctx context.Context, k call) (Outcome, *Answer) {
 		return Outcome{Class: Done, Status: resp.StatusCode}, &Answer{ContentType: contentType, Body: body, unread: unread}
 	}
 	return classify(resp, body, k.permanent), nil
+}
+
+// read reads at most limit+1 bytes of an answer.
+func (k *call) read(ctx context.Context, answer io.Reader) ([]byte, error) {
+	most := k.limit + 1
+	if k.room == nil || most <= SmallAnswer {
+		return io.ReadAll(io.LimitReader(answer, int64(most)))
+	}
+	body, err := io.ReadAll(io.LimitReader(answer, SmallAnswer))
+	if err != nil || len(body) < SmallAnswer {
+		return body, err
+	}
+	if err := k.room(ctx); err != nil {
+		return body, err
+	}
+	rest, err := io.ReadAll(io.LimitReader(answer, int64(most-len(body))))
+	return append(body, rest...), err
 }
 
 // watchSending sets unsent while part of the request's body has yet to be read: the transport doesn't tell when it gives

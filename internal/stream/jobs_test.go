@@ -61,7 +61,8 @@ func TestAppendOnce(t *testing.T) {
 	var bodies []string
 	for len(bodies) < 3 {
 		select {
-		case reader.Room() <- struct{}{}:
+		case p := <-reader.Pulls():
+			p.Begin(16, nil)
 		case d := <-reader.Deliveries():
 			for _, r := range d.Records {
 				bodies = append(bodies, string(r.Body))
@@ -304,7 +305,8 @@ func TestHasten(t *testing.T) {
 	reader := open(t, c, q.Key)
 	for {
 		select {
-		case reader.Room() <- struct{}{}:
+		case p := <-reader.Pulls():
+			p.Begin(16, nil)
 			continue
 		case d := <-reader.Deliveries():
 			if len(d.Records) != 1 || d.Records[0].ID != r.ID || d.Records[0].Attempts != 1 {

@@ -36,6 +36,8 @@ const (
 	objectChunkBytes = 512 << 10
 	// objectWindow is how many chunks of one object are in flight, and so in memory.
 	objectWindow = 4
+	// ObjectBytes is what an object that is written or read takes of memory.
+	ObjectBytes = objectWindow * objectChunkBytes
 	// MaxObjectKey bounds the name of an object.
 	MaxObjectKey = 200
 	// maxContentType bounds the content type in a description, in bytes.

@@ -16,10 +16,14 @@ import (
 	"github.com/weir-dev/weir/internal/record"
 )
 
-// fetchBlocks is how many blocks one pull asks for. Nothing is prefetched beyond that: a block that was
+// MaxPull is how many blocks one pull asks for at most. Nothing is prefetched beyond that: a block that was
 // delivered but lay in a buffer of the client, unknown to its owner, would not be extended and would be
 // redelivered after ackWait.
-const fetchBlocks = 16
+const MaxPull = 16
+
+// BlockBytes is what one block of a pull may hold in memory until its owner has it: as many bytes decoded, or a little
+// more before.
+const BlockBytes = record.MaxBlockBytes
 
 // pullExpiry is how long a pull request stays at the server. It is shorter than a lease: when an owner
 // hangs without closing its connection, its requests are gone before the next owner resets the consumer,
@@ -35,12 +39,12 @@ type Readers interface {
 }
 
 // Reader delivers the blocks of one queue: the fresh ones and those whose retry is due. There is one
-// open reader per queue; the owner of the queue's lease has it. It pulls only as its owner gives it room.
+// open reader per queue; the owner of the queue's lease has it. It pulls only as its owner lets it.
 type Reader struct {
 	conn  *Conn
 	queue catalog.Key
 	out   chan *Delivery
-	room  chan struct{}
+	asks  chan Pull
 	idle  chan struct{} // closed when nothing more comes
 
 	live   context.Context // the connected period
@@ -55,25 +59,55 @@ type Reader struct {
 	complained time.Time  // when it was last logged that blocks are held
 }
 
-// Delivery is one block. It is settled by Ack, exactly once, after all its records are.
+// Pull is a reader's question whether it may pull. There are two at most at a time: of the fresh blocks and of the retries.
+type Pull struct {
+	// Backlog is how many blocks are known to wait at the server, at most MaxPull: they would come at once. With zero
+	// the pull waits for what comes, and brings BlockBytes at most as they are sent: one block or, where they were small
+	// of late, some.
+	Backlog int
+
+	leave chan<- leave
+	over  <-chan struct{}
+}
+
+// leave is the answer to a Pull.
+type leave struct {
+	blocks int
+	ended  func()
+}
+
+// Begin lets the reader pull so many blocks at most, once. ended, unless it is nil, is called when all that comes of them
+// has been delivered. It returns false if the reader pulls no more.
+func (p Pull) Begin(blocks int, ended func()) bool {
+	select {
+	case p.leave <- leave{blocks, ended}:
+		return true
+	case <-p.over:
+		return false
+	}
+}
+
+// Delivery is one block. It is settled by Ack, exactly once, after all its records are. It holds nothing of the message that
+// it came in, which may be as large as the records.
 type Delivery struct {
 	Records []record.Record
 	Moved   int  // instead of Records: how many of a block that can't be read and was stored elsewhere
 	Retry   bool // from the retry stream
 	Seq     uint64
 	Since   time.Time // when the block began to wait here, by the server's clock (Conn.Now): the records' ages count until then
-	msg     jetstream.Msg
+	reply   string    // the subject of its acknowledgements
+	nc      *nats.Conn
 }
 
 // Ack settles the block. The ack is not itself confirmed: if it is lost with the connection, the block is
 // redelivered to the next reader.
-func (d *Delivery) Ack() error { return d.msg.Ack() }
+func (d *Delivery) Ack() error { return d.nc.Publish(d.reply, []byte("+ACK")) }
 
 // InProgress tells the server that the block is still being worked on.
-func (d *Delivery) InProgress() error { return d.msg.InProgress() }
+func (d *Delivery) InProgress() error { return d.nc.Publish(d.reply, []byte("+WPI")) }
 
 // GiveUp has the block delivered again at once, to the consumer's present owner: else it would wait for ackWait.
-func (d *Delivery) GiveUp() error { return d.msg.Nak() }
+func (d *Delivery) GiveUp() error { return d.nc.Publish(d.reply, []byte("-NAK")) }
 
 // OpenReader starts delivering queue k from the first block that is not settled: blocks that were in
 // the hands of an earlier owner are redelivered at once. It lives as long as the present connected period.
@@ -96,7 +130,7 @@ func (c *Conn) openReader(ctx context.Context, k catalog.Key, streams ...string)
 	if err := c.ensureConsumers(actx, k); err != nil {
 		return nil, err
 	}
-	r := &Reader{conn: c, queue: k, out: make(chan *Delivery), room: make(chan struct{}), idle: make(chan struct{}), live: live}
+	r := &Reader{conn: c, queue: k, out: make(chan *Delivery), asks: make(chan Pull), idle: make(chan struct{}), live: live}
 	r.ctx, r.cancel = context.WithCancelCause(live)
 	r.pulls, r.stop = context.WithCancel(r.ctx)
 	consumers := make([]jetstream.Consumer, len(streams))
@@ -124,8 +158,8 @@ func (c *Conn) openReader(ctx context.Context, k catalog.Key, streams ...string)
 	return r, nil
 }
 
-// Room takes a value for each pull that the owner has room for: fetchBlocks blocks at most.
-func (r *Reader) Room() chan<- struct{} { return r.room }
+// Pulls is where the reader asks. What it has asked may be answered later.
+func (r *Reader) Pulls() <-chan Pull { return r.asks }
 
 // Deliveries is where blocks come. It is never closed; Idle says when nothing more comes.
 func (r *Reader) Deliveries() <-chan *Delivery { return r.out }
@@ -153,38 +187,81 @@ func (r *Reader) Close() {
 }
 
 func (r *Reader) pull(consumer jetstream.Consumer, retry bool) {
+	leaves := make(chan leave)
+	last := seen{largest: BlockBytes}
 	for {
 		select {
-		case <-r.room:
+		case r.asks <- Pull{Backlog: last.backlog, leave: leaves, over: r.pulls.Done()}:
 		case <-r.pulls.Done():
 			return
 		}
-		if err := r.fetch(consumer, retry); err != nil {
+		var l leave
+		select {
+		case l = <-leaves:
+		case <-r.pulls.Done():
+			return
+		}
+		err := r.fetch(consumer, retry, l.blocks, &last)
+		if l.ended != nil {
+			l.ended()
+		}
+		if err != nil {
 			r.cancel(fmt.Errorf("queue %s: pull: %w", r.queue, err))
 			return
 		}
 	}
 }
 
+// seen is what is known of a consumer's blocks from the last pull.
+type seen struct {
+	backlog int // how many wait at the server, at most MaxPull
+	largest int // bytes of the largest one, decoded, of the last pull that brought any
+}
+
+// ask is how many blocks a pull asks for that may bring so many, and how many bytes.
+func (s *seen) ask(most int) (blocks, bytes int) {
+	if s.backlog > 0 {
+		n := max(1, min(most, s.backlog))
+		return n, n * BlockBytes
+	}
+	return max(1, min(most, MaxPull, BlockBytes/s.largest)), BlockBytes
+}
+
 // fetch pulls once. Blocks are delivered as they come, not when the pull is complete.
-func (r *Reader) fetch(consumer jetstream.Consumer, retry bool) error {
+func (r *Reader) fetch(consumer jetstream.Consumer, retry bool, most int, last *seen) error {
 	ctx, cancel := context.WithTimeout(r.pulls, pullExpiry)
 	defer cancel()
-	blocks, err := consumer.Fetch(fetchBlocks, jetstream.FetchContext(ctx))
+	n, bytes := last.ask(most)
+	// Each message fits, whatever is in it: one that didn't would never come.
+	bytes = max(bytes, int(r.conn.MaxPayload())) + payloadMargin
+	blocks, err := consumer.Fetch(n, jetstream.FetchContext(ctx), jetstream.FetchMaxBytes(bytes))
 	if err != nil {
 		if r.pulls.Err() != nil {
 			return nil
 		}
 		return err
 	}
+	last.backlog = 0
+	largest := 1
 	for msg := range blocks.Messages() {
-		d, err := r.delivery(msg, retry)
+		meta, err := msg.Metadata()
+		if err != nil {
+			return fmt.Errorf("queue %s: message without metadata: %w", r.queue, err)
+		}
+		last.backlog = int(min(meta.NumPending, MaxPull))
+		d, err := r.delivery(msg, meta, retry)
 		if err != nil {
 			return err
 		}
 		if d == nil {
 			continue
 		}
+		size := 1
+		for i := range d.Records {
+			size += d.Records[i].Size()
+		}
+		largest = max(largest, size)
+		last.largest = largest
 		select {
 		case r.out <- d:
 		case <-r.ctx.Done():
@@ -203,18 +280,14 @@ const holdDelay = 10 * time.Second
 // delivery decodes a message. One that no version can decode is moved to the dead-letter queue as it is; one that a later
 // version can is moved to the retries. Of both there is a delivery without records, for the owner to settle. One of the retries
 // that a later version can decode stays there: nil.
-func (r *Reader) delivery(msg jetstream.Msg, retry bool) (*Delivery, error) {
-	meta, err := msg.Metadata()
-	if err != nil {
-		return nil, fmt.Errorf("queue %s: message without metadata: %w", r.queue, err)
-	}
+func (r *Reader) delivery(msg jetstream.Msg, meta *jetstream.MsgMetadata, retry bool) (*Delivery, error) {
 	rs, err := record.Decode(msg.Data())
 	if err == nil {
 		r.conn.clock.notBefore(meta.Timestamp)
-		return &Delivery{Records: rs, Retry: retry, Seq: meta.Sequence.Stream, Since: waitsSince(msg.Headers(), meta.Timestamp), msg: msg}, nil
+		return &Delivery{Records: rs, Retry: retry, Seq: meta.Sequence.Stream, Since: waitsSince(msg.Headers(), meta.Timestamp), reply: msg.Reply(), nc: r.conn.nc}, nil
 	}
 	n := recordsOf(msg.Subject())
-	moved := &Delivery{Moved: n, Retry: retry, Seq: meta.Sequence.Stream, msg: msg}
+	moved := &Delivery{Moved: n, Retry: retry, Seq: meta.Sequence.Stream, reply: msg.Reply(), nc: r.conn.nc}
 	if errors.Is(err, record.ErrUnsupported) {
 		r.complain(meta, err)
 		if retry {

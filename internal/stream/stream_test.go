@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -76,7 +77,8 @@ func next(t *testing.T, s *stream.Reader) *stream.Delivery {
 	patience := time.After(testkit.Patience)
 	for {
 		select {
-		case s.Room() <- struct{}{}:
+		case p := <-s.Pulls():
+			p.Begin(16, nil)
 		case d := <-s.Deliveries():
 			return d
 		case <-s.Done():
@@ -615,5 +617,53 @@ func TestUnavailableIsNoRefusal(t *testing.T) {
 	}
 	if _, err := c.Catalog(t.Context()); !errors.Is(err, stream.ErrUnavailable) {
 		t.Errorf("Catalog: %v", err)
+	}
+}
+
+// TestAPullBringsWhatItMay: one that waits brings a block while it isn't known how large they are; then the reader knows how
+// many wait, and brings as many of them as its owner says.
+func TestAPullBringsWhatItMay(t *testing.T) {
+	c := testkit.Conn(t, testkit.NATS(t))
+	q := orders()
+	ensure(t, c, q)
+	w := writer(t, c, q.Key)
+	for range 8 {
+		if err := w.Append(t.Context(), newRecord(t, strings.Repeat("x", 400<<10))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reader := open(t, c, q.Key)
+	// asked is the reader's next question with a backlog. Others, of the retries, are answered and bring nothing.
+	asked := func() stream.Pull {
+		for {
+			p := <-reader.Pulls()
+			if p.Backlog > 0 {
+				return p
+			}
+			p.Begin(stream.MaxPull, nil)
+		}
+	}
+	for range 2 {
+		p := <-reader.Pulls()
+		p.Begin(stream.MaxPull, nil)
+	}
+	<-reader.Deliveries()
+	for _, row := range []struct{ backlog, most, brings int }{{7, 3, 3}, {4, stream.MaxPull, 4}} {
+		p := asked()
+		if p.Backlog != row.backlog {
+			t.Fatalf("a backlog of %d, want %d", p.Backlog, row.backlog)
+		}
+		ended := make(chan struct{})
+		p.Begin(row.most, func() { close(ended) })
+		for range row.brings {
+			<-reader.Deliveries()
+		}
+		select {
+		case <-ended:
+		case <-reader.Deliveries():
+			t.Errorf("with a backlog of %d it brings more than %d", row.backlog, row.brings)
+		case <-time.After(testkit.Patience):
+			t.Fatal("a pull does not end")
+		}
 	}
 }

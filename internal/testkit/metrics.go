@@ -28,6 +28,10 @@ func Series(t testing.TB, reader *sdkmetric.ManualReader) map[string]float64 {
 				for _, p := range data.DataPoints {
 					put("", p.Attributes, float64(p.Value))
 				}
+			case metricdata.Sum[float64]:
+				for _, p := range data.DataPoints {
+					put("", p.Attributes, p.Value)
+				}
 			case metricdata.Gauge[int64]:
 				for _, p := range data.DataPoints {
 					put("", p.Attributes, float64(p.Value))

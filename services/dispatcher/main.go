@@ -8,4 +8,7 @@ import (
 	"github.com/weir-dev/weir/internal/app/dispatcher"
 )
 
-func main() { os.Exit(app.Main("dispatcher", dispatcher.PingInterval, dispatcher.Run)) }
+func main() {
+	dispatcher.LeaveRoom()
+	os.Exit(app.Main("dispatcher", dispatcher.PingInterval, dispatcher.Run))
+}

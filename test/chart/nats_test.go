@@ -384,7 +384,8 @@ func next(t *testing.T, s *stream.Reader) *stream.Delivery {
 	patience := time.After(testkit.Patience)
 	for {
 		select {
-		case s.Room() <- struct{}{}:
+		case p := <-s.Pulls():
+			p.Begin(16, nil)
 		case d := <-s.Deliveries():
 			return d
 		case <-s.Done():

@@ -5,6 +5,8 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"math"
+	"runtime/debug"
 	"time"
 
 	"github.com/weir-dev/weir/internal/app"
@@ -22,6 +24,17 @@ const PingInterval = 2 * time.Second
 // maxIdle is how many idle connections are kept to each function.
 const maxIdle = 256
 
+// programBytes is what the program's own pages take of a container's memory, about. Go's limit doesn't count them, and what
+// the chart leaves beside it is less than that in a small container.
+const programBytes = 16 << 20
+
+// LeaveRoom lowers the process's memory limit, if there is one, by programBytes.
+func LeaveRoom() {
+	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
+		debug.SetMemoryLimit(max(limit/2, limit-programBytes))
+	}
+}
+
 // Run dispatches by the published catalog until ctx is cancelled, then drains.
 func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	caller := invoke.NewCaller(maxIdle, cfg.Telemetry.Providers)
@@ -36,7 +49,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	// TestCapsOverRestart guards it.
 	owner := cfg.Instance + "-" + rand.Text()
 	d, err := dispatcher.New(dispatcher.Config{
-		Conn: conn, Caller: caller, Objects: store, Owner: owner, CallbackURL: cfg.CallbackURL, DrainTimeout: cfg.DrainTimeout,
+		Conn: conn, Caller: caller, Objects: store, Owner: owner, CallbackURL: cfg.CallbackURL, DrainTimeout: cfg.DrainTimeout, Memory: cfg.Memory,
 		Telemetry: cfg.Telemetry.Providers, Log: cfg.Log,
 	})
 	if err != nil {

@@ -207,6 +207,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	d, err := dispatcher.New(dispatcher.Config{
 		Conn: back, Caller: caller, Objects: store, Owner: owner, CallbackURL: "http://" + l.Addr().String(), Telemetry: tel.Providers, Log: cfg.Log.With("service", "dispatcher"),
+		Memory: dispatcher.MemoryFor(debug.SetMemoryLimit(-1) / 2), // the gateway and NATS are in this process too
 	})
 	if err != nil {
 		return err

@@ -1,12 +1,12 @@
 // Command bench is `make bench`: it measures the buffered write path, with real parts in processes of
 // their own, prints a table and writes bench/latest.json. bench/README.md says what each figure is.
 //
-//	ONLY=ingest,drain,latency,memory,images,job,waiting,machine,socket,catalog,schema,many   what to measure; default: all
-//	ROUNDS=5                           of ingest, drain, job, machine, fan-outs and the images' starts; figures are medians over them
+//	ONLY=ingest,drain,latency,memory,limit,images,job,waiting,machine,socket,catalog,schema,many   what to measure; default: all
+//	ROUNDS=5                           of ingest, drain, limit, job, machine, fan-outs and the images' starts; figures are medians over them
 //	SECONDS=4                          of one ingest measurement, after a second of warm-up
 //	VARIANTS=ingest,ingest_without     of ingest only these; the ratios of others are left out. Of machine: machine_per_s,
 //	                                   machine_latency, machine_express, machine_waiting
-//	DRAIN_ORDERS=200000 LATENCY_SECONDS=20 MEMORY_ORDERS=1000000 JOB_DRAIN=100000   smaller for a smoke test
+//	DRAIN_ORDERS=200000 LATENCY_SECONDS=20 MEMORY_ORDERS=1000000 LIMIT_RECORDS=4000 JOB_DRAIN=100000   smaller for a smoke test
 //	MACHINES=20000 WAITING=1000000     executions of a round, and that wait; likewise smaller
 //	TEMPORAL_AT_ONCE=128               its workflows under way at a time
 //	PROFILE=DIR                        perf's profiles of the servers under load go there
@@ -60,6 +60,7 @@ type config struct {
 	drainOrders                   int
 	latency                       time.Duration
 	memoryOrders                  int
+	limitRecords                  int
 	profile                       string // folder; empty means no profiles
 	before                        string // a gateway to compare with; empty means none
 	jobDrain                      int    // jobs
@@ -86,11 +87,11 @@ func configFromEnv() (config, error) {
 		}
 		return n
 	}
-	all := []string{"ingest", "drain", "latency", "memory", "images", "job", "waiting", "machine", "socket", "catalog", "schema", "many"}
+	all := []string{"ingest", "drain", "latency", "memory", "limit", "images", "job", "waiting", "machine", "socket", "catalog", "schema", "many"}
 	c := config{
 		only: all, rounds: number("ROUNDS", 5), window: time.Duration(number("SECONDS", 4)) * time.Second,
 		drainOrders: number("DRAIN_ORDERS", 200_000), latency: time.Duration(number("LATENCY_SECONDS", 20)) * time.Second,
-		memoryOrders: number("MEMORY_ORDERS", 1_000_000), profile: os.Getenv("PROFILE"), jobDrain: number("JOB_DRAIN", 100_000), jobWaiting: number("JOB_WAITING", 1_000_000), machineCount: number("MACHINES", 20_000), machineSleepers: number("WAITING", 1_000_000), temporalAtOnce: number("TEMPORAL_AT_ONCE", 128), keep: os.Getenv("KEEP") != "",
+		memoryOrders: number("MEMORY_ORDERS", 1_000_000), limitRecords: number("LIMIT_RECORDS", 4000), profile: os.Getenv("PROFILE"), jobDrain: number("JOB_DRAIN", 100_000), jobWaiting: number("JOB_WAITING", 1_000_000), machineCount: number("MACHINES", 20_000), machineSleepers: number("WAITING", 1_000_000), temporalAtOnce: number("TEMPORAL_AT_ONCE", 128), keep: os.Getenv("KEEP") != "",
 	}
 	if before := os.Getenv("BEFORE"); before != "" {
 		errs = append(errs, c.setBefore(before))
@@ -180,7 +181,7 @@ func run(ctx context.Context) (err error) {
 	stages := []struct {
 		name string
 		run  func(context.Context) error
-	}{{"ingest", b.ingest}, {"drain", b.drain}, {"latency", b.latencyStage}, {"memory", b.memory}, {"images", b.images}, {"job", b.job}, {"waiting", b.waiting}, {"machine", b.machineStage}, {"socket", b.socket}, {"catalog", b.catalog}, {"schema", b.schema}, {"many", b.manySeries}}
+	}{{"ingest", b.ingest}, {"drain", b.drain}, {"latency", b.latencyStage}, {"memory", b.memory}, {"limit", b.limit}, {"images", b.images}, {"job", b.job}, {"waiting", b.waiting}, {"machine", b.machineStage}, {"socket", b.socket}, {"catalog", b.catalog}, {"schema", b.schema}, {"many", b.manySeries}}
 	defer func() { err = errors.Join(err, b.stopDatabase()) }() //nolint:contextcheck // it must stop when ctx is over, too
 	for _, s := range stages {
 		if !slices.Contains(cfg.only, s.name) {

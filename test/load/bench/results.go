@@ -108,6 +108,8 @@ func goals() []goal {
 		{"latency_p50_ms", false, 25},
 		{"latency_p99_ms", false, 0}, // no bound is set
 		{"memory_peak_mib", false, 300},
+		{"limit_vs_without", true, 0.80},
+		{"limit_peak_mib", false, limitMiB},
 		{"telemetry_memory_mib", false, 64},
 		{"job_vs_ingest_256", true, 0.70},
 		{"job_vs_before", true, 5},

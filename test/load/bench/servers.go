@@ -27,6 +27,7 @@ import (
 //	bench wait FILE           the same, but it waits until a write to the file, which all share, is synced
 //	bench publish-each URL    a handler that makes one JetStream publish a request; prints its address
 //	bench work DURATION       a function that takes so long and answers 200; prints its address. GET says when it was first called
+//	bench sink DURATION       the same by net/http, which reads large bodies; prints its address
 //	bench tasks               the functions of five tasks, which answer at once; prints its address. GET says what it has seen
 //	bench machines URL BYTES  makes the streams of executions in NATS, with room for so many bytes
 //	bench provision URL FUNCTION CALLS   makes the streams and the catalog of the job stack in NATS; with 0 calls at once
@@ -92,6 +93,16 @@ func runChild(args []string) error {
 		}
 		go l.run() // ends with the process
 		return serve(ctx, l.handler())
+	case args[0] == "sink" && len(args) == 2:
+		takes, err := time.ParseDuration(args[1])
+		if err != nil {
+			return err
+		}
+		return serve(ctx, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			if _, err := io.Copy(io.Discard, r.Body); err == nil {
+				wait(r.Context(), takes)
+			}
+		}))
 	case args[0] == "work" && len(args) == 2:
 		d, err := time.ParseDuration(args[1])
 		if err != nil {
