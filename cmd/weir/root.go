@@ -9,6 +9,6 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newLocal(), newQueue(), newDLQ(), newTrace(), newEMF(), newSM())
+	root.AddCommand(newLocal(), newQueue(), newDLQ(), newTrace(), newEMF(), newSM(), newNATS())
 	return root
 }
