@@ -20,7 +20,7 @@ tag=${E2E_TAG:-e2e-$(date +%s)}
 mains=(./test/e2e/loader ./test/e2e/slowwriter)
 # The version after this one, for the rolling update.
 next=(--tag "$tag-next" --tags weirnext --services gateway,dispatcher --out bin/images-next)
-flags=(-test.v -test.timeout=45m "$@")
+flags=(-test.v -test.timeout=55m "$@")
 
 hack/tools/kube/install.sh
 hack/tools/prometheus/install.sh

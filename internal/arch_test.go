@@ -38,7 +38,7 @@ var ranks = map[string]int{
 	"internal/orchestrator":          6,
 	"internal/functions/orderwriter": 6, "internal/functions/orderapi": 6, "internal/functions/report": 6, "internal/functions/query": 6,
 	"internal/app":         7,
-	"internal/app/objects": 8, "internal/app/realtime": 8, "internal/app/emf": 8,
+	"internal/app/objects": 8, "internal/app/realtime": 8, "internal/app/emf": 8, "internal/app/move": 8,
 	"internal/app/orchestrator": 9, "internal/app/gateway": 9, "internal/app/dispatcher": 9, "internal/app/controller": 9,
 	"internal/app/local": 10,
 	"services/gateway":   11, "services/dispatcher": 11, "services/controller": 11, "services/realtime": 11, "services/orchestrator": 11, "cmd/weir": 11,

@@ -1,6 +1,6 @@
 // Command weir runs everything on a laptop (`weir local`), finds the mistakes of resources before they are applied (`weir lint`),
 // is the operator's tool (`weir queue`, `weir mapping`, `weir dlq`), shows where the time went (`weir trace`), tests state machines
-// (`weir sm`) and makes metrics of what functions print (`weir emf`).
+// (`weir sm`), makes metrics of what functions print (`weir emf`) and moves all streams to another NATS (`weir nats`).
 package main
 
 import (

@@ -13,7 +13,7 @@ func newRoot() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newLocal(), newLint(), newQueue(), newMapping(), newDLQ(), newTrace(), newEMF(), newSM())
+	root.AddCommand(newLocal(), newLint(), newQueue(), newMapping(), newDLQ(), newTrace(), newEMF(), newSM(), newNATS())
 	return root
 }
 

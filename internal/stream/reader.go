@@ -62,8 +62,7 @@ type Reader struct {
 // Pull is a reader's question whether it may pull. There are two at most at a time: of the fresh blocks and of the retries.
 type Pull struct {
 	// Backlog is how many blocks are known to wait at the server, at most MaxPull: they would come at once. With zero
-	// the pull waits for what comes, and brings BlockBytes at most as they are sent: one block or, where they were small
-	// of late, some.
+	// the pull waits for what comes: one block or, where they were small of late, as many of those as make BlockBytes.
 	Backlog int
 
 	leave chan<- leave
@@ -218,23 +217,21 @@ type seen struct {
 	largest int // bytes of the largest one, decoded, of the last pull that brought any
 }
 
-// ask is how many blocks a pull asks for that may bring so many, and how many bytes.
-func (s *seen) ask(most int) (blocks, bytes int) {
+// ask is how many blocks a pull asks for that may bring so many.
+func (s *seen) ask(most int) int {
 	if s.backlog > 0 {
-		n := max(1, min(most, s.backlog))
-		return n, n * BlockBytes
+		return max(1, min(most, s.backlog))
 	}
-	return max(1, min(most, MaxPull, BlockBytes/s.largest)), BlockBytes
+	return max(1, min(most, MaxPull, BlockBytes/s.largest))
 }
 
 // fetch pulls once. Blocks are delivered as they come, not when the pull is complete.
 func (r *Reader) fetch(consumer jetstream.Consumer, retry bool, most int, last *seen) error {
 	ctx, cancel := context.WithTimeout(r.pulls, pullExpiry)
 	defer cancel()
-	n, bytes := last.ask(most)
-	// Each message fits, whatever is in it: one that didn't would never come.
-	bytes = max(bytes, int(r.conn.MaxPayload())) + payloadMargin
-	blocks, err := consumer.Fetch(n, jetstream.FetchContext(ctx), jetstream.FetchMaxBytes(bytes))
+	// Without a bound of bytes: of a replicated consumer the server says that a pull with one is complete before it has sent the
+	// last message, which the client then doesn't wait for (findings/nats-max-bytes-replicated.sh).
+	blocks, err := consumer.Fetch(last.ask(most), jetstream.FetchContext(ctx))
 	if err != nil {
 		if r.pulls.Err() != nil {
 			return nil

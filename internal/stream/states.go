@@ -36,6 +36,9 @@ const (
 // ErrRestoring means that the states of a queue are not whole yet after NATS was started anew.
 var ErrRestoring = fmt.Errorf("%w: the states of jobs are being restored", ErrUnavailable)
 
+// errNeverConfirmed is ErrRestoring where no message says that the states were whole before.
+var errNeverConfirmed = fmt.Errorf("%w for the first time", ErrRestoring)
+
 // StoredState is the state of a key.
 type StoredState struct {
 	Header  string // what watchers see: printable, without line breaks
@@ -252,7 +255,7 @@ func (c *Conn) wholeStates(ctx context.Context, k catalog.Key) (server string, e
 	switch {
 	case errors.Is(err, errNoMessage):
 		c.whole.breaks(k)
-		return "", fmt.Errorf("queue %s: %w", k, ErrRestoring)
+		return "", fmt.Errorf("queue %s: %w", k, errNeverConfirmed)
 	case err != nil:
 		return "", fmt.Errorf("queue %s: %w", k, err)
 	}
@@ -279,10 +282,10 @@ func (c *Conn) StatesWhole(ctx context.Context, k catalog.Key) (bool, error) {
 	switch {
 	case !errors.Is(err, ErrRestoring):
 		return err == nil, err
-	case st.CachedInfo().Config.PersistMode != jetstream.AsyncPersistMode: // nothing is lost, and nobody has said so yet
+	case st.CachedInfo().Config.PersistMode != jetstream.AsyncPersistMode && errors.Is(err, errNeverConfirmed): // nothing is lost, and nobody has said so yet
 		return true, c.confirmStates(ctx, k, statesAlways)
 	}
-	return false, nil
+	return false, nil // or moved from a server that may have lost some
 }
 
 // confirmNew is ConfirmStates for a queue whose states never changed: it needs no owner for that.

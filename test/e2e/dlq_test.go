@@ -25,7 +25,7 @@ func dlq(t testing.TB, verb, queue string) string {
 		return path
 	}
 	out, err := env.tool(t.Context(), "", "weir", "dlq", verb, queue,
-		"--nats", "tls://"+forward(t, weirNamespace, "svc/weir-nats", 4222), "--nats-user", "operator",
+		"--nats", "tls://"+forward(t, weirNamespace, "svc/"+env.natsService, 4222), "--nats-user", "operator",
 		"--nats-password-file", secret("weir-nats-auth", "operator-password", "password"), "--nats-ca", secret("weir-nats-tls", "ca.crt", "ca.crt"))
 	if err != nil {
 		t.Fatal(err)

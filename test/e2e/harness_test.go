@@ -39,6 +39,7 @@ type environment struct {
 	nats, postgres, pgbouncer       string
 	natsExporter, pgbouncerExporter string
 	natsReplicas                    string            // E2E_NATS_REPLICAS: 3, instead of the values' 1
+	natsService                     string            // NATS' Service: another after its move
 	onNode                          bool              // E2E_ON_NODE: this process sees the node's processes
 	collector                       *traces.Collector // of what clients have traced; nil if pods can't reach this process
 }
@@ -49,7 +50,7 @@ func fromEnv() (environment, error) {
 		root: root, images: os.Getenv("E2E_IMAGES"), tag: os.Getenv("E2E_TAG"),
 		nats: os.Getenv("E2E_NATS_IMAGE"), postgres: os.Getenv("E2E_POSTGRES_IMAGE"), pgbouncer: os.Getenv("E2E_PGBOUNCER_IMAGE"),
 		natsExporter: os.Getenv("E2E_NATS_EXPORTER_IMAGE"), pgbouncerExporter: os.Getenv("E2E_PGBOUNCER_EXPORTER_IMAGE"),
-		natsReplicas: os.Getenv("E2E_NATS_REPLICAS"), onNode: os.Getenv("E2E_ON_NODE") != "",
+		natsReplicas: os.Getenv("E2E_NATS_REPLICAS"), natsService: "weir-nats", onNode: os.Getenv("E2E_ON_NODE") != "",
 	}
 	if err == nil && (e.images == "" || e.tag == "") {
 		err = errors.New("E2E_IMAGES and E2E_TAG say where Weir's images are: run `make e2e`")

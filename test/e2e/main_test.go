@@ -48,6 +48,7 @@ func TestCluster(t *testing.T) {
 	t.Run("Disruptions", testDisruptions)
 	t.Run("ChangeWithoutNATS", testChangeWithoutNATS)
 	t.Run("RollingUpdate", testRollingUpdate)
+	t.Run("MoveNATS", testMoveNATS)
 	t.Run("UninstallAndUpgrade", testUninstallAndUpgrade)
 	t.Run("Skaffold", testSkaffold)
 }

@@ -17,7 +17,18 @@ hash, or two releases whose names begin alike would have one.
 {{- define "weir.selectorLabels" -}}
 app.kubernetes.io/name: weir
 app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
-app.kubernetes.io/component: {{ .component }}
+{{- /* No Service of one NATS may have pods of another: the former one's are still ending when the new one's come. */}}
+app.kubernetes.io/component: {{ .component }}{{ if eq .component "nats" }}{{ .root.Values.nats.suffix }}{{ end }}
+{{- end }}
+
+{{/* Name of NATS' StatefulSet, Service and ConfigMap. Its credentials have none: they are those of each NATS of the release. */}}
+{{- define "weir.natsName" -}}
+{{- include "weir.fullname" . }}-nats{{ .Values.nats.suffix }}
+{{- end }}
+
+{{/* The volume claim that a former NATS is moved from; empty if none is. */}}
+{{- define "weir.moveClaim" -}}
+{{- dig "claim" "" (.Values.nats.moveFrom | default dict) }}
 {{- end }}
 
 {{- define "weir.labels" -}}
@@ -184,9 +195,14 @@ securityContext:
 {{- trimSuffix "s" . }}
 {{- end }}
 
+{{/* Replicas of Weir's streams. */}}
+{{- define "weir.streamReplicas" -}}
+{{- .Values.controller.streamReplicas | default (ternary .Values.nats.replicas 1 .Values.nats.enabled) }}
+{{- end }}
+
 {{- define "weir.natsURL" -}}
 {{- if .Values.nats.enabled }}
-{{- printf "%s://%s-nats.%s.svc:4222" (ternary "tls" "nats" .Values.nats.tls.enabled) (include "weir.fullname" .) .Release.Namespace }}
+{{- printf "%s://%s.%s.svc:4222" (ternary "tls" "nats" .Values.nats.tls.enabled) (include "weir.natsName" .) .Release.Namespace }}
 {{- else }}
 {{- .Values.nats.url }}
 {{- end }}
@@ -379,7 +395,7 @@ spec:
 apiVersion: v1
 kind: ServiceAccount
 metadata:
-  {{- include "weir.metadata" (merge (dict "annotations" (dig "serviceAccount" "annotations" dict (index .root.Values .component))) .) | nindent 2 }}
+  {{- include "weir.metadata" (merge (dict "annotations" (dig "serviceAccount" "annotations" dict (index .root.Values .component | default dict))) .) | nindent 2 }}
 automountServiceAccountToken: false
 {{- end }}
 

@@ -37,7 +37,7 @@ so existingSecret is for them.
 
 {{/* Names under which NATS is reached: its Service, each replica, and a port-forward. */}}
 {{- define "weir.natsNames" -}}
-{{- $service := printf "%s-nats" (include "weir.fullname" .) }}
+{{- $service := include "weir.natsName" . }}
 {{- range list $service (printf "*.%s-headless" $service) (printf "%s-headless" $service) }}
 - {{ . | quote }}
 - {{ printf "%s.%s" . $.Release.Namespace | quote }}

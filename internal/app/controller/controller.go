@@ -16,6 +16,7 @@ import (
 
 	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/internal/app"
+	"github.com/weir-dev/weir/internal/app/move"
 	"github.com/weir-dev/weir/internal/app/objects"
 	"github.com/weir-dev/weir/internal/controller"
 	"github.com/weir-dev/weir/internal/lifecycle"
@@ -30,8 +31,8 @@ const minMachineBytes = 64 << 20
 
 // Run reconciles until ctx is cancelled. Beside app.Config it reads WEIR_RELEASE (NAMESPACE/NAME), WEIR_CLASS (default weir),
 // WEIR_TAKE_OVER (of releases, comma separated), WEIR_STREAM_REPLICAS (default 1), WEIR_NAMESPACES (comma separated; empty means
-// the whole cluster), WEIR_EXECUTIONS_MAX_BYTES (0: no state machines), and WEIR_ORCHESTRATOR_URL, where mappings start
-// executions (empty: nowhere).
+// the whole cluster), WEIR_EXECUTIONS_MAX_BYTES (0: no state machines), WEIR_ORCHESTRATOR_URL, where mappings start executions
+// (empty: nowhere), and WEIR_AWAIT_MOVE: the name of a move to this NATS (stream.Move) without whose end it does nothing.
 func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	c, err := fromEnv(os.Getenv)
 	if err != nil {
@@ -46,9 +47,15 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 		defer s3.Close()
 		c.Objects = s3
 	}
+	await, err := awaited(os.Getenv)
+	if err != nil {
+		return err
+	}
 	var synced atomic.Bool
 	ready := func() (map[string]string, error) {
 		switch {
+		case !synced.Load() && await != "":
+			return nil, fmt.Errorf("the cluster's resources are not read yet: not before the move %s to this NATS is done", await)
 		case !synced.Load():
 			return nil, errors.New("the cluster's resources are not read yet")
 		case conn.Ready() != nil:
@@ -58,13 +65,25 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	}
 	return lifecycle.Run(ctx, cfg.Log, func() {},
 		app.Health(ctx, cfg.HealthListen, ready, app.Admin{Metrics: cfg.Telemetry.Page(controller.Metrics())}),
-		lifecycle.Part{Name: "controller", Run: func(ctx context.Context, started func()) error {
+		move.Awaited(conn, await, lifecycle.Part{Name: "controller", Run: func(ctx context.Context, started func()) error {
 			return controller.Run(ctx, c, func() {
 				synced.Store(true)
 				started()
 			})
-		}},
+		}}),
 	)
+}
+
+// awaited is the name of the move that the controller waits for; empty if none.
+func awaited(getenv func(string) string) (string, error) {
+	name := getenv("WEIR_AWAIT_MOVE")
+	if name == "" {
+		return "", nil
+	}
+	if err := move.CheckName(name); err != nil {
+		return "", fmt.Errorf("WEIR_AWAIT_MOVE: %w", err)
+	}
+	return name, nil
 }
 
 func fromEnv(getenv func(string) string) (controller.Config, error) {

@@ -91,6 +91,6 @@ cluster {
 {{- end }}
 
 {{- define "weir.natsPeer" -}}
-{{- $name := printf "%s-nats" (include "weir.fullname" .root) -}}
+{{- $name := include "weir.natsName" .root -}}
 {{ $name }}-{{ .index }}.{{ $name }}-headless.{{ .root.Release.Namespace }}.svc:6222
 {{- end }}

@@ -89,7 +89,10 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
   calls: apiServer
   objects: true
   env:
-  - {name: WEIR_STREAM_REPLICAS, value: {{ .Values.controller.streamReplicas | default (ternary .Values.nats.replicas 1 .Values.nats.enabled) | toString | quote }}}
+  - {name: WEIR_STREAM_REPLICAS, value: {{ include "weir.streamReplicas" . | quote }}}
+  {{- with include "weir.moveClaim" . }}
+  - {name: WEIR_AWAIT_MOVE, value: {{ . | quote }}}
+  {{- end }}
   - {name: WEIR_EXECUTIONS_MAX_BYTES, value: {{ ternary .Values.orchestrator.maxBytes "0" (gt (int .Values.orchestrator.replicas) 0) | quote }}}
   {{- if gt (int .Values.orchestrator.replicas) 0 }}
   - {name: WEIR_ORCHESTRATOR_URL, value: "http://{{ include "weir.fullname" . }}-orchestrator.{{ .Release.Namespace }}"}
