@@ -10,42 +10,56 @@ import (
 	"testing"
 )
 
-// TestNulls: each value and each section of values.yaml is taken away by null, one at a time, while all is on: the chart
-// renders, and all of that is read strictly, or it names the key.
+// nullsAtOnce is how many keys are taken away together: a rendering takes a second of the CPU. They stand far apart in values.yaml, so that
+// few of them are of one section.
+const nullsAtOnce = 16
+
+// TestNulls: each value and each section of values.yaml is taken away by null, while all is on: the chart renders what is left, and all
+// of that is read strictly, or it names the key.
 func TestNulls(t *testing.T) {
-	var sections []string
+	var paths []string
 	for _, v := range documented(t) {
+		paths = append(paths, v.path)
 		for section := v.path; strings.Contains(section, "."); {
 			section = section[:strings.LastIndex(section, ".")]
-			sections = append(sections, section)
+			paths = append(paths, section)
 		}
-		t.Run(v.path, func(t *testing.T) {
-			t.Parallel()
-			rendersOrNames(t, v.path)
-		})
 	}
-	slices.Sort(sections)
-	for _, section := range slices.Compact(sections) {
-		t.Run(section, func(t *testing.T) {
+	slices.Sort(paths)
+	paths = slices.Compact(paths)
+	stride := (len(paths) + nullsAtOnce - 1) / nullsAtOnce
+	for first := range stride {
+		t.Run(paths[first], func(t *testing.T) {
 			t.Parallel()
-			rendersOrNames(t, section)
+			var some []string
+			for i := first; i < len(paths); i += stride {
+				if !slices.ContainsFunc(some, func(other string) bool { return strings.HasPrefix(paths[i], other+".") }) { // it went with its section
+					some = append(some, paths[i])
+				}
+			}
+			rendersOrNames(t, some, nil)
 		})
 	}
 }
 
-func rendersOrNames(t *testing.T, path string) {
+// rendersOrNames gives a value to keys at once. Those that the chart names in its refusal are taken back until it renders what is left.
+func rendersOrNames(t *testing.T, paths []string, value any) {
 	t.Helper()
-	docs, err := renderOdd(t, []string{path}, nil)
-	if err != nil && !names(err.Error(), path) {
-		t.Errorf("null is refused without the name of its key: %v", err)
-	}
-	if err == nil && len(docs) < 30 { // all is on
-		t.Errorf("%d objects are left", len(docs))
+	taken := len(paths)
+	for {
+		_, err := renderOdd(t, paths, value)
+		if err == nil {
+			return
+		}
+		left := slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return names(err.Error(), path) })
+		if len(left) == len(paths) {
+			t.Fatalf("%d of %d keys are left, and none of them is named: %v", len(paths), taken, err)
+		}
+		paths = left
 	}
 }
 
-// odd are values that somebody may write. Each is given to every key at once; those whose keys the chart names in its refusal are
-// taken back until it renders what is left.
+// odd are values that somebody may write. Each is given to every key at once.
 var odd = map[string]any{
 	"a word that is a truth":     "true",
 	"a word that is a number":    "1e3",
@@ -87,18 +101,7 @@ func TestOddValues(t *testing.T) {
 					paths = append(paths, v.path)
 				}
 			}
-			taken := len(paths)
-			for {
-				_, err := renderOdd(t, paths, value)
-				if err == nil {
-					return
-				}
-				left := slices.DeleteFunc(slices.Clone(paths), func(path string) bool { return names(err.Error(), path) })
-				if len(left) == len(paths) {
-					t.Fatalf("%d of %d keys are left, and none of them is named: %v", len(paths), taken, err)
-				}
-				paths = left
-			}
+			rendersOrNames(t, paths, value)
 		})
 	}
 }
