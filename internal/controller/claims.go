@@ -30,7 +30,7 @@ type Release struct {
 // String is status.observedBy.
 func (r Release) String() string { return r.Namespace + "/" + r.Name }
 
-// leases is the name of the leader's lease.
+// lease is the name of the leader's lease.
 func (r Release) lease() string { return r.Name + "-weir-controller" }
 
 func (r Release) finalizer() string { return v1alpha1.QueueFinalizer(r.Namespace, r.Name) }

@@ -136,10 +136,10 @@ func (r *reconciler) deleteQueues(ctx context.Context, res *resources, out *mani
 		switch {
 		case err != nil:
 			errs = append(errs, err)
-			out.Verdicts[manifest.QueueRef(keyOf(q))] = manifest.Verdict{Reason: reasonDeleting, Message: "The queue is being deleted, which can't go on now; it is tried again. The reason: " + err.Error()}
+			out.Verdicts[refTo(q)] = manifest.Verdict{Reason: reasonDeleting, Message: "The queue is being deleted, which can't go on now; it is tried again. The reason: " + err.Error()}
 		case holds != nil:
 			waiting = true
-			out.Verdicts[manifest.QueueRef(keyOf(q))] = manifest.Verdict{Reason: reasonDeleting, Message: deletingMessage(q, holds)}
+			out.Verdicts[refTo(q)] = manifest.Verdict{Reason: reasonDeleting, Message: deletingMessage(q, holds)}
 		}
 	}
 	return waiting, errors.Join(errs...)

@@ -57,14 +57,14 @@ func (r *reconciler) report(ctx context.Context, res *resources, out *manifest.O
 		if used := slices.IndexFunc(out.Catalog.APIs, func(c catalog.API) bool { return c.Key == keyOf(a) }); used >= 0 {
 			a.Status.Routes = int32(len(out.Catalog.APIs[used].Routes))
 		}
-		r.setDrained(a, manifest.APIRef(keyOf(a)), out)
-		errs = append(errs, r.setReady(ctx, a, before, out.Verdicts[manifest.APIRef(keyOf(a))], fmt.Sprintf("%d route(s) are served", a.Status.Routes)))
+		r.setDrained(a, refTo(a), out)
+		errs = append(errs, r.setReady(ctx, a, before, out.Verdicts[refTo(a)], fmt.Sprintf("%d route(s) are served", a.Status.Routes)))
 	}
 	for i := range res.queues {
 		q := &res.queues[i]
 		before := q.DeepCopy()
-		r.setDrained(q, manifest.QueueRef(keyOf(q)), out)
-		errs = append(errs, r.setReady(ctx, q, before, out.Verdicts[manifest.QueueRef(keyOf(q))], "Records are taken"))
+		r.setDrained(q, refTo(q), out)
+		errs = append(errs, r.setReady(ctx, q, before, out.Verdicts[refTo(q)], "Records are taken"))
 	}
 	for i := range res.mappings {
 		m := &res.mappings[i]
@@ -74,7 +74,7 @@ func (r *reconciler) report(ctx context.Context, res *resources, out *manifest.O
 		if used >= 0 {
 			m.Status.MaxConcurrency, m.Status.FunctionURL = int32(out.Catalog.Mappings[used].MaxConcurrency), out.Catalog.Mappings[used].Function.URL
 		}
-		ref, good := manifest.MappingRef(keyOf(m)), fmt.Sprintf("At most %d calls at once to %s", m.Status.MaxConcurrency, m.Status.FunctionURL)
+		ref, good := refTo(m), fmt.Sprintf("At most %d calls at once to %s", m.Status.MaxConcurrency, m.Status.FunctionURL)
 		if note := out.Notes[ref]; note != "" {
 			good += "; " + note
 		}
@@ -87,7 +87,7 @@ func (r *reconciler) report(ctx context.Context, res *resources, out *manifest.O
 		if slices.ContainsFunc(out.Catalog.Machines, func(c catalog.Machine) bool { return c.Key == keyOf(m) }) {
 			m.Status.StateMachineARN = taskapi.MachineARN(keyOf(m))
 		}
-		errs = append(errs, r.setReady(ctx, m, before, out.Verdicts[manifest.MachineRef(keyOf(m))], "Executions can be started"))
+		errs = append(errs, r.setReady(ctx, m, before, out.Verdicts[refTo(m)], "Executions can be started"))
 	}
 	return errors.Join(errs...)
 }
