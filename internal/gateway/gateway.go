@@ -75,6 +75,10 @@ type Config struct {
 	// DrainTimeout bounds how long requests in flight may go on after Run's context was cancelled. Zero means
 	// DefaultDrainTimeout, which is longer than the default timeout of synchronous routes.
 	DrainTimeout time.Duration
+	// NoticeTimeout is how long, at the beginning of the drain, answers ask clients to close their connections before
+	// the server closes the idle ones: a request that reaches a connection as it closes is lost to its client. Zero means
+	// defaultNotice.
+	NoticeTimeout time.Duration
 	// Telemetry makes its instruments and spans; the zero value makes none.
 	Telemetry telemetry.Providers
 	// AccessShare is the share of the requests of which AccessLog gets a line (ParseAccessLog). Zero means none.
@@ -89,12 +93,10 @@ const SyncAlways = "always"
 // Bounds of the HTTP server.
 const (
 	DefaultDrainTimeout = 35 * time.Second
-	// noticeTimeout is how long answers ask clients to close their connections before the server closes the idle ones:
-	// a request in flight on a connection that the server closes is lost to its client.
-	noticeTimeout  = time.Second
-	readTimeout    = bodyGrace // of a request's head and the beginning of its body; the rest must keep pace
-	idleTimeout    = 120 * time.Second
-	maxHeaderBytes = 64 << 10
+	defaultNotice       = time.Second
+	readTimeout         = bodyGrace // of a request's head and the beginning of its body; the rest must keep pace
+	idleTimeout         = 120 * time.Second
+	maxHeaderBytes      = 64 << 10
 )
 
 // Validate names the first field that is missing.
@@ -149,6 +151,9 @@ type writer struct {
 func New(cfg Config) (*Gateway, error) {
 	if cfg.DrainTimeout == 0 {
 		cfg.DrainTimeout = DefaultDrainTimeout
+	}
+	if cfg.NoticeTimeout == 0 {
+		cfg.NoticeTimeout = defaultNotice
 	}
 	if cfg.Sync == "" {
 		cfg.Sync = SyncAlways
@@ -251,7 +256,7 @@ func (g *Gateway) Run(ctx context.Context, ready func()) error {
 		Listener: g.cfg.Listener, Drain: g.cfg.DrainTimeout, HTTP: srv,
 		Stopping: func(ctx context.Context) {
 			g.stop()
-			conns.waitGone(ctx, noticeTimeout)
+			conns.waitGone(ctx, g.cfg.NoticeTimeout)
 		},
 	}.Run(ctx, ready)
 	g.stop() // also when the server has failed

@@ -282,7 +282,7 @@ func testUninstallAndUpgrade(t *testing.T) {
 			t.Error("helm upgrade left a pod as it was: nothing was tried")
 		}
 	}
-	if columns := kubectl(t, "get", "crd", "queues.weir.dev", "-o", "jsonpath={.spec.versions[0].additionalPrinterColumns[*].name}"); !strings.Contains(columns, "MaxBytes") {
+	if columns := kubectl(t, "get", "crd", "queues.weir.dev", "-o", "jsonpath={.spec.versions[0].additionalPrinterColumns[*].name}"); !strings.Contains(columns, "In-Flight") {
 		t.Errorf("the custom resource definitions were not upgraded: %s", columns)
 	}
 	if after := kubectl(t, "-n", weirNamespace, "get", "secret", "weir-nats-auth", "weir-nats-tls", "-o", "jsonpath={.items[*].data}"); before != after {
@@ -323,7 +323,7 @@ func olderChart(t testing.TB) string {
 	}
 	edit("Chart.yaml", func(s string) string { return strings.Replace(s, "\nversion: ", "\nversion: 0.0.1 # was ", 1) })
 	edit("files/crds/weir.dev_queues.yaml", func(s string) string {
-		return strings.Replace(s, "    - jsonPath: .spec.maxBytes\n      name: MaxBytes\n      type: string\n", "", 1)
+		return strings.Replace(s, "    - jsonPath: .status.depth.inFlight\n      name: In-Flight\n      type: integer\n", "", 1)
 	})
 	return folder
 }

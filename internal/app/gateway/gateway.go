@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/weir-dev/weir/internal/app"
 	"github.com/weir-dev/weir/internal/app/objects"
@@ -22,6 +23,10 @@ const PingInterval = stream.DefaultPingInterval
 
 // maxIdle is how many idle connections are kept to each function.
 const maxIdle = 256
+
+// noticeTimeout is long enough for the connections of a pool that are only used at times: on a busy node one in some
+// thousand requests met the closing of its connection when it was a second.
+const noticeTimeout = 5 * time.Second
 
 // Run serves the published catalog until ctx is cancelled, then drains.
 func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
@@ -51,8 +56,8 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	}
 	config := gateway.Config{
 		Listener: l, Conn: conn, Caller: caller, Objects: store, Codec: cfg.Codec, Sync: cfg.NATSSync, Base: cfg.PathPrefix, OwnThrottles: throttles,
-		H2C: cfg.H2C, TrustedProxies: trusted, DrainTimeout: cfg.DrainTimeout, Telemetry: cfg.Telemetry.Providers, Log: cfg.Log,
-		AccessShare: access,
+		H2C: cfg.H2C, TrustedProxies: trusted, DrainTimeout: cfg.DrainTimeout, NoticeTimeout: noticeTimeout,
+		Telemetry: cfg.Telemetry.Providers, Log: cfg.Log, AccessShare: access,
 	}
 	if access > 0 {
 		config.AccessLog = slog.New(cfg.Lines.All(cfg.Telemetry.Logs)).With("service", "gateway", "instance", cfg.Instance)
