@@ -197,6 +197,12 @@ type RouteMatch struct {
 	// Method is an HTTP method in capitals. GET matches HEAD too.
 	// +kubebuilder:validation:Enum=GET;HEAD;POST;PUT;PATCH;DELETE;OPTIONS
 	Method string `json:"method"`
+	// Host is that of the requests, in lower case and without a port, such as shop.example. By default requests to every host
+	// match, unless another route of theirs names the host: it goes first.
+	// +optional
+	// +kubebuilder:validation:MaxLength=253
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$`
+	Host string `json:"host,omitempty"`
 	// Path is a net/http.ServeMux path pattern without method and host, such as /orders/{id}.
 	// +kubebuilder:validation:MaxLength=1024
 	// +kubebuilder:validation:Pattern=`^/[^ \t\r\n?#]*$`

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/weir-dev/weir/internal/mediatype"
@@ -287,10 +288,33 @@ func (m *RouteMatch) validate(p *field.Path) field.ErrorList {
 	} else if !slices.Contains(methods(), m.Method) {
 		errs = append(errs, field.NotSupported(p.Child("method"), m.Method, methods()))
 	}
+	if m.Host != "" {
+		if err := CheckHost(m.Host); err != nil {
+			errs = append(errs, field.Invalid(p.Child("host"), m.Host, err.Error()))
+		}
+	}
 	if err := checkPattern(m.Path); err != nil {
 		errs = append(errs, field.Invalid(p.Child("path"), m.Path, err.Error()))
 	}
 	return errs
+}
+
+// Pattern is the net/http.ServeMux pattern of the requests.
+func (m *RouteMatch) Pattern() string { return m.Method + " " + m.Host + m.Path }
+
+// CheckHost says what is wrong with a name of a host, or an IPv4 address, as a route has it.
+func CheckHost(host string) error {
+	switch {
+	case strings.HasPrefix(host, "*"):
+		return errors.New("must be one host, such as shop.example: add a route for each")
+	case strings.Contains(host, ":"):
+		return errors.New("must be a host alone, such as shop.example: no scheme, no port")
+	case host != strings.ToLower(host):
+		return errors.New("must be in lower case: requests match in any case")
+	case len(validation.IsDNS1123Subdomain(host)) > 0:
+		return errors.New("must be the name of a host, such as shop.example")
+	}
+	return nil
 }
 
 // checkPattern asks ServeMux itself, because the gateway matches with it.

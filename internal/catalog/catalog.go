@@ -63,7 +63,8 @@ type Throttle struct {
 type Route struct {
 	Name         string          `json:"name"`
 	Method       string          `json:"method"`
-	Path         string          `json:"path"` // a net/http.ServeMux path pattern, such as /orders/{id}
+	Host         string          `json:"host,omitempty"` // in lower case, without a port; empty means any
+	Path         string          `json:"path"`           // a net/http.ServeMux path pattern, such as /orders/{id}
 	Throttle     *Throttle       `json:"throttle,omitempty"`
 	MaxBodyBytes int64           `json:"maxBodyBytes"`
 	ContentTypes []string        `json:"contentTypes,omitempty"` // ranges of package mediatype that a body may be of; none means all
@@ -75,6 +76,9 @@ type Route struct {
 	MaxUpload    int64           `json:"maxUpload,omitempty"` // of Job: bytes that a client may upload instead of a body; 0 means no uploads
 	Function     *FunctionTarget `json:"function,omitempty"`
 }
+
+// Pattern is the net/http.ServeMux pattern of the requests that the route matches.
+func (r *Route) Pattern() string { return r.Method + " " + r.Host + r.Path }
 
 // Fills is the queue that takes the route's requests; nil if a function does.
 func (r *Route) Fills() *Key {

@@ -37,10 +37,12 @@ const (
 
 	// entryFormat is the highest format of the values that is read. An entry with a higher one is not: something in it must
 	// not be ignored. An entry is written in the lowest format that has all that is in it (item.format).
-	entryFormat = 2
+	entryFormat = 3
 	// formatH2C is the format from which on Function.H2C is known: a reader that ignored it would call in a protocol that
 	// the function doesn't speak, and count that as its failure.
 	formatH2C = 2
+	// formatHost is the format from which on Route.Host is known: a reader that ignored it would serve the route on every host.
+	formatHost = 3
 )
 
 // envelope is the value of an entry.
@@ -121,6 +123,9 @@ func (i item) format() int {
 	case *Mapping:
 		h2c = spec.Function.H2C
 	case *Route:
+		if spec.Host != "" {
+			return formatHost
+		}
 		h2c = spec.Function != nil && spec.Function.Function.H2C
 	}
 	if h2c {
@@ -280,12 +285,12 @@ func (b *Builder) Set(key string, value []byte) error {
 // placeOf returns what a route's entry has in every format, nil if this one lacks it.
 func placeOf(value []byte) *Route {
 	var e struct {
-		Spec struct{ Name, Method, Path string } `json:"spec"`
+		Spec struct{ Name, Method, Host, Path string } `json:"spec"`
 	}
 	if err := json.Unmarshal(value, &e); err != nil || e.Spec.Name == "" || e.Spec.Method == "" || e.Spec.Path == "" {
 		return nil
 	}
-	return &Route{Name: e.Spec.Name, Method: e.Spec.Method, Path: e.Spec.Path}
+	return &Route{Name: e.Spec.Name, Method: e.Spec.Method, Host: e.Spec.Host, Path: e.Spec.Path}
 }
 
 func set[T any](of map[string]*T, key string, value []byte) error {

@@ -136,7 +136,11 @@ func TestAnEntryHasTheLowestFormatThatDoes(t *testing.T) {
 	if got, want := formats(), (map[string]int{"mapping.default.m": 2, "route.default.shop.two": 2}); !maps.Equal(got, want) {
 		t.Errorf("formats %v, want %v", got, want)
 	}
-	if got := build(t, c).Catalog(); !got.Mappings[0].Function.H2C || !got.APIs[0].Routes[1].Function.Function.H2C {
+	c.APIs[0].Routes[1].Host = "shop.example"
+	if got, want := formats(), (map[string]int{"mapping.default.m": 2, "route.default.shop.two": 3}); !maps.Equal(got, want) {
+		t.Errorf("formats %v, want %v", got, want)
+	}
+	if got := build(t, c).Catalog(); got.APIs[0].Routes[1].Host != "shop.example" || !got.Mappings[0].Function.H2C || !got.APIs[0].Routes[1].Function.Function.H2C {
 		t.Errorf("read as %+v", got)
 	}
 }
@@ -144,7 +148,7 @@ func TestAnEntryHasTheLowestFormatThatDoes(t *testing.T) {
 func TestAnEntryThatCanNotBeReadKeepsItsFormerVersion(t *testing.T) {
 	b := build(t, sample())
 	before := b.Revision()
-	for _, bad := range []string{``, `{`, `{"format":3,"spec":{}}`, `{"format":1,"spec":[]}`} {
+	for _, bad := range []string{``, `{`, `{"format":99,"spec":{}}`, `{"format":1,"spec":[]}`} {
 		if err := b.Set("queue.default.a", []byte(bad)); err == nil {
 			t.Errorf("%q is taken", bad)
 		}
@@ -152,14 +156,14 @@ func TestAnEntryThatCanNotBeReadKeepsItsFormerVersion(t *testing.T) {
 			t.Errorf("after %q: %+v, revision %s", bad, c.Queues, b.Revision())
 		}
 	}
-	later := []byte(`{"format":3,"spec":{"name":"new","method":"PUT","path":"/new","maxBodyBytes":"1Mi","target":7}}`)
+	later := []byte(`{"format":99,"spec":{"name":"new","method":"PUT","path":"/new","maxBodyBytes":"1Mi","target":7}}`)
 	if err := b.Set("route.default.shop.new", later); err == nil {
 		t.Error("a route of a later format is taken")
 	}
 	if r := b.Catalog().APIs[0].Routes[0]; !reflect.DeepEqual(r, catalog.Route{Name: "new", Method: "PUT", Path: "/new"}) {
 		t.Errorf("it is %+v: it can't be told from one that is not there", r)
 	}
-	moved := []byte(`{"format":3,"spec":{"name":"new","method":"PUT","path":"/moved"}}`)
+	moved := []byte(`{"format":99,"spec":{"name":"new","method":"PUT","path":"/moved"}}`)
 	if err := b.Set("route.default.shop.new", moved); err == nil || b.Catalog().APIs[0].Routes[0].Path != "/moved" {
 		t.Errorf("when it moves it is %+v, %v", b.Catalog().APIs[0].Routes[0], err)
 	}

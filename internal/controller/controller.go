@@ -84,6 +84,8 @@ type Config struct {
 	MachineBytes int64
 	// OrchestratorURL is where mappings start executions; empty if there are none.
 	OrchestratorURL string
+	// AllowedRoutes are those that namespaces may have; empty means all.
+	AllowedRoutes manifest.AllowedRoutes
 	// Objects expires the objects of jobs; nil if they are in NATS, where they expire by themselves.
 	Objects Expirer
 	// Batch: the leader runs Kubernetes Jobs for tasks of state machines.

@@ -55,7 +55,7 @@ type ensuredQueue struct {
 func newReconciler(c client.Client, cfg Config, depths *depth.Watch, calls *depthReports, events tellings) *reconciler {
 	return &reconciler{
 		client: c, release: cfg.Release, events: events, conn: cfg.Conn, depths: depths, calls: calls, replicas: cfg.Replicas, machineBytes: cfg.MachineBytes, objects: cfg.Objects, log: cfg.Log,
-		ensured: map[catalog.Key]ensuredQueue{}, memory: manifest.Memory{OrchestratorURL: cfg.OrchestratorURL},
+		ensured: map[catalog.Key]ensuredQueue{}, memory: manifest.Memory{OrchestratorURL: cfg.OrchestratorURL, AllowedRoutes: cfg.AllowedRoutes},
 	}
 }
 

@@ -135,6 +135,9 @@ func (f *front) do(method, path, body string, header ...string) reply {
 		f.t.Fatal(err)
 	}
 	for i := 0; i < len(header); i += 2 {
+		if header[i] == "Host" {
+			req.Host = header[i+1]
+		}
 		req.Header.Add(header[i], header[i+1])
 	}
 	resp, err := f.client.Do(req)
@@ -808,5 +811,52 @@ func TestARouteFailsAlone(t *testing.T) {
 	f.g.Use(&mended)
 	if r := f.do("POST", "/run", "x"); r.status != 202 {
 		t.Errorf("%d %s", r.status, r.body)
+	}
+}
+
+// TestHosts: a route that names a host goes before one that names none, and takes the requests of that host alone, however it is
+// written.
+func TestHosts(t *testing.T) {
+	said := func(what string) *catalog.FunctionTarget {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write([]byte(what + " " + r.URL.Path)) }))
+		t.Cleanup(srv.Close)
+		return &catalog.FunctionTarget{Function: catalog.Function{Name: what, URL: srv.URL}, Timeout: testkit.Patience}
+	}
+	f := start(t, nil, func(c *catalog.Catalog) {
+		c.APIs = []catalog.API{
+			{Key: key("any"), Routes: []catalog.Route{
+				{Name: "all", Method: "GET", Path: "/{rest...}", Function: said("any")},
+				{Name: "stock", Method: "GET", Path: "/stock/{id}", Function: said("any stock")},
+			}},
+			{Key: key("shop"), Routes: []catalog.Route{{Name: "all", Method: "GET", Host: "shop.example", Path: "/{rest...}", Function: said("shop")}}},
+			{Key: key("press"), CORS: &catalog.CORS{Origins: []string{"https://press.example"}, Methods: []string{"POST"}}, Routes: []catalog.Route{
+				{Name: "post", Method: "POST", Host: "press.example", Path: "/letters", MaxBodyBytes: 100, Function: said("press")},
+			}},
+		}
+	})
+	for _, want := range []struct{ host, path, answer string }{
+		{"elsewhere.example", "/stock/7", "any stock /stock/7"},
+		{"shop.example", "/stock/7", "shop /stock/7"},
+		{"SHOP.Example:8080", "/stock/7", "shop /stock/7"},
+		{"shop.example.", "/", "shop /"},
+		{"shop.example.:80", "/", "shop /"},
+		{"a.shop.example", "/x", "any /x"},
+		{"press.example", "/letters", "any /letters"}, // by GET
+		{"[::1]:8080", "/x", "any /x"},
+	} {
+		if r := f.do("GET", want.path, "", "Host", want.host); r.status != 200 || string(r.body) != want.answer {
+			t.Errorf("%s%s: %d %q, want %q", want.host, want.path, r.status, r.body, want.answer)
+		}
+	}
+	for host, status := range map[string]int{"press.example": 200, "Press.Example": 200, "shop.example": 405} {
+		if r := f.do("POST", "/letters", "{}", "Host", host); r.status != status {
+			t.Errorf("POST to %s: %d %s, want %d", host, r.status, r.body, status)
+		}
+	}
+	asks := []string{"Origin", "https://press.example", "Access-Control-Request-Method", "POST"}
+	for host, origin := range map[string]string{"press.EXAMPLE": "https://press.example", "shop.example": ""} {
+		if r := f.do("OPTIONS", "/letters", "", append(asks, "Host", host)...); r.header.Get("Access-Control-Allow-Origin") != origin {
+			t.Errorf("a page asks %s: %d %v", host, r.status, r.header)
+		}
 	}
 }

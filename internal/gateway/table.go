@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"reflect"
 	"slices"
@@ -59,7 +60,7 @@ func (g *Gateway) newTable(cat *catalog.Catalog, former *table) *table {
 			r.aim(t, queues)
 			t.routes[source] = r
 			t.places = append(t.places, r)
-			patterns = append(patterns, r.spanName)
+			patterns = append(patterns, spec.Pattern())
 		}
 	}
 	if t.matcher = former.matcher; t.matcher == nil || !slices.Equal(t.matcher.patterns, patterns) {
@@ -152,6 +153,7 @@ func (r *route) aim(t *table, queues map[catalog.Key]*catalog.Queue) {
 type matcher struct {
 	mux      *http.ServeMux
 	patterns []string
+	hosts    bool // some patterns name a host
 }
 
 // place is the index of a route in its table. As a handler it only marks what the mux has found.
@@ -167,8 +169,18 @@ func newMatcher(patterns []string, left func(at int, err error)) *matcher {
 		if err := handle(m.mux, pattern, place(i)); err != nil {
 			left(i, err)
 		}
+		m.hosts = m.hosts || !strings.Contains(pattern, " /")
 	}
 	return m
+}
+
+// plainHost is host, which may end with a port, as patterns have it: in lower case and without the root's dot.
+func plainHost(host string) string {
+	host = strings.ToLower(host)
+	if name, port, err := net.SplitHostPort(host); err == nil && strings.HasSuffix(name, ".") {
+		return net.JoinHostPort(strings.TrimSuffix(name, "."), port)
+	}
+	return strings.TrimSuffix(host, ".")
 }
 
 // match returns the route of r, nil if there is none: then h answers, with a redirect if pattern is not empty.

@@ -71,7 +71,7 @@ func (g *Gateway) presignUpload(w http.ResponseWriter, req *http.Request, body [
 	if err := json.Unmarshal(body, &ask); err != nil {
 		return nil, badUpload(`The body must be like {"path": "/reports", "size": 1048576, "contentType": "text/csv"}.`)
 	}
-	route := g.table.Load().find(ask.Method, ask.Path)
+	route := g.table.Load().find(ask.Method, req.Host, ask.Path)
 	switch {
 	case route != nil && route.kind == toNothing:
 		return nil, new(problemNotServed(route.unserved))
@@ -109,11 +109,12 @@ func (g *Gateway) presignUpload(w http.ResponseWriter, req *http.Request, body [
 }
 
 // find returns the route of a method and a path, nil if there is none.
-func (t *table) find(method, path string) *route {
+func (t *table) find(method, host, path string) *route {
 	probe, err := http.NewRequest(method, path, nil) //nolint:noctx // it is never sent
 	if err != nil || probe.URL.Host != "" {
 		return nil
 	}
+	probe.Host = host
 	r, _, _ := t.match(probe)
 	return r
 }

@@ -287,8 +287,12 @@ func (c *compiler) collision(s *subject, path string, r *v1alpha1.Route, table *
 		api = kindAPI + " " + s.key.String()
 	}
 	where := fmt.Sprintf("route %s of %s%s", r.Name, api, at(&s.origin, path))
-	if collision := table.add(m.Method, m.Path, where); collision != "" {
-		c.fail(s, path+".match", "%s %s %s; change the method or the path of one", m.Method, m.Path, collision)
+	if refusal := c.opts.AllowedRoutes.refusal(s.key.Namespace, m.Host, m.Path); refusal != "" {
+		c.fail(s, path+".match", "%s", refusal)
+		return
+	}
+	if collision := table.add(m.Method, m.Host, m.Path, where); collision != "" {
+		c.fail(s, path+".match", "%s %s; change the method, the host or the path of one", m.Pattern(), collision)
 	}
 }
 
@@ -296,6 +300,7 @@ func (c *compiler) route(s *subject, path string, r *v1alpha1.Route) catalog.Rou
 	out := catalog.Route{
 		Name:         r.Name,
 		Method:       r.Match.Method,
+		Host:         r.Match.Host,
 		Path:         r.Match.Path,
 		Throttle:     throttle(r.Throttle),
 		MaxBodyBytes: r.MaxBodyBytes.Value(),

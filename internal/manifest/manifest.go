@@ -45,6 +45,8 @@ type Options struct {
 	FunctionURL func(catalog.Key) string
 	// OrchestratorURL is where mappings start executions of state machines. Default: http://weir-orchestrator.weir-system
 	OrchestratorURL string
+	// AllowedRoutes are those that namespaces may have. Default: all.
+	AllowedRoutes AllowedRoutes
 }
 
 func (o Options) withDefaults() Options {

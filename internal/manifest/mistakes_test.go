@@ -602,13 +602,13 @@ a.yaml:43: Service writer: metadata.name: is the name of another Service too (a.
 			"same method and path",
 			"{method: GET, path: \"/orders/{id}\"}",
 			"{method: POST, path: /orders}",
-			`a.yaml:12: API shop: spec.routes[1].match: POST /orders has the method and path of route create of API shop (a.yaml:7); change the method or the path of one`,
+			`a.yaml:12: API shop: spec.routes[1].match: POST /orders has the method and path of route create of API shop (a.yaml:7); change the method, the host or the path of one`,
 		},
 		{
 			"overlapping paths",
 			"  - name: get\n",
 			"  - name: overlap\n    match: {method: GET, path: \"/{kind}/7\"}\n    function: {name: reader}\n  - name: get\n",
-			`a.yaml:15: API shop: spec.routes[2].match: GET /orders/{id} collides with route overlap of API shop (a.yaml:11): GET /orders/{id} and GET /{kind}/7 both match some paths, like "/orders/7". But neither is more specific than the other. GET /orders/{id} matches "/orders/id", but GET /{kind}/7 doesn't. GET /{kind}/7 matches "/kind/7", but GET /orders/{id} doesn't; change the method or the path of one`,
+			`a.yaml:15: API shop: spec.routes[2].match: GET /orders/{id} collides with route overlap of API shop (a.yaml:11): GET /orders/{id} and GET /{kind}/7 both match some paths, like "/orders/7". But neither is more specific than the other. GET /orders/{id} matches "/orders/id", but GET /{kind}/7 doesn't. GET /{kind}/7 matches "/kind/7", but GET /orders/{id} doesn't; change the method, the host or the path of one`,
 		},
 		{
 			"no concurrency for a url",

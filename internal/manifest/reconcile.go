@@ -89,6 +89,8 @@ type Memory struct {
 	schemas, definitions map[[sha256.Size]byte]error
 	// OrchestratorURL is Options', but for its default: empty means that nobody runs state machines.
 	OrchestratorURL string
+	// AllowedRoutes is Options'.
+	AllowedRoutes AllowedRoutes
 }
 
 // Reconcile compiles a cluster's objects. Unlike [Compile] it always returns a catalog: an invalid object does not
@@ -106,7 +108,7 @@ func (m *Memory) Reconcile(objs *Objects, former *catalog.Catalog, refused map[R
 	for _, r := range objs.Services {
 		services[catalog.Key{Namespace: r.Object.Namespace, Name: r.Object.Name}] = r.Object
 	}
-	r := newReconciler(objs, before, Options{FunctionURL: func(k catalog.Key) string { return address(services[k], k) }, OrchestratorURL: m.OrchestratorURL})
+	r := newReconciler(objs, before, Options{FunctionURL: func(k catalog.Key) string { return address(services[k], k) }, OrchestratorURL: m.OrchestratorURL, AllowedRoutes: m.AllowedRoutes})
 	r.admitted, r.refused, r.live = true, refused, services
 	r.checkSchema, r.checkDefinition = m.checkSchemas(), m.checkDefinitions()
 	r.check()
@@ -182,7 +184,7 @@ func (r *reconciler) mendMachines() {
 	}
 }
 
-// mendAPIs keeps of an earlier version the routes that collide with no valid one. One whose queue is gone answers 503: its clients
+// mendAPIs keeps of an earlier version the routes that are still allowed and collide with no valid one. One whose queue is gone answers 503: its clients
 // try again, while a 404 would tell them not to.
 func (r *reconciler) mendAPIs() {
 	var good, bad []catalog.API
@@ -200,12 +202,12 @@ func (r *reconciler) mendAPIs() {
 	table := newRouteTable()
 	for _, a := range good {
 		for _, route := range a.Routes {
-			_ = table.add(route.Method, route.Path, "") // valid ones don't collide
+			_ = table.add(route.Method, route.Host, route.Path, "") // valid ones don't collide
 		}
 	}
 	for _, earlier := range bad {
 		earlier.Routes = slices.DeleteFunc(slices.Clone(earlier.Routes), func(route catalog.Route) bool {
-			return table.add(route.Method, route.Path, "") != ""
+			return r.opts.AllowedRoutes.refusal(earlier.Namespace, route.Host, route.Path) != "" || table.add(route.Method, route.Host, route.Path, "") != ""
 		})
 		if len(earlier.Routes) > 0 {
 			good = append(good, earlier)
@@ -338,7 +340,7 @@ func newPublished(cat *catalog.Catalog) published {
 	for _, a := range cat.APIs {
 		claims := make(map[string]bool, len(a.Routes))
 		for i := range a.Routes {
-			claims[a.Routes[i].Method+" "+a.Routes[i].Path] = true
+			claims[a.Routes[i].Pattern()] = true
 		}
 		p.apis[a.Key], p.claims[a.Key] = a, claims
 	}
@@ -361,7 +363,7 @@ func (p *published) newClaims(a *v1alpha1.API) int {
 		return 1
 	}
 	for i := range a.Spec.Routes {
-		if m := &a.Spec.Routes[i].Match; !claims[m.Method+" "+m.Path] {
+		if !claims[a.Spec.Routes[i].Match.Pattern()] {
 			return 1
 		}
 	}

@@ -20,12 +20,14 @@ type routeTable struct {
 type tableRoute struct {
 	pattern  string
 	method   string
+	host     string // empty: any
 	segments []segment
 	where    string // where it was registered, for messages
 }
 
-// segment is one segment of a path, with its position.
+// segment is one segment of a path, with its position, below a host.
 type segment struct {
+	host  string // patterns of different hosts, or of one and of any, never collide
 	place int
 	kind  segmentKind
 	text  string // of a literal
@@ -46,15 +48,18 @@ func newRouteTable() *routeTable {
 // add registers a route, or says which other route it collides with and why. A method or path that is no valid pattern
 // is not its concern. Of several that it collides with it names the one added first: a status that every
 // reconciliation writes must not change.
-func (t *routeTable) add(method, path, where string) (collision string) {
-	pattern := method + " " + path
+func (t *routeTable) add(method, host, path, where string) (collision string) {
+	pattern := method + " " + host + path
 	if first, ok := t.byPattern[pattern]; ok {
+		if host != "" {
+			return fmt.Sprintf("has the method, host and path of %s", t.routes[first].where)
+		}
 		return fmt.Sprintf("has the method and path of %s", t.routes[first].where)
 	}
 	if register(http.NewServeMux(), pattern) != "" {
 		return "" // not a pattern: API.Validate says so
 	}
-	r := tableRoute{pattern, method, segmentsOf(path), where}
+	r := tableRoute{pattern, method, host, segmentsOf(host, path), where}
 	for _, i := range t.candidates(r.segments) {
 		other := &t.routes[i]
 		if !r.mayMeet(other) {
@@ -75,11 +80,11 @@ func (t *routeTable) add(method, path, where string) (collision string) {
 }
 
 // segmentsOf reads a path as ServeMux does.
-func segmentsOf(path string) []segment {
+func segmentsOf(host, path string) []segment {
 	parts := strings.Split(strings.TrimPrefix(path, "/"), "/")
 	out := make([]segment, len(parts))
 	for i, p := range parts {
-		s := segment{place: i}
+		s := segment{host: host, place: i}
 		switch last := i == len(parts)-1; {
 		case p == "" && last, strings.HasPrefix(p, "{") && strings.HasSuffix(p, "...}"):
 			s.kind = rest
@@ -105,11 +110,11 @@ func (t *routeTable) candidates(segments []segment) []int {
 	fewest := len(t.routes) + 1
 	var rests [][]int
 	for i, s := range segments {
-		rests = append(rests, t.index[segment{place: i, kind: rest}])
+		rests = append(rests, t.index[segment{host: s.host, place: i, kind: rest}])
 		if s.kind != literal {
 			continue
 		}
-		lists := append(slices.Clone(rests), t.index[s], t.index[segment{place: i, kind: wildcard}])
+		lists := append(slices.Clone(rests), t.index[s], t.index[segment{host: s.host, place: i, kind: wildcard}])
 		n := 0
 		for _, l := range lists {
 			n += len(l)
@@ -133,7 +138,7 @@ func (t *routeTable) candidates(segments []segment) []int {
 // mayMeet reports whether there may be a request that both match.
 func (r *tableRoute) mayMeet(o *tableRoute) bool {
 	head := func(a, b string) bool { return a == http.MethodGet && b == http.MethodHead } // GET matches HEAD too
-	if r.method != o.method && !head(r.method, o.method) && !head(o.method, r.method) {
+	if r.host != o.host || r.method != o.method && !head(r.method, o.method) && !head(o.method, r.method) {
 		return false
 	}
 	for i := range min(len(r.segments), len(o.segments)) {

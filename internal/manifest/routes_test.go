@@ -21,7 +21,8 @@ func TestTheRouteTableAgreesWithServeMux(t *testing.T) {
 	rng := rand.New(rand.NewPCG(seed, 0))
 	segments := []string{"a", "b", "{x}", "{y}", "%61", "a%2Fb", "c"}
 	ends := []string{"", "", "", "/", "/{$}", "/{rest...}"}
-	pattern := func() (method, path string) {
+	hosts := []string{"", "", "", "shop.example", "stock.example"}
+	pattern := func() (method, host, path string) {
 		var b strings.Builder
 		for range rng.IntN(4) {
 			b.WriteString("/" + segments[rng.IntN(len(segments))])
@@ -30,7 +31,7 @@ func TestTheRouteTableAgreesWithServeMux(t *testing.T) {
 		if path == "" || rng.IntN(50) == 0 {
 			path = []string{"/", "/{", "/{x}{y}", "/{x}/{x}"}[rng.IntN(4)]
 		}
-		return []string{"GET", "HEAD", "POST"}[rng.IntN(3)], path
+		return []string{"GET", "HEAD", "POST"}[rng.IntN(3)], hosts[rng.IntN(len(hosts))], path
 	}
 	for range 300 {
 		table := newRouteTable()
@@ -50,15 +51,15 @@ func TestTheRouteTableAgreesWithServeMux(t *testing.T) {
 				table.forget(n)
 				mux = rebuild()
 			}
-			method, path := pattern()
-			says := register(mux, method+" "+path)
-			malformed := register(http.NewServeMux(), method+" "+path) != ""
-			collision := table.add(method, path, "somewhere")
+			method, host, path := pattern()
+			says := register(mux, method+" "+host+path)
+			malformed := register(http.NewServeMux(), method+" "+host+path) != ""
+			collision := table.add(method, host, path, "somewhere")
 			if malformed && collision != "" || !malformed && (says != "") != (collision != "") {
-				t.Fatalf("seed %d: %s %s after %q: ServeMux says %q, the table %q", seed, method, path, taken, says, collision)
+				t.Fatalf("seed %d: %s %s%s after %q: ServeMux says %q, the table %q", seed, method, host, path, taken, says, collision)
 			}
 			if says == "" {
-				taken = append(taken, method+" "+path)
+				taken = append(taken, method+" "+host+path)
 			}
 		}
 	}

@@ -4,12 +4,16 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"reflect"
 	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/weir-dev/weir/internal/manifest"
 )
 
 // allOn has each template render something.
@@ -181,5 +185,39 @@ func TestOddNamesOfReleases(t *testing.T) {
 	}
 	if _, err := templateAs(t, "a.b", "c", ``); err == nil || !strings.Contains(err.Error(), "fullnameOverride") {
 		t.Errorf("a name with a dot: %v", err)
+	}
+}
+
+// TestAllowedRoutes: what docs/contracts.md shows of them reaches the controller, as it reads it.
+func TestAllowedRoutes(t *testing.T) {
+	page, err := os.ReadFile("../../docs/contracts.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(page), "```yaml\ncontroller:\n  allowedRoutes:")
+	values, _, found := strings.Cut(rest, "```")
+	if !found {
+		t.Fatal("docs/contracts.md shows no allowedRoutes")
+	}
+	of := func(values string) string {
+		for _, e := range get[appsv1.Deployment](t, render(t, values), "weir-controller").Spec.Template.Spec.Containers[0].Env {
+			if e.Name == "WEIR_ALLOWED_ROUTES" {
+				return e.Value
+			}
+		}
+		return ""
+	}
+	want := manifest.AllowedRoutes{
+		{Namespaces: []string{"shop"}, Hosts: []string{"shop.example", "*.shop.example"}},
+		{Namespaces: []string{"stock"}, Paths: []string{"/stock", "/suppliers"}},
+	}
+	if got, err := manifest.ParseAllowedRoutes(of("controller:\n  allowedRoutes:" + values)); err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("%+v, %v, want %+v", got, err, want)
+	}
+	if got := of(""); got != "" {
+		t.Errorf("by default %s", got)
+	}
+	if _, err := template(t, `controller: {allowedRoutes: [{namespaces: [shop], path: [/x]}]}`); err == nil || !strings.Contains(err.Error(), "allowedRoutes") {
+		t.Errorf("a rule with a mistake: %v", err)
 	}
 }

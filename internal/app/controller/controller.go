@@ -20,6 +20,7 @@ import (
 	"github.com/weir-dev/weir/internal/app/objects"
 	"github.com/weir-dev/weir/internal/controller"
 	"github.com/weir-dev/weir/internal/lifecycle"
+	"github.com/weir-dev/weir/internal/manifest"
 	"github.com/weir-dev/weir/internal/stream"
 )
 
@@ -32,7 +33,7 @@ const minMachineBytes = 64 << 20
 // Run reconciles until ctx is cancelled. Beside app.Config it reads WEIR_RELEASE (NAMESPACE/NAME), WEIR_CLASS (default weir),
 // WEIR_TAKE_OVER (of releases, comma separated), WEIR_STREAM_REPLICAS (default 1), WEIR_NAMESPACES (comma separated; empty means
 // the whole cluster), WEIR_EXECUTIONS_MAX_BYTES (0: no state machines), WEIR_ORCHESTRATOR_URL, where mappings start executions
-// (empty: nowhere), and WEIR_AWAIT_MOVE: the name of a move to this NATS (stream.Move) without whose end it does nothing.
+// (empty: nowhere), WEIR_ALLOWED_ROUTES (manifest.ParseAllowedRoutes; empty: all), and WEIR_AWAIT_MOVE: the name of a move to this NATS (stream.Move) without whose end it does nothing.
 func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	c, err := fromEnv(os.Getenv)
 	if err != nil {
@@ -109,6 +110,10 @@ func fromEnv(getenv func(string) string) (controller.Config, error) {
 		c.MachineBytes = q.Value()
 	}
 	c.Namespaces = list(getenv("WEIR_NAMESPACES"))
+	var err error
+	if c.AllowedRoutes, err = manifest.ParseAllowedRoutes(getenv("WEIR_ALLOWED_ROUTES")); err != nil {
+		return c, fmt.Errorf("WEIR_ALLOWED_ROUTES: %w", err)
+	}
 	return c, nil
 }
 

@@ -104,6 +104,9 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
   - {name: WEIR_RELEASE, value: {{ printf "%s/%s" .Release.Namespace .Release.Name | quote }}}
   - {name: WEIR_CLASS, value: {{ .Values.controller.class | quote }}}
   - {name: WEIR_TAKE_OVER, value: {{ join "," .Values.controller.takeOver | quote }}}
+  {{- with .Values.controller.allowedRoutes }}
+  - {name: WEIR_ALLOWED_ROUTES, value: {{ toJson . | quote }}}
+  {{- end }}
 {{- end }}
 
 {{/* The stages' names as a JSON array. */}}
