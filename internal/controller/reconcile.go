@@ -73,7 +73,7 @@ type resources struct {
 
 // Reconcile brings streams, catalog and statuses in line with the cluster's resources.
 func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
-	res, err := r.list(ctx)
+	res, err := list(ctx, r.client)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -97,7 +97,7 @@ func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconc
 	return result, errors.Join(err, r.report(ctx, res, out), r.reportStrays(ctx, res, out))
 }
 
-func (r *reconciler) list(ctx context.Context) (*resources, error) {
+func list(ctx context.Context, c client.Reader) (*resources, error) {
 	var (
 		apis     v1alpha1.APIList
 		queues   v1alpha1.QueueList
@@ -106,7 +106,7 @@ func (r *reconciler) list(ctx context.Context) (*resources, error) {
 		services manifest.KnativeServiceList
 	)
 	for _, l := range []client.ObjectList{&apis, &queues, &mappings, &machines, &services} {
-		if err := r.client.List(ctx, l); err != nil { // copies of what the cache holds
+		if err := c.List(ctx, l); err != nil { // copies of what the cache holds
 			return nil, fmt.Errorf("list: %w", err)
 		}
 	}
