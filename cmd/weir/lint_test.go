@@ -359,6 +359,49 @@ func TestLintOfAStream(t *testing.T) {
 	}
 }
 
+// TestLintOfSubfolders: they are read with -R, as by kubectl, and without it the message says where there is something to read.
+func TestLintOfSubfolders(t *testing.T) {
+	dir := t.TempDir()
+	sub := filepath.Join(dir, "base", "queues")
+	if err := os.MkdirAll(sub, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(sub, "a.yaml")
+	if err := os.WriteFile(file, []byte(strings.Replace(lintable, "maxAge: 24h", "maxAge: 4d", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := runLint(t, "", dir)
+	if want := "no *.yaml file in " + dir + ": give the folder that holds your resources; its subfolders are not read, and one has " + file + ": weir lint -R " + dir + " reads them too"; exitCode(err) != 2 || err.Error() != want {
+		t.Errorf("%v\n%s\nwant\n%s", err, out, want)
+	}
+	for _, flag := range []string{"-R", "--recursive"} {
+		if out, err := runLint(t, "", dir, flag); exitCode(err) != 1 || !strings.HasPrefix(out, file+":34: Queue orders: spec.maxAge: ") || strings.Count(out, "\n") != 1 {
+			t.Errorf("%s: %v\n%s", flag, err, out)
+		}
+	}
+	if err := os.WriteFile(file, []byte(lintable), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := runLint(t, "", "-R", dir); err != nil || out != dir+": no mistakes in 12 resources\n" {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestLintOfAList: what kubectl get -o yaml prints of several resources is one List; its items are told apart as documents are.
+func TestLintOfAList(t *testing.T) {
+	list := "apiVersion: v1\nkind: List\nitems:\n"
+	for doc := range strings.SplitSeq(strings.Replace(lintable, "maxAge: 24h", "maxAge: 10s", 1), "---\n") {
+		list += "- " + strings.ReplaceAll(strings.TrimSpace(doc), "\n", "\n  ") + "\n"
+	}
+	out, err := runLint(t, list, "-")
+	if err == nil || strings.Count(out, "\n") != 3 || !strings.Contains(out, "-:35: Queue orders: spec.maxAge: Invalid value: \"10s\": must be between 1m and 8760h\n") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, err := runLint(t, strings.Replace(list, "maxAge: 10s", "maxAge: 24h", 1), "-"); err != nil || out != "-: no mistakes in 12 resources\n" {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // TestLintWarns of what is no mistake: only --strict makes it one.
 func TestLintWarns(t *testing.T) {
 	const few = `apiVersion: weir.dev/v1alpha1
