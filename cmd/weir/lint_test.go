@@ -489,3 +489,22 @@ func TestLintUsage(t *testing.T) {
 		}
 	}
 }
+
+// TestLintOfClasses: what a release of another class serves is not there for one, as the controller has it, and takes no routes from
+// it.
+func TestLintOfClasses(t *testing.T) {
+	out, err := runLint(t, strings.Replace(lintable, "spec: {maxAge: 24h}", "spec: {class: eu, maxAge: 24h}", 1), "-")
+	const is = `Queue "orders" is of class eu, and this one of class weir`
+	if err == nil || strings.Count(out, is) != 2 || strings.Count(out, "\n") != 3 || !strings.Contains(out, "API shop: spec.routes[0].queue.name: "+is) || !strings.Contains(out, "spec.queue: "+is) ||
+		!strings.Contains(out, "Queue orders: warning: no EventSourceMapping drains this queue") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	twice := "apiVersion: weir.dev/v1alpha1\nkind: API\nmetadata: {name: a}\nspec:\n  routes:\n  - {name: r, match: {method: GET, path: /x}, function: {url: \"http://x.example\"}}\n"
+	second := strings.NewReplacer("name: a}", "name: b}", "spec:\n", "spec:\n  class: eu\n").Replace(twice)
+	if out, err := runLint(t, twice+"---\n"+second, "-"); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, err := runLint(t, twice+"---\n"+strings.Replace(second, "  class: eu\n", "", 1), "-"); err == nil || !strings.Contains(out, "GET /x has the method and path of route r of API default/a") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}

@@ -77,7 +77,7 @@ func (r Release) elsewhere(o withStatus, other string) string {
 	if other != "" {
 		return "is served by another release, " + other
 	}
-	return fmt.Sprintf("is of class %s, and this one of class %s", o.ClassOf(), r.Class)
+	return manifest.OtherClass(o.ClassOf(), r.Class)
 }
 
 // claim takes the resources of the class that nobody serves, and leaves in res only those that this release serves. A claim is
