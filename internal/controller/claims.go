@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -73,7 +75,8 @@ func (r Release) held(all []withStatus) (holders map[string]string, ours map[str
 }
 
 // claim takes the resources of the class that nobody serves, and leaves in res only those that this release serves. A claim is
-// written before anything is done about the resource, over the version that was read: of two releases one gets it.
+// written before anything is done about the resource, over the version that was read: of two releases one gets it. One that can't
+// be claimed is refused, and holds up no other.
 func (r *reconciler) claim(ctx context.Context, res *resources) error {
 	holders, ours := r.release.held(res.all())
 	var errs []error
@@ -96,14 +99,18 @@ func (r *reconciler) claim(ctx context.Context, res *resources) error {
 		if !ok || o.GetStatus().ObservedBy == r.release.String() {
 			return ok
 		}
-		before := o.DeepCopyObject().(client.Object)
+		before, was := o.DeepCopyObject().(client.Object), *o.GetStatus()
 		now := metav1.Now()
 		o.GetStatus().ObservedBy, o.GetStatus().ObservedAt = r.release.String(), &now
 		err := r.client.Status().Patch(ctx, o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
-		if client.IgnoreNotFound(err) != nil {
-			errs = append(errs, fmt.Errorf("claim %s/%s: %w", o.GetNamespace(), o.GetName(), err))
+		if apierrors.IsNotFound(err) {
+			return false
 		}
-		return err == nil
+		if err != nil {
+			*o.GetStatus() = was
+			errs = append(errs, r.refuse(res, o, "its status can't be written", err))
+		}
+		return true
 	}
 	res.apis = kept(res.apis, func(a *v1alpha1.API) bool { return keep(a) })
 	res.queues = kept(res.queues, func(q *v1alpha1.Queue) bool {
@@ -117,6 +124,29 @@ func (r *reconciler) claim(ctx context.Context, res *resources) error {
 	res.machines = kept(res.machines, func(m *v1alpha1.StateMachine) bool { return keep(m) })
 	r.left = left
 	return errors.Join(errs...)
+}
+
+// refuse keeps o from coming into use, as the API server doesn't let this release claim it; what was published of it before stays.
+func (r *reconciler) refuse(res *resources, o withStatus, what string, err error) error {
+	ref := refTo(o)
+	v := manifest.Verdict{Reason: reasonNotClaimed, Message: fmt.Sprintf(
+		"The change is not in use; what was there before goes on. Release %s can't claim the resource: %s. See which rule of the cluster forbids it; it is tried again. The API server says: %v", r.release, what, err)}
+	res.refused[ref] = v
+	err = fmt.Errorf("claim %s %s: %s: %w", ref.Kind, ref.Key, what, err)
+	if apierrors.IsConflict(err) { // somebody has just changed it: the next try has what they wrote
+		res.changed[ref] = true
+		return err
+	}
+	if _, known := r.refused[ref]; !known {
+		r.events.tell(o, corev1.EventTypeWarning, v.Reason, actionServe, v.Message)
+		r.log.Warn("a resource can't be claimed; what was published of it before stays in use. It is tried again", "kind", ref.Kind, "resource", ref.Key.String(), "error", err)
+	}
+	return err
+}
+
+// tells reports whether o's status may be written.
+func (r *reconciler) tells(res *resources, o withStatus) bool {
+	return o.GetStatus().ObservedBy == r.release.String() && !res.changed[refTo(o)]
 }
 
 func refTo(o withStatus) manifest.Ref {

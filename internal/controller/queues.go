@@ -17,12 +17,12 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// addFinalizers runs before the streams are created: a queue that has streams has its finalizer.
+// addFinalizers runs before the streams are created: a queue that has streams has its finalizer. One that can't get it is refused.
 func (r *reconciler) addFinalizers(ctx context.Context, res *resources) error {
 	var errs []error
 	for i := range res.queues {
 		q := &res.queues[i]
-		if !q.DeletionTimestamp.IsZero() || controllerutil.ContainsFinalizer(q, r.release.finalizer()) {
+		if _, refused := res.refused[refTo(q)]; refused || !q.DeletionTimestamp.IsZero() || controllerutil.ContainsFinalizer(q, r.release.finalizer()) {
 			continue
 		}
 		before := q.DeepCopy()
@@ -30,8 +30,12 @@ func (r *reconciler) addFinalizers(ctx context.Context, res *resources) error {
 		controllerutil.RemoveFinalizer(q, v1alpha1.SharedQueueFinalizer)
 		// With the resource version: the list of finalizers is replaced as a whole, and another's must not be lost.
 		err := r.client.Patch(ctx, q, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
-		if client.IgnoreNotFound(err) != nil {
-			errs = append(errs, fmt.Errorf("queue %s/%s: add the finalizer: %w", q.Namespace, q.Name, err))
+		if err == nil {
+			continue
+		}
+		*q = *before
+		if err = r.refuse(res, q, "its finalizer can't be added", err); client.IgnoreNotFound(err) != nil {
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)

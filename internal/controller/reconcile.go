@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -43,8 +44,9 @@ type reconciler struct {
 	leases  time.Time                    // when the stream of leases was last ensured
 	ensured map[catalog.Key]ensuredQueue // queues whose streams were ensured
 	memory  manifest.Memory
-	left    map[manifest.Ref]string // resources of the class that another release serves
-	strays  []catalog.Key           // queues with streams here that no Queue has
+	left    map[manifest.Ref]string           // resources of the class that another release serves
+	refused map[manifest.Ref]manifest.Verdict // resources that can't be claimed, as of the last reconciliation
+	strays  []catalog.Key                     // queues with streams here that no Queue has
 }
 
 type ensuredQueue struct {
@@ -69,23 +71,24 @@ type resources struct {
 	leaving  []v1alpha1.Queue // that this release serves no more, and has streams of
 	// elsewhere are those that it does not serve, and why.
 	elsewhere map[manifest.Ref]string
+	// refused are those that can't be claimed or given the finalizer, and why. Those of them that another has just changed, so that
+	// the next try may do it, are in changed.
+	refused map[manifest.Ref]manifest.Verdict
+	changed map[manifest.Ref]bool
 }
 
-// Reconcile brings streams, catalog and statuses in line with the cluster's resources.
+// Reconcile brings streams, catalog and statuses in line with the cluster's resources. What is wrong with one of them, or with
+// the right to write it, holds up no other.
 func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
 	res, err := r.list(ctx)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if err := r.claim(ctx, res); err != nil {
-		return reconcile.Result{}, err
-	}
-	if err := r.addFinalizers(ctx, res); err != nil {
-		return reconcile.Result{}, err
-	}
+	unclaimed := errors.Join(r.claim(ctx, res), r.addFinalizers(ctx, res))
+	r.refused = res.refused
 	out, err := r.apply(ctx, res)
 	if err != nil {
-		return reconcile.Result{}, errors.Join(err, r.reportFailure(ctx, res, err))
+		return reconcile.Result{}, errors.Join(unclaimed, err, r.reportFailure(ctx, res, err))
 	}
 	r.depths.Use(out.Catalog.Queues)
 	r.calls.use(manifest.DrainedBy(out.Catalog))
@@ -94,7 +97,7 @@ func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconc
 	if deleting {
 		result.RequeueAfter = deletingEvery
 	}
-	return result, errors.Join(err, r.report(ctx, res, out), r.reportStrays(ctx, res, out))
+	return result, errors.Join(unclaimed, err, r.report(ctx, res, out), r.reportStrays(ctx, res, out))
 }
 
 func (r *reconciler) list(ctx context.Context) (*resources, error) {
@@ -110,7 +113,10 @@ func (r *reconciler) list(ctx context.Context) (*resources, error) {
 			return nil, fmt.Errorf("list: %w", err)
 		}
 	}
-	return &resources{apis: apis.Items, queues: queues.Items, mappings: mappings.Items, machines: machines.Items, services: services.Items}, nil
+	return &resources{
+		apis: apis.Items, queues: queues.Items, mappings: mappings.Items, machines: machines.Items, services: services.Items,
+		refused: map[manifest.Ref]manifest.Verdict{}, changed: map[manifest.Ref]bool{},
+	}, nil
 }
 
 // objects returns copies that may be defaulted: the resources themselves are patched later.
@@ -143,13 +149,15 @@ func (r *reconciler) apply(ctx context.Context, res *resources) (*manifest.Outco
 	if err != nil {
 		return nil, err
 	}
-	out := r.memory.Reconcile(res.objects(), former.Catalog, nil)
+	refused := maps.Clone(res.refused)
+	out := r.memory.Reconcile(res.objects(), former.Catalog, refused)
 	refusals, err := r.ensureStreams(ctx, out.Catalog.Queues)
 	if err != nil {
 		return nil, err
 	}
 	if len(refusals) > 0 { // without the refused ones, or with their earlier versions
-		out = r.memory.Reconcile(res.objects(), former.Catalog, refusals)
+		maps.Copy(refused, refusals)
+		out = r.memory.Reconcile(res.objects(), former.Catalog, refused)
 	}
 	for {
 		err := r.conn.PublishCatalog(ctx, out.Catalog, r.replicas, former)
@@ -157,10 +165,10 @@ func (r *reconciler) apply(ctx context.Context, res *resources) (*manifest.Outco
 			return out, nil
 		}
 		large, ok := errors.AsType[*stream.EntriesTooLargeError](err)
-		if !ok || !refuseLarge(refusals, large) {
+		if !ok || !refuseLarge(refused, large) {
 			return nil, err
 		}
-		out = r.memory.Reconcile(res.objects(), former.Catalog, refusals)
+		out = r.memory.Reconcile(res.objects(), former.Catalog, refused)
 	}
 }
 

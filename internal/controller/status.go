@@ -27,6 +27,7 @@ const (
 	reasonNoRoom          manifest.Reason = "NoRoom"          // NATS lacks the storage or the servers
 	reasonStreamRefused   manifest.Reason = "StreamRefused"   // NATS refuses the streams for another reason
 	reasonNATSUnavailable manifest.Reason = "NATSUnavailable" // the change is not in use yet
+	reasonNotClaimed      manifest.Reason = "NotClaimed"      // the change is not in use yet: the API server lets this release not claim the resource
 	reasonTooLarge        manifest.Reason = "TooLarge"        // the change is not in use: it doesn't fit into a message of NATS
 	reasonNotPublished    manifest.Reason = "NotPublished"    // the change is not in use yet, for another reason
 )
@@ -52,6 +53,9 @@ func (r *reconciler) report(ctx context.Context, res *resources, out *manifest.O
 	var errs []error
 	for i := range res.apis {
 		a := &res.apis[i]
+		if !r.tells(res, a) {
+			continue
+		}
 		before := a.DeepCopy()
 		a.Status.Routes = 0
 		if used := slices.IndexFunc(out.Catalog.APIs, func(c catalog.API) bool { return c.Key == keyOf(a) }); used >= 0 {
@@ -62,12 +66,18 @@ func (r *reconciler) report(ctx context.Context, res *resources, out *manifest.O
 	}
 	for i := range res.queues {
 		q := &res.queues[i]
+		if !r.tells(res, q) {
+			continue
+		}
 		before := q.DeepCopy()
 		r.setDrained(q, refTo(q), out)
 		errs = append(errs, r.setReady(ctx, q, before, out.Verdicts[refTo(q)], "Records are taken"))
 	}
 	for i := range res.mappings {
 		m := &res.mappings[i]
+		if !r.tells(res, m) {
+			continue
+		}
 		before := m.DeepCopy()
 		m.Status.MaxConcurrency, m.Status.FunctionURL = 0, ""
 		used := slices.IndexFunc(out.Catalog.Mappings, func(c catalog.Mapping) bool { return c.Key == keyOf(m) })
@@ -82,6 +92,9 @@ func (r *reconciler) report(ctx context.Context, res *resources, out *manifest.O
 	}
 	for i := range res.machines {
 		m := &res.machines[i]
+		if !r.tells(res, m) {
+			continue
+		}
 		before := m.DeepCopy()
 		m.Status.StateMachineARN = ""
 		if slices.ContainsFunc(out.Catalog.Machines, func(c catalog.Machine) bool { return c.Key == keyOf(m) }) {
@@ -153,6 +166,9 @@ func (r *reconciler) reportFailure(ctx context.Context, res *resources, cause er
 	}
 	var errs []error
 	for _, o := range res.all() {
+		if !r.tells(res, o) {
+			continue
+		}
 		ready := meta.FindStatusCondition(o.GetStatus().Conditions, v1alpha1.ConditionReady)
 		if ready != nil && ready.ObservedGeneration == o.GetGeneration() && ready.Reason != string(v.Reason) {
 			continue // its status still holds
