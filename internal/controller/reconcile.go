@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"slices"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -87,6 +88,10 @@ func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconc
 	unclaimed := errors.Join(r.claim(ctx, res), r.addFinalizers(ctx, res))
 	r.refused = res.refused
 	out, err := r.apply(ctx, res)
+	if _, other := errors.AsType[*servedError](err); other { // what this release had in that NATS is its queues' no more
+		r.depths.Use(nil)
+		r.calls.use(nil)
+	}
 	if err != nil {
 		return reconcile.Result{}, errors.Join(unclaimed, err, r.reportFailure(ctx, res, err))
 	}
@@ -140,7 +145,16 @@ func (res *resources) objects() *manifest.Objects {
 	return objs
 }
 
-// apply creates the streams of all queues and then publishes the catalog that names them.
+// servedError means that the NATS serves another release.
+type servedError struct{ release string }
+
+// Error says what to do.
+func (e *servedError) Error() string {
+	return fmt.Sprintf("this NATS serves the release %s; give this one another NATS, or name %s in controller.takeOver if it is gone", e.release, e.release)
+}
+
+// apply creates the streams of all queues and then publishes the catalog that names them. It touches nothing in a NATS that
+// serves another release.
 func (r *reconciler) apply(ctx context.Context, res *resources) (*manifest.Outcome, error) {
 	if err := r.conn.Ready(); err != nil {
 		return nil, err
@@ -149,6 +163,10 @@ func (r *reconciler) apply(ctx context.Context, res *resources) (*manifest.Outco
 	if err != nil {
 		return nil, err
 	}
+	if by := former.Release; by != "" && by != r.release.String() && !slices.Contains(r.release.TakeOver, by) {
+		return nil, &servedError{by}
+	}
+	former.Release = r.release.String()
 	refused := maps.Clone(res.refused)
 	out := r.memory.Reconcile(res.objects(), former.Catalog, refused)
 	refusals, err := r.ensureStreams(ctx, out.Catalog.Queues)

@@ -301,3 +301,67 @@ func TestAConflictIsNoVerdict(t *testing.T) {
 		})
 	}
 }
+
+// TestTwoReleasesWithOneNATS: the first to publish has it; the other says so in the statuses, and touches nothing there.
+func TestTwoReleasesWithOneNATS(t *testing.T) {
+	nats := testkit.NATS(t)
+	c := newTestCluster(t, shopQueue("orders"), shopMapping("orders"))
+	blue := c.release(nats, "blue", nil)
+	blue.mustPass()
+	fast := shopQueue("fast")
+	fast.Spec.Class = "fast"
+	mapping := shopMapping("fast")
+	mapping.Spec.Class = "fast"
+	for _, o := range []client.Object{fast, mapping} {
+		if err := c.live.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// It served them before it was given this NATS.
+	other := testkit.NATS(t)
+	ofFast := func(cfg *Config) { cfg.Release.Class = "fast" }
+	c.release(other, "green", ofFast).mustPass()
+	c.wantReady(mapping, metav1.ConditionTrue, "Ready")
+	green := c.release(nats, "green", ofFast)
+	for range 2 {
+		if err := green.pass(); err == nil {
+			t.Error("it is not tried again")
+		}
+		blue.mustPass()
+	}
+	if green.queue("fast") != nil || green.hasStreams("fast") || blue.queue("orders") == nil {
+		t.Errorf("the catalog is %+v", blue.published())
+	}
+	c.wantReady(shopQueue("orders"), metav1.ConditionTrue, "Ready")
+	for _, o := range []withStatus{fast, mapping} {
+		if message := c.wantReady(o, metav1.ConditionFalse, "NotPublished"); !strings.Contains(message, "weir/blue") || !strings.Contains(message, "controller.takeOver") {
+			t.Errorf("the message doesn't say what to do: %s", message)
+		}
+	}
+	if s := mapping.Status; s.MaxConcurrency != 0 || s.FunctionURL != "" || meta.FindStatusCondition(read(c, fast).Status.Conditions, v1alpha1.ConditionDrained) != nil {
+		t.Errorf("the statuses say it is in use: %+v %+v", s, fast.Status)
+	}
+	// The first is gone.
+	green = c.release(nats, "green", func(cfg *Config) { ofFast(cfg); cfg.Release.TakeOver = []string{"weir/blue"} })
+	green.mustPass()
+	if c.wantReady(fast, metav1.ConditionTrue, "Ready"); green.queue("fast") == nil {
+		t.Errorf("it is not taken over: %+v", green.published())
+	}
+	if err := blue.pass(); err == nil {
+		t.Error("the former release takes it back")
+	}
+}
+
+// TestANATSThatNobodyHasNamed: what an earlier version has published is taken over.
+func TestANATSThatNobodyHasNamed(t *testing.T) {
+	nats := testkit.NATS(t)
+	conn := testkit.Conn(t, nats)
+	if err := conn.PublishCatalog(t.Context(), &catalog.Catalog{}, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	c := newTestCluster(t)
+	c.release(nats, "blue", nil).mustPass()
+	if p, err := conn.Catalog(t.Context()); err != nil || p.Release != "weir/blue" {
+		t.Errorf("it is %q's, %v", p.Release, err)
+	}
+}

@@ -147,6 +147,19 @@ func (r *reconciler) setCondition(o withStatus, kind string, goodReason manifest
 	meta.SetStatusCondition(&o.GetStatus().Conditions, condition)
 }
 
+// notInUse takes out of o's status what is so only while o is in use, but for Ready.
+func notInUse(o withStatus) {
+	meta.RemoveStatusCondition(&o.GetStatus().Conditions, v1alpha1.ConditionDrained)
+	switch o := o.(type) {
+	case *v1alpha1.API:
+		o.Status.Routes = 0
+	case *v1alpha1.EventSourceMapping:
+		o.Status.MaxConcurrency, o.Status.Calls, o.Status.FunctionURL = 0, 0, ""
+	case *v1alpha1.StateMachine:
+		o.Status.StateMachineARN = ""
+	}
+}
+
 // cut returns at most so many bytes of text.
 func cut(text string, most int) string {
 	if len(text) <= most {
@@ -155,7 +168,8 @@ func cut(text string, most int) string {
 	return strings.ToValidUTF8(text[:most], "")
 }
 
-// reportFailure sets the status of the resources whose change is not in use yet, and leaves the others as they are.
+// reportFailure sets the status of the resources whose change is not in use yet, and leaves the others as they are. If the NATS
+// serves another release, nothing of this one is in use.
 func (r *reconciler) reportFailure(ctx context.Context, res *resources, cause error) error {
 	v := manifest.Verdict{Reason: reasonNotPublished, Message: "The change is not in use yet; it is tried again. The reason: " + cause.Error()}
 	switch {
@@ -164,16 +178,21 @@ func (r *reconciler) reportFailure(ctx context.Context, res *resources, cause er
 	case errors.Is(cause, stream.ErrUnavailable):
 		v = manifest.Verdict{Reason: reasonNATSUnavailable, Message: "NATS can't be reached; the change comes into use when it is back. " + cause.Error()}
 	}
+	_, none := errors.AsType[*servedError](cause)
 	var errs []error
 	for _, o := range res.all() {
 		if !r.tells(res, o) {
 			continue
 		}
 		ready := meta.FindStatusCondition(o.GetStatus().Conditions, v1alpha1.ConditionReady)
-		if ready != nil && ready.ObservedGeneration == o.GetGeneration() && ready.Reason != string(v.Reason) {
+		if !none && ready != nil && ready.ObservedGeneration == o.GetGeneration() && ready.Reason != string(v.Reason) {
 			continue // its status still holds
 		}
-		errs = append(errs, r.setReady(ctx, o, o.DeepCopyObject().(withStatus), v, ""))
+		before := o.DeepCopyObject().(withStatus)
+		if none {
+			notInUse(o)
+		}
+		errs = append(errs, r.setReady(ctx, o, before, v, ""))
 	}
 	return errors.Join(errs...)
 }
