@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -86,6 +87,9 @@ func (r *reconciler) claim(ctx context.Context, res *resources) error {
 		ok, other := r.release.serves(o, holders, ours)
 		if !ok && other == "" {
 			res.elsewhere[refTo(o)] = fmt.Sprintf("is of class %s, and this one of class %s", o.ClassOf(), r.release.Class)
+			if o.GetStatus().ObservedBy == r.release.String() {
+				res.dropped = append(res.dropped, o.DeepCopyObject().(withStatus))
+			}
 		}
 		if other != "" {
 			ref := refTo(o)
@@ -102,6 +106,9 @@ func (r *reconciler) claim(ctx context.Context, res *resources) error {
 		before, was := o.DeepCopyObject().(client.Object), *o.GetStatus()
 		now := metav1.Now()
 		o.GetStatus().ObservedBy, o.GetStatus().ObservedAt = r.release.String(), &now
+		if ready := meta.FindStatusCondition(was.Conditions, v1alpha1.ConditionReady); ready != nil && ready.Reason == string(reasonClassChanged) {
+			meta.RemoveStatusCondition(&o.GetStatus().Conditions, v1alpha1.ConditionReady)
+		}
 		err := r.client.Status().Patch(ctx, o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
 		if apierrors.IsNotFound(err) {
 			return false
@@ -142,6 +149,39 @@ func (r *reconciler) refuse(res *resources, o withStatus, what string, err error
 		r.log.Warn("a resource can't be claimed; what was published of it before stays in use. It is tried again", "kind", ref.Kind, "resource", ref.Key.String(), "error", err)
 	}
 	return err
+}
+
+// letGo gives up the claims of resources that are of another class by now, so that a release of that one takes them. It comes after
+// the catalog without them is published: no two releases serve a resource at a time, but for what the old one has in flight.
+func (r *reconciler) letGo(ctx context.Context, res *resources) error {
+	var errs []error
+	for _, o := range res.dropped {
+		before := o.DeepCopyObject().(client.Object)
+		notInUse(o)
+		s := o.GetStatus()
+		s.ObservedBy, s.ObservedAt, s.ObservedGeneration, s.Conditions = "", nil, 0, nil
+		if q, is := o.(*v1alpha1.Queue); is { // its records stay where they are
+			s.ObservedGeneration = q.Generation
+			r.setCondition(q, v1alpha1.ConditionReady, reasonReady, r.classChanged(q), "")
+		}
+		err := r.client.Status().Patch(ctx, o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+		if client.IgnoreNotFound(err) != nil {
+			errs = append(errs, fmt.Errorf("give up the claim of %s/%s: %w", o.GetNamespace(), o.GetName(), err))
+			continue
+		}
+		ref := refTo(o)
+		r.log.Info("a resource is of another class by now; its claim is given up", "kind", ref.Kind, "resource", ref.Key.String(), "class", o.ClassOf(), "servedClass", r.release.Class)
+	}
+	return errors.Join(errs...)
+}
+
+// classChanged is what a Queue says that this release has served and whose class it serves no more.
+func (r *reconciler) classChanged(q *v1alpha1.Queue) manifest.Verdict {
+	return manifest.Verdict{Reason: reasonClassChanged, Message: fmt.Sprintf(
+		"Release %s, which served the queue, serves class %s by now, and the queue is of class %s. What it holds stays in the NATS of that release, where nobody drains it. "+
+			"Set controller.class of that release to %s again to have it drained; or let another release serve class %s, which begins with an empty queue. "+
+			"To delete what it holds: kubectl -n %s annotate queues.weir.dev %s %s=true, and delete it",
+		r.release, r.release.Class, q.ClassOf(), q.ClassOf(), q.ClassOf(), q.Namespace, q.Name, v1alpha1.DropRecordsAnnotation)}
 }
 
 // tells reports whether o's status may be written.

@@ -70,6 +70,7 @@ type resources struct {
 	machines []v1alpha1.StateMachine
 	services []manifest.KnativeService
 	leaving  []v1alpha1.Queue // that this release serves no more, and has streams of
+	dropped  []withStatus     // that this release has claimed, and are of another class by now
 	// elsewhere are those that it does not serve, and why.
 	elsewhere map[manifest.Ref]string
 	// refused are those that can't be claimed or given the finalizer, and why. Those of them that another has just changed, so that
@@ -102,7 +103,7 @@ func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconc
 	if deleting {
 		result.RequeueAfter = deletingEvery
 	}
-	return result, errors.Join(unclaimed, err, r.report(ctx, res, out), r.reportStrays(ctx, res, out))
+	return result, errors.Join(unclaimed, err, r.report(ctx, res, out), r.letGo(ctx, res), r.reportStrays(ctx, res, out))
 }
 
 func (r *reconciler) list(ctx context.Context) (*resources, error) {

@@ -9,10 +9,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
@@ -363,5 +365,101 @@ func TestANATSThatNobodyHasNamed(t *testing.T) {
 	c.release(nats, "blue", nil).mustPass()
 	if p, err := conn.Catalog(t.Context()); err != nil || p.Release != "weir/blue" {
 		t.Errorf("it is %q's, %v", p.Release, err)
+	}
+}
+
+// TestAnotherClass: what gets another class goes from the release of the former one to that of the new one, and is never of both.
+func TestAnotherClass(t *testing.T) {
+	machine := &v1alpha1.StateMachine{ObjectMeta: shopMeta("steps"), Spec: v1alpha1.StateMachineSpec{
+		Definition: &runtime.RawExtension{Raw: []byte(`{"StartAt":"End","States":{"End":{"Type":"Succeed"}}}`)},
+	}}
+	fast := shopQueue("orders-fast")
+	fast.Spec.Class = "fast"
+	c := newTestCluster(t, shopQueue("orders"), fast, shopMapping("orders"), shopAPI("orders", "orders"), machine)
+	orchestrated := func(class string) func(*Config) {
+		return func(cfg *Config) { cfg.Release.Class, cfg.OrchestratorURL = class, "http://orchestrator.example" }
+	}
+	blue := c.release(testkit.NATS(t), "blue", orchestrated("weir"))
+	green := c.release(testkit.NATS(t), "green", orchestrated("fast"))
+	blue.mustPass()
+	green.mustPass()
+	moving := []withStatus{shopMapping("orders"), shopAPI("orders", "orders"), machine}
+	for _, o := range moving {
+		c.wantReady(o, metav1.ConditionTrue, "Ready")
+	}
+	change(c, shopMapping("orders"), func(m *v1alpha1.EventSourceMapping) { m.Spec.Class, m.Spec.Queue = "fast", "orders-fast" })
+	change(c, shopAPI("orders", ""), func(a *v1alpha1.API) { a.Spec.Class, a.Spec.Routes[0].Queue.Name = "fast", "orders-fast" })
+	change(c, machine, func(m *v1alpha1.StateMachine) { m.Spec.Class = "fast" })
+	green.mustPass()
+	if cat := green.published(); len(cat.Mappings)+len(cat.APIs)+len(cat.Machines) > 0 {
+		t.Errorf("the new release serves what the former one has claimed: %+v", cat)
+	}
+	c.refuse = func(o client.Object, sub string) error {
+		if cat := blue.published(); sub == "status" && o.(withStatus).GetStatus().ObservedBy == "" && len(cat.Mappings)+len(cat.APIs)+len(cat.Machines) > 0 {
+			t.Errorf("the claim is given up before the catalog without it is published: %+v", cat)
+		}
+		return nil
+	}
+	blue.mustPass()
+	for _, o := range moving {
+		if s := read(c, o).GetStatus(); s.ObservedBy != "" || s.ObservedAt != nil || len(s.Conditions) > 0 {
+			t.Errorf("%T says %+v", o, s)
+		}
+	}
+	if s := read(c, shopMapping("orders")).Status; s.MaxConcurrency != 0 || s.FunctionURL != "" {
+		t.Errorf("the mapping says %+v", s)
+	}
+	c.refuse = func(client.Object, string) error { return nil }
+	green.mustPass()
+	blue.mustPass()
+	for _, o := range moving {
+		if c.wantReady(o, metav1.ConditionTrue, "Ready"); o.GetStatus().ObservedBy != "weir/green" {
+			t.Errorf("%T is %s's", o, o.GetStatus().ObservedBy)
+		}
+	}
+	if cat := green.published(); len(cat.Mappings) != 1 || len(cat.APIs) != 1 || len(cat.Machines) != 1 {
+		t.Errorf("in use are %+v", cat)
+	}
+}
+
+// TestAReleaseOfAnotherClass: a release that gets another class gives up its queues and keeps their streams, and the queues say so. With its
+// former class it goes on with them.
+func TestAReleaseOfAnotherClass(t *testing.T) {
+	nats := testkit.NATS(t)
+	c := newTestCluster(t, shopQueue("orders"), shopMapping("orders"))
+	c.release(nats, "blue", nil).mustPass()
+	r := c.release(nats, "blue", func(cfg *Config) { cfg.Release.Class = "fast" })
+	for range 2 {
+		r.mustPass()
+	}
+	if r.queue("orders") != nil || !r.hasStreams("orders") {
+		t.Errorf("it is in use, or its streams are gone: %+v", r.published())
+	}
+	q := shopQueue("orders")
+	message := c.wantReady(q, metav1.ConditionFalse, "ClassChanged")
+	if q.Status.ObservedBy != "" || q.Status.ObservedAt != nil || len(q.Status.Conditions) != 1 || !slices.Contains(q.Finalizers, r.release.finalizer()) {
+		t.Errorf("it is claimed, or not kept: %+v", q)
+	}
+	for _, want := range []string{"weir/blue", "class fast", "class weir", "controller.class"} {
+		if !strings.Contains(message, want) {
+			t.Errorf("the message lacks %q: %s", want, message)
+		}
+	}
+	r = c.release(nats, "blue", nil)
+	r.mustPass()
+	if c.wantReady(q, metav1.ConditionTrue, "Ready"); r.queue("orders") == nil {
+		t.Error("it is not in use again")
+	}
+}
+
+// TestGivenUpClaimsWake: the release of the new class looks at once, and no other write of a status wakes anybody.
+func TestGivenUpClaimsWake(t *testing.T) {
+	for _, c := range []struct {
+		was, is string
+		want    bool
+	}{{"weir/blue", "", true}, {"", "", false}, {"", "weir/blue", false}, {"weir/blue", "weir/green", false}} {
+		if got := claimGivenUp(event.UpdateEvent{ObjectOld: claimed("shop", "weir", c.was), ObjectNew: claimed("shop", "weir", c.is)}); got != c.want {
+			t.Errorf("from %q to %q: %t", c.was, c.is, got)
+		}
 	}
 }

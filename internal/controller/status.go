@@ -27,6 +27,7 @@ const (
 	reasonNoRoom          manifest.Reason = "NoRoom"          // NATS lacks the storage or the servers
 	reasonStreamRefused   manifest.Reason = "StreamRefused"   // NATS refuses the streams for another reason
 	reasonNATSUnavailable manifest.Reason = "NATSUnavailable" // the change is not in use yet
+	reasonClassChanged    manifest.Reason = "ClassChanged"    // the release that served a queue serves another class by now
 	reasonNotClaimed      manifest.Reason = "NotClaimed"      // the change is not in use yet: the API server lets this release not claim the resource
 	reasonTooLarge        manifest.Reason = "TooLarge"        // the change is not in use: it doesn't fit into a message of NATS
 	reasonNotPublished    manifest.Reason = "NotPublished"    // the change is not in use yet, for another reason
