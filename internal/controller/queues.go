@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -133,10 +134,14 @@ func (r *reconciler) deleteQueues(ctx context.Context, res *resources, out *mani
 	}
 	for i := range res.queues {
 		q := &res.queues[i]
-		if q.DeletionTimestamp.IsZero() || !controllerutil.ContainsFinalizer(q, r.release.finalizer()) && !controllerutil.ContainsFinalizer(q, v1alpha1.SharedQueueFinalizer) {
+		if q.DeletionTimestamp.IsZero() {
 			continue
 		}
-		holds, err := r.deleteQueue(ctx, q)
+		var holds *stream.Depth
+		var err error
+		if controllerutil.ContainsFinalizer(q, r.release.finalizer()) || controllerutil.ContainsFinalizer(q, v1alpha1.SharedQueueFinalizer) {
+			holds, err = r.deleteQueue(ctx, q)
+		}
 		switch {
 		case err != nil:
 			errs = append(errs, err)
@@ -144,6 +149,10 @@ func (r *reconciler) deleteQueues(ctx context.Context, res *resources, out *mani
 		case holds != nil:
 			waiting = true
 			out.Verdicts[refTo(q)] = manifest.Verdict{Reason: reasonDeleting, Message: deletingMessage(q, holds)}
+		case len(q.Finalizers) > 0:
+			out.Verdicts[refTo(q)] = manifest.Verdict{Reason: reasonDeleting, Message: fmt.Sprintf(
+				"The queue takes no more records, and release %s has none of it any more. It is deleted once the finalizers of others are removed: %s. "+
+					"One that ends in .weir.dev/queue is of the release in its name, RELEASE.NAMESPACE, which may have records of it", r.release, strings.Join(q.Finalizers, ", "))}
 		}
 	}
 	return waiting, errors.Join(errs...)

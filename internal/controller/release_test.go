@@ -463,3 +463,27 @@ func TestGivenUpClaimsWake(t *testing.T) {
 		}
 	}
 }
+
+// TestOthersFinalizers: a queue that is gone here and kept by others says so, from the first moment on.
+func TestOthersFinalizers(t *testing.T) {
+	q := shopQueue("orders")
+	q.Finalizers = []string{v1alpha1.QueueFinalizer("old", "former"), "backup.example.com/keep"}
+	c := newTestCluster(t, q)
+	r := c.release(testkit.NATS(t), "blue", nil)
+	r.mustPass()
+	if err := c.live.Delete(t.Context(), shopQueue("orders")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		r.mustPass()
+		message := c.wantReady(q, metav1.ConditionFalse, "Deleting")
+		for _, f := range []string{"former.old.weir.dev/queue", "backup.example.com/keep"} {
+			if !strings.Contains(message, f) {
+				t.Errorf("the message lacks %s: %s", f, message)
+			}
+		}
+		if slices.Contains(q.Finalizers, r.release.finalizer()) || r.hasStreams("orders") {
+			t.Errorf("it is not gone here: %v", q.Finalizers)
+		}
+	}
+}
