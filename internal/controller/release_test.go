@@ -2,10 +2,13 @@ package controller
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -485,5 +488,65 @@ func TestOthersFinalizers(t *testing.T) {
 		if slices.Contains(q.Finalizers, r.release.finalizer()) || r.hasStreams("orders") {
 			t.Errorf("it is not gone here: %v", q.Finalizers)
 		}
+	}
+}
+
+// TestStatusesStayObserved: while NATS is away, a status that still holds says every ten minutes that somebody looks, and no more.
+func TestStatusesStayObserved(t *testing.T) {
+	nats := testkit.NATS(t)
+	c := newTestCluster(t, shopQueue("orders"), shopMapping("orders"))
+	r := c.release(nats, "blue", nil)
+	r.mustPass()
+	live := r.conn.Live()
+	nats.Stop()
+	<-live.Done()
+	at := func(ago time.Duration) *metav1.Time {
+		return &metav1.Time{Time: time.Now().Add(-ago).Truncate(time.Second)}
+	}
+	for _, k := range []struct {
+		ago   time.Duration
+		fresh bool
+	}{{observedEvery - time.Minute, false}, {observedEvery + time.Minute, true}} {
+		was := at(k.ago)
+		q := read(c, shopQueue("orders"))
+		q.Status.ObservedAt = was
+		if err := c.live.Status().Update(t.Context(), q); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.pass(); !errors.Is(err, stream.ErrUnavailable) {
+			t.Fatal(err)
+		}
+		is := read(c, shopQueue("orders"))
+		if is.Status.ObservedAt.Equal(was) == k.fresh {
+			t.Errorf("after %s it is of %s", k.ago, is.Status.ObservedAt)
+		}
+		if !equality.Semantic.DeepEqual(is.Status.Conditions, q.Status.Conditions) {
+			t.Errorf("its conditions are %+v, want %+v", is.Status.Conditions, q.Status.Conditions)
+		}
+	}
+}
+
+// TestNoCallsWithoutUse: a mapping that leaves use has no calls.
+func TestNoCallsWithoutUse(t *testing.T) {
+	c := newTestCluster(t, shopQueue("orders"), shopMapping("orders"))
+	r := c.release(testkit.NATS(t), "blue", nil)
+	r.mustPass()
+	m := read(c, shopMapping("orders"))
+	m.Status.Calls = 2
+	if err := c.live.Status().Update(t.Context(), m); err != nil {
+		t.Fatal(err)
+	}
+	r.mustPass()
+	if n := read(c, m).Status.Calls; n != 2 {
+		t.Errorf("it has %d calls, and is in use with 2", n)
+	}
+	change(c, shopMapping("orders"), func(m *v1alpha1.EventSourceMapping) { m.Spec.Queue = "none" })
+	change(c, shopQueue("orders"), func(q *v1alpha1.Queue) { q.Finalizers = nil })
+	if err := c.live.Delete(t.Context(), shopQueue("orders")); err != nil {
+		t.Fatal(err)
+	}
+	r.mustPass()
+	if s := read(c, m).Status; s.Calls != 0 || s.MaxConcurrency != 0 {
+		t.Errorf("not in use it says %+v", s)
 	}
 }

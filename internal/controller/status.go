@@ -80,9 +80,10 @@ func (r *reconciler) report(ctx context.Context, res *resources, out *manifest.O
 			continue
 		}
 		before := m.DeepCopy()
-		m.Status.MaxConcurrency, m.Status.FunctionURL = 0, ""
 		used := slices.IndexFunc(out.Catalog.Mappings, func(c catalog.Mapping) bool { return c.Key == keyOf(m) })
-		if used >= 0 {
+		if used < 0 {
+			notInUse(m)
+		} else {
 			m.Status.MaxConcurrency, m.Status.FunctionURL = int32(out.Catalog.Mappings[used].MaxConcurrency), out.Catalog.Mappings[used].Function.URL
 		}
 		ref, good := refTo(m), fmt.Sprintf("At most %d calls at once to %s", m.Status.MaxConcurrency, m.Status.FunctionURL)
@@ -116,11 +117,16 @@ func (r *reconciler) setDrained(o withStatus, ref manifest.Ref, out *manifest.Ou
 	r.setCondition(o, v1alpha1.ConditionDrained, reasonDrained, d.Verdict, d.By)
 }
 
-// setReady sets the condition Ready and patches o's status if it changed, or was not written for observedEvery.
+// setReady sets the condition Ready and writes o's status.
 func (r *reconciler) setReady(ctx context.Context, o, before withStatus, v manifest.Verdict, good string) error {
 	r.setCondition(o, v1alpha1.ConditionReady, reasonReady, v, good)
+	o.GetStatus().ObservedGeneration = o.GetGeneration()
+	return r.writeStatus(ctx, o, before)
+}
+
+// writeStatus patches o's status if it changed, or was not written for observedEvery.
+func (r *reconciler) writeStatus(ctx context.Context, o, before withStatus) error {
 	s := o.GetStatus()
-	s.ObservedGeneration = o.GetGeneration()
 	now := metav1.Now()
 	if s.ObservedAt != nil && now.Sub(s.ObservedAt.Time) < observedEvery && equality.Semantic.DeepEqual(o, before) {
 		return nil
@@ -169,7 +175,7 @@ func cut(text string, most int) string {
 	return strings.ToValidUTF8(text[:most], "")
 }
 
-// reportFailure sets the status of the resources whose change is not in use yet, and leaves the others as they are. If the NATS
+// reportFailure sets the status of the resources whose change is not in use yet. The others keep theirs, as of now. If the NATS
 // serves another release, nothing of this one is in use.
 func (r *reconciler) reportFailure(ctx context.Context, res *resources, cause error) error {
 	v := manifest.Verdict{Reason: reasonNotPublished, Message: "The change is not in use yet; it is tried again. The reason: " + cause.Error()}
@@ -185,11 +191,12 @@ func (r *reconciler) reportFailure(ctx context.Context, res *resources, cause er
 		if !r.tells(res, o) {
 			continue
 		}
+		before := o.DeepCopyObject().(withStatus)
 		ready := meta.FindStatusCondition(o.GetStatus().Conditions, v1alpha1.ConditionReady)
 		if !none && ready != nil && ready.ObservedGeneration == o.GetGeneration() && ready.Reason != string(v.Reason) {
-			continue // its status still holds
+			errs = append(errs, r.writeStatus(ctx, o, before)) // it still holds
+			continue
 		}
-		before := o.DeepCopyObject().(withStatus)
 		if none {
 			notInUse(o)
 		}
