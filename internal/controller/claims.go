@@ -94,7 +94,11 @@ func (r *reconciler) claim(ctx context.Context, res *resources) error {
 		if other != "" {
 			ref := refTo(o)
 			res.elsewhere[ref] = fmt.Sprintf("is served by another release, %s", other)
-			if left[ref] = other; r.left[ref] != other {
+			was, known := r.left[ref]
+			if known && (was != other || !saysLeftAlone(o)) { // at once it might be in the way of the other's claim
+				errs = append(errs, r.tellLeftAlone(ctx, o, other))
+			}
+			if left[ref] = other; was != other {
 				r.events.leftAlone(o, r.release, other)
 				r.log.Warn("another release serves this resource; it is left alone. Give one of them another class, or name the other release in controller.takeOver if it is gone",
 					"kind", ref.Kind, "resource", ref.Key.String(), "class", r.release.Class, "release", other)
@@ -106,7 +110,7 @@ func (r *reconciler) claim(ctx context.Context, res *resources) error {
 		before, was := o.DeepCopyObject().(client.Object), *o.GetStatus()
 		now := metav1.Now()
 		o.GetStatus().ObservedBy, o.GetStatus().ObservedAt = r.release.String(), &now
-		if ready := meta.FindStatusCondition(was.Conditions, v1alpha1.ConditionReady); ready != nil && ready.Reason == string(reasonClassChanged) {
+		if ready := meta.FindStatusCondition(was.Conditions, v1alpha1.ConditionReady); ready != nil && (ready.Reason == string(reasonClassChanged) || ready.Reason == string(reasonLeftAlone)) {
 			meta.RemoveStatusCondition(&o.GetStatus().Conditions, v1alpha1.ConditionReady)
 		}
 		err := r.client.Status().Patch(ctx, o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
@@ -131,6 +135,37 @@ func (r *reconciler) claim(ctx context.Context, res *resources) error {
 	res.machines = kept(res.machines, func(m *v1alpha1.StateMachine) bool { return keep(m) })
 	r.left = left
 	return errors.Join(errs...)
+}
+
+// saysLeftAlone reports whether o's status says that it is left alone, whoever has written it, or better is not made to.
+func saysLeftAlone(o withStatus) bool {
+	s := o.GetStatus()
+	ready := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionReady)
+	return s.ObservedBy != "" || ready != nil && (ready.Reason == string(reasonClassChanged) || ready.Reason == string(reasonLeftAlone) && ready.ObservedGeneration == o.GetGeneration())
+}
+
+// tellLeftAlone says in the status of what nobody has claimed why this release doesn't, either. It takes no claim. The words are the
+// same, whichever release writes them: two would write in turns otherwise.
+func (r *reconciler) tellLeftAlone(ctx context.Context, o withStatus, other string) error {
+	if o.GetStatus().ObservedBy != "" {
+		return nil
+	}
+	told := o.DeepCopyObject().(withStatus)
+	s := told.GetStatus()
+	s.ObservedGeneration = o.GetGeneration()
+	meta.SetStatusCondition(&s.Conditions, metav1.Condition{
+		Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: string(reasonLeftAlone), ObservedGeneration: o.GetGeneration(),
+		Message: fmt.Sprintf("Release %s serves the class %s in this namespace, and has not claimed this resource yet. Other releases of the class leave it alone. "+
+			"See whether that one runs and watches the namespace; if it is gone, name it in controller.takeOver of another", other, o.ClassOf()),
+	})
+	err := r.client.Status().Patch(ctx, told, client.MergeFromWithOptions(o, client.MergeFromWithOptimisticLock{}))
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // it may be claimed by now
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("status of %s/%s, which is left alone: %w", o.GetNamespace(), o.GetName(), err)
+	}
+	return nil
 }
 
 // refuse keeps o from coming into use, as the API server doesn't let this release claim it; what was published of it before stays.

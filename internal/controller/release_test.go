@@ -98,6 +98,16 @@ func (r *testRelease) mustPass() {
 	}
 }
 
+// listed is what it sees.
+func (r *testRelease) listed() *resources {
+	r.t.Helper()
+	res, err := r.list(r.t.Context())
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return res
+}
+
 // published is the catalog in its NATS.
 func (r *testRelease) published() *catalog.Catalog {
 	r.t.Helper()
@@ -549,4 +559,51 @@ func TestNoCallsWithoutUse(t *testing.T) {
 	if s := read(c, m).Status; s.Calls != 0 || s.MaxConcurrency != 0 {
 		t.Errorf("not in use it says %+v", s)
 	}
+}
+
+// TestLeftAloneSaysSo: what no release has claimed says why, in words that no two releases write in turns, until it is taken. What
+// another has claimed is not written.
+func TestLeftAloneSaysSo(t *testing.T) {
+	theirs := claimed("shop", "", "old/former")
+	c := newTestCluster(t, theirs, shopQueue("new"))
+	nats := testkit.NATS(t)
+	blue, green := c.release(nats, "blue", nil), c.release(nats, "green", func(cfg *Config) { cfg.Release.Namespace = "another" })
+	writes := 0
+	c.refuse = func(o client.Object, _ string) error {
+		if writes++; o.GetName() != "new" {
+			t.Errorf("%s is written, which another has claimed", o.GetName())
+		}
+		return nil
+	}
+	blue.mustPass() // the one that serves the namespace may be about to claim it
+	if writes > 0 {
+		t.Errorf("%d writes at once", writes)
+	}
+	blue.mustPass()
+	q := shopQueue("new")
+	if message := c.wantReady(q, metav1.ConditionFalse, "LeftAlone"); !strings.Contains(message, "old/former") || q.Status.ObservedBy != "" {
+		t.Errorf("it says %q, and is claimed by %q", message, q.Status.ObservedBy)
+	}
+	for range 3 {
+		blue.mustPass()
+		if err := green.claim(t.Context(), green.listed()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if writes != 1 {
+		t.Errorf("%d writes of what is known", writes)
+	}
+	if told := blue.toldEvents(); len(told) != 2 {
+		t.Errorf("events are %q", told)
+	}
+	// The release is gone. While NATS is away, what was said before doesn't hold.
+	c.refuse = func(client.Object, string) error { return nil }
+	blue = c.release(nats, "blue", func(cfg *Config) { cfg.Release.TakeOver = []string{"old/former"} })
+	live := blue.conn.Live()
+	nats.Stop()
+	<-live.Done()
+	if err := blue.pass(); !errors.Is(err, stream.ErrUnavailable) {
+		t.Error(err)
+	}
+	c.wantReady(q, metav1.ConditionFalse, "NATSUnavailable")
 }

@@ -28,15 +28,15 @@ const (
 	reasonStreamRefused   manifest.Reason = "StreamRefused"   // NATS refuses the streams for another reason
 	reasonNATSUnavailable manifest.Reason = "NATSUnavailable" // the change is not in use yet
 	reasonClassChanged    manifest.Reason = "ClassChanged"    // the release that served a queue serves another class by now
+	reasonLeftAlone       manifest.Reason = "LeftAlone"       // another release of the class serves the namespace; of an event too
 	reasonNotClaimed      manifest.Reason = "NotClaimed"      // the change is not in use yet: the API server lets this release not claim the resource
 	reasonTooLarge        manifest.Reason = "TooLarge"        // the change is not in use: it doesn't fit into a message of NATS
 	reasonNotPublished    manifest.Reason = "NotPublished"    // the change is not in use yet, for another reason
 )
 
-// Reasons of events, besides.
+// reasonDeleted is of an event: a queue is.
 const (
-	reasonLeftAlone manifest.Reason = "LeftAlone" // another release of the class serves the resource
-	reasonDeleted   manifest.Reason = "Deleted"   // a queue is
+	reasonDeleted manifest.Reason = "Deleted"
 )
 
 // maxMessage bounds a condition's message (metav1.Condition).
