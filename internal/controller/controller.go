@@ -256,6 +256,10 @@ func watch(mgr manager.Manager, cfg Config) error {
 			return err
 		}
 	}
+	r, err := newReconciler(mgr.GetClient(), cfg, depths, told, tellings{mgr.GetEventRecorder("weir-controller")})
+	if err != nil {
+		return err
+	}
 	return builder.ControllerManagedBy(mgr).Named("weir").
 		Watches(&v1alpha1.API{}, everything, theirs).
 		Watches(&v1alpha1.Queue{}, everything, theirs).
@@ -267,7 +271,7 @@ func watch(mgr manager.Manager, cfg Config) error {
 			MaxConcurrentReconciles: 1,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](retryMin, retryMax),
 		}).
-		Complete(newReconciler(mgr.GetClient(), cfg, depths, told, tellings{mgr.GetEventRecorder("weir-controller")}))
+		Complete(r)
 }
 
 // claimGivenUp reports whether the release that served a resource does so no more: another one may.

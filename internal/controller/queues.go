@@ -198,7 +198,7 @@ func (r *reconciler) deleteQueue(ctx context.Context, q *v1alpha1.Queue) (*strea
 	return nil, nil //nolint:nilnil // documented: it is deleted
 }
 
-// reportStrays logs the queues whose streams are here and that no Queue has: it was deleted without its finalizer, or is another
+// reportStrays logs and counts the queues whose streams are here and that no Queue has: it was deleted without its finalizer, or is another
 // release's by now. They are kept, for there may be records in them.
 func (r *reconciler) reportStrays(ctx context.Context, res *resources, out *manifest.Outcome) error {
 	there, err := r.conn.QueueKeys(ctx)
@@ -216,6 +216,7 @@ func (r *reconciler) reportStrays(ctx context.Context, res *resources, out *mani
 		}
 	}
 	r.strays = strays
+	r.unclaimed.Record(ctx, int64(len(strays)))
 	return nil
 }
 

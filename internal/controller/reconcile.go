@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -40,6 +41,7 @@ type reconciler struct {
 	log          *slog.Logger
 	depths       *depth.Watch
 	calls        *depthReports
+	unclaimed    metric.Int64Gauge // of strays
 
 	live    context.Context              //nolint:containedctx // the connected period that the following fields are of
 	leases  time.Time                    // when the stream of leases was last ensured
@@ -55,11 +57,17 @@ type ensuredQueue struct {
 	at   time.Time
 }
 
-func newReconciler(c client.Client, cfg Config, depths *depth.Watch, calls *depthReports, events tellings) *reconciler {
-	return &reconciler{
-		client: c, release: cfg.Release, events: events, conn: cfg.Conn, depths: depths, calls: calls, replicas: cfg.Replicas, machineBytes: cfg.MachineBytes, objects: cfg.Objects, log: cfg.Log,
-		ensured: map[catalog.Key]ensuredQueue{}, memory: manifest.Memory{OrchestratorURL: cfg.OrchestratorURL, AllowedRoutes: cfg.AllowedRoutes},
+func newReconciler(c client.Client, cfg Config, depths *depth.Watch, calls *depthReports, events tellings) (*reconciler, error) {
+	unclaimed, err := cfg.Telemetry.Meter("github.com/weir-dev/weir/internal/controller").Int64Gauge("weir.streams.unclaimed", metric.WithUnit("{queue}"),
+		metric.WithDescription("Queues whose streams are in NATS, and that no Queue of the release has."))
+	if err != nil {
+		return nil, fmt.Errorf("controller: %w", err)
 	}
+	return &reconciler{
+		unclaimed: unclaimed,
+		client:    c, release: cfg.Release, events: events, conn: cfg.Conn, depths: depths, calls: calls, replicas: cfg.Replicas, machineBytes: cfg.MachineBytes, objects: cfg.Objects, log: cfg.Log,
+		ensured: map[catalog.Key]ensuredQueue{}, memory: manifest.Memory{OrchestratorURL: cfg.OrchestratorURL, AllowedRoutes: cfg.AllowedRoutes},
+	}, nil
 }
 
 // resources are copies of everything in the cluster that matters here; once claimed, of what this release serves.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -80,7 +81,11 @@ func (c *testCluster) release(nats *localnats.Server, name string, change func(*
 		c.t.Fatal(err)
 	}
 	told := events.NewFakeRecorder(1000)
-	return &testRelease{t: c.t, conn: conn, told: told, reconciler: newReconciler(c.live, cfg, watch, newDepthReports(c.live, cfg.Log), tellings{told})}
+	r, err := newReconciler(c.live, cfg, watch, newDepthReports(c.live, cfg.Log), tellings{told})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return &testRelease{t: c.t, conn: conn, told: told, reconciler: r}
 }
 
 // pass reconciles once.
@@ -606,4 +611,33 @@ func TestLeftAloneSaysSo(t *testing.T) {
 		t.Error(err)
 	}
 	c.wantReady(q, metav1.ConditionFalse, "NATSUnavailable")
+}
+
+// TestUnclaimedStreamsAreCounted: those that no Queue of the release has, from the first reconciliation on and until one has them.
+func TestUnclaimedStreamsAreCounted(t *testing.T) {
+	nats := testkit.NATS(t)
+	c := newTestCluster(t, shopQueue("orders"))
+	reader := sdkmetric.NewManualReader()
+	meters := sdkmetric.NewMeterProvider(sdkmetric.WithReader(reader))
+	t.Cleanup(func() { _ = meters.Shutdown(context.Background()) })
+	r := c.release(nats, "blue", func(cfg *Config) { cfg.Telemetry.Meters = meters })
+	want := func(n float64) {
+		t.Helper()
+		r.mustPass()
+		all := testkit.Series(t, reader)
+		if got, there := all["weir.streams.unclaimed{}"]; !there || got != n {
+			t.Errorf("there are %v, want %g", all, n)
+		}
+	}
+	want(0)
+	change(c, shopQueue("orders"), func(q *v1alpha1.Queue) { q.Finalizers = nil })
+	if err := c.live.Delete(t.Context(), shopQueue("orders")); err != nil {
+		t.Fatal(err)
+	}
+	want(1)
+	want(1)
+	if err := c.live.Create(t.Context(), shopQueue("orders")); err != nil {
+		t.Fatal(err)
+	}
+	want(0)
 }
