@@ -116,6 +116,7 @@ func rare(name, attribute string) bool {
 		"weir.gateway.throttled":                       nil,
 		"faas.errors":                                  nil,
 		"weir.executions.refused":                      nil,
+		"weir.streams.unclaimed":                       nil, // package controller's TestUnclaimedStreamsAreCounted
 		"weir.tasks.throttled":                         nil, // package orchestrator's TestMetricsOfKnownTraffic
 		"faas.coldstarts":                              {"faas.invoked_name"},
 		"http.server.request.duration":                 {"error.type"}, // package gateway's TestMetrics

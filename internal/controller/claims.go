@@ -7,6 +7,9 @@ import (
 	"slices"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
@@ -81,7 +84,8 @@ func (r Release) elsewhere(o withStatus, other string) string {
 }
 
 // claim takes the resources of the class that nobody serves, and leaves in res only those that this release serves. A claim is
-// written before anything is done about the resource, over the version that was read: of two releases one gets it.
+// written before anything is done about the resource, over the version that was read: of two releases one gets it. One that can't
+// be claimed is refused, and holds up no other.
 func (r *reconciler) claim(ctx context.Context, res *resources) error {
 	holders, ours := r.release.held(res.all())
 	var errs []error
@@ -92,9 +96,16 @@ func (r *reconciler) claim(ctx context.Context, res *resources) error {
 		if !ok {
 			res.elsewhere[refTo(o)] = r.release.elsewhere(o, other)
 		}
+		if !ok && other == "" && o.GetStatus().ObservedBy == r.release.String() {
+			res.dropped = append(res.dropped, o.DeepCopyObject().(withStatus))
+		}
 		if other != "" {
 			ref := refTo(o)
-			if left[ref] = other; r.left[ref] != other {
+			was, known := r.left[ref]
+			if known && (was != other || !saysLeftAlone(o)) { // at once it might be in the way of the other's claim
+				errs = append(errs, r.tellLeftAlone(ctx, o, other))
+			}
+			if left[ref] = other; was != other {
 				r.events.leftAlone(o, r.release, other)
 				r.log.Warn("another release serves this resource; it is left alone. Give one of them another class, or name the other release in controller.takeOver if it is gone",
 					"kind", ref.Kind, "resource", ref.Key.String(), "class", r.release.Class, "release", other)
@@ -103,14 +114,21 @@ func (r *reconciler) claim(ctx context.Context, res *resources) error {
 		if !ok || o.GetStatus().ObservedBy == r.release.String() {
 			return ok
 		}
-		before := o.DeepCopyObject().(client.Object)
+		before, was := o.DeepCopyObject().(client.Object), *o.GetStatus()
 		now := metav1.Now()
 		o.GetStatus().ObservedBy, o.GetStatus().ObservedAt = r.release.String(), &now
-		err := r.client.Status().Patch(ctx, o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
-		if client.IgnoreNotFound(err) != nil {
-			errs = append(errs, fmt.Errorf("claim %s/%s: %w", o.GetNamespace(), o.GetName(), err))
+		if ready := meta.FindStatusCondition(was.Conditions, v1alpha1.ConditionReady); ready != nil && (ready.Reason == string(reasonClassChanged) || ready.Reason == string(reasonLeftAlone)) {
+			meta.RemoveStatusCondition(&o.GetStatus().Conditions, v1alpha1.ConditionReady)
 		}
-		return err == nil
+		err := r.client.Status().Patch(ctx, o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+		if apierrors.IsNotFound(err) {
+			return false
+		}
+		if err != nil {
+			*o.GetStatus() = was
+			errs = append(errs, r.refuse(res, o, "its status can't be written", err))
+		}
+		return true
 	}
 	res.keep(func(o withStatus) bool {
 		ok := keep(o)
@@ -121,6 +139,93 @@ func (r *reconciler) claim(ctx context.Context, res *resources) error {
 	})
 	r.left = left
 	return errors.Join(errs...)
+}
+
+// saysLeftAlone reports whether o's status says that it is left alone, whoever has written it, or better is not made to.
+func saysLeftAlone(o withStatus) bool {
+	s := o.GetStatus()
+	ready := meta.FindStatusCondition(s.Conditions, v1alpha1.ConditionReady)
+	return s.ObservedBy != "" || ready != nil && (ready.Reason == string(reasonClassChanged) || ready.Reason == string(reasonLeftAlone) && ready.ObservedGeneration == o.GetGeneration())
+}
+
+// tellLeftAlone says in the status of what nobody has claimed why this release doesn't, either. It takes no claim. The words are the
+// same, whichever release writes them: two would write in turns otherwise.
+func (r *reconciler) tellLeftAlone(ctx context.Context, o withStatus, other string) error {
+	if o.GetStatus().ObservedBy != "" {
+		return nil
+	}
+	told := o.DeepCopyObject().(withStatus)
+	s := told.GetStatus()
+	s.ObservedGeneration = o.GetGeneration()
+	meta.SetStatusCondition(&s.Conditions, metav1.Condition{
+		Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: string(reasonLeftAlone), ObservedGeneration: o.GetGeneration(),
+		Message: fmt.Sprintf("Release %s serves the class %s in this namespace, and has not claimed this resource yet. Other releases of the class leave it alone. "+
+			"See whether that one runs and watches the namespace; if it is gone, name it in controller.takeOver of another", other, o.ClassOf()),
+	})
+	err := r.client.Status().Patch(ctx, told, client.MergeFromWithOptions(o, client.MergeFromWithOptimisticLock{}))
+	if apierrors.IsNotFound(err) || apierrors.IsConflict(err) { // it may be claimed by now
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("status of %s/%s, which is left alone: %w", o.GetNamespace(), o.GetName(), err)
+	}
+	return nil
+}
+
+// refuse keeps o from coming into use, as the API server doesn't let this release claim it; what was published of it before stays.
+func (r *reconciler) refuse(res *resources, o withStatus, what string, err error) error {
+	ref := refTo(o)
+	v := manifest.Verdict{Reason: reasonNotClaimed, Message: fmt.Sprintf(
+		"The change is not in use; what was there before goes on. Release %s can't claim the resource: %s. See which rule of the cluster forbids it; it is tried again. The API server says: %v", r.release, what, err)}
+	res.refused[ref] = v
+	err = fmt.Errorf("claim %s %s: %s: %w", ref.Kind, ref.Key, what, err)
+	if apierrors.IsConflict(err) { // somebody has just changed it: the next try has what they wrote
+		res.changed[ref] = true
+		return err
+	}
+	if _, known := r.refused[ref]; !known {
+		r.events.tell(o, corev1.EventTypeWarning, v.Reason, actionServe, v.Message)
+		r.log.Warn("a resource can't be claimed; what was published of it before stays in use. It is tried again", "kind", ref.Kind, "resource", ref.Key.String(), "error", err)
+	}
+	return err
+}
+
+// letGo gives up the claims of resources that are of another class by now, so that a release of that one takes them. It comes after
+// the catalog without them is published: no two releases serve a resource at a time, but for what the old one has in flight.
+func (r *reconciler) letGo(ctx context.Context, res *resources) error {
+	var errs []error
+	for _, o := range res.dropped {
+		before := o.DeepCopyObject().(client.Object)
+		notInUse(o)
+		s := o.GetStatus()
+		s.ObservedBy, s.ObservedAt, s.ObservedGeneration, s.Conditions = "", nil, 0, nil
+		if q, is := o.(*v1alpha1.Queue); is { // its records stay where they are
+			s.ObservedGeneration = q.Generation
+			r.setCondition(q, v1alpha1.ConditionReady, reasonReady, r.classChanged(q), "")
+		}
+		err := r.client.Status().Patch(ctx, o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
+		if client.IgnoreNotFound(err) != nil {
+			errs = append(errs, fmt.Errorf("give up the claim of %s/%s: %w", o.GetNamespace(), o.GetName(), err))
+			continue
+		}
+		ref := refTo(o)
+		r.log.Info("a resource is of another class by now; its claim is given up", "kind", ref.Kind, "resource", ref.Key.String(), "class", o.ClassOf(), "servedClass", r.release.Class)
+	}
+	return errors.Join(errs...)
+}
+
+// classChanged is what a Queue says that this release has served and whose class it serves no more.
+func (r *reconciler) classChanged(q *v1alpha1.Queue) manifest.Verdict {
+	return manifest.Verdict{Reason: reasonClassChanged, Message: fmt.Sprintf(
+		"Release %s, which served the queue, serves class %s by now, and the queue is of class %s. What it holds stays in the NATS of that release, where nobody drains it. "+
+			"Set controller.class of that release to %s again to have it drained; or let another release serve class %s, which begins with an empty queue. "+
+			"To delete what it holds: kubectl -n %s annotate queues.weir.dev %s %s=true, and delete it",
+		r.release, r.release.Class, q.ClassOf(), q.ClassOf(), q.ClassOf(), q.Namespace, q.Name, v1alpha1.DropRecordsAnnotation)}
+}
+
+// tells reports whether o's status may be written.
+func (r *reconciler) tells(res *resources, o withStatus) bool {
+	return o.GetStatus().ObservedBy == r.release.String() && !res.changed[refTo(o)]
 }
 
 func refTo(o withStatus) manifest.Ref {

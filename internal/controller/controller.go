@@ -8,7 +8,8 @@
 // its last valid version, which is the published one.
 //
 // Invariants: a catalog that names a queue is published after the queue's streams were created, and a queue's streams
-// are removed after a catalog was published in which it is closed; only the replica that holds the leader's lease
+// are removed after a catalog was published in which it is closed; a claim is given up after a catalog was published without the
+// resource; only the replica that holds the leader's lease
 // reconciles, and publishing is a compare-and-swap, so that a former leader can't bring an old catalog back; records
 // are dropped only on request (finalizer, [v1alpha1.DropRecordsAnnotation]); what another release serves is left alone.
 //
@@ -240,8 +241,8 @@ func watch(mgr manager.Manager, cfg Config) error {
 	everything := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
 		return []reconcile.Request{{NamespacedName: client.ObjectKey{Name: "everything"}}}
 	})
-	// Our own writes to a status change neither generation nor annotations.
-	theirs := builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))
+	// Our own writes to a status change neither generation nor annotations, but for a claim that is given up.
+	theirs := builder.WithPredicates(predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}, predicate.Funcs{UpdateFunc: claimGivenUp}))
 	up := make(chan event.GenericEvent)
 	if err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error { return announce(ctx, cfg.Conn, up) })); err != nil {
 		return err
@@ -266,6 +267,10 @@ func watch(mgr manager.Manager, cfg Config) error {
 			return err
 		}
 	}
+	r, err := newReconciler(mgr.GetClient(), cfg, depths, told, tellings{mgr.GetEventRecorder("weir-controller")})
+	if err != nil {
+		return err
+	}
 	return builder.ControllerManagedBy(mgr).Named("weir").
 		Watches(&v1alpha1.API{}, everything, theirs).
 		Watches(&v1alpha1.Queue{}, everything, theirs).
@@ -277,7 +282,14 @@ func watch(mgr manager.Manager, cfg Config) error {
 			MaxConcurrentReconciles: 1,
 			RateLimiter:             workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](retryMin, retryMax),
 		}).
-		Complete(newReconciler(mgr.GetClient(), cfg, depths, told, tellings{mgr.GetEventRecorder("weir-controller")}))
+		Complete(r)
+}
+
+// claimGivenUp reports whether the release that served a resource does so no more: another one may.
+func claimGivenUp(e event.UpdateEvent) bool {
+	was, ok := e.ObjectOld.(withStatus)
+	is, too := e.ObjectNew.(withStatus)
+	return ok && too && was.GetStatus().ObservedBy != "" && is.GetStatus().ObservedBy == ""
 }
 
 // announce sends an event at the start of each connected period: NATS may have lost everything when it is back.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -17,12 +18,12 @@ import (
 	"github.com/weir-dev/weir/internal/stream"
 )
 
-// addFinalizers runs before the streams are created: a queue that has streams has its finalizer.
+// addFinalizers runs before the streams are created: a queue that has streams has its finalizer. One that can't get it is refused.
 func (r *reconciler) addFinalizers(ctx context.Context, res *resources) error {
 	var errs []error
 	for i := range res.queues {
 		q := &res.queues[i]
-		if !q.DeletionTimestamp.IsZero() || controllerutil.ContainsFinalizer(q, r.release.finalizer()) {
+		if _, refused := res.refused[refTo(q)]; refused || !q.DeletionTimestamp.IsZero() || controllerutil.ContainsFinalizer(q, r.release.finalizer()) {
 			continue
 		}
 		before := q.DeepCopy()
@@ -30,8 +31,12 @@ func (r *reconciler) addFinalizers(ctx context.Context, res *resources) error {
 		controllerutil.RemoveFinalizer(q, v1alpha1.SharedQueueFinalizer)
 		// With the resource version: the list of finalizers is replaced as a whole, and another's must not be lost.
 		err := r.client.Patch(ctx, q, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))
-		if client.IgnoreNotFound(err) != nil {
-			errs = append(errs, fmt.Errorf("queue %s/%s: add the finalizer: %w", q.Namespace, q.Name, err))
+		if err == nil {
+			continue
+		}
+		*q = *before
+		if err = r.refuse(res, q, "its finalizer can't be added", err); client.IgnoreNotFound(err) != nil {
+			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
@@ -129,10 +134,14 @@ func (r *reconciler) deleteQueues(ctx context.Context, res *resources, out *mani
 	}
 	for i := range res.queues {
 		q := &res.queues[i]
-		if q.DeletionTimestamp.IsZero() || !controllerutil.ContainsFinalizer(q, r.release.finalizer()) && !controllerutil.ContainsFinalizer(q, v1alpha1.SharedQueueFinalizer) {
+		if q.DeletionTimestamp.IsZero() {
 			continue
 		}
-		holds, err := r.deleteQueue(ctx, q)
+		var holds *stream.Depth
+		var err error
+		if controllerutil.ContainsFinalizer(q, r.release.finalizer()) || controllerutil.ContainsFinalizer(q, v1alpha1.SharedQueueFinalizer) {
+			holds, err = r.deleteQueue(ctx, q)
+		}
 		switch {
 		case err != nil:
 			errs = append(errs, err)
@@ -140,6 +149,10 @@ func (r *reconciler) deleteQueues(ctx context.Context, res *resources, out *mani
 		case holds != nil:
 			waiting = true
 			out.Verdicts[refTo(q)] = manifest.Verdict{Reason: reasonDeleting, Message: deletingMessage(q, holds)}
+		case len(q.Finalizers) > 0:
+			out.Verdicts[refTo(q)] = manifest.Verdict{Reason: reasonDeleting, Message: fmt.Sprintf(
+				"The queue takes no more records, and release %s has none of it any more. It is deleted once the finalizers of others are removed: %s. "+
+					"One that ends in .weir.dev/queue is of the release in its name, RELEASE.NAMESPACE, which may have records of it", r.release, strings.Join(q.Finalizers, ", "))}
 		}
 	}
 	return waiting, errors.Join(errs...)
@@ -185,7 +198,7 @@ func (r *reconciler) deleteQueue(ctx context.Context, q *v1alpha1.Queue) (*strea
 	return nil, nil //nolint:nilnil // documented: it is deleted
 }
 
-// reportStrays logs the queues whose streams are here and that no Queue has: it was deleted without its finalizer, or is another
+// reportStrays logs and counts the queues whose streams are here and that no Queue has: it was deleted without its finalizer, or is another
 // release's by now. They are kept, for there may be records in them.
 func (r *reconciler) reportStrays(ctx context.Context, res *resources, out *manifest.Outcome) error {
 	there, err := r.conn.QueueKeys(ctx)
@@ -203,6 +216,7 @@ func (r *reconciler) reportStrays(ctx context.Context, res *resources, out *mani
 		}
 	}
 	r.strays = strays
+	r.unclaimed.Record(ctx, int64(len(strays)))
 	return nil
 }
 

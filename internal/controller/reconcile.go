@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -38,13 +41,15 @@ type reconciler struct {
 	log          *slog.Logger
 	depths       *depth.Watch
 	calls        *depthReports
+	unclaimed    metric.Int64Gauge // of strays
 
 	live    context.Context              //nolint:containedctx // the connected period that the following fields are of
 	leases  time.Time                    // when the stream of leases was last ensured
 	ensured map[catalog.Key]ensuredQueue // queues whose streams were ensured
 	memory  manifest.Memory
-	left    map[manifest.Ref]string // resources of the class that another release serves
-	strays  []catalog.Key           // queues with streams here that no Queue has
+	left    map[manifest.Ref]string           // resources of the class that another release serves
+	refused map[manifest.Ref]manifest.Verdict // resources that can't be claimed, as of the last reconciliation
+	strays  []catalog.Key                     // queues with streams here that no Queue has
 }
 
 type ensuredQueue struct {
@@ -52,11 +57,17 @@ type ensuredQueue struct {
 	at   time.Time
 }
 
-func newReconciler(c client.Client, cfg Config, depths *depth.Watch, calls *depthReports, events tellings) *reconciler {
-	return &reconciler{
-		client: c, release: cfg.Release, events: events, conn: cfg.Conn, depths: depths, calls: calls, replicas: cfg.Replicas, machineBytes: cfg.MachineBytes, objects: cfg.Objects, log: cfg.Log,
-		ensured: map[catalog.Key]ensuredQueue{}, memory: manifest.Memory{OrchestratorURL: cfg.OrchestratorURL, AllowedRoutes: cfg.AllowedRoutes},
+func newReconciler(c client.Client, cfg Config, depths *depth.Watch, calls *depthReports, events tellings) (*reconciler, error) {
+	unclaimed, err := cfg.Telemetry.Meter("github.com/weir-dev/weir/internal/controller").Int64Gauge("weir.streams.unclaimed", metric.WithUnit("{queue}"),
+		metric.WithDescription("Queues whose streams are in NATS, and that no Queue of the release has."))
+	if err != nil {
+		return nil, fmt.Errorf("controller: %w", err)
 	}
+	return &reconciler{
+		unclaimed: unclaimed,
+		client:    c, release: cfg.Release, events: events, conn: cfg.Conn, depths: depths, calls: calls, replicas: cfg.Replicas, machineBytes: cfg.MachineBytes, objects: cfg.Objects, log: cfg.Log,
+		ensured: map[catalog.Key]ensuredQueue{}, memory: manifest.Memory{OrchestratorURL: cfg.OrchestratorURL, AllowedRoutes: cfg.AllowedRoutes},
+	}, nil
 }
 
 // resources are copies of everything in the cluster that matters here; once claimed, of what this release serves.
@@ -67,25 +78,31 @@ type resources struct {
 	machines []v1alpha1.StateMachine
 	services []manifest.KnativeService
 	leaving  []v1alpha1.Queue // that this release serves no more, and has streams of
+	dropped  []withStatus     // that this release has claimed, and are of another class by now
 	// elsewhere are those that it does not serve, and why.
 	elsewhere map[manifest.Ref]string
+	// refused are those that can't be claimed or given the finalizer, and why. Those of them that another has just changed, so that
+	// the next try may do it, are in changed.
+	refused map[manifest.Ref]manifest.Verdict
+	changed map[manifest.Ref]bool
 }
 
-// Reconcile brings streams, catalog and statuses in line with the cluster's resources.
+// Reconcile brings streams, catalog and statuses in line with the cluster's resources. What is wrong with one of them, or with
+// the right to write it, holds up no other.
 func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
 	res, err := list(ctx, r.client)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if err := r.claim(ctx, res); err != nil {
-		return reconcile.Result{}, err
-	}
-	if err := r.addFinalizers(ctx, res); err != nil {
-		return reconcile.Result{}, err
-	}
+	unclaimed := errors.Join(r.claim(ctx, res), r.addFinalizers(ctx, res))
+	r.refused = res.refused
 	out, err := r.apply(ctx, res)
+	if _, other := errors.AsType[*servedError](err); other { // what this release had in that NATS is its queues' no more
+		r.depths.Use(nil)
+		r.calls.use(nil)
+	}
 	if err != nil {
-		return reconcile.Result{}, errors.Join(err, r.reportFailure(ctx, res, err))
+		return reconcile.Result{}, errors.Join(unclaimed, err, r.reportFailure(ctx, res, err))
 	}
 	r.depths.Use(out.Catalog.Queues)
 	r.calls.use(manifest.DrainedBy(out.Catalog))
@@ -94,7 +111,7 @@ func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconc
 	if deleting {
 		result.RequeueAfter = deletingEvery
 	}
-	return result, errors.Join(err, r.report(ctx, res, out), r.reportStrays(ctx, res, out))
+	return result, errors.Join(unclaimed, err, r.report(ctx, res, out), r.letGo(ctx, res), r.reportStrays(ctx, res, out))
 }
 
 func list(ctx context.Context, c client.Reader) (*resources, error) {
@@ -110,7 +127,10 @@ func list(ctx context.Context, c client.Reader) (*resources, error) {
 			return nil, fmt.Errorf("list: %w", err)
 		}
 	}
-	return &resources{apis: apis.Items, queues: queues.Items, mappings: mappings.Items, machines: machines.Items, services: services.Items}, nil
+	return &resources{
+		apis: apis.Items, queues: queues.Items, mappings: mappings.Items, machines: machines.Items, services: services.Items,
+		refused: map[manifest.Ref]manifest.Verdict{}, changed: map[manifest.Ref]bool{},
+	}, nil
 }
 
 // objects returns copies that may be defaulted: the resources themselves are patched later.
@@ -134,7 +154,16 @@ func (res *resources) objects() *manifest.Objects {
 	return objs
 }
 
-// apply creates the streams of all queues and then publishes the catalog that names them.
+// servedError means that the NATS serves another release.
+type servedError struct{ release string }
+
+// Error says what to do.
+func (e *servedError) Error() string {
+	return fmt.Sprintf("this NATS serves the release %s; give this one another NATS, or name %s in controller.takeOver if it is gone", e.release, e.release)
+}
+
+// apply creates the streams of all queues and then publishes the catalog that names them. It touches nothing in a NATS that
+// serves another release.
 func (r *reconciler) apply(ctx context.Context, res *resources) (*manifest.Outcome, error) {
 	if err := r.conn.Ready(); err != nil {
 		return nil, err
@@ -143,13 +172,19 @@ func (r *reconciler) apply(ctx context.Context, res *resources) (*manifest.Outco
 	if err != nil {
 		return nil, err
 	}
-	out := r.memory.Reconcile(res.objects(), former.Catalog, nil)
+	if by := former.Release; by != "" && by != r.release.String() && !slices.Contains(r.release.TakeOver, by) {
+		return nil, &servedError{by}
+	}
+	former.Release = r.release.String()
+	refused := maps.Clone(res.refused)
+	out := r.memory.Reconcile(res.objects(), former.Catalog, refused)
 	refusals, err := r.ensureStreams(ctx, out.Catalog.Queues)
 	if err != nil {
 		return nil, err
 	}
 	if len(refusals) > 0 { // without the refused ones, or with their earlier versions
-		out = r.memory.Reconcile(res.objects(), former.Catalog, refusals)
+		maps.Copy(refused, refusals)
+		out = r.memory.Reconcile(res.objects(), former.Catalog, refused)
 	}
 	for {
 		err := r.conn.PublishCatalog(ctx, out.Catalog, r.replicas, former)
@@ -157,10 +192,10 @@ func (r *reconciler) apply(ctx context.Context, res *resources) (*manifest.Outco
 			return out, nil
 		}
 		large, ok := errors.AsType[*stream.EntriesTooLargeError](err)
-		if !ok || !refuseLarge(refusals, large) {
+		if !ok || !refuseLarge(refused, large) {
 			return nil, err
 		}
-		out = r.memory.Reconcile(res.objects(), former.Catalog, refusals)
+		out = r.memory.Reconcile(res.objects(), former.Catalog, refused)
 	}
 }
 

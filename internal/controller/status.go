@@ -27,14 +27,16 @@ const (
 	reasonNoRoom          manifest.Reason = "NoRoom"          // NATS lacks the storage or the servers
 	reasonStreamRefused   manifest.Reason = "StreamRefused"   // NATS refuses the streams for another reason
 	reasonNATSUnavailable manifest.Reason = "NATSUnavailable" // the change is not in use yet
+	reasonClassChanged    manifest.Reason = "ClassChanged"    // the release that served a queue serves another class by now
+	reasonLeftAlone       manifest.Reason = "LeftAlone"       // another release of the class serves the namespace; of an event too
+	reasonNotClaimed      manifest.Reason = "NotClaimed"      // the change is not in use yet: the API server lets this release not claim the resource
 	reasonTooLarge        manifest.Reason = "TooLarge"        // the change is not in use: it doesn't fit into a message of NATS
 	reasonNotPublished    manifest.Reason = "NotPublished"    // the change is not in use yet, for another reason
 )
 
-// Reasons of events, besides.
+// reasonDeleted is of an event: a queue is.
 const (
-	reasonLeftAlone manifest.Reason = "LeftAlone" // another release of the class serves the resource
-	reasonDeleted   manifest.Reason = "Deleted"   // a queue is
+	reasonDeleted manifest.Reason = "Deleted"
 )
 
 // maxMessage bounds a condition's message (metav1.Condition).
@@ -52,6 +54,9 @@ func (r *reconciler) report(ctx context.Context, res *resources, out *manifest.O
 	var errs []error
 	for i := range res.apis {
 		a := &res.apis[i]
+		if !r.tells(res, a) {
+			continue
+		}
 		before := a.DeepCopy()
 		a.Status.Routes = 0
 		if used := slices.IndexFunc(out.Catalog.APIs, func(c catalog.API) bool { return c.Key == keyOf(a) }); used >= 0 {
@@ -62,16 +67,23 @@ func (r *reconciler) report(ctx context.Context, res *resources, out *manifest.O
 	}
 	for i := range res.queues {
 		q := &res.queues[i]
+		if !r.tells(res, q) {
+			continue
+		}
 		before := q.DeepCopy()
 		r.setDrained(q, refTo(q), out)
 		errs = append(errs, r.setReady(ctx, q, before, out.Verdicts[refTo(q)], "Records are taken"))
 	}
 	for i := range res.mappings {
 		m := &res.mappings[i]
+		if !r.tells(res, m) {
+			continue
+		}
 		before := m.DeepCopy()
-		m.Status.MaxConcurrency, m.Status.FunctionURL = 0, ""
 		used := slices.IndexFunc(out.Catalog.Mappings, func(c catalog.Mapping) bool { return c.Key == keyOf(m) })
-		if used >= 0 {
+		if used < 0 {
+			notInUse(m)
+		} else {
 			m.Status.MaxConcurrency, m.Status.FunctionURL = int32(out.Catalog.Mappings[used].MaxConcurrency), out.Catalog.Mappings[used].Function.URL
 		}
 		ref, good := refTo(m), fmt.Sprintf("At most %d calls at once to %s", m.Status.MaxConcurrency, m.Status.FunctionURL)
@@ -82,6 +94,9 @@ func (r *reconciler) report(ctx context.Context, res *resources, out *manifest.O
 	}
 	for i := range res.machines {
 		m := &res.machines[i]
+		if !r.tells(res, m) {
+			continue
+		}
 		before := m.DeepCopy()
 		m.Status.StateMachineARN = ""
 		if slices.ContainsFunc(out.Catalog.Machines, func(c catalog.Machine) bool { return c.Key == keyOf(m) }) {
@@ -102,11 +117,16 @@ func (r *reconciler) setDrained(o withStatus, ref manifest.Ref, out *manifest.Ou
 	r.setCondition(o, v1alpha1.ConditionDrained, reasonDrained, d.Verdict, d.By)
 }
 
-// setReady sets the condition Ready and patches o's status if it changed, or was not written for observedEvery.
+// setReady sets the condition Ready and writes o's status.
 func (r *reconciler) setReady(ctx context.Context, o, before withStatus, v manifest.Verdict, good string) error {
 	r.setCondition(o, v1alpha1.ConditionReady, reasonReady, v, good)
+	o.GetStatus().ObservedGeneration = o.GetGeneration()
+	return r.writeStatus(ctx, o, before)
+}
+
+// writeStatus patches o's status if it changed, or was not written for observedEvery.
+func (r *reconciler) writeStatus(ctx context.Context, o, before withStatus) error {
 	s := o.GetStatus()
-	s.ObservedGeneration = o.GetGeneration()
 	now := metav1.Now()
 	if s.ObservedAt != nil && now.Sub(s.ObservedAt.Time) < observedEvery && equality.Semantic.DeepEqual(o, before) {
 		return nil
@@ -134,6 +154,19 @@ func (r *reconciler) setCondition(o withStatus, kind string, goodReason manifest
 	meta.SetStatusCondition(&o.GetStatus().Conditions, condition)
 }
 
+// notInUse takes out of o's status what is so only while o is in use, but for Ready.
+func notInUse(o withStatus) {
+	meta.RemoveStatusCondition(&o.GetStatus().Conditions, v1alpha1.ConditionDrained)
+	switch o := o.(type) {
+	case *v1alpha1.API:
+		o.Status.Routes = 0
+	case *v1alpha1.EventSourceMapping:
+		o.Status.MaxConcurrency, o.Status.Calls, o.Status.FunctionURL = 0, 0, ""
+	case *v1alpha1.StateMachine:
+		o.Status.StateMachineARN = ""
+	}
+}
+
 // cut returns at most so many bytes of text.
 func cut(text string, most int) string {
 	if len(text) <= most {
@@ -142,7 +175,8 @@ func cut(text string, most int) string {
 	return strings.ToValidUTF8(text[:most], "")
 }
 
-// reportFailure sets the status of the resources whose change is not in use yet, and leaves the others as they are.
+// reportFailure sets the status of the resources whose change is not in use yet. The others keep theirs, as of now. If the NATS
+// serves another release, nothing of this one is in use.
 func (r *reconciler) reportFailure(ctx context.Context, res *resources, cause error) error {
 	v := manifest.Verdict{Reason: reasonNotPublished, Message: "The change is not in use yet; it is tried again. The reason: " + cause.Error()}
 	switch {
@@ -151,13 +185,22 @@ func (r *reconciler) reportFailure(ctx context.Context, res *resources, cause er
 	case errors.Is(cause, stream.ErrUnavailable):
 		v = manifest.Verdict{Reason: reasonNATSUnavailable, Message: "NATS can't be reached; the change comes into use when it is back. " + cause.Error()}
 	}
+	_, none := errors.AsType[*servedError](cause)
 	var errs []error
 	for _, o := range res.all() {
-		ready := meta.FindStatusCondition(o.GetStatus().Conditions, v1alpha1.ConditionReady)
-		if ready != nil && ready.ObservedGeneration == o.GetGeneration() && ready.Reason != string(v.Reason) {
-			continue // its status still holds
+		if !r.tells(res, o) {
+			continue
 		}
-		errs = append(errs, r.setReady(ctx, o, o.DeepCopyObject().(withStatus), v, ""))
+		before := o.DeepCopyObject().(withStatus)
+		ready := meta.FindStatusCondition(o.GetStatus().Conditions, v1alpha1.ConditionReady)
+		if !none && ready != nil && ready.ObservedGeneration == o.GetGeneration() && ready.Reason != string(v.Reason) {
+			errs = append(errs, r.writeStatus(ctx, o, before)) // it still holds
+			continue
+		}
+		if none {
+			notInUse(o)
+		}
+		errs = append(errs, r.setReady(ctx, o, before, v, ""))
 	}
 	return errors.Join(errs...)
 }

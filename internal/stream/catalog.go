@@ -24,6 +24,8 @@ import (
 //  3. a reader uses the entries once their revision is that of the head.
 //
 // A publisher that dies in between has changed nothing that is in use; the next one completes it.
+//
+// The head says whose the catalog is, too: two releases with one NATS would take each other's entries away.
 // docs/decisions/0018 says why.
 const (
 	catalogBucket = "WEIR_CATALOG"
@@ -85,13 +87,18 @@ func (c *Conn) tooLarge(entries map[string][]byte) error {
 // head is the value of the head entry.
 type head struct {
 	Revision string `json:"revision"`
+	// Release is empty if an earlier version has published, or who is none (weir local).
+	Release string `json:"release,omitempty"`
 }
 
 // PublishedCatalog is the catalog that the data plane works by, as it was read.
 type PublishedCatalog struct {
 	Catalog *catalog.Catalog // never nil; empty when none was published yet
+	// Release is the one that has published it, as NAMESPACE/NAME; empty if nobody has said. Whoever publishes the next one sets it to
+	// its own before, or leaves it.
+	Release string
 	entries *catalog.Builder
-	head    string            // the revision in the head entry
+	head    head              // as it was read
 	at      map[string]uint64 // revisions of the bucket, by key, deleted ones too
 }
 
@@ -129,6 +136,7 @@ func (c *Conn) Catalog(ctx context.Context) (*PublishedCatalog, error) {
 		p.at[e.Key()] = e.Revision()
 		if !c.readEntry(p.entries, e) {
 			p.head = c.readHead(e)
+			p.Release = p.head.Release
 		}
 	}
 }
@@ -148,17 +156,17 @@ func (c *Conn) readEntry(b *catalog.Builder, e jetstream.KeyValueEntry) bool {
 	return true
 }
 
-// readHead returns the head's revision; empty if it can't be read, which the next publication fixes.
-func (c *Conn) readHead(e jetstream.KeyValueEntry) string {
+// readHead returns the head; empty if it can't be read, which the next publication fixes.
+func (c *Conn) readHead(e jetstream.KeyValueEntry) head {
 	var h head
 	if err := json.Unmarshal(e.Value(), &h); err != nil {
 		c.log.Error("the catalog's head can't be read", "revision", e.Revision(), "error", err)
 	}
-	return h.Revision
+	return h
 }
 
-// PublishCatalog makes cat the one that the data plane works by, in place of former; nil means whatever is there. It
-// writes what differs. It returns ErrCatalogChanged when former is not the published one any more, and
+// PublishCatalog makes cat the one that the data plane works by, in place of former, and former.Release whose it is; nil means
+// whatever is there. It writes what differs. It returns ErrCatalogChanged when former is not the published one any more, and
 // EntriesTooLargeError.
 func (c *Conn) PublishCatalog(ctx context.Context, cat *catalog.Catalog, replicas int, former *PublishedCatalog) error {
 	ctx, cancel := c.bound(ctx, catalogTimeout)
@@ -173,7 +181,8 @@ func (c *Conn) PublishCatalog(ctx context.Context, cat *catalog.Catalog, replica
 	if err != nil {
 		return err
 	}
-	if len(diff.Changed)+len(diff.Gone) == 0 && !former.None() && former.head == diff.Revision {
+	next := head{Revision: diff.Revision, Release: former.Release}
+	if len(diff.Changed)+len(diff.Gone) == 0 && !former.None() && former.head == next {
 		return nil
 	}
 	if err := c.tooLarge(diff.Changed); err != nil {
@@ -185,7 +194,7 @@ func (c *Conn) PublishCatalog(ctx context.Context, cat *catalog.Catalog, replica
 	if err != nil {
 		return fmt.Errorf("catalog bucket: %w", c.apiError(ctx, err))
 	}
-	value, err := json.Marshal(head{diff.Revision})
+	value, err := json.Marshal(next)
 	if err != nil {
 		return fmt.Errorf("encode the catalog's head: %w", err)
 	}
@@ -285,7 +294,7 @@ func (w *catalogWatch) follow(ctx context.Context, kw jetstream.KeyWatcher) erro
 					there[e.Key()] = true
 				}
 			default:
-				whole = w.conn.readHead(e)
+				whole = w.conn.readHead(e).Revision
 			}
 			switch {
 			case there != nil || whole == "":

@@ -317,3 +317,50 @@ func TestALaterVersionsEntriesStay(t *testing.T) {
 		t.Errorf("the same again writes %d messages, %v", messages(t, kv)-before, err)
 	}
 }
+
+// TestTheHeadSaysWhose: the release that publishes is read by the next one; a reader that doesn't know of it has the same catalog, and
+// who sets none leaves it.
+func TestTheHeadSaysWhose(t *testing.T) {
+	srv := testkit.NATS(t)
+	c := testkit.Conn(t, srv)
+	cat := routes(1, 1, 10)
+	publish(t, c, cat)
+	kv := bucket(t, srv)
+	read := func() *stream.PublishedCatalog {
+		t.Helper()
+		p, err := c.Catalog(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	p := read()
+	if p.Release != "" {
+		t.Errorf("it is %s's, and nobody has said so", p.Release)
+	}
+	p.Release = "weir/blue"
+	before := messages(t, kv)
+	if err := c.PublishCatalog(t.Context(), cat, 1, p); err != nil || messages(t, kv) != before+1 {
+		t.Errorf("the same catalog, now somebody's, takes %d messages: %v", messages(t, kv)-before, err)
+	}
+	cat.APIs[0].Routes[0].MaxBodyBytes = 77
+	publish(t, c, cat)
+	if p := read(); p.Release != "weir/blue" || p.Catalog.APIs[0].Routes[0].MaxBodyBytes != 77 {
+		t.Errorf("it is %q's: %+v", p.Release, p.Catalog.APIs)
+	}
+	e, err := kv.Get(t.Context(), "head")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var former struct { // the head of earlier versions
+		Revision string `json:"revision"`
+	}
+	if err := json.Unmarshal(e.Value(), &former); err != nil || former.Revision != cat.Revision() {
+		t.Errorf("an earlier version reads %+v, %v", former, err)
+	}
+	before = messages(t, kv)
+	p = read()
+	if err := c.PublishCatalog(t.Context(), cat, 1, p); err != nil || messages(t, kv) != before {
+		t.Errorf("the same again writes %d messages, %v", messages(t, kv)-before, err)
+	}
+}
