@@ -341,7 +341,13 @@ func startLoad(t testing.TB, run, path string, rate, limit, conns int) *loader {
 // startLargeLoad is startLoad with orders that are pad bytes larger.
 func startLargeLoad(t testing.TB, run, path string, rate, limit, conns, pad int) *loader {
 	t.Helper()
-	url := "http://weir-gateway." + weirNamespace + ".svc.cluster.local" + path
+	return startLoadTo(t, "weir-gateway", run, path, rate, limit, conns, pad)
+}
+
+// startLoadTo is startLargeLoad to the gateway of another release.
+func startLoadTo(t testing.TB, gateway, run, path string, rate, limit, conns, pad int) *loader {
+	t.Helper()
+	url := "http://" + gateway + "." + weirNamespace + ".svc.cluster.local" + path
 	apply(t, fmt.Sprintf(loaderPod, run, env.image("loader"), url, rate, limit, conns, pad))
 	deleteAfter(t, "pod", run)
 	kubectl(t, "-n", sampleNamespace, "wait", "--for=condition=Ready", "pod/"+run, "--timeout=120s")
