@@ -110,6 +110,11 @@ type CORS struct {
 	// MaxAge is how long a browser may remember what it was told. Default 10m.
 	// +optional
 	// +kubebuilder:default="10m"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
+	// +kubebuilder:validation:XValidation:rule="self.matches('[0-9] *[dDwW]') || duration(self) >= duration('0s') && duration(self) <= duration('24h')",message="must be between 0s and 24h"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('[0-9] *[dDwW]')",message="days and weeks are no units: write hours, such as 96h for 4d"
 	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
 }
 
@@ -250,6 +255,7 @@ type RouteFunction struct {
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('100ms') && duration(self) <= duration('15m')",message="must be between 100ms and 15m"
+	// +kubebuilder:validation:XValidation:rule="self.matches('[0-9] *[dDwW]') || duration(self) >= duration('100ms') && duration(self) <= duration('15m')",message="must be between 100ms and 15m"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('[0-9] *[dDwW]')",message="days and weeks are no units: write hours, such as 96h for 4d"
 	Timeout *metav1.Duration `json:"timeout,omitempty"`
 }

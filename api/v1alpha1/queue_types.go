@@ -93,7 +93,7 @@ const (
 
 // QueueSpec is what the user wants of a Queue.
 //
-// +kubebuilder:validation:XValidation:rule="!has(self.results) || !has(self.results.maxAge) || !has(self.maxAge) || duration(self.results.maxAge) >= duration(self.maxAge)",message="results.maxAge must not be below maxAge: a job without a state counts as queued as long as it may be in the queue"
+// +kubebuilder:validation:XValidation:rule="!has(self.results) || !has(self.results.maxAge) || !has(self.maxAge) || self.maxAge.matches('[0-9] *[dDwW]') || self.results.maxAge.matches('[0-9] *[dDwW]') || duration(self.results.maxAge) >= duration(self.maxAge)",message="results.maxAge must not be below maxAge: a job without a state counts as queued as long as it may be in the queue"
 type QueueSpec struct {
 	// Class names the releases of Weir that may serve the resource: those whose controller.class it is. One of them does
 	// (status.observedBy). It can't be changed: another release has another NATS, and the records would stay in this one's. Default weir.
@@ -113,7 +113,8 @@ type QueueSpec struct {
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m') && duration(self) <= duration('8760h')",message="must be between 1m and 8760h"
+	// +kubebuilder:validation:XValidation:rule="self.matches('[0-9] *[dDwW]') || duration(self) >= duration('1m') && duration(self) <= duration('8760h')",message="must be between 1m and 8760h"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('[0-9] *[dDwW]')",message="days and weeks are no units: write hours, such as 96h for 4d"
 	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
 	// MaxBytes bounds the queue on disk. When it is full the gateway answers 503 and nothing is
 	// dropped. Default 10Gi.
@@ -154,7 +155,8 @@ type Results struct {
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m') && duration(self) <= duration('8760h')",message="must be between 1m and 8760h"
+	// +kubebuilder:validation:XValidation:rule="self.matches('[0-9] *[dDwW]') || duration(self) >= duration('1m') && duration(self) <= duration('8760h')",message="must be between 1m and 8760h"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('[0-9] *[dDwW]')",message="days and weeks are no units: write hours, such as 96h for 4d"
 	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
 	// MaxBytes bounds the outcomes on disk. When it is reached no job of the queue can end, so the queue stands still
 	// until outcomes are old enough to go; nothing is lost. Default 4Gi.
@@ -172,6 +174,7 @@ type DeadLetter struct {
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^(0|([0-9]+(\.[0-9]+)?(ns|us|µs|ms|s|m|h))+)$`
-	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1m') && duration(self) <= duration('8760h')",message="must be between 1m and 8760h"
+	// +kubebuilder:validation:XValidation:rule="self.matches('[0-9] *[dDwW]') || duration(self) >= duration('1m') && duration(self) <= duration('8760h')",message="must be between 1m and 8760h"
+	// +kubebuilder:validation:XValidation:rule="!self.matches('[0-9] *[dDwW]')",message="days and weeks are no units: write hours, such as 96h for 4d"
 	MaxAge *metav1.Duration `json:"maxAge,omitempty"`
 }

@@ -24,7 +24,8 @@ standard input, which takes what was rendered:
   helm template shop | weir lint -
   kustomize build overlays/production | weir lint - -n production
 
-Other kinds are left alone. It sees what it is given, and nothing of a cluster: a reference to a Service or a Queue that is only
+As kubectl apply, it reads the files of the folder itself, with -R those of all its subfolders too, and of a List (kind: List) each
+item. Other kinds are left alone. It sees what it is given, and nothing of a cluster: a reference to a Service or a Queue that is only
 there is a mistake, unless --partial says that what is missing is there already.
 
 A queue that no mapping drains, and a task of a state machine that calls a function which is not given, are warnings; with --partial
@@ -42,18 +43,20 @@ The exit code is 1 if there are mistakes, with --strict also if there are warnin
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	f := cmd.Flags()
 	f.StringVarP(&l.opts.Namespace, "namespace", "n", "default", "namespace of objects that name none, as of kubectl apply")
+	f.BoolVarP(&l.recursive, "recursive", "R", false, "read the subfolders of FOLDER too")
 	f.BoolVar(&l.opts.Partial, "partial", false, "what is missing is in the cluster already: references to it are no mistakes")
 	f.BoolVar(&l.strict, "strict", false, "warnings fail too")
 	return cmd
 }
 
 type lint struct {
-	opts   manifest.LintOptions
-	strict bool
+	opts      manifest.LintOptions
+	recursive bool
+	strict    bool
 }
 
 func (l *lint) run(cmd *cobra.Command, from string) error {
-	objs, parsed, err := readResources(cmd, from)
+	objs, parsed, err := l.read(cmd, from)
 	if err != nil {
 		return usageError{err}
 	}
@@ -86,10 +89,14 @@ func (l *lint) run(cmd *cobra.Command, from string) error {
 	return errors.Join(errs...)
 }
 
-// readResources reads a folder, or standard input.
-func readResources(cmd *cobra.Command, from string) (*manifest.Objects, manifest.Errors, error) {
+// read reads a folder, or standard input.
+func (l *lint) read(cmd *cobra.Command, from string) (*manifest.Objects, manifest.Errors, error) {
 	if from != "-" {
-		return manifest.ParseDir(from)
+		objs, errs, err := manifest.ParseDir(from, l.recursive)
+		if none, ok := errors.AsType[*manifest.NoFilesError](err); ok && none.Below != "" {
+			err = fmt.Errorf("%w: weir lint -R %s reads them too", err, from)
+		}
+		return objs, errs, err
 	}
 	text, err := io.ReadAll(io.LimitReader(cmd.InOrStdin(), manifest.MaxStreamBytes+1))
 	if err != nil {

@@ -359,6 +359,49 @@ func TestLintOfAStream(t *testing.T) {
 	}
 }
 
+// TestLintOfSubfolders: they are read with -R, as by kubectl, and without it the message says where there is something to read.
+func TestLintOfSubfolders(t *testing.T) {
+	dir := t.TempDir()
+	sub := filepath.Join(dir, "base", "queues")
+	if err := os.MkdirAll(sub, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(sub, "a.yaml")
+	if err := os.WriteFile(file, []byte(strings.Replace(lintable, "maxAge: 24h", "maxAge: 4d", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := runLint(t, "", dir)
+	if want := "no *.yaml file in " + dir + ": give the folder that holds your resources; its subfolders are not read, and one has " + file + ": weir lint -R " + dir + " reads them too"; exitCode(err) != 2 || err.Error() != want {
+		t.Errorf("%v\n%s\nwant\n%s", err, out, want)
+	}
+	for _, flag := range []string{"-R", "--recursive"} {
+		if out, err := runLint(t, "", dir, flag); exitCode(err) != 1 || !strings.HasPrefix(out, file+":34: Queue orders: spec.maxAge: ") || strings.Count(out, "\n") != 1 {
+			t.Errorf("%s: %v\n%s", flag, err, out)
+		}
+	}
+	if err := os.WriteFile(file, []byte(lintable), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := runLint(t, "", "-R", dir); err != nil || out != dir+": no mistakes in 12 resources\n" {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// TestLintOfAList: what kubectl get -o yaml prints of several resources is one List; its items are told apart as documents are.
+func TestLintOfAList(t *testing.T) {
+	list := "apiVersion: v1\nkind: List\nitems:\n"
+	for doc := range strings.SplitSeq(strings.Replace(lintable, "maxAge: 24h", "maxAge: 10s", 1), "---\n") {
+		list += "- " + strings.ReplaceAll(strings.TrimSpace(doc), "\n", "\n  ") + "\n"
+	}
+	out, err := runLint(t, list, "-")
+	if err == nil || strings.Count(out, "\n") != 3 || !strings.Contains(out, "-:35: Queue orders: spec.maxAge: Invalid value: \"10s\": must be between 1m and 8760h\n") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, err := runLint(t, strings.Replace(list, "maxAge: 10s", "maxAge: 24h", 1), "-"); err != nil || out != "-: no mistakes in 12 resources\n" {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // TestLintWarns of what is no mistake: only --strict makes it one.
 func TestLintWarns(t *testing.T) {
 	const few = `apiVersion: weir.dev/v1alpha1
@@ -444,5 +487,24 @@ func TestLintUsage(t *testing.T) {
 		if out, err := runLint(t, "", args...); err == nil || exitCode(err) != 2 {
 			t.Errorf("%v: %v\n%s", args, err, out)
 		}
+	}
+}
+
+// TestLintOfClasses: what a release of another class serves is not there for one, as the controller has it, and takes no routes from
+// it.
+func TestLintOfClasses(t *testing.T) {
+	out, err := runLint(t, strings.Replace(lintable, "spec: {maxAge: 24h}", "spec: {class: eu, maxAge: 24h}", 1), "-")
+	const is = `Queue "orders" is of class eu, and this one of class weir`
+	if err == nil || strings.Count(out, is) != 2 || strings.Count(out, "\n") != 3 || !strings.Contains(out, "API shop: spec.routes[0].queue.name: "+is) || !strings.Contains(out, "spec.queue: "+is) ||
+		!strings.Contains(out, "Queue orders: warning: no EventSourceMapping drains this queue") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	twice := "apiVersion: weir.dev/v1alpha1\nkind: API\nmetadata: {name: a}\nspec:\n  routes:\n  - {name: r, match: {method: GET, path: /x}, function: {url: \"http://x.example\"}}\n"
+	second := strings.NewReplacer("name: a}", "name: b}", "spec:\n", "spec:\n  class: eu\n").Replace(twice)
+	if out, err := runLint(t, twice+"---\n"+second, "-"); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+	if out, err := runLint(t, twice+"---\n"+strings.Replace(second, "  class: eu\n", "", 1), "-"); err == nil || !strings.Contains(out, "GET /x has the method and path of route r of API default/a") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }

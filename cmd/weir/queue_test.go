@@ -3,8 +3,11 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/localnats"
@@ -65,7 +68,7 @@ func TestQueueList(t *testing.T) {
 		t.Fatal(table)
 	}
 	holds(t, rows[0], map[string]string{
-		"NAMESPACE": "default", "NAME": "orders", "RECORDS": "0", "OLDEST": "0s", "IN-FLIGHT": "0", "RETRYING": "0", "DEAD": "5", "OWNER": "none",
+		"NAMESPACE": "default", "NAME": "orders", "RECORDS": "0", "OLDEST": "0s", "IN-FLIGHT": "0", "RETRYING": "0", "DEAD": "5", "OWNER": "none", "STATE": "-",
 	})
 	for _, args := range [][]string{{"--json", "-n", "default", "orders"}, {"--output", "json"}, {"-A", "-o", "json", "-n", "other"}} {
 		text, err := lists(t, s, "queue", args...)
@@ -78,6 +81,70 @@ func TestQueueList(t *testing.T) {
 		if _, err := lists(t, s, "queue", args...); err == nil {
 			t.Errorf("%v is no error", args)
 		}
+	}
+}
+
+// TestQueueListSaysWhichAreStray: a queue that the catalog doesn't have is none of a Queue, and how to take it over or remove it is
+// said where the list is no one's input.
+func TestQueueListSaysWhichAreStray(t *testing.T) {
+	s, _ := letters(t, 1)
+	c := testkit.Conn(t, s)
+	queue := func(namespace, name string) catalog.Queue {
+		return catalog.Queue{Key: catalog.Key{Namespace: namespace, Name: name}, Ordering: "none", MaxAge: time.Hour, MaxBytes: 64 << 20, DeadLetterMaxAge: time.Hour}
+	}
+	open, deleting, away := queue("default", "open"), queue("default", "deleting"), queue("shop", "away")
+	for _, q := range []catalog.Queue{open, deleting, away} {
+		if err := c.EnsureQueue(t.Context(), q, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	deleting.Closed = true
+	if err := c.PublishCatalog(t.Context(), &catalog.Catalog{Queues: []catalog.Queue{open, deleting}}, 1, nil); err != nil {
+		t.Fatal(err)
+	}
+	for name, tc := range map[string]struct {
+		args []string
+		want map[string]string // state by name
+	}{
+		"a namespace":     {nil, map[string]string{"deleting": "deleting", "open": "open", "orders": "stray"}},
+		"all of them":     {[]string{"-A"}, map[string]string{"deleting": "deleting", "open": "open", "orders": "stray", "away": "stray"}},
+		"one that is":     {[]string{"orders"}, map[string]string{"orders": "stray"}},
+		"one that is not": {[]string{"open"}, map[string]string{"open": "open"}},
+		"one deleted":     {[]string{"deleting"}, map[string]string{"deleting": "deleting"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			hinted := slices.Contains(slices.Collect(maps.Values(tc.want)), "stray")
+			for _, format := range []string{"table", "json"} {
+				var out, hint bytes.Buffer
+				cmd := newRoot()
+				cmd.SetOut(&out)
+				cmd.SetErr(&hint)
+				cmd.SetArgs(append([]string{"queue", "list", "--nats", s.URL(), "-o", format}, tc.args...))
+				if err := cmd.ExecuteContext(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				got := map[string]string{}
+				if format == "table" {
+					for _, row := range columns(t, out.String()) {
+						got[row["NAME"]] = row["STATE"]
+					}
+				} else {
+					for line := range strings.Lines(out.String()) {
+						var q listed
+						if err := json.Unmarshal([]byte(line), &q); err != nil {
+							t.Fatal(err)
+						}
+						got[q.Name] = q.State
+					}
+				}
+				if !maps.Equal(got, tc.want) {
+					t.Errorf("%s: %v, want %v", format, got, tc.want)
+				}
+				if strings.Contains(hint.String(), "weir.dev/drop-records=true") != hinted || !hinted && hint.Len() > 0 {
+					t.Errorf("%s: beside the list: %q", format, &hint)
+				}
+			}
+		})
 	}
 }
 

@@ -75,6 +75,14 @@ func (r Release) held(all []withStatus) (holders map[string]string, ours map[str
 	return holders, ours
 }
 
+// elsewhere says of a resource that this release does not serve why that is so; other is the release that does, if it is for that.
+func (r Release) elsewhere(o withStatus, other string) string {
+	if other != "" {
+		return "is served by another release, " + other
+	}
+	return manifest.OtherClass(o.ClassOf(), r.Class)
+}
+
 // claim takes the resources of the class that nobody serves, and leaves in res only those that this release serves. A claim is
 // written before anything is done about the resource, over the version that was read: of two releases one gets it. One that can't
 // be claimed is refused, and holds up no other.
@@ -85,15 +93,14 @@ func (r *reconciler) claim(ctx context.Context, res *resources) error {
 	res.elsewhere = map[manifest.Ref]string{}
 	keep := func(o withStatus) bool {
 		ok, other := r.release.serves(o, holders, ours)
-		if !ok && other == "" {
-			res.elsewhere[refTo(o)] = fmt.Sprintf("is of class %s, and this one of class %s", o.ClassOf(), r.release.Class)
-			if o.GetStatus().ObservedBy == r.release.String() {
+		if !ok {
+			res.elsewhere[refTo(o)] = r.release.elsewhere(o, other)
+			if other == "" && o.GetStatus().ObservedBy == r.release.String() {
 				res.dropped = append(res.dropped, o.DeepCopyObject().(withStatus))
 			}
 		}
 		if other != "" {
 			ref := refTo(o)
-			res.elsewhere[ref] = fmt.Sprintf("is served by another release, %s", other)
 			was, known := r.left[ref]
 			if known && (was != other || !saysLeftAlone(o)) { // at once it might be in the way of the other's claim
 				errs = append(errs, r.tellLeftAlone(ctx, o, other))
@@ -123,16 +130,13 @@ func (r *reconciler) claim(ctx context.Context, res *resources) error {
 		}
 		return true
 	}
-	res.apis = kept(res.apis, func(a *v1alpha1.API) bool { return keep(a) })
-	res.queues = kept(res.queues, func(q *v1alpha1.Queue) bool {
-		ok := keep(q)
-		if !ok && controllerutil.ContainsFinalizer(q, r.release.finalizer()) {
+	res.keep(func(o withStatus) bool {
+		ok := keep(o)
+		if q, isQueue := o.(*v1alpha1.Queue); isQueue && !ok && controllerutil.ContainsFinalizer(q, r.release.finalizer()) {
 			res.leaving = append(res.leaving, *q)
 		}
 		return ok
 	})
-	res.mappings = kept(res.mappings, func(m *v1alpha1.EventSourceMapping) bool { return keep(m) })
-	res.machines = kept(res.machines, func(m *v1alpha1.StateMachine) bool { return keep(m) })
 	r.left = left
 	return errors.Join(errs...)
 }
@@ -235,6 +239,14 @@ func refTo(o withStatus) manifest.Ref {
 	default:
 		return manifest.MachineRef(keyOf(o))
 	}
+}
+
+// keep leaves in res only the resources that yes says yes to.
+func (res *resources) keep(yes func(withStatus) bool) {
+	res.apis = kept(res.apis, func(a *v1alpha1.API) bool { return yes(a) })
+	res.queues = kept(res.queues, func(q *v1alpha1.Queue) bool { return yes(q) })
+	res.mappings = kept(res.mappings, func(m *v1alpha1.EventSourceMapping) bool { return yes(m) })
+	res.machines = kept(res.machines, func(m *v1alpha1.StateMachine) bool { return yes(m) })
 }
 
 // kept are those of list that keep says yes to, in place.

@@ -99,7 +99,7 @@ func (r *testRelease) mustPass() {
 // listed is what it sees.
 func (r *testRelease) listed() *resources {
 	r.t.Helper()
-	res, err := r.list(r.t.Context())
+	res, err := list(r.t.Context(), r.client)
 	if err != nil {
 		r.t.Fatal(err)
 	}

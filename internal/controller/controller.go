@@ -14,7 +14,8 @@
 // are dropped only on request (finalizer, [v1alpha1.DropRecordsAnnotation]); what another release serves is left alone.
 //
 // The files: controller.go (watches and process), reconcile.go (one reconciliation), claims.go (whose the resources are), queues.go
-// (streams and deletion), status.go (conditions), events.go, depth.go (what queues hold, in their statuses), batch.go (Kubernetes Jobs of tasks).
+// (streams and deletion), status.go (conditions), review.go (resources that are to be
+// taken), events.go, depth.go (what queues hold, in their statuses), batch.go (Kubernetes Jobs of tasks).
 //
 // It is the only importer of controller-runtime and client-go. It may import api/v1alpha1, catalog, clusterjob, depth, manifest and
 // stream.
@@ -49,6 +50,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
+	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/internal/catalog"
@@ -89,6 +91,8 @@ type Config struct {
 	AllowedRoutes manifest.AllowedRoutes
 	// Objects expires the objects of jobs; nil if they are in NATS, where they expire by themselves.
 	Objects Expirer
+	// Webhook is where resources are reviewed before the cluster takes them; nil if they are not.
+	Webhook *Webhook
 	// Batch: the leader runs Kubernetes Jobs for tasks of state machines.
 	Batch bool
 	// Namespaces to watch; empty means the whole cluster.
@@ -136,7 +140,7 @@ func Run(ctx context.Context, cfg Config, ready func()) error {
 	if err != nil {
 		return fmt.Errorf("no way to the cluster: %w: run in a pod with a service account, or set KUBECONFIG", err)
 	}
-	mgr, err := ctrl.NewManager(restConfig, manager.Options{
+	options := manager.Options{
 		Scheme:                  newScheme(),
 		Logger:                  log,
 		Cache:                   cacheOptions(cfg),
@@ -147,9 +151,16 @@ func Run(ctx context.Context, cfg Config, ready func()) error {
 		LeaderElectionNamespace: cfg.Release.Namespace,
 		// The process ends when Run returns, so the next leader need not wait for the lease to expire.
 		LeaderElectionReleaseOnCancel: true,
-	})
+	}
+	if cfg.Webhook != nil {
+		options.WebhookServer = cfg.Webhook.server()
+	}
+	mgr, err := ctrl.NewManager(restConfig, options)
 	if err != nil {
 		return fmt.Errorf("connect to the cluster: %w", err)
+	}
+	if cfg.Webhook != nil {
+		mgr.GetWebhookServer().Register(reviewPath, &admission.Webhook{Handler: newReview(mgr.GetClient(), cfg)})
 	}
 	if err := errors.Join(needKinds(mgr.GetRESTMapper()), watch(mgr, cfg)); err != nil {
 		return err

@@ -90,7 +90,7 @@ type resources struct {
 // Reconcile brings streams, catalog and statuses in line with the cluster's resources. What is wrong with one of them, or with
 // the right to write it, holds up no other.
 func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
-	res, err := r.list(ctx)
+	res, err := list(ctx, r.client)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -114,7 +114,7 @@ func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconc
 	return result, errors.Join(unclaimed, err, r.report(ctx, res, out), r.letGo(ctx, res), r.reportStrays(ctx, res, out))
 }
 
-func (r *reconciler) list(ctx context.Context) (*resources, error) {
+func list(ctx context.Context, c client.Reader) (*resources, error) {
 	var (
 		apis     v1alpha1.APIList
 		queues   v1alpha1.QueueList
@@ -123,7 +123,7 @@ func (r *reconciler) list(ctx context.Context) (*resources, error) {
 		services manifest.KnativeServiceList
 	)
 	for _, l := range []client.ObjectList{&apis, &queues, &mappings, &machines, &services} {
-		if err := r.client.List(ctx, l); err != nil { // copies of what the cache holds
+		if err := c.List(ctx, l); err != nil { // copies of what the cache holds
 			return nil, fmt.Errorf("list: %w", err)
 		}
 	}

@@ -82,9 +82,14 @@ func metadataServices() []netip.Addr {
 	}
 }
 
-// IsMetadataService reports whether the host of a URL is a cloud's metadata service, by its address or by its name at Google.
+// metadataNames are the names that clouds give them: Google two, Amazon and Tencent one.
+func metadataNames() []string {
+	return []string{"metadata.google.internal", "metadata.goog", "instance-data.ec2.internal", "metadata.tencentyun.com"}
+}
+
+// IsMetadataService reports whether the host of a URL is a cloud's metadata service, by its address or by a cloud's name for it.
 func IsMetadataService(host string) bool {
-	if strings.EqualFold(strings.TrimSuffix(host, "."), "metadata.google.internal") {
+	if slices.Contains(metadataNames(), strings.ToLower(strings.TrimSuffix(host, "."))) {
 		return true
 	}
 	a, err := netip.ParseAddr(host)

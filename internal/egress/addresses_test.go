@@ -225,7 +225,7 @@ func FuzzAddress(f *testing.F) {
 // TestIsMetadataService: hosts of URLs, as people write them.
 func TestIsMetadataService(t *testing.T) {
 	for host, want := range map[string]bool{
-		"169.254.169.254": true, "::ffff:169.254.169.254": true, "fd00:ec2::254": true, "168.63.129.16": true, "Metadata.Google.Internal.": true,
+		"169.254.169.254": true, "::ffff:169.254.169.254": true, "fd00:ec2::254": true, "168.63.129.16": true, "Metadata.Google.Internal.": true, "metadata.goog": true, "instance-data.ec2.internal": true,
 		"169.254.1.1": false, "10.0.0.1": false, "billing.internal": false, "127.0.0.1": false, "": false,
 	} {
 		if got := egress.IsMetadataService(host); got != want {

@@ -14,6 +14,7 @@ import (
 // accepted is accepted again after its objects were written and read.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(good))
+	f.Add([]byte(asList(good)))
 	for _, pattern := range []string{"../../deploy/k8s/orders/*.yaml", "testdata/many-mistakes/*.yaml"} {
 		files, err := filepath.Glob(pattern)
 		if err != nil {

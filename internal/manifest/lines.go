@@ -178,6 +178,18 @@ func (n *node) lineAt(path string) int {
 	return line
 }
 
+// item returns the item at index i of a list field; of one that is null, a node with the field's line.
+func (n *node) item(field string, i int) *node {
+	if n == nil {
+		return nil
+	}
+	f := n.fields[field]
+	if f.value != nil && i < len(f.value.items) && f.value.items[i] != nil {
+		return f.value.items[i]
+	}
+	return &node{line: f.line}
+}
+
 // cutIndex splits "[inner]rest".
 func cutIndex(path string) (inner, rest string, ok bool) {
 	if !strings.HasPrefix(path, "[") {

@@ -1,10 +1,15 @@
 package manifest
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/integration"
 	"github.com/weir-dev/weir/internal/statelang"
@@ -28,12 +33,76 @@ func Lint(objs *Objects, parsed Errors, opts LintOptions) (mistakes, warnings Er
 	if opts.Namespace != "" {
 		objs.setNamespace(opts.Namespace)
 	}
-	r := newReconciler(objs, newPublished(new(catalog.Catalog)), Options{}.withDefaults())
-	r.check()
-	if !objs.incomplete {
-		warnings = warn(objs, r.bundle().Catalog)
+	mistakes = slices.Clone(parsed)
+	for _, class := range objs.classes() {
+		its := objs.ofClass(class)
+		r := newReconciler(its, newPublished(new(catalog.Catalog)), Options{}.withDefaults())
+		r.check()
+		mistakes = append(mistakes, r.errs...)
+		if !objs.incomplete {
+			warnings = append(warnings, warn(its, r.bundle().Catalog)...)
+		}
 	}
-	return slices.Concat(parsed, r.errs).sorted(), warnings.sorted()
+	return mistakes.sorted(), warnings.sorted()
+}
+
+// OtherClass says in Objects.Elsewhere why what is of class own has nothing to do with an object.
+func OtherClass(of, own string) string {
+	return fmt.Sprintf("is of class %s, and this one of class %s", of, own)
+}
+
+// classes are those of the objects; with none of Weir's kinds it is the default, for the Services.
+func (o *Objects) classes() (all []string) {
+	seen := map[string]bool{}
+	o.each(func(_ Ref, class string) { seen[class] = true })
+	if len(seen) == 0 {
+		return []string{v1alpha1.DefaultClass}
+	}
+	return slices.Sorted(maps.Keys(seen))
+}
+
+// ofClass are what a release that serves a class has to do with; the others of Weir's kinds are elsewhere.
+func (o *Objects) ofClass(class string) *Objects {
+	its := &Objects{
+		APIs: only(o.APIs, func(a *v1alpha1.API) bool { return a.ClassOf() == class }), Queues: only(o.Queues, func(q *v1alpha1.Queue) bool { return q.ClassOf() == class }),
+		Mappings: only(o.Mappings, func(m *v1alpha1.EventSourceMapping) bool { return m.ClassOf() == class }),
+		Machines: only(o.Machines, func(m *v1alpha1.StateMachine) bool { return m.ClassOf() == class }),
+		Services: slices.Clone(o.Services), Elsewhere: map[Ref]string{}, incomplete: o.incomplete,
+	}
+	o.each(func(ref Ref, of string) {
+		if of != class {
+			its.Elsewhere[ref] = OtherClass(of, class)
+		}
+	})
+	return its
+}
+
+func only[T any](list []Resource[T], yes func(*T) bool) (its []Resource[T]) {
+	for _, r := range list {
+		if yes(r.Object) {
+			its = append(its, r)
+		}
+	}
+	return its
+}
+
+// each calls f with the objects of Weir's kinds.
+func (o *Objects) each(f func(ref Ref, class string)) {
+	key := func(m *metav1.ObjectMeta) catalog.Key {
+		return catalog.Key{Namespace: cmp.Or(m.Namespace, defaultNamespace), Name: m.Name}
+	}
+	for _, r := range o.APIs {
+		f(APIRef(key(&r.Object.ObjectMeta)), r.Object.ClassOf())
+	}
+	for _, r := range o.Queues {
+		f(QueueRef(key(&r.Object.ObjectMeta)), r.Object.ClassOf())
+	}
+	for _, r := range o.Mappings {
+		f(MappingRef(key(&r.Object.ObjectMeta)), r.Object.ClassOf())
+	}
+	for _, r := range o.Machines {
+		f(MachineRef(key(&r.Object.ObjectMeta)), r.Object.ClassOf())
+	}
 }
 
 // Undrained are the queues that no mapping drains.

@@ -17,6 +17,7 @@ package manifest
 import (
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,9 +29,9 @@ import (
 const (
 	// MaxFileBytes bounds one YAML file.
 	MaxFileBytes = 4 << 20
-	// MaxFiles bounds a folder.
+	// MaxFiles bounds a folder, with its subfolders if they are read.
 	MaxFiles = 1000
-	// MaxDocuments bounds the documents of one file.
+	// MaxDocuments bounds the documents of one file, and the items of its lists.
 	MaxDocuments = 1000
 	// MaxStreamBytes bounds what was rendered into one stream: of a chart as large as any.
 	MaxStreamBytes = 16 << 20
@@ -99,7 +100,7 @@ type SecretMount struct {
 // LoadDir reads the *.yaml and *.yml files of dir (not of its subfolders) except kustomization.yaml and
 // compiles them. Mistakes in the files come as [Errors]; other errors are those of reading the folder.
 func LoadDir(dir string, opts Options) (*Bundle, error) {
-	objs, errs, err := parseDir(dir, "")
+	objs, errs, err := parseDir(dir, "", false)
 	if err != nil {
 		return nil, err
 	}
@@ -110,11 +111,14 @@ func LoadDir(dir string, opts Options) (*Bundle, error) {
 	return bundle, nil
 }
 
-// ParseDir is [Parse] for the same files of dir. In its mistakes they have paths that begin with dir.
-func ParseDir(dir string) (*Objects, Errors, error) { return parseDir(dir, dir) }
+// ParseDir is [Parse] for the same files of dir; with recursive for those of all its subfolders too, as kubectl apply -R has it.
+// In its mistakes they have paths that begin with dir.
+func ParseDir(dir string, recursive bool) (*Objects, Errors, error) {
+	return parseDir(dir, dir, recursive)
+}
 
-func parseDir(dir, prefix string) (*Objects, Errors, error) {
-	files, err := yamlFiles(dir)
+func parseDir(dir, prefix string, recursive bool) (*Objects, Errors, error) {
+	files, err := filesToRead(dir, recursive)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -132,26 +136,62 @@ func parseDir(dir, prefix string) (*Objects, Errors, error) {
 	return objs, errs, nil
 }
 
-func yamlFiles(dir string) ([]string, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, fmt.Errorf("reading the resources' folder: %w", err)
+// NoFilesError is of a folder that has no file to read.
+type NoFilesError struct {
+	Dir   string
+	Below string // a file in one of its subfolders, which were not read; empty if they have none either
+}
+
+func (e *NoFilesError) Error() string {
+	msg := fmt.Sprintf("no *.yaml file in %s: give the folder that holds your resources", e.Dir)
+	if e.Below != "" {
+		msg += fmt.Sprintf("; its subfolders are not read, and one has %s", e.Below)
 	}
-	var files []string
-	for _, e := range entries {
-		ext := filepath.Ext(e.Name())
-		if e.IsDir() || (ext != ".yaml" && ext != ".yml") || slices.Contains([]string{"kustomization.yaml", "kustomization.yml"}, e.Name()) {
-			continue
-		}
-		files = append(files, e.Name())
+	return msg
+}
+
+// filesToRead are the paths in dir of the files, in lexical order.
+func filesToRead(dir string, recursive bool) ([]string, error) {
+	files, err := yamlFiles(dir, recursive, MaxFiles+1)
+	if err != nil {
+		return nil, err
 	}
 	switch n := len(files); {
 	case n == 0:
-		return nil, fmt.Errorf("no *.yaml file in %s: give the folder that holds your resources (its subfolders are not read)", dir)
+		none := &NoFilesError{Dir: dir}
+		// A subfolder that can't be read is no reason to say anything else.
+		if below, _ := yamlFiles(dir, true, 1); len(below) > 0 {
+			none.Below = filepath.Join(dir, below[0])
+		}
+		return nil, none
 	case n > MaxFiles:
-		return nil, fmt.Errorf("%s has %d YAML files; at most %d are read: put several resources into one file, separated by ---", dir, n, MaxFiles)
+		return nil, fmt.Errorf("%s has more than %d YAML files, and no more are read: put several resources into one file, separated by ---", dir, MaxFiles)
 	}
 	return files, nil
+}
+
+// yamlFiles are the first files of dir, most at most. A link to a folder is not followed, as in kubectl: it could lead back.
+func yamlFiles(dir string, recursive bool, most int) (files []string, err error) {
+	err = fs.WalkDir(os.DirFS(dir), ".", func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case err != nil:
+			return fmt.Errorf("reading the resources' folder %s: %w", dir, err)
+		case e.IsDir() && path != "." && !recursive:
+			return fs.SkipDir
+		case e.IsDir() || !isManifest(e.Name()):
+			return nil
+		}
+		if files = append(files, filepath.FromSlash(path)); len(files) == most {
+			return fs.SkipAll
+		}
+		return nil
+	})
+	return files, err
+}
+
+func isManifest(name string) bool {
+	ext := filepath.Ext(name)
+	return (ext == ".yaml" || ext == ".yml") && !slices.Contains([]string{"kustomization.yaml", "kustomization.yml"}, name)
 }
 
 // readFile reads one byte more than the limit, so that Parse can report a file that is too large.

@@ -197,14 +197,14 @@ func TestMistakes(t *testing.T) {
 			"missing kind",
 			"kind: Queue\n",
 			"",
-			`a.yaml:15: kind: is missing: every document says apiVersion and kind, such as apiVersion: weir.dev/v1alpha1, kind: API`,
+			`a.yaml:15: kind: is missing: every resource says apiVersion and kind, such as apiVersion: weir.dev/v1alpha1, kind: API`,
 		},
 		{
 			"missing apiVersion and kind",
 			"apiVersion: weir.dev/v1alpha1\nkind: Queue\n",
 			"",
-			`a.yaml:15: apiVersion: is missing: every document says apiVersion and kind, such as apiVersion: weir.dev/v1alpha1, kind: API
-a.yaml:15: kind: is missing: every document says apiVersion and kind, such as apiVersion: weir.dev/v1alpha1, kind: API`,
+			`a.yaml:15: apiVersion: is missing: every resource says apiVersion and kind, such as apiVersion: weir.dev/v1alpha1, kind: API
+a.yaml:15: kind: is missing: every resource says apiVersion and kind, such as apiVersion: weir.dev/v1alpha1, kind: API`,
 		},
 		{
 			"not a mapping",
@@ -249,10 +249,16 @@ a.yaml:15: kind: is missing: every document says apiVersion and kind, such as ap
 			`a.yaml:28: Service writer: apiVersion: unknown version "serving.knative.dev/v1alpha1"; write serving.knative.dev/v1`,
 		},
 		{
-			"list of objects",
+			"list without items",
 			"apiVersion: weir.dev/v1alpha1\nkind: Queue\n",
 			"apiVersion: v1\nkind: List\n",
-			`a.yaml:16: List orders: kind: lists are not read: put each item into a document of its own, separated by ---`,
+			`a.yaml:15: List: items: must be a list (- item) of resources, not nothing`,
+		},
+		{
+			"list of one item, without a dash",
+			"apiVersion: weir.dev/v1alpha1\nkind: Queue\n",
+			"apiVersion: v1\nkind: List\nitems: {apiVersion: weir.dev/v1alpha1, kind: Queue}\n",
+			`a.yaml:17: List: items: must be a list (- item) of resources, not a mapping`,
 		},
 		{
 			"missing name",

@@ -27,6 +27,7 @@ const (
 	kindMapping = "EventSourceMapping"
 	kindMachine = "StateMachine"
 	kindService = "Service"
+	kindList    = "List"
 )
 
 func weirKinds() []string { return []string{kindAPI, kindQueue, kindMapping, kindMachine} }
@@ -119,8 +120,8 @@ func setNamespace[T any, P interface {
 }
 
 // Parse reads one YAML (or JSON) file of any number of documents. It returns the objects that it could
-// read, even in part, beside every mistake in the shape of the file. Kubernetes' own kinds (ConfigMap,
-// Secret, …) are for the cluster and left alone.
+// read, even in part, beside every mistake in the shape of the file. Of a list (kind: List) each item is an object,
+// as to kubectl. Kubernetes' own kinds (ConfigMap, Secret, …) are for the cluster and left alone.
 func Parse(file string, data []byte) (*Objects, Errors) {
 	return parse(file, data, MaxFileBytes, MaxDocuments)
 }
@@ -131,13 +132,14 @@ func ParseStream(name string, data []byte) (*Objects, Errors) {
 }
 
 func parse(file string, data []byte, maxBytes, maxDocuments int) (*Objects, Errors) {
-	p := &parser{file: file}
+	p := &parser{file: file, most: maxDocuments}
 	switch docs := splitDocuments(data); {
 	case len(data) > maxBytes:
 		p.unreadable(0, fmt.Sprintf("is larger than %d MiB: split it", maxBytes>>20))
 	case len(docs) > maxDocuments:
 		p.unreadable(0, fmt.Sprintf("has %d documents; at most %d are read from one: split it", len(docs), maxDocuments))
 	default:
+		p.resources = len(docs)
 		for _, d := range docs {
 			p.document(d)
 		}
@@ -149,6 +151,8 @@ type parser struct {
 	file string
 	objs Objects
 	errs Errors
+
+	resources, most int // documents and the items of lists: how many there are so far, and may be
 }
 
 func (p *parser) fail(line int, object, field, msg string) {
@@ -225,12 +229,7 @@ func (p *parser) document(d document) {
 	if err := yaml.Unmarshal(d.text, root); err == nil {
 		src.root = root
 	}
-	m, ok := value.(map[string]any)
-	if !ok {
-		p.unreadable(src.line(""), fmt.Sprintf("must be a resource with apiVersion, kind, metadata and spec, not %s", describe(value)))
-		return
-	}
-	if !p.object(m, src) {
+	if !p.resource(value, src, "") {
 		p.errs = p.errs[:before] // keys given twice in what is the cluster's are not ours to judge
 	}
 }
@@ -262,15 +261,21 @@ func (p *parser) value(d document) (any, bool) {
 	return value, true
 }
 
-// object reports whether the document is for Weir.
-func (p *parser) object(m map[string]any, src Origin) bool {
+// resource reads a document, or the item of a list that is at path of it, and reports whether it is for Weir.
+func (p *parser) resource(value any, src Origin, path string) bool {
+	m, ok := value.(map[string]any)
+	if !ok {
+		p.objs.incomplete = true
+		p.fail(src.line(""), "", path, fmt.Sprintf("must be a resource with apiVersion, kind, metadata and spec, not %s", describe(value)))
+		return true
+	}
 	apiVersion, okV := text(m, "apiVersion")
 	kind, okK := text(m, "kind")
 	if !okV || !okK {
 		p.objs.incomplete = true
 		for name, ok := range map[string]bool{"apiVersion": okV, "kind": okK} {
 			if !ok {
-				p.fail(src.line(name), "", name, fmt.Sprintf("is missing: every document says apiVersion and kind, such as apiVersion: %s, kind: %s", weirAPIVersion, kindAPI))
+				p.fail(src.line(name), "", join(path, name), fmt.Sprintf("is missing: every resource says apiVersion and kind, such as apiVersion: %s, kind: %s", weirAPIVersion, kindAPI))
 			}
 		}
 		return true
@@ -282,6 +287,8 @@ func (p *parser) object(m map[string]any, src Origin) bool {
 		}
 	}
 	switch {
+	case isList(m, kind):
+		return p.list(m, kind, src, path)
 	case apiVersion == weirAPIVersion && kind == kindAPI:
 		p.oddSchemas(src, object)
 		decode(p, m, src, object, &p.objs.APIs)
@@ -298,6 +305,38 @@ func (p *parser) object(m map[string]any, src Origin) bool {
 		return p.misspelled(apiVersion, kind, object, src)
 	}
 	return true
+}
+
+// isList reports whether kubectl takes the items of m for resources: it knows a list by its items. A kind of a list's name without
+// any is a resource as any other, but for List itself.
+func isList(m map[string]any, kind string) bool {
+	_, ok := m["items"].([]any)
+	return kind == kindList || ok && strings.HasSuffix(kind, kindList)
+}
+
+// list reads the items of a list, and reports whether one of them is for Weir, or can't be read. Items of a typed list, such as
+// QueueList, may leave apiVersion and kind to it.
+func (p *parser) list(m map[string]any, kind string, src Origin, path string) (ours bool) {
+	items, ok := m["items"].([]any)
+	path = join(path, "items")
+	if !ok {
+		p.objs.incomplete = true
+		p.fail(src.line("items"), kindList, path, "must be a list (- item) of resources, not "+describe(m["items"]))
+		return true
+	}
+	if p.resources += len(items); p.resources > p.most {
+		p.unreadable(src.line("items"), fmt.Sprintf("has %d resources with the items of this list; at most %d are read from one: split it", p.resources, p.most))
+		return true
+	}
+	itemKind := strings.TrimSuffix(kind, kindList)
+	for i, item := range items {
+		if fields, ok := item.(map[string]any); ok && itemKind != "" && fields["apiVersion"] == nil && fields["kind"] == nil {
+			fields["apiVersion"], fields["kind"] = m["apiVersion"], itemKind
+		}
+		at := Origin{File: src.File, offset: src.offset, root: src.root.item("items", i)}
+		ours = p.resource(item, at, fmt.Sprintf("%s[%d]", path, i)) || ours
+	}
+	return ours
 }
 
 // oddSchemas refuses schemas that don't say what they seem to: in YAML 1.1, which kubectl reads too, a property y is true.
@@ -346,8 +385,6 @@ func (p *parser) misspelled(apiVersion, kind, object string, src Origin) bool {
 		p.fail(src.line("apiVersion"), object, "apiVersion", fmt.Sprintf("unknown version %q; write %s", apiVersion, weirAPIVersion))
 	case group == knative && kind == kindService:
 		p.fail(src.line("apiVersion"), object, "apiVersion", fmt.Sprintf("unknown version %q; write %s", apiVersion, knativeAPIVersion))
-	case kind == "List":
-		p.fail(src.line("kind"), object, "kind", "lists are not read: put each item into a document of its own, separated by ---")
 	case slices.Contains(weirKinds(), kind) || nearest(group, []string{weir}) != "":
 		p.fail(src.line("apiVersion"), object, "apiVersion", fmt.Sprintf("%q is not Weir's; for Weir's %s write %s",
 			apiVersion, strings.Join(weirKinds(), ", "), weirAPIVersion))

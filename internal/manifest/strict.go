@@ -247,6 +247,8 @@ func join(path, name string) string {
 // describe writes v for a message.
 func describe(v any) string {
 	switch v := v.(type) {
+	case nil:
+		return "nothing"
 	case map[string]any:
 		return "a mapping"
 	case []any:

@@ -55,6 +55,8 @@ pgbouncer:
   preStop: null
   extraEnv: [{name: A, value: b}]
 `,
+	"webhook":           `controller: {webhook: {enabled: true}}`,
+	"webhook managed":   `controller: {webhook: {enabled: true, failurePolicy: Fail, certManager: {issuerRef: {name: ca, kind: ClusterIssuer}}}}`,
 	"autoscaling":       `gateway: {autoscaling: {enabled: true, minReplicas: 3, behavior: {scaleDown: {stabilizationWindowSeconds: 600}}}}`,
 	"route":             `route: {enabled: true, parentRefs: [{name: public}], requestTimeout: ""}`,
 	"route to realtime": `route: {enabled: true, parentRefs: [{name: public}], listeners: realtime}`,

@@ -327,7 +327,7 @@ spec:
   containers:
   - name: loader
     image: %[2]s
-    args: [-url, %[3]q, -run, %[1]q, -rate, "%[4]d", -n, "%[5]d", -c, "%[6]d"]
+    args: [-url, %[3]q, -run, %[1]q, -rate, "%[4]d", -n, "%[5]d", -c, "%[6]d", -pad, "%[7]d"]
     readinessProbe: {httpGet: {path: /report, port: 8080}, periodSeconds: 1}
     securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
 `
@@ -335,8 +335,14 @@ spec:
 // startLoad posts orders to path of the gateway: rate a second, limit in all (0 means until stop).
 func startLoad(t testing.TB, run, path string, rate, limit, conns int) *loader {
 	t.Helper()
+	return startLargeLoad(t, run, path, rate, limit, conns, 0)
+}
+
+// startLargeLoad is startLoad with orders that are pad bytes larger.
+func startLargeLoad(t testing.TB, run, path string, rate, limit, conns, pad int) *loader {
+	t.Helper()
 	url := "http://weir-gateway." + weirNamespace + ".svc.cluster.local" + path
-	apply(t, fmt.Sprintf(loaderPod, run, env.image("loader"), url, rate, limit, conns))
+	apply(t, fmt.Sprintf(loaderPod, run, env.image("loader"), url, rate, limit, conns, pad))
 	deleteAfter(t, "pod", run)
 	kubectl(t, "-n", sampleNamespace, "wait", "--for=condition=Ready", "pod/"+run, "--timeout=120s")
 	l := &loader{t: t, run: run, url: "http://" + forward(t, sampleNamespace, "pod/"+run, 8080)}

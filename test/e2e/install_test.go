@@ -14,6 +14,9 @@ import (
 // poolSize is PgBouncer's.
 const poolSize = 2
 
+// dispatcherMemory is the limit of the dispatchers' containers.
+const dispatcherMemory = "128Mi"
+
 // chartArgs are the values with which the tests install: those of kind, with more than one replica where possible.
 func chartArgs(chart string) []string {
 	args := []string{
@@ -23,6 +26,7 @@ func chartArgs(chart string) []string {
 		"--set", "tests.image=" + env.image("loader"), "--set", "tests.command={/ko-app/loader}", "--set", "tests.args={-get}",
 		// Fewer connections than slowwriter may make calls: the pool is what bounds PostgreSQL.
 		"--set", fmt.Sprintf("pgbouncer.defaultPoolSize=%[1]d,pgbouncer.maxDbConnections=%[1]d", poolSize),
+		"--set", "dispatcher.resources.limits.memory=" + dispatcherMemory,
 		"--set", "nats.exporter.enabled=true,pgbouncer.exporter.enabled=true,batch.enabled=true",
 		"--set", "pgbouncer.auth.users[1].name=weir-exporter,pgbouncer.auth.users[1].password=for-development-only-too",
 	}

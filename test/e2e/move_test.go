@@ -27,7 +27,7 @@ func testMoveNATS(t *testing.T) {
 	applySlow(t)
 	begin := time.Now()
 	orders := startLoad(t, "moved", "/orders", 50, 0, 16)
-	slow := startLoad(t, "moved-slow", "/slow", 600, 0, 32) // more than 6 calls of 50 take in 0.7 s: there is always a backlog
+	slow := startLoad(t, "moved-slow", "/slow", 450, 0, 32) // more than 6 calls of 50 take in 0.7 s: there is always a backlog
 	busy := func(since time.Time) {
 		t.Helper()
 		eventually(t, "as many calls as there may be", func() string {

@@ -326,6 +326,12 @@ volumes:
     - {key: ca.crt, path: ca.crt}
     {{- end }}
 {{- end }}
+{{- if .stage.webhook }}
+- name: webhook
+  secret:
+    secretName: {{ include "weir.webhookName" .root }}
+    defaultMode: 0440
+{{- end }}
 - name: log
   configMap:
     name: {{ include "weir.logLevels" .root }}
@@ -349,12 +355,21 @@ volumeMounts:
   mountPath: /var/run/secrets/weir/s3
   readOnly: true
 {{- end }}
+{{- if .stage.webhook }}
+- name: webhook
+  mountPath: /var/run/secrets/weir/webhook
+  readOnly: true
+{{- end }}
 - name: log
   mountPath: /etc/weir/log
   readOnly: true
 {{- with (index .root.Values .component).extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
+{{- end }}
+
+{{- define "weir.webhookName" -}}
+{{- include "weir.fullname" . }}-webhook
 {{- end }}
 
 {{- define "weir.logLevels" -}}

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -33,7 +35,8 @@ const minMachineBytes = 64 << 20
 // Run reconciles until ctx is cancelled. Beside app.Config it reads WEIR_RELEASE (NAMESPACE/NAME), WEIR_CLASS (default weir),
 // WEIR_TAKE_OVER (of releases, comma separated), WEIR_STREAM_REPLICAS (default 1), WEIR_NAMESPACES (comma separated; empty means
 // the whole cluster), WEIR_EXECUTIONS_MAX_BYTES (0: no state machines), WEIR_ORCHESTRATOR_URL, where mappings start executions
-// (empty: nowhere), WEIR_ALLOWED_ROUTES (manifest.ParseAllowedRoutes; empty: all), and WEIR_AWAIT_MOVE: the name of a move to this NATS (stream.Move) without whose end it does nothing.
+// (empty: nowhere), WEIR_ALLOWED_ROUTES (manifest.ParseAllowedRoutes; empty: all), WEIR_WEBHOOK_LISTEN (empty: no webhook) and
+// WEIR_WEBHOOK_CERTS, a folder, and WEIR_AWAIT_MOVE: the name of a move to this NATS (stream.Move) without whose end it does nothing.
 func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	c, err := fromEnv(os.Getenv)
 	if err != nil {
@@ -110,6 +113,14 @@ func fromEnv(getenv func(string) string) (controller.Config, error) {
 		c.MachineBytes = q.Value()
 	}
 	c.Namespaces = list(getenv("WEIR_NAMESPACES"))
+	if v := getenv("WEIR_WEBHOOK_LISTEN"); v != "" {
+		host, port, err := net.SplitHostPort(v)
+		n, aerr := strconv.Atoi(port)
+		if err != nil || aerr != nil || n < 1 || n > math.MaxUint16 {
+			return c, fmt.Errorf("WEIR_WEBHOOK_LISTEN is %q: give it an address such as :9443", v)
+		}
+		c.Webhook = &controller.Webhook{Host: host, Port: n, Certs: cmp.Or(getenv("WEIR_WEBHOOK_CERTS"), "/var/run/secrets/weir/webhook")}
+	}
 	var err error
 	if c.AllowedRoutes, err = manifest.ParseAllowedRoutes(getenv("WEIR_ALLOWED_ROUTES")); err != nil {
 		return c, fmt.Errorf("WEIR_ALLOWED_ROUTES: %w", err)

@@ -6,6 +6,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"flag"
@@ -42,6 +44,7 @@ func main() {
 		rate   = flag.Int("rate", 100, "orders a second, all connections together")
 		conns  = flag.Int("c", 16, "connections")
 		limit  = flag.Int("n", 0, "orders at most; 0: until stopped")
+		pad    = flag.Int("pad", 0, "bytes that make each order larger, which no codec makes smaller")
 		listen = flag.String("listen", ":8080", "address of /stop and /report")
 		get    = flag.String("get", "", "only GET this URL")
 	)
@@ -53,7 +56,7 @@ func main() {
 		err = getOnce(ctx, *get)
 	} else {
 		l := &load{
-			url: *url, run: *run, limit: *limit, report: Report{Statuses: map[string]int{}, Errors: map[string]int{}},
+			url: *url, run: *run, limit: *limit, pad: *pad, report: Report{Statuses: map[string]int{}, Errors: map[string]int{}},
 			client: &http.Client{Timeout: timeout, Transport: &http.Transport{MaxIdleConnsPerHost: *conns}},
 		}
 		err = l.serve(ctx, *listen, *rate, *conns)
@@ -87,6 +90,7 @@ func getOnce(ctx context.Context, url string) error {
 type load struct {
 	url, run string
 	limit    int
+	pad      int
 	client   *http.Client
 	next     atomic.Int64
 
@@ -143,7 +147,9 @@ func pace(ctx context.Context, ticks chan<- struct{}, rate int) {
 }
 
 func (l *load) post(ctx context.Context, i int) {
-	body := fmt.Sprintf(`{"sku":%q,"quantity":1,"customer":"%d"}`, l.run, i)
+	note := make([]byte, l.pad*3/4)
+	_, _ = rand.Read(note)
+	body := fmt.Sprintf(`{"sku":%q,"quantity":1,"customer":"%d","note":%q}`, l.run, i, base64.StdEncoding.EncodeToString(note))
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, l.url, bytes.NewReader([]byte(body)))
 	if err != nil {
 		l.count("", err, 0, i, nil)

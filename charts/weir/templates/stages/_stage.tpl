@@ -71,6 +71,10 @@ spec:
         {{- end }}
         - name: health
           containerPort: 8081
+        {{- if .stage.webhook }}
+        - name: webhook
+          containerPort: 9443
+        {{- end }}
         startupProbe:
         {{- if .stage.startupProbe }}
           {{- toYaml .stage.startupProbe | nindent 10 }}
@@ -226,6 +230,10 @@ spec:
     from:
     {{- toYaml . | nindent 4 }}
     {{- end }}
+  {{- end }}
+  {{- if .stage.webhook }}
+  - ports:
+    - {protocol: TCP, port: 9443} # the API server's, and where that is differs by cluster
   {{- end }}
   - ports:
     - {protocol: TCP, port: 8081} # metrics, probes

@@ -11,6 +11,7 @@ its user in files/nats/NAME.conf: see CONTRIBUTING.md.
   calls      functions: it may connect to anywhere but networkPolicy.blockedCIDRs. apiServer: to anywhere, for where the
              API server is differs by cluster, and with a token. Without it: to the chart's NATS alone
   objects    it has to do with the large results and inputs of jobs, and gets S3's credentials
+  webhook    the API server connects to its port 9443
   env        besides what all have ("weir.env" and "weir.stageDeployment")
   startupProbe, readinessProbe     instead of those in "weir.stageDeployment"
 
@@ -88,7 +89,11 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
 - name: controller
   calls: apiServer
   objects: true
+  webhook: {{ .Values.controller.webhook.enabled }}
   env:
+  {{- if .Values.controller.webhook.enabled }}
+  - {name: WEIR_WEBHOOK_LISTEN, value: ":9443"}
+  {{- end }}
   - {name: WEIR_STREAM_REPLICAS, value: {{ include "weir.streamReplicas" . | quote }}}
   {{- with include "weir.moveClaim" . }}
   - {name: WEIR_AWAIT_MOVE, value: {{ . | quote }}}
