@@ -95,9 +95,9 @@ func (r *reconciler) claim(ctx context.Context, res *resources) error {
 		ok, other := r.release.serves(o, holders, ours)
 		if !ok {
 			res.elsewhere[refTo(o)] = r.release.elsewhere(o, other)
-		}
-		if !ok && other == "" && o.GetStatus().ObservedBy == r.release.String() {
-			res.dropped = append(res.dropped, o.DeepCopyObject().(withStatus))
+			if other == "" && o.GetStatus().ObservedBy == r.release.String() {
+				res.dropped = append(res.dropped, o.DeepCopyObject().(withStatus))
+			}
 		}
 		if other != "" {
 			ref := refTo(o)
@@ -179,7 +179,7 @@ func (r *reconciler) refuse(res *resources, o withStatus, what string, err error
 		"The change is not in use; what was there before goes on. Release %s can't claim the resource: %s. See which rule of the cluster forbids it; it is tried again. The API server says: %v", r.release, what, err)}
 	res.refused[ref] = v
 	err = fmt.Errorf("claim %s %s: %s: %w", ref.Kind, ref.Key, what, err)
-	if apierrors.IsConflict(err) { // somebody has just changed it: the next try has what they wrote
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) { // somebody has just changed or deleted it: the next try sees that
 		res.changed[ref] = true
 		return err
 	}

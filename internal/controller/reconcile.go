@@ -162,6 +162,12 @@ func (e *servedError) Error() string {
 	return fmt.Sprintf("this NATS serves the release %s; give this one another NATS, or name %s in controller.takeOver if it is gone", e.release, e.release)
 }
 
+// owns reports whether the NATS with this catalog is the release's, or becomes it.
+func (r Release) owns(former *stream.PublishedCatalog) bool {
+	by := former.Release
+	return by == "" || by == r.String() || slices.Contains(r.TakeOver, by)
+}
+
 // apply creates the streams of all queues and then publishes the catalog that names them. It touches nothing in a NATS that
 // serves another release.
 func (r *reconciler) apply(ctx context.Context, res *resources) (*manifest.Outcome, error) {
@@ -172,8 +178,8 @@ func (r *reconciler) apply(ctx context.Context, res *resources) (*manifest.Outco
 	if err != nil {
 		return nil, err
 	}
-	if by := former.Release; by != "" && by != r.release.String() && !slices.Contains(r.release.TakeOver, by) {
-		return nil, &servedError{by}
+	if !r.release.owns(former) {
+		return nil, &servedError{former.Release}
 	}
 	former.Release = r.release.String()
 	refused := maps.Clone(res.refused)

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/webhook/admission"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/manifest"
 	"github.com/weir-dev/weir/internal/stream"
 )
@@ -102,9 +103,13 @@ func (v *review) Handle(ctx context.Context, req admission.Request) admission.Re
 		v.log.WarnContext(ctx, "a resource was taken without a review: what is published can't be read", "kind", req.Kind.Kind, "namespace", req.Namespace, "resource", req.Name, "error", err)
 		return admission.Allowed("").WithWarnings("Weir could not review it, as NATS can't be reached: its status will say whether it is valid")
 	}
+	published := former.Catalog
+	if !v.release.owns(former) {
+		published = new(catalog.Catalog) // of another release: the status says what that means
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	mistakes, missing := v.memory.Review(res.objects(), former.Catalog, refTo(o))
+	mistakes, missing := v.memory.Review(res.objects(), published, refTo(o))
 	if len(mistakes) > 0 {
 		return admission.Denied(strings.Join(append(mistakes, missing...), "\n"))
 	}

@@ -22,7 +22,7 @@ func testClasses(t *testing.T) {
 			"--set", "crds.install=false,pgbouncer.enabled=false,orchestrator.replicas=0,nats.persistence.size=4Gi",
 		}, more...)
 	}
-	refused := func(want []string, args []string) {
+	refused := func(want, args []string) {
 		t.Helper()
 		_, err := env.tool(t.Context(), "", "helm", args...)
 		if err == nil {
