@@ -15,6 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller/controllerutil"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/manifest"
 )
 
@@ -90,11 +91,10 @@ func (r *reconciler) claim(ctx context.Context, res *resources) error {
 	holders, ours := r.release.held(res.all())
 	var errs []error
 	left := map[manifest.Ref]string{}
-	res.elsewhere = map[manifest.Ref]string{}
 	keep := func(o withStatus) bool {
 		ok, other := r.release.serves(o, holders, ours)
 		if !ok {
-			res.elsewhere[refTo(o)] = r.release.elsewhere(o, other)
+			res.leave(o, r.release.elsewhere(o, other))
 			if other == "" && o.GetStatus().ObservedBy == r.release.String() {
 				res.dropped = append(res.dropped, o.DeepCopyObject().(withStatus))
 			}
@@ -238,6 +238,17 @@ func refTo(o withStatus) manifest.Ref {
 		return manifest.MappingRef(keyOf(o))
 	default:
 		return manifest.MachineRef(keyOf(o))
+	}
+}
+
+// leave notes that this release does not serve o, and why.
+func (res *resources) leave(o withStatus, why string) {
+	if res.elsewhere == nil {
+		res.elsewhere, res.drainedElsewhere = map[manifest.Ref]string{}, map[catalog.Key]string{}
+	}
+	res.elsewhere[refTo(o)] = why
+	if m, ok := o.(*v1alpha1.EventSourceMapping); ok {
+		res.drainedElsewhere[catalog.Key{Namespace: m.Namespace, Name: m.Spec.Queue}] = m.Name
 	}
 }
 

@@ -81,6 +81,8 @@ type resources struct {
 	dropped  []withStatus     // that this release has claimed, and are of another class by now
 	// elsewhere are those that it does not serve, and why.
 	elsewhere map[manifest.Ref]string
+	// drainedElsewhere are mappings among them, by the queue that they name.
+	drainedElsewhere map[catalog.Key]string
 	// refused are those that can't be claimed or given the finalizer, and why. Those of them that another has just changed, so that
 	// the next try may do it, are in changed.
 	refused map[manifest.Ref]manifest.Verdict
@@ -135,7 +137,7 @@ func list(ctx context.Context, c client.Reader) (*resources, error) {
 
 // objects returns copies that may be defaulted: the resources themselves are patched later.
 func (res *resources) objects() *manifest.Objects {
-	objs := &manifest.Objects{Elsewhere: res.elsewhere}
+	objs := &manifest.Objects{Elsewhere: res.elsewhere, DrainedElsewhere: res.drainedElsewhere}
 	for i := range res.apis {
 		objs.APIs = append(objs.APIs, manifest.Resource[v1alpha1.API]{Object: res.apis[i].DeepCopy()})
 	}

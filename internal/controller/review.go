@@ -88,11 +88,10 @@ func (v *review) Handle(ctx context.Context, req admission.Request) admission.Re
 	if ok, _ := v.release.serves(o, holders, ours); !ok {
 		return admission.Allowed("")
 	}
-	res.elsewhere = map[manifest.Ref]string{}
 	res.keep(func(o withStatus) bool {
 		ok, other := v.release.serves(o, holders, ours)
 		if !ok {
-			res.elsewhere[refTo(o)] = v.release.elsewhere(o, other)
+			res.leave(o, v.release.elsewhere(o, other))
 		}
 		return ok
 	})

@@ -46,6 +46,9 @@ func (r *reconciler) drains() map[Ref]Drain {
 			d.By = fmt.Sprintf("EventSourceMapping %s takes the records out", mapping.Name)
 		case idle[k] != "":
 			d.Verdict = Verdict{MappingNotInUse, fmt.Sprintf("EventSourceMapping %s is not in use: its own status says why. %s", idle[k], untilThen(q))}
+		case r.objs.DrainedElsewhere[k] != "":
+			name := r.objs.DrainedElsewhere[k]
+			d.Verdict = Verdict{NoMapping, fmt.Sprintf("EventSourceMapping %s has spec.queue: %s, but %s. %s", name, k.Name, r.objs.Elsewhere[MappingRef(catalog.Key{Namespace: k.Namespace, Name: name})], untilThen(q))}
 		default:
 			d.Verdict = Verdict{NoMapping, fmt.Sprintf("No EventSourceMapping has spec.queue: %s; add one. %s", k.Name, untilThen(q))}
 		}

@@ -16,6 +16,7 @@ import (
 	k8syaml "sigs.k8s.io/yaml"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/internal/catalog"
 )
 
 const (
@@ -42,6 +43,8 @@ type Objects struct {
 
 	// Elsewhere are objects of the cluster that are not among these, and why: "is of class b".
 	Elsewhere map[Ref]string
+	// DrainedElsewhere are the names of mappings among those, by the queue that they name.
+	DrainedElsewhere map[catalog.Key]string
 
 	// incomplete means that what is missing may be elsewhere: some document could not be read at all, or there is more in
 	// the cluster.

@@ -356,6 +356,10 @@ func TestDrains(t *testing.T) {
 	want(good, "", "EventSourceMapping orders takes the records out")
 	want(new(Memory).Reconcile(clusterObjects(t, clusterService, clusterQueue, shop), good.Catalog, nil), NoMapping,
 		"No EventSourceMapping has spec.queue: orders; add one. Records are taken in meanwhile, and are dead letters once they are older than 96h")
+	others := clusterObjects(t, clusterService, clusterQueue, shop)
+	others.Elsewhere = map[Ref]string{MappingRef(inDefault("drain")): OtherClass("eu", "weir")}
+	others.DrainedElsewhere = map[catalog.Key]string{inDefault("orders"): "drain"}
+	want(new(Memory).Reconcile(others, good.Catalog, nil), NoMapping, "EventSourceMapping drain has spec.queue: orders, but is of class eu, and this one of class weir. Records are taken in")
 	wrong := strings.ReplaceAll(clusterMapping, "writer", "writre")
 	want(new(Memory).Reconcile(clusterObjects(t, clusterService, clusterQueue, wrong, shop), &catalog.Catalog{}, nil), MappingNotInUse, "EventSourceMapping orders is not in use")
 	want(new(Memory).Reconcile(clusterObjects(t, clusterService, clusterQueue, wrong, shop), good.Catalog, nil), "", "EventSourceMapping orders takes the records out")
