@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
+	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/version"
@@ -287,5 +288,22 @@ func TestNotesOfTheCluster(t *testing.T) {
 	}
 	if !strings.Contains(notes, "API unseen/a, ") || !strings.Contains(notes, " and 14 more.") || strings.Contains(notes, "more15") || strings.Contains(notes, "silent") {
 		t.Error(notes)
+	}
+}
+
+// TestObservedIsSeen: whether anybody serves a resource any more is among what kubectl shows without being asked for more.
+func TestObservedIsSeen(t *testing.T) {
+	crds := all[apiextensionsv1.CustomResourceDefinition](render(t, ``))
+	if len(crds) != len(weirs) {
+		t.Errorf("%d definitions", len(crds))
+	}
+	for _, crd := range crds {
+		for _, v := range crd.Spec.Versions {
+			if !slices.ContainsFunc(v.AdditionalPrinterColumns, func(c apiextensionsv1.CustomResourceColumnDefinition) bool {
+				return c.JSONPath == ".status.observedAt" && c.Priority == 0
+			}) {
+				t.Errorf("kubectl get %s doesn't show when it was observed", crd.Spec.Names.Plural)
+			}
+		}
 	}
 }
