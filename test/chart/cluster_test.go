@@ -3,6 +3,7 @@ package chart_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,16 +24,20 @@ import (
 // builtIn are the kinds that the chart renders or looks up, and that each cluster has.
 var builtIn = map[string][]metav1.APIResource{
 	"v1": {
-		{Name: "secrets", Kind: "Secret", Namespaced: true}, {Name: "configmaps", Kind: "ConfigMap", Namespaced: true},
-		{Name: "services", Kind: "Service", Namespaced: true}, {Name: "serviceaccounts", Kind: "ServiceAccount", Namespaced: true},
+		{Name: "secrets", Kind: "Secret", Namespaced: true},
+		{Name: "configmaps", Kind: "ConfigMap", Namespaced: true},
+		{Name: "services", Kind: "Service", Namespaced: true},
+		{Name: "serviceaccounts", Kind: "ServiceAccount", Namespaced: true},
 		{Name: "persistentvolumeclaims", Kind: "PersistentVolumeClaim", Namespaced: true},
 	},
 	"apps/v1":              {{Name: "statefulsets", Kind: "StatefulSet", Namespaced: true}, {Name: "deployments", Kind: "Deployment", Namespaced: true}},
 	"policy/v1":            {{Name: "poddisruptionbudgets", Kind: "PodDisruptionBudget", Namespaced: true}},
 	"networking.k8s.io/v1": {{Name: "networkpolicies", Kind: "NetworkPolicy", Namespaced: true}},
 	"rbac.authorization.k8s.io/v1": {
-		{Name: "roles", Kind: "Role", Namespaced: true}, {Name: "rolebindings", Kind: "RoleBinding", Namespaced: true},
-		{Name: "clusterroles", Kind: "ClusterRole"}, {Name: "clusterrolebindings", Kind: "ClusterRoleBinding"},
+		{Name: "roles", Kind: "Role", Namespaced: true},
+		{Name: "rolebindings", Kind: "RoleBinding", Namespaced: true},
+		{Name: "clusterroles", Kind: "ClusterRole"},
+		{Name: "clusterrolebindings", Kind: "ClusterRoleBinding"},
 	},
 	"admissionregistration.k8s.io/v1": {
 		{Name: "validatingadmissionpolicies", Kind: "ValidatingAdmissionPolicy"}, {Name: "validatingadmissionpolicybindings", Kind: "ValidatingAdmissionPolicyBinding"},
@@ -42,8 +47,10 @@ var builtIn = map[string][]metav1.APIResource{
 
 // weirs are Weir's kinds, which a cluster has with the definitions.
 var weirs = []metav1.APIResource{
-	{Name: "apis", Kind: "API", Namespaced: true}, {Name: "queues", Kind: "Queue", Namespaced: true},
-	{Name: "eventsourcemappings", Kind: "EventSourceMapping", Namespaced: true}, {Name: "statemachines", Kind: "StateMachine", Namespaced: true},
+	{Name: "apis", Kind: "API", Namespaced: true},
+	{Name: "queues", Kind: "Queue", Namespaced: true},
+	{Name: "eventsourcemappings", Kind: "EventSourceMapping", Namespaced: true},
+	{Name: "statemachines", Kind: "StateMachine", Namespaced: true},
 }
 
 // stub is a cluster as far as the chart asks for it.
@@ -69,10 +76,7 @@ func apiServer(t *testing.T, objects map[string]any) string {
 
 func serve(t *testing.T, c stub) string {
 	t.Helper()
-	kinds := map[string][]metav1.APIResource{}
-	for gv, of := range builtIn {
-		kinds[gv] = of
-	}
+	kinds := maps.Clone(builtIn)
 	if c.definitions {
 		kinds[v1alpha1.GroupVersion.String()] = weirs
 	}

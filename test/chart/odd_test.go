@@ -255,7 +255,7 @@ func TestCollisions(t *testing.T) {
 	for _, c := range []struct{ values, says string }{
 		{`gateway: {extraEnv: [{name: WEIR_NATS_URL, value: a}]}`, "gateway.extraEnv: the pods have a variable named WEIR_NATS_URL already"},
 		{`dispatcher: {extraEnv: [{name: GOMEMLIMIT, value: 1GiB}]}`, "dispatcher.extraEnv: the pods have a variable named GOMEMLIMIT already"},
-		{`realtime: {extraEnv: [{name: A, value: a}, {name: A, value: b}]}`, "realtime.extraEnv: the pods have a variable named A already"},
+		{`dispatcher: {extraEnv: [{name: A, value: a}, {name: A, value: b}]}`, "dispatcher.extraEnv: the pods have a variable named A already"},
 		{`nats: {extraEnv: [{name: POD_NAME, value: a}]}`, "nats.extraEnv: the pods have a variable named POD_NAME already"},
 		{`emf: {enabled: true, extraEnv: [{name: WEIR_NODE, value: a}]}`, "emf.extraEnv: the pods have a variable named WEIR_NODE already"},
 		{`pgbouncer: {extraEnv: [{name: A, value: a}, {name: A, value: b}]}`, "pgbouncer.extraEnv: the pods have a variable named A already"},
