@@ -60,7 +60,7 @@ rm -f bin/e2e.log
 trap finish EXIT
 "$cluster" up
 # With the flags of the cluster's own build, whose packages are there now.
-CGO_ENABLED=0 go -C hack/cluster test -trimpath -gcflags=all=-dwarf=false ./cmd/kingress
+CGO_ENABLED=0 go -C hack/cluster test -trimpath -gcflags=all=-dwarf=false -count=1 ./cmd/kingress ./policy
 go run ./hack/images --repo ko.local/weir --tag "$tag" "${mains[@]}"
 go run ./hack/images --repo ko.local/weir "${next[@]}"
 archives=("$root"/bin/images-next/*.tar)

@@ -21,7 +21,7 @@ import (
 // +kubebuilder:printcolumn:name="MaxBytes",type=string,priority=1,JSONPath=`.spec.maxBytes`
 // +kubebuilder:printcolumn:name="Class",type=string,priority=1,JSONPath=`.spec.class`
 // +kubebuilder:printcolumn:name="By",type=string,priority=1,JSONPath=`.status.observedBy`
-// +kubebuilder:printcolumn:name="Observed",type=date,priority=1,JSONPath=`.status.observedAt`
+// +kubebuilder:printcolumn:name="Observed",type=date,JSONPath=`.status.observedAt`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:resource:shortName=wq,categories=weir
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && self.metadata.name.size() <= 63",message="metadata.name must be a DNS-1123 label: at most 63 lower-case letters, digits and '-', no dots"

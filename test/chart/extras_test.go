@@ -23,11 +23,15 @@ gateway: &more
   extraContainers: [{name: sidecar, image: sidecar:1}]
   initContainers: [{name: first, image: first:1, restartPolicy: Always}]
 `+others("more", "gateway")+`
-nats: {annotations: {reloader: "yes"}}
+nats: *more
 emf: {enabled: true, annotations: {reloader: "yes"}}
-`+strings.Replace(pgbouncerOn, "enabled: true", "enabled: true\n  annotations: {reloader: \"yes\"}", 1))
-	for _, name := range stageNames() {
-		d := get[appsv1.Deployment](t, docs, "weir-"+name)
+`+strings.Replace(pgbouncerOn, "enabled: true", "<<: *more\n  enabled: true", 1))
+	set := get[appsv1.StatefulSet](t, docs, "weir-nats")
+	for _, name := range append(stageNames(), "pgbouncer", "nats") {
+		d := &appsv1.Deployment{ObjectMeta: set.ObjectMeta, Spec: appsv1.DeploymentSpec{Template: set.Spec.Template}}
+		if name != "nats" {
+			d = get[appsv1.Deployment](t, docs, "weir-"+name)
+		}
 		spec := d.Spec.Template.Spec
 		if len(spec.Containers) != 2 || spec.Containers[0].Name != name || spec.Containers[1].Name != "sidecar" || len(spec.InitContainers) != 1 || spec.InitContainers[0].Name != "first" {
 			t.Errorf("%s: containers %v, before them %v", name, spec.Containers, spec.InitContainers)
@@ -43,13 +47,13 @@ emf: {enabled: true, annotations: {reloader: "yes"}}
 			t.Errorf("%s: annotations %v", name, d.Annotations)
 		}
 	}
-	for _, annotations := range []map[string]string{
-		get[appsv1.StatefulSet](t, docs, "weir-nats").Annotations, get[appsv1.Deployment](t, docs, "weir-pgbouncer").Annotations,
-		get[appsv1.DaemonSet](t, docs, "weir-emf").Annotations,
-	} {
-		if annotations["reloader"] != "yes" {
-			t.Errorf("annotations %v", annotations)
-		}
+	if annotations := get[appsv1.DaemonSet](t, docs, "weir-emf").Annotations; annotations["reloader"] != "yes" {
+		t.Errorf("annotations %v", annotations)
+	}
+	// A backup of NATS reads its volume, and the exporters stay where they are.
+	docs = render(t, `nats: {exporter: {enabled: true}, extraContainers: [{name: backup, image: backup:1, volumeMounts: [{name: data, mountPath: /data, readOnly: true}]}]}`)
+	if c := get[appsv1.StatefulSet](t, docs, "weir-nats").Spec.Template.Spec.Containers; len(c) != 3 || c[1].Name != "exporter" || c[2].Name != "backup" {
+		t.Errorf("containers of NATS: %v", c)
 	}
 }
 
@@ -188,6 +192,24 @@ nats: {persistence: {size: 1.5Ti}, jetstream: {maxFileStore: 0.1Gi, maxMemorySto
 	}
 	if size := set.Spec.VolumeClaimTemplates[0].Spec.Resources.Requests.Storage(); size.Value() != 3<<39 {
 		t.Error("a claim of", size)
+	}
+	// A number is one of bytes.
+	docs = render(t, `
+gateway: {resources: {requests: {memory: 134217728}, limits: {memory: 1073741824}}}
+orchestrator: {maxBytes: 1073741824}
+nats: {persistence: {size: 107374182400}, jetstream: {maxMemoryStore: 67108864}}
+`)
+	c = get[appsv1.Deployment](t, docs, "weir-gateway").Spec.Template.Spec.Containers[0]
+	if env(c, "GOMEMLIMIT") != "912680550" || c.Resources.Requests.Memory().Value() != 1<<27 || c.Resources.Limits.Memory().Value() != 1<<30 {
+		t.Errorf("GOMEMLIMIT is %s, of %v", env(c, "GOMEMLIMIT"), c.Resources)
+	}
+	if got := env(get[appsv1.Deployment](t, docs, "weir-controller").Spec.Template.Spec.Containers[0], "WEIR_EXECUTIONS_MAX_BYTES"); got != "1073741824" {
+		t.Error("executions may take", got)
+	}
+	set = get[appsv1.StatefulSet](t, docs, "weir-nats")
+	conf = get[corev1.ConfigMap](t, docs, "weir-nats").Data["nats.conf"]
+	if size := set.Spec.VolumeClaimTemplates[0].Spec.Resources.Requests.Storage(); size.Value() != 100<<30 || !strings.Contains(conf, "max_memory_store: 67108864\n") {
+		t.Error("a claim of", size, conf)
 	}
 	conf = get[corev1.ConfigMap](t, render(t, `nats: {persistence: {size: 1.5Gi}}`), "weir-nats").Data["nats.conf"]
 	if !strings.Contains(conf, "max_file_store: 1449551462\n") { // 90 %

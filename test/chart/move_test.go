@@ -37,6 +37,14 @@ func TestNATSMove(t *testing.T) {
 	if !slices.Contains(args, "--name=data-weir-nats-0") || !slices.Contains(args, "--replicas=3") {
 		t.Error("the Job runs", args)
 	}
+	docs = render(t, `
+nats: {replicas: 3, suffix: "-2", moveFrom: {claim: data-weir-nats-0}, podAnnotations: {sidecar.istio.io/inject: "false"}}
+controller: {resources: {limits: {memory: 512Mi}}}
+`)
+	pod = get[batchv1.Job](t, docs, "weir-nats-move").Spec.Template
+	if c := pod.Spec.Containers[0]; pod.Annotations["sidecar.istio.io/inject"] != "false" || c.Resources.Limits.Memory().Value() != 512<<20 || env(c, "GOMEMLIMIT") != "456340275" {
+		t.Errorf("the Job's pod has annotations %v and may take %v", pod.Annotations, c.Resources.Limits)
+	}
 	await := func(docs []typed) string {
 		for _, e := range get[appsv1.Deployment](t, docs, "weir-controller").Spec.Template.Spec.Containers[0].Env {
 			if e.Name == "WEIR_AWAIT_MOVE" {

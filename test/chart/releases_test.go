@@ -1,9 +1,6 @@
 package chart_test
 
 import (
-	"encoding/json"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"reflect"
 	"strings"
@@ -71,41 +68,6 @@ func TestReleasesKeepApart(t *testing.T) {
 			}
 		}
 	}
-}
-
-// apiServer answers what the chart looks up: these objects, by their path.
-func apiServer(t *testing.T, objects map[string]any) string {
-	t.Helper()
-	kinds := map[string]metav1.APIResource{
-		"/api/v1":                       {Name: "secrets", Kind: "Secret", Namespaced: true},
-		"/apis/apps/v1":                 {Name: "statefulsets", Kind: "StatefulSet", Namespaced: true},
-		"/apis/apiextensions.k8s.io/v1": {Name: "customresourcedefinitions", Kind: "CustomResourceDefinition"},
-	}
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		answer, ok := objects[r.URL.Path]
-		for version, kind := range kinds {
-			if r.URL.Path == version {
-				group := strings.TrimPrefix(strings.TrimPrefix(version, "/apis/"), "/api/")
-				answer, ok = metav1.APIResourceList{GroupVersion: group, APIResources: []metav1.APIResource{kind}}, true
-			}
-		}
-		w.Header().Set("Content-Type", "application/json")
-		if !ok {
-			w.WriteHeader(http.StatusNotFound)
-		}
-		if err := json.NewEncoder(w).Encode(answer); err != nil {
-			t.Error(err)
-		}
-	}))
-	t.Cleanup(s.Close)
-	return s.URL
-}
-
-// over renders the chart over what a cluster has.
-func over(t *testing.T, server, values string) error {
-	t.Helper()
-	_, err := template(t, values, "--dry-run=server", "--kube-apiserver", server)
-	return err
 }
 
 // TestClaimsCantChange: what Kubernetes would forbid without a word on what to do is refused, with the steps.

@@ -2,13 +2,17 @@ package chart_test
 
 import (
 	"encoding/base64"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+
+	"github.com/weir-dev/weir/api/v1alpha1"
 )
 
 func securityHabits(t *testing.T, p pod) {
@@ -156,5 +160,23 @@ func noPasswordOutsideSecrets(t *testing.T, docs []typed) {
 				}
 			}
 		}
+	}
+}
+
+// TestPolicyNamesTheFinalizer: the finalizers that the controller may change are those of its code. What the policy's expressions say is
+// tested by the API server's own code, in hack/cluster/policy.
+func TestPolicyNamesTheFinalizer(t *testing.T) {
+	out, err := templateAs(t, "eu", "shop", ``)
+	if err != nil {
+		t.Fatal(err)
+	}
+	docs, err := decode(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := fmt.Sprintf("[%q, %q]", v1alpha1.QueueFinalizer("shop", "eu"), v1alpha1.SharedQueueFinalizer)
+	policy := all[admissionv1.ValidatingAdmissionPolicy](docs)[0]
+	if v := policy.Spec.Variables[0]; v.Name != "own" || v.Expression != want {
+		t.Errorf("the policy lets the controller change %s, which is %s; want %s", v.Name, v.Expression, want)
 	}
 }

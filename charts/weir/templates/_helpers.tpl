@@ -170,16 +170,22 @@ securityContext:
   {{- include "weir.containerSecurityContext" . | nindent 2 }}
 {{- end }}
 
+{{/* A quantity as a text: of a number of bytes, which YAML makes a floating point number, its digits. */}}
+{{- define "weir.quantity" -}}
+{{- if kindIs "float64" . }}{{ int64 . }}{{ else }}{{ . }}{{ end }}
+{{- end }}
+
 {{/* A Kubernetes quantity of bytes, such as 1.5Gi, as a number: rounded up, as Kubernetes does. */}}
 {{- define "weir.bytes" -}}
 {{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 }}
 {{- /* The API server writes a fraction of a byte so. */}}
 {{- $_ := set $units "m" 0.001 }}
-{{- $unit := regexFind "[A-Za-z]*$" (toString .) }}
+{{- $text := include "weir.quantity" . }}
+{{- $unit := regexFind "[A-Za-z]*$" $text }}
 {{- if not (hasKey $units $unit) }}
-{{- fail (printf "%q is no quantity of bytes: write a number with k, M, G, T, Ki, Mi, Gi or Ti" .) }}
+{{- fail (printf "%q is no quantity of bytes: write a number with k, M, G, T, Ki, Mi, Gi or Ti" $text) }}
 {{- end }}
-{{- mulf (regexFind "^[0-9]+([.][0-9]+)?" (toString .)) (get $units $unit) | ceil | int64 }}
+{{- mulf (regexFind "^[0-9]+([.][0-9]+)?" $text) (get $units $unit) | ceil | int64 }}
 {{- end }}
 
 {{/* The collector works harder before the kernel kills. */}}

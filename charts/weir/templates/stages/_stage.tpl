@@ -29,89 +29,95 @@ spec:
     metadata:
       {{- include "weir.podMetadata" (merge (dict "metricsPort" $metricsPort "checksums" (include "weir.natsChecksums" . | fromYaml)) .) | trim | nindent 6 }}
     spec:
-      serviceAccountName: {{ include "weir.fullname" .root }}-{{ .component }}
-      automountServiceAccountToken: {{ eq .stage.calls "apiServer" }}
-      enableServiceLinks: false
-      {{- if $values.drainTimeout }}
-      # The pause, the drain, and 10 s for what comes after.
-      terminationGracePeriodSeconds: {{ add ($values.preStopSleepSeconds | default 0) (include "weir.seconds" $values.drainTimeout | int) 10 }}
-      {{- else }}
-      terminationGracePeriodSeconds: 30
-      {{- end }}
-      securityContext:
-        {{- include "weir.nonroot" . | nindent 8 }}
-      {{- include "weir.scheduling" . | trim | nindent 6 }}
-      {{- with $values.initContainers }}
-      initContainers:
-      {{- toYaml . | nindent 6 }}
-      {{- end }}
-      containers:
-      - name: {{ .component }}
-        image: {{ include "weir.image" . }}
-        imagePullPolicy: {{ .root.Values.image.pullPolicy }}
-        env:
-        {{- if .stage.service }}
-        - name: WEIR_LISTEN
-          value: ":8080"
-        {{- end }}
-        - name: WEIR_HEALTH_LISTEN
-          value: ":8081"
-        {{- with $values.drainTimeout }}
-        - name: WEIR_DRAIN_TIMEOUT
-          value: {{ . | quote }}
-        {{- end }}
-        {{- with .stage.env }}
-        {{- toYaml . | nindent 8 }}
-        {{- end }}
-        {{- include "weir.env" . | trim | nindent 8 }}
-        ports:
-        {{- if .stage.service }}
-        - name: http
-          containerPort: 8080
-        {{- end }}
-        - name: health
-          containerPort: 8081
-        {{- if .stage.webhook }}
-        - name: webhook
-          containerPort: 9443
-        {{- end }}
-        startupProbe:
-        {{- if .stage.startupProbe }}
-          {{- toYaml .stage.startupProbe | nindent 10 }}
-        {{- else }}
-          httpGet: {path: /healthz, port: health}
-          periodSeconds: 1
-          failureThreshold: 60
-        {{- end }}
-        livenessProbe:
-          httpGet: {path: /healthz, port: health}
-          periodSeconds: 10
-          timeoutSeconds: 3
-          failureThreshold: 3
-        readinessProbe:
-        {{- if .stage.readinessProbe }}
-          {{- toYaml .stage.readinessProbe | nindent 10 }}
-        {{- else }}
-          httpGet: {path: /readyz, port: health}
-          periodSeconds: 5
-          timeoutSeconds: 3
-          failureThreshold: 2
-        {{- end }}
-        {{- with $values.preStopSleepSeconds }}
-        lifecycle:
-          preStop:
-            sleep:
-              seconds: {{ . }}
-        {{- end }}
-        resources:
-          {{- toYaml ($values.resources | default dict) | nindent 10 }}
-        securityContext:
-          {{- include "weir.containerSecurityContext" . | nindent 10 }}
-        {{- include "weir.mounts" . | trim | nindent 8 }}
-      {{- with $values.extraContainers }}
-      {{- toYaml . | nindent 6 }}
-      {{- end }}
-      {{- include "weir.volumes" . | trim | nindent 6 }}
+      {{- include "weir.pod" (merge (dict "spec" (include "weir.stagePod" .)) .) | nindent 6 }}
+{{- end }}
+
+{{/* The spec of its pods. */}}
+{{- define "weir.stagePod" -}}
+{{- $values := index .root.Values .component }}
+serviceAccountName: {{ include "weir.fullname" .root }}-{{ .component }}
+automountServiceAccountToken: {{ eq .stage.calls "apiServer" }}
+enableServiceLinks: false
+{{- if $values.drainTimeout }}
+# The pause, the drain, and 10 s for what comes after.
+terminationGracePeriodSeconds: {{ add ($values.preStopSleepSeconds | default 0) (include "weir.seconds" $values.drainTimeout | int) 10 }}
+{{- else }}
+terminationGracePeriodSeconds: 30
+{{- end }}
+securityContext:
+  {{- include "weir.nonroot" . | nindent 2 }}
+{{- include "weir.scheduling" . | trim | nindent 0 }}
+{{- with $values.initContainers }}
+initContainers:
+{{- toYaml . | nindent 0 }}
+{{- end }}
+containers:
+- name: {{ .component }}
+  image: {{ include "weir.image" . }}
+  imagePullPolicy: {{ .root.Values.image.pullPolicy }}
+  env:
+  {{- if .stage.service }}
+  - name: WEIR_LISTEN
+    value: ":8080"
+  {{- end }}
+  - name: WEIR_HEALTH_LISTEN
+    value: ":8081"
+  {{- with $values.drainTimeout }}
+  - name: WEIR_DRAIN_TIMEOUT
+    value: {{ . | quote }}
+  {{- end }}
+  {{- with .stage.env }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+  {{- include "weir.env" . | trim | nindent 2 }}
+  ports:
+  {{- if .stage.service }}
+  - name: http
+    containerPort: 8080
+  {{- end }}
+  - name: health
+    containerPort: 8081
+  {{- if .stage.webhook }}
+  - name: webhook
+    containerPort: 9443
+  {{- end }}
+  startupProbe:
+  {{- if .stage.startupProbe }}
+    {{- toYaml .stage.startupProbe | nindent 4 }}
+  {{- else }}
+    httpGet: {path: /healthz, port: health}
+    periodSeconds: 1
+    failureThreshold: 60
+  {{- end }}
+  livenessProbe:
+    httpGet: {path: /healthz, port: health}
+    periodSeconds: 10
+    timeoutSeconds: 3
+    failureThreshold: 3
+  readinessProbe:
+  {{- if .stage.readinessProbe }}
+    {{- toYaml .stage.readinessProbe | nindent 4 }}
+  {{- else }}
+    httpGet: {path: /readyz, port: health}
+    periodSeconds: 5
+    timeoutSeconds: 3
+    failureThreshold: 2
+  {{- end }}
+  {{- with $values.preStopSleepSeconds }}
+  lifecycle:
+    preStop:
+      sleep:
+        seconds: {{ . }}
+  {{- end }}
+  resources:
+    {{- toYaml ($values.resources | default dict) | nindent 4 }}
+  securityContext:
+    {{- include "weir.containerSecurityContext" . | nindent 4 }}
+  {{- include "weir.mounts" . | trim | nindent 2 }}
+{{- with $values.extraContainers }}
+{{- toYaml . | nindent 0 }}
+{{- end }}
+{{- include "weir.volumes" . | trim | nindent 0 }}
 {{- end }}
 
 {{- define "weir.stageService" -}}

@@ -98,7 +98,7 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
   {{- with include "weir.moveClaim" . }}
   - {name: WEIR_AWAIT_MOVE, value: {{ . | quote }}}
   {{- end }}
-  - {name: WEIR_EXECUTIONS_MAX_BYTES, value: {{ ternary .Values.orchestrator.maxBytes "0" (gt (int .Values.orchestrator.replicas) 0) | quote }}}
+  - {name: WEIR_EXECUTIONS_MAX_BYTES, value: {{ ternary (include "weir.quantity" .Values.orchestrator.maxBytes) "0" (gt (int .Values.orchestrator.replicas) 0) | quote }}}
   {{- if gt (int .Values.orchestrator.replicas) 0 }}
   - {name: WEIR_ORCHESTRATOR_URL, value: "http://{{ include "weir.fullname" . }}-orchestrator.{{ .Release.Namespace }}"}
   {{- end }}
