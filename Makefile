@@ -10,7 +10,7 @@ GO ?= go
 TOOL := $(GO) tool -modfile=hack/tools/go.mod
 
 # One package's tests at most; the kill and load tests are the long ones.
-TEST_TIMEOUT ?= 12m
+TEST_TIMEOUT ?= 20m
 # `make test PKG=./internal/stream/... TESTFLAGS='-run Commit -v'` narrows it.
 PKG ?= ./...
 TESTFLAGS ?=

@@ -504,6 +504,10 @@ func TestLintOfClasses(t *testing.T) {
 	if out, err := runLint(t, twice+"---\n"+second, "-"); err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
+	const one = "apiVersion: weir.dev/v1alpha1\nkind: EventSourceMapping\nmetadata: {name: m}\nspec: {class: CLASS, queue: q, function: {url: \"http://x.example\"}, maxConcurrency: 1}\n---\n"
+	if out, err := runLint(t, strings.Replace(one, "CLASS", "a", 1)+strings.Replace(one, "CLASS", "b", 1), "--partial", "-"); err == nil || !strings.Contains(out, "-:8: EventSourceMapping m: metadata.name: is the name of another EventSourceMapping too (-:3): rename one or remove it") {
+		t.Errorf("%v\n%s", err, out)
+	}
 	if out, err := runLint(t, twice+"---\n"+strings.Replace(second, "  class: eu\n", "", 1), "-"); err == nil || !strings.Contains(out, "GET /x has the method and path of route r of API default/a") {
 		t.Errorf("%v\n%s", err, out)
 	}

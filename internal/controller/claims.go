@@ -173,6 +173,7 @@ func (r *reconciler) tellLeftAlone(ctx context.Context, o withStatus, other stri
 }
 
 // refuse keeps o from coming into use, as the API server doesn't let this release claim it; what was published of it before stays.
+// An error is only that somebody else has just changed it. All else is said once, and tried again every retryMax.
 func (r *reconciler) refuse(res *resources, o withStatus, what string, err error) error {
 	ref := refTo(o)
 	v := manifest.Verdict{Reason: reasonNotClaimed, Message: fmt.Sprintf(
@@ -187,7 +188,7 @@ func (r *reconciler) refuse(res *resources, o withStatus, what string, err error
 		r.events.tell(o, corev1.EventTypeWarning, v.Reason, actionServe, v.Message)
 		r.log.Warn("a resource can't be claimed; what was published of it before stays in use. It is tried again", "kind", ref.Kind, "resource", ref.Key.String(), "error", err)
 	}
-	return err
+	return nil
 }
 
 // letGo gives up the claims of resources that are of another class by now, so that a release of that one takes them. It comes after

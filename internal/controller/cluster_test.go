@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -55,6 +56,7 @@ func newTestCluster(t *testing.T, objects ...client.Object) *testCluster {
 
 // testRelease is a release's controller, one reconciliation at a time.
 type testRelease struct {
+	again time.Duration // after which it reconciles again, as the last one said
 	*reconciler
 	t    *testing.T
 	conn *stream.Conn
@@ -84,7 +86,8 @@ func (c *testCluster) release(nats *localnats.Server, name string, change func(*
 // pass reconciles once.
 func (r *testRelease) pass() error {
 	r.t.Helper()
-	_, err := r.Reconcile(r.t.Context(), reconcile.Request{})
+	result, err := r.Reconcile(r.t.Context(), reconcile.Request{})
+	r.again = result.RequeueAfter
 	return err
 }
 

@@ -139,7 +139,7 @@ func (r *reconciler) deleteQueues(ctx context.Context, res *resources, out *mani
 		}
 		var holds *stream.Depth
 		var err error
-		if controllerutil.ContainsFinalizer(q, r.release.finalizer()) || controllerutil.ContainsFinalizer(q, v1alpha1.SharedQueueFinalizer) {
+		if controllerutil.ContainsFinalizer(q, r.release.finalizer()) || r.tells(res, q) && controllerutil.ContainsFinalizer(q, v1alpha1.SharedQueueFinalizer) {
 			holds, err = r.deleteQueue(ctx, q)
 		}
 		switch {

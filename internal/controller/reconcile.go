@@ -26,6 +26,9 @@ const (
 	resyncEvery = time.Minute
 	// deletingEvery is how often a queue that is being deleted is checked for being empty.
 	deletingEvery = 2 * time.Second
+	// maxOvertaken is how many reconciliations in a row are put off because others have just changed resources that were to be
+	// claimed: they are tried again at once.
+	maxOvertaken = 3
 )
 
 // reconciler runs one reconciliation after the other, never two at a time.
@@ -49,7 +52,9 @@ type reconciler struct {
 	memory  manifest.Memory
 	left    map[manifest.Ref]string           // resources of the class that another release serves
 	refused map[manifest.Ref]manifest.Verdict // resources that can't be claimed, as of the last reconciliation
-	strays  []catalog.Key                     // queues with streams here that no Queue has
+	// overtaken are reconciliations in a row that were put off (maxOvertaken).
+	overtaken int
+	strays    []catalog.Key // queues with streams here that no Queue has
 }
 
 type ensuredQueue struct {
@@ -96,12 +101,22 @@ func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconc
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	unclaimed := errors.Join(r.claim(ctx, res), r.addFinalizers(ctx, res))
-	r.refused = res.refused
-	out, err := r.apply(ctx, res)
+	former, err := r.former(ctx)
 	if _, other := errors.AsType[*servedError](err); other { // what this release had in that NATS is its queues' no more
 		r.depths.Use(nil)
 		r.calls.use(nil)
+		return reconcile.Result{}, errors.Join(err, r.reportFailure(ctx, res, err))
+	}
+	unclaimed := errors.Join(r.claim(ctx, res), r.addFinalizers(ctx, res))
+	r.refused = res.refused
+	if len(res.changed) > 0 && r.overtaken < maxOvertaken { // what names those would be told that they are not in use
+		r.overtaken++
+		return reconcile.Result{}, unclaimed
+	}
+	r.overtaken = 0
+	var out *manifest.Outcome
+	if err == nil {
+		out, err = r.apply(ctx, res, former)
 	}
 	if err != nil {
 		return reconcile.Result{}, errors.Join(unclaimed, err, r.reportFailure(ctx, res, err))
@@ -110,6 +125,9 @@ func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconc
 	r.calls.use(manifest.DrainedBy(out.Catalog))
 	deleting, err := r.deleteQueues(ctx, res, out)
 	result := reconcile.Result{RequeueAfter: resyncEvery}
+	if len(res.refused) > len(res.changed) {
+		result.RequeueAfter = retryMax
+	}
 	if deleting {
 		result.RequeueAfter = deletingEvery
 	}
@@ -170,9 +188,8 @@ func (r Release) owns(former *stream.PublishedCatalog) bool {
 	return by == "" || by == r.String() || slices.Contains(r.TakeOver, by)
 }
 
-// apply creates the streams of all queues and then publishes the catalog that names them. It touches nothing in a NATS that
-// serves another release.
-func (r *reconciler) apply(ctx context.Context, res *resources) (*manifest.Outcome, error) {
+// former is what is published, to be replaced by this release; a servedError if it is another's.
+func (r *reconciler) former(ctx context.Context) (*stream.PublishedCatalog, error) {
 	if err := r.conn.Ready(); err != nil {
 		return nil, err
 	}
@@ -184,6 +201,11 @@ func (r *reconciler) apply(ctx context.Context, res *resources) (*manifest.Outco
 		return nil, &servedError{former.Release}
 	}
 	former.Release = r.release.String()
+	return former, nil
+}
+
+// apply creates the streams of all queues and then publishes the catalog that names them.
+func (r *reconciler) apply(ctx context.Context, res *resources, former *stream.PublishedCatalog) (*manifest.Outcome, error) {
 	refused := maps.Clone(res.refused)
 	out := r.memory.Reconcile(res.objects(), former.Catalog, refused)
 	refusals, err := r.ensureStreams(ctx, out.Catalog.Queues)

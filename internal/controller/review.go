@@ -26,6 +26,10 @@ const (
 	reviewPath = "/review"
 	// reviewTimeout is of the question what is published: the API server waits for some seconds for the answer.
 	reviewTimeout = 2 * time.Second
+	// reviewedAtMost is how old that may be: many resources come at once.
+	reviewedAtMost = time.Second
+	// reviewAgainAfter is how much later mistakes are looked for again: a cache follows the API server.
+	reviewAgainAfter = 300 * time.Millisecond
 )
 
 // Webhook is where the API server asks before it takes a resource.
@@ -40,10 +44,12 @@ func (w *Webhook) server() webhook.Server {
 	return webhook.NewServer(webhook.Options{Host: w.Host, Port: w.Port, CertDir: w.Certs})
 }
 
-// review answers the API server's question whether a resource is to be taken: not one that has mistakes by itself or beside the
-// others, for which its status would say Invalid. What it names and is not there is only a warning, as it may be the next to come.
+// review answers the API server's question whether a resource is to be taken: not one that has mistakes by itself, or a route that
+// is another's or not allowed, for which its status would say Invalid. What doesn't fit with other resources as they are is only a
+// warning, as those may be the next to come or to change.
 //
-// Every replica answers, from its caches. What it can't know, such as whether NATS has room, the status says later.
+// Every replica answers, from its caches. What it can't know, such as whether NATS has room, the status says later. Where it can't
+// review, it says so and takes the resource: only the API server's failurePolicy is to be in anybody's way.
 type review struct {
 	client  client.Reader
 	release Release
@@ -52,6 +58,8 @@ type review struct {
 
 	mu     sync.Mutex // reviews are one after the other
 	memory manifest.Memory
+	former *stream.PublishedCatalog // as of at
+	at     time.Time
 }
 
 func newReview(c client.Reader, cfg Config) *review {
@@ -79,14 +87,34 @@ func (v *review) Handle(ctx context.Context, req admission.Request) admission.Re
 			return admission.Allowed("") // one that is invalid already can still get labels, or lose a finalizer
 		}
 	}
+	mistakes, doubts, err := v.find(ctx, o)
+	if err == nil && len(mistakes) > 0 { // the cache may not have yet what has just made room for it
+		select {
+		case <-time.After(reviewAgainAfter):
+		case <-ctx.Done():
+		}
+		mistakes, doubts, err = v.find(ctx, o)
+	}
+	switch {
+	case err != nil:
+		v.log.WarnContext(ctx, "a resource was taken without a review", "kind", req.Kind.Kind, "namespace", req.Namespace, "resource", req.Name, "error", err)
+		return admission.Allowed("").WithWarnings("Weir could not review it: its status will say whether it is valid. The reason: " + err.Error())
+	case len(mistakes) > 0:
+		return admission.Denied(strings.Join(append(mistakes, doubts...), "\n"))
+	}
+	return admission.Allowed("").WithWarnings(doubts...)
+}
+
+// find reviews o beside what there is. There is nothing to say of what another release serves.
+func (v *review) find(ctx context.Context, o withStatus) (mistakes, doubts []string, err error) {
 	res, err := list(ctx, v.client)
 	if err != nil {
-		return admission.Errored(http.StatusInternalServerError, err)
+		return nil, nil, err
 	}
-	res.put(o)
+	res.put(o.DeepCopyObject().(withStatus))
 	holders, ours := v.release.held(res.all())
 	if ok, _ := v.release.serves(o, holders, ours); !ok {
-		return admission.Allowed("")
+		return nil, nil, nil
 	}
 	res.keep(func(o withStatus) bool {
 		ok, other := v.release.serves(o, holders, ours)
@@ -95,24 +123,23 @@ func (v *review) Handle(ctx context.Context, req admission.Request) admission.Re
 		}
 		return ok
 	})
-	asked, cancel := context.WithTimeout(ctx, reviewTimeout)
-	defer cancel()
-	former, err := v.conn.Catalog(asked)
-	if err != nil {
-		v.log.WarnContext(ctx, "a resource was taken without a review: what is published can't be read", "kind", req.Kind.Kind, "namespace", req.Namespace, "resource", req.Name, "error", err)
-		return admission.Allowed("").WithWarnings("Weir could not review it, as NATS can't be reached: its status will say whether it is valid")
-	}
-	published := former.Catalog
-	if !v.release.owns(former) {
-		published = new(catalog.Catalog) // of another release: the status says what that means
-	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	mistakes, missing := v.memory.Review(res.objects(), published, refTo(o))
-	if len(mistakes) > 0 {
-		return admission.Denied(strings.Join(append(mistakes, missing...), "\n"))
+	if v.former == nil || time.Since(v.at) > reviewedAtMost {
+		asked, cancel := context.WithTimeout(ctx, reviewTimeout)
+		defer cancel()
+		if v.former, err = v.conn.Catalog(asked); err != nil {
+			v.former = nil
+			return nil, nil, err
+		}
+		v.at = time.Now()
 	}
-	return admission.Allowed("").WithWarnings(missing...)
+	published := v.former.Catalog
+	if !v.release.owns(v.former) {
+		published = new(catalog.Catalog) // of another release: the status says what that means
+	}
+	mistakes, doubts = v.memory.Review(res.objects(), published, refTo(o))
+	return mistakes, doubts, nil
 }
 
 // decoded returns a resource as the API server sends it, and its spec.

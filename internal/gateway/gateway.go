@@ -326,9 +326,7 @@ func (g *Gateway) serve(w http.ResponseWriter, r *http.Request) {
 		refuse(w, r, problemStarting())
 		return
 	}
-	if t.matcher.hosts {
-		r.Host = plainHost(r.Host)
-	}
+	r.Host = plainHost(r.Host)
 	if len(t.cors) > 0 && t.allow(g, w, r) {
 		return
 	}

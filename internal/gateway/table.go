@@ -3,7 +3,6 @@ package gateway
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"reflect"
 	"slices"
@@ -153,7 +152,6 @@ func (r *route) aim(t *table, queues map[catalog.Key]*catalog.Queue) {
 type matcher struct {
 	mux      *http.ServeMux
 	patterns []string
-	hosts    bool // some patterns name a host
 }
 
 // place is the index of a route in its table. As a handler it only marks what the mux has found.
@@ -169,18 +167,17 @@ func newMatcher(patterns []string, left func(at int, err error)) *matcher {
 		if err := handle(m.mux, pattern, place(i)); err != nil {
 			left(i, err)
 		}
-		m.hosts = m.hosts || !strings.Contains(pattern, " /")
 	}
 	return m
 }
 
 // plainHost is host, which may end with a port, as patterns have it: in lower case and without the root's dot.
 func plainHost(host string) string {
-	host = strings.ToLower(host)
-	if name, port, err := net.SplitHostPort(host); err == nil && strings.HasSuffix(name, ".") {
-		return net.JoinHostPort(strings.TrimSuffix(name, "."), port)
+	host = strings.TrimSuffix(strings.ToLower(host), ".")
+	if name, port, ok := strings.Cut(host, ".:"); ok {
+		return name + ":" + port
 	}
-	return strings.TrimSuffix(host, ".")
+	return host
 }
 
 // match returns the route of r, nil if there is none: then h answers, with a redirect if pattern is not empty.

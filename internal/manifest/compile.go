@@ -116,7 +116,7 @@ func (c *compiler) add(s *subject, path, msg string) *Error {
 	if s.origin.reported(path) {
 		return nil
 	}
-	err := &Error{File: s.origin.File, Line: s.origin.line(path), Object: s.String(), Field: path, Msg: msg}
+	err := s.mistake(path, msg)
 	c.errs = append(c.errs, err)
 	return err
 }
@@ -129,7 +129,17 @@ func (c *compiler) invalid(s *subject, errs field.ErrorList) {
 
 // twice reports a duplicate: an object whose key is taken. It is no finding about the first one, which is used.
 func (c *compiler) twice(s *subject, first *Origin) {
-	_ = c.add(s, "metadata.name", fmt.Sprintf("is the name of another %s too%s: rename one or remove it", s.kind, at(first, "metadata.name")))
+	if !s.origin.reported("metadata.name") {
+		c.errs = append(c.errs, twice(s, first))
+	}
+}
+
+func twice(s *subject, first *Origin) *Error {
+	return s.mistake("metadata.name", fmt.Sprintf("is the name of another %s too%s: rename one or remove it", s.kind, at(first, "metadata.name")))
+}
+
+func (s *subject) mistake(path, msg string) *Error {
+	return &Error{File: s.origin.File, Line: s.origin.line(path), Object: s.String(), Field: path, Msg: msg}
 }
 
 func (c *compiler) service(ctx context.Context, r Resource[servingv1.Service]) {
@@ -209,6 +219,11 @@ func (c *compiler) stateMachines() {
 func (c *compiler) apis() {
 	seen := map[catalog.Key]*Origin{}
 	table := newRouteTable()
+	for _, earlier := range c.kept(kindAPI) {
+		for _, r := range c.before.apis[earlier.key].Routes {
+			_ = table.add(r.Method, r.Host, r.Path, fmt.Sprintf("route %s of %s %s", r.Name, kindAPI, earlier.key)) // the published ones don't collide
+		}
+	}
 	for _, r := range c.objs.APIs {
 		a := r.Object
 		if a.Namespace == "" {
@@ -264,6 +279,18 @@ func (c *compiler) collisions(s *subject, a *v1alpha1.API, table *routeTable) {
 	if c.excluded(s) {
 		table.forget(before)
 	}
+}
+
+// kept are the objects of a kind that are refused for another reason than a mistake, and go on in their published version: they
+// keep what they have claimed, whoever else is valid.
+func (c *compiler) kept(kind string) (all []*subject) {
+	for ref := range c.refused {
+		if ref.Kind == kind && c.before.has(ref) {
+			all = append(all, &subject{kind: kind, key: ref.Key})
+		}
+	}
+	slices.SortFunc(all, func(a, b *subject) int { return cmp.Compare(a.key.String(), b.key.String()) })
+	return all
 }
 
 // excluded reports whether the other objects are compiled as if s were not there.
@@ -368,6 +395,9 @@ func startsMachine(m *v1alpha1.EventSourceMapping, machine catalog.Key) bool {
 func (c *compiler) mappings() {
 	seen := map[catalog.Key]*Origin{}
 	drained := map[catalog.Key]*subject{}
+	for _, earlier := range c.kept(kindMapping) {
+		drained[c.before.mappings[earlier.key].Queue] = earlier
+	}
 	for _, r := range c.objs.Mappings {
 		m := r.Object
 		if m.Namespace == "" {
@@ -384,7 +414,7 @@ func (c *compiler) mappings() {
 
 		queue, mine := catalog.Key{Namespace: m.Namespace, Name: m.Spec.Queue}, false
 		c.needQueue(s, "spec.queue", queue)
-		if first, ok := drained[queue]; ok && m.Spec.Queue != "" {
+		if first, ok := drained[queue]; ok && m.Spec.Queue != "" && first.key != s.key {
 			c.fail(s, "spec.queue", "queue %s is already drained by %s%s: one mapping drains a queue; remove one, or give it a queue of its own",
 				queue.Name, first, at(&first.origin, "spec.queue"))
 		} else {

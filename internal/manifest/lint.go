@@ -33,7 +33,7 @@ func Lint(objs *Objects, parsed Errors, opts LintOptions) (mistakes, warnings Er
 	if opts.Namespace != "" {
 		objs.setNamespace(opts.Namespace)
 	}
-	mistakes = slices.Clone(parsed)
+	mistakes = slices.Concat(parsed, objs.twiceInClasses())
 	for _, class := range objs.classes() {
 		its := objs.ofClass(class)
 		r := newReconciler(its, newPublished(new(catalog.Catalog)), Options{}.withDefaults())
@@ -46,6 +46,25 @@ func Lint(objs *Objects, parsed Errors, opts LintOptions) (mistakes, warnings Er
 	return mistakes.sorted(), warnings.sorted()
 }
 
+// twiceInClasses are objects that are there twice, in two classes: to a cluster they are one. Those of one class its compilation finds.
+func (o *Objects) twiceInClasses() (mistakes Errors) {
+	type one struct {
+		class  string
+		origin *Origin
+	}
+	first := map[Ref]one{}
+	o.each(func(ref Ref, class string, origin *Origin) {
+		was, known := first[ref]
+		switch {
+		case !known:
+			first[ref] = one{class, origin}
+		case was.class != class:
+			mistakes = append(mistakes, twice(&subject{ref.Kind, ref.Key, *origin}, was.origin))
+		}
+	})
+	return mistakes
+}
+
 // OtherClass says in Objects.Elsewhere why what is of class own has nothing to do with an object.
 func OtherClass(of, own string) string {
 	return fmt.Sprintf("is of class %s, and this one of class %s", of, own)
@@ -54,7 +73,7 @@ func OtherClass(of, own string) string {
 // classes are those of the objects; with none of Weir's kinds it is the default, for the Services.
 func (o *Objects) classes() (all []string) {
 	seen := map[string]bool{}
-	o.each(func(_ Ref, class string) { seen[class] = true })
+	o.each(func(_ Ref, class string, _ *Origin) { seen[class] = true })
 	if len(seen) == 0 {
 		return []string{v1alpha1.DefaultClass}
 	}
@@ -69,7 +88,7 @@ func (o *Objects) ofClass(class string) *Objects {
 		Machines: only(o.Machines, func(m *v1alpha1.StateMachine) bool { return m.ClassOf() == class }),
 		Services: slices.Clone(o.Services), Elsewhere: map[Ref]string{}, incomplete: o.incomplete,
 	}
-	o.each(func(ref Ref, of string) {
+	o.each(func(ref Ref, of string, _ *Origin) {
 		if of != class {
 			its.Elsewhere[ref] = OtherClass(of, class)
 		}
@@ -87,21 +106,21 @@ func only[T any](list []Resource[T], yes func(*T) bool) (its []Resource[T]) {
 }
 
 // each calls f with the objects of Weir's kinds.
-func (o *Objects) each(f func(ref Ref, class string)) {
+func (o *Objects) each(f func(ref Ref, class string, origin *Origin)) {
 	key := func(m *metav1.ObjectMeta) catalog.Key {
 		return catalog.Key{Namespace: cmp.Or(m.Namespace, defaultNamespace), Name: m.Name}
 	}
 	for _, r := range o.APIs {
-		f(APIRef(key(&r.Object.ObjectMeta)), r.Object.ClassOf())
+		f(APIRef(key(&r.Object.ObjectMeta)), r.Object.ClassOf(), &r.Origin)
 	}
 	for _, r := range o.Queues {
-		f(QueueRef(key(&r.Object.ObjectMeta)), r.Object.ClassOf())
+		f(QueueRef(key(&r.Object.ObjectMeta)), r.Object.ClassOf(), &r.Origin)
 	}
 	for _, r := range o.Mappings {
-		f(MappingRef(key(&r.Object.ObjectMeta)), r.Object.ClassOf())
+		f(MappingRef(key(&r.Object.ObjectMeta)), r.Object.ClassOf(), &r.Origin)
 	}
 	for _, r := range o.Machines {
-		f(MachineRef(key(&r.Object.ObjectMeta)), r.Object.ClassOf())
+		f(MachineRef(key(&r.Object.ObjectMeta)), r.Object.ClassOf(), &r.Origin)
 	}
 }
 

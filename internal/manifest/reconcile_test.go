@@ -339,6 +339,24 @@ func TestReconcileRefusedAPI(t *testing.T) {
 	}
 }
 
+// TestReconcileRefusedKeepsItsClaims: what is refused for another reason than a mistake goes on in its published version, though
+// there is a valid one that would have its route, or its queue.
+func TestReconcileRefusedKeepsItsClaims(t *testing.T) {
+	second := strings.Replace(clusterMapping, "name: orders, n", "name: zweite, n", 1)
+	former := new(Memory).Reconcile(clusterObjects(t, clusterService, clusterQueue, clusterMapping, clusterAPI("shop", 1, "/orders")), &catalog.Catalog{}, nil).Catalog
+	objs := clusterObjects(t, clusterService, clusterQueue, clusterMapping, second, clusterAPI("shop", 1, "/orders"), clusterAPI("older", 60, "/orders"))
+	out := new(Memory).Reconcile(objs, former, map[Ref]Verdict{
+		APIRef(inDefault("shop")): {Reason: "NotClaimed", Message: "no"}, MappingRef(inDefault("orders")): {Reason: "NotClaimed", Message: "no"},
+	})
+	wantVerdict(t, out, APIRef(inDefault("older")), Invalid, "POST /orders has the method and path of route create of API default/shop")
+	wantVerdict(t, out, MappingRef(inDefault("zweite")), Invalid, "queue orders is already drained by EventSourceMapping orders")
+	wantVerdict(t, out, APIRef(inDefault("shop")), "NotClaimed", "no")
+	wantVerdict(t, out, MappingRef(inDefault("orders")), "NotClaimed", "no")
+	if out.Catalog.Revision() != former.Revision() {
+		t.Errorf("in use are %v and %+v", paths(out.Catalog), out.Catalog.Mappings)
+	}
+}
+
 // TestDrains: a queue says who takes its records out, or why nobody does, and so does an API that fills it.
 func TestDrains(t *testing.T) {
 	api, queue := APIRef(inDefault("shop")), QueueRef(inDefault("orders"))

@@ -101,7 +101,7 @@ var odd = map[string]any{
 	"a network of no prefix":     []any{"::ffff:a/130"},
 	"a network of no address":    []any{"10.0.0.256/32"},
 	"the whole network":          []any{"::/0", "0.0.0.0/0"},
-	"the chart's own variable":   []any{map[string]any{"name": "GOMEMLIMIT", "value": "1"}},
+	"the chart's own variable":   []any{map[string]any{"name": "WEIR_NATS_URL", "value": "1"}},
 	"the chart's own volume":     []any{map[string]any{"name": "log"}, map[string]any{"name": "config"}, map[string]any{"name": "data"}},
 	"a mount of no volume":       []any{map[string]any{"name": "nosuch", "mountPath": "/nosuch"}},
 }
@@ -254,7 +254,9 @@ func TestCollisions(t *testing.T) {
 	const with = "\npgbouncer: {enabled: true, databases: [{name: a, host: b}], auth: {existingSecret: c}, exporter: {enabled: true}}\nnats: {exporter: {enabled: true}}\n"
 	for _, c := range []struct{ values, says string }{
 		{`gateway: {extraEnv: [{name: WEIR_NATS_URL, value: a}]}`, "gateway.extraEnv: the pods have a variable named WEIR_NATS_URL already"},
-		{`dispatcher: {extraEnv: [{name: GOMEMLIMIT, value: 1GiB}]}`, "dispatcher.extraEnv: the pods have a variable named GOMEMLIMIT already"},
+		{`dispatcher: {extraEnv: [{name: WEIR_CALLBACK_URL, value: "http://a"}]}`, "dispatcher.extraEnv: the pods have a variable named WEIR_CALLBACK_URL already"},
+		{`dispatcher: {extraEnv: [{name: GOMEMLIMIT, value: 1GiB}]}`, ""}, // in the place of the chart's
+		{`gateway: {extraVolumes: [{name: a, emptyDir: {}}], extraVolumeMounts: [{name: a, mountPath: /more, readOnly: true}, {name: log, mountPath: /more/log}]}`, ""},
 		{`dispatcher: {extraEnv: [{name: A, value: a}, {name: A, value: b}]}`, "dispatcher.extraEnv: the pods have a variable named A already"},
 		{`nats: {extraEnv: [{name: POD_NAME, value: a}]}`, "nats.extraEnv: the pods have a variable named POD_NAME already"},
 		{`emf: {enabled: true, extraEnv: [{name: WEIR_NODE, value: a}]}`, "emf.extraEnv: the pods have a variable named WEIR_NODE already"},

@@ -12,6 +12,7 @@ func testMemory(t *testing.T) {
 	const run, n, size, idle = "memory", 400, 240_000, 19
 	db := database(t)
 	applySlow(t)
+	before := dispatcherRestarts(t)
 	var manifests strings.Builder
 	for i := range idle {
 		fmt.Fprintf(&manifests, "apiVersion: weir.dev/v1alpha1\nkind: Queue\nmetadata: {name: idle-%d}\nspec: {maxBytes: 8Mi}\n---\n"+
@@ -35,21 +36,14 @@ func testMemory(t *testing.T) {
 		t.Errorf("not all were accepted: %s", r)
 	}
 	wantAll(t, db, "slow", run, r)
-	for _, p := range get[struct {
-		Items []struct {
-			Metadata struct{ Name string }
-			Status   struct {
-				ContainerStatuses []struct {
-					RestartCount int
-					LastState    any
-				}
-			}
-		}
-	}](t, "-n", weirNamespace, "pods", "-l", "app.kubernetes.io/component=dispatcher").Items {
-		for _, c := range p.Status.ContainerStatuses {
-			if c.RestartCount > 0 {
-				t.Errorf("%s was started again: %v", p.Metadata.Name, c.LastState)
-			}
-		}
+	if after := dispatcherRestarts(t); after != before {
+		t.Errorf("dispatchers were started again: %s; before %s", after, before)
 	}
+}
+
+// dispatcherRestarts says of each dispatcher how often its container was started again, and why it ended last.
+func dispatcherRestarts(t testing.TB) string {
+	t.Helper()
+	return kubectl(t, "-n", weirNamespace, "get", "pods", "-l", "app.kubernetes.io/component=dispatcher", "-o",
+		`jsonpath={range .items[*]}{.metadata.name} {.status.containerStatuses[*].restartCount} {.status.containerStatuses[*].lastState.terminated.reason}{"\n"}{end}`)
 }

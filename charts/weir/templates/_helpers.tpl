@@ -188,9 +188,11 @@ securityContext:
 {{- mulf (regexFind "^[0-9]+([.][0-9]+)?" $text) (get $units $unit) | ceil | int64 }}
 {{- end }}
 
-{{/* The collector works harder before the kernel kills. */}}
+{{/* The collector works harder before the kernel kills. One of extraEnv goes before it. */}}
 {{- define "weir.goMemoryLimit" -}}
-{{- with ((.resources | default dict).limits | default dict).memory }}
+{{- $own := false }}
+{{- range .extraEnv }}{{ if eq .name "GOMEMLIMIT" }}{{ $own = true }}{{ end }}{{ end }}
+{{- with ternary "" ((.resources | default dict).limits | default dict).memory $own }}
 - name: GOMEMLIMIT
   value: {{ div (mul (include "weir.bytes" . | int64) 85) 100 | toString | quote }}
 {{- end }}

@@ -42,7 +42,8 @@ chart's stands before what is from the values.
 {{- end }}
 {{- $paths := list }}
 {{- $closed := list }}
-{{- range .volumeMounts }}
+{{- $ours := sub (len .volumeMounts) (len ($values.extraVolumeMounts | default list)) | int }}
+{{- range $i, $_ := .volumeMounts }}
 {{- $path := clean .mountPath }}
 {{- if not (has .name $volumes) }}
 {{- fail (printf "%s.extraVolumeMounts: the pods have no volume named %s: add it to %s.extraVolumes" $.component .name $.component) }}
@@ -56,7 +57,7 @@ chart's stands before what is from the values.
 {{- end }}
 {{- end }}
 {{- $paths = append $paths $path }}
-{{- if .readOnly }}{{ $closed = append $closed $path }}{{ end }}
+{{- if and .readOnly (lt $i $ours) }}{{ $closed = append $closed $path }}{{ end }}
 {{- end }}
 {{- end }}
 {{- end }}

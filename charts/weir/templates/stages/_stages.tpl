@@ -90,6 +90,19 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
   calls: apiServer
   objects: true
   webhook: {{ .Values.controller.webhook.enabled }}
+  {{- if .Values.controller.webhook.enabled }}
+  # It begins with NATS, and reviews without it.
+  startupProbe:
+    httpGet: {path: /readyz, port: health}
+    periodSeconds: 1
+    timeoutSeconds: 2
+    failureThreshold: {{ add .Values.nats.startupSeconds 120 }}
+  readinessProbe:
+    httpGet: {path: /healthz, port: health}
+    periodSeconds: 2
+    timeoutSeconds: 2
+    failureThreshold: 2
+  {{- end }}
   env:
   {{- if .Values.controller.webhook.enabled }}
   - {name: WEIR_WEBHOOK_LISTEN, value: ":9443"}
