@@ -48,7 +48,7 @@ func testClasses(t *testing.T) {
 	}
 	manifests := strings.NewReplacer("SLOWWRITER", env.image("slowwriter"), "slowwriter", "secondwriter", "{name: slow}", "{name: second}", "{maxBytes: 1Gi}", "{class: second, maxBytes: 1Gi}",
 		"spec:\n  routes:", "spec:\n  class: second\n  routes:", "spec:\n  queue: slow", "spec:\n  class: second\n  queue: second").Replace(string(slow))
-	applySlow(t)
+	applySlow(t, db)
 	apply(t, manifests)
 	for _, kind := range []string{"apis.weir.dev", "esm", "ksvc"} {
 		name := "second"

@@ -11,7 +11,7 @@ import (
 func testMemory(t *testing.T) {
 	const run, n, size, idle = "memory", 400, 240_000, 19
 	db := database(t)
-	applySlow(t)
+	applySlow(t, db)
 	before := dispatcherRestarts(t)
 	var manifests strings.Builder
 	for i := range idle {

@@ -21,10 +21,7 @@ func testMoveNATS(t *testing.T) {
 	const calls = 6 // of slowwriter
 	t.Cleanup(func() { anewWithOneNATS(t) })
 	db := database(t)
-	if _, err := db.Exec(t.Context(), `CREATE TABLE IF NOT EXISTS calls (pod text, started timestamptz, ended timestamptz)`); err != nil {
-		t.Fatal(err)
-	}
-	applySlow(t)
+	applySlow(t, db)
 	begin := time.Now()
 	orders := startLoad(t, "moved", "/orders", 50, 0, 16)
 	slow := startLoad(t, "moved-slow", "/slow", 450, 0, 32) // more than 6 calls of 50 take in 0.7 s: there is always a backlog

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 )
 
 const (
@@ -59,8 +61,12 @@ func testScaleFromZero(t *testing.T) {
 	}
 }
 
-func applySlow(t testing.TB) {
+// applySlow applies testdata/slow.yaml, whose function writes its calls into the table calls.
+func applySlow(t testing.TB, db *pgxpool.Pool) {
 	t.Helper()
+	if _, err := db.Exec(t.Context(), `CREATE TABLE IF NOT EXISTS calls (pod text, started timestamptz, ended timestamptz)`); err != nil {
+		t.Fatal(err)
+	}
 	manifests, err := os.ReadFile("testdata/slow.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -84,10 +90,7 @@ SELECT max(n) FROM (
 func testCaps(t *testing.T) {
 	const run, n, calls, podsAtMost, pool = "caps", 5000, 6, 3, poolSize
 	db := database(t)
-	if _, err := db.Exec(t.Context(), `CREATE TABLE IF NOT EXISTS calls (pod text, started timestamptz, ended timestamptz)`); err != nil {
-		t.Fatal(err)
-	}
-	applySlow(t)
+	applySlow(t, db)
 	start := time.Now()
 	load := startLoad(t, run, "/slow", 2000, n, 64)
 	ips := pgbouncerIPs(t)
