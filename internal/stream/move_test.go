@@ -129,8 +129,8 @@ func ring(t *testing.T, c *stream.Conn) (found sign.Ring) {
 	return found
 }
 
-// holds is every message of every stream, as NATS' own client sees it.
-func holds(t *testing.T, url string) map[string][]string {
+// holds is every message of every stream, as NATS' own client sees it. A stream whose leader has just changed is asked again.
+func holds(t *testing.T, url string) (all map[string][]string) {
 	t.Helper()
 	nc, err := nats.Connect(url)
 	if err != nil {
@@ -141,30 +141,37 @@ func holds(t *testing.T, url string) map[string][]string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	testkit.Eventually(t, "all messages of all streams are read", func() bool {
+		if all, err = held(t.Context(), js); err != nil {
+			t.Log("read again: ", err)
+		}
+		return err == nil
+	})
+	return all
+}
+
+func held(ctx context.Context, js jetstream.JetStream) (map[string][]string, error) {
 	all := map[string][]string{}
-	names := js.StreamNames(t.Context())
+	names := js.StreamNames(ctx)
 	for name := range names.Name() {
-		st, err := js.Stream(t.Context(), name)
+		st, err := js.Stream(ctx, name)
 		if err != nil {
-			t.Fatal(name, err)
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 		state := st.CachedInfo().State
 		all[name] = []string{}
 		for seq := state.FirstSeq; seq <= state.LastSeq && state.Msgs > 0; seq++ {
-			m, err := st.GetMsg(t.Context(), seq)
+			m, err := st.GetMsg(ctx, seq)
 			if errors.Is(err, jetstream.ErrMsgNotFound) {
 				continue
 			}
 			if err != nil {
-				t.Fatal(name, err)
+				return nil, fmt.Errorf("%s: %w", name, err)
 			}
 			all[name] = append(all[name], fmt.Sprint(m.Sequence, m.Subject, m.Header, m.Time, string(m.Data)))
 		}
 	}
-	if names.Err() != nil {
-		t.Fatal(names.Err())
-	}
-	return all
+	return all, names.Err()
 }
 
 // TestMove moves from a single server that was stopped to a cluster and to another single server: everything is there, in its
