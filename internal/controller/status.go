@@ -35,9 +35,7 @@ const (
 )
 
 // reasonDeleted is of an event: a queue is.
-const (
-	reasonDeleted manifest.Reason = "Deleted"
-)
+const reasonDeleted manifest.Reason = "Deleted"
 
 // maxMessage bounds a condition's message (metav1.Condition).
 const maxMessage = 32768

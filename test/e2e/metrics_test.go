@@ -112,17 +112,8 @@ func testMetrics(t *testing.T) {
 
 func getStatus(t testing.TB, address string, want int) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, address, http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = resp.Body.Close()
-	if resp.StatusCode != want {
-		t.Errorf("GET %s: %s, want %d", address, resp.Status, want)
+	if status := statusOf(t, address); status != want {
+		t.Errorf("GET %s: %d, want %d", address, status, want)
 	}
 }
 
