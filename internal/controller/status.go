@@ -19,7 +19,7 @@ import (
 	"github.com/weir-dev/weir/internal/taskapi"
 )
 
-// Reasons of conditions, besides manifest's.
+// Reasons of conditions and events, besides manifest's.
 const (
 	reasonReady           manifest.Reason = "Ready"
 	reasonDrained         manifest.Reason = "Drained"
@@ -32,10 +32,8 @@ const (
 	reasonNotClaimed      manifest.Reason = "NotClaimed"      // the change is not in use yet: the API server lets this release not claim the resource
 	reasonTooLarge        manifest.Reason = "TooLarge"        // the change is not in use: it doesn't fit into a message of NATS
 	reasonNotPublished    manifest.Reason = "NotPublished"    // the change is not in use yet, for another reason
+	reasonDeleted         manifest.Reason = "Deleted"         // of an event alone: a queue is
 )
-
-// reasonDeleted is of an event: a queue is.
-const reasonDeleted manifest.Reason = "Deleted"
 
 // maxMessage bounds a condition's message (metav1.Condition).
 const maxMessage = 32768
