@@ -88,16 +88,11 @@ func (r Release) elsewhere(o withStatus, other string) string {
 // written before anything is done about the resource, over the version that was read: of two releases one gets it. One that can't
 // be claimed is refused, and holds up no other.
 func (r *reconciler) claim(ctx context.Context, res *resources) error {
-	holders, ours := r.release.held(res.all())
 	var errs []error
 	left := map[manifest.Ref]string{}
-	keep := func(o withStatus) bool {
-		ok, other := r.release.serves(o, holders, ours)
-		if !ok {
-			res.leave(o, r.release.elsewhere(o, other))
-			if other == "" && o.GetStatus().ObservedBy == r.release.String() {
-				res.dropped = append(res.dropped, o.DeepCopyObject().(withStatus))
-			}
+	keep := func(o withStatus, ok bool, other string) bool {
+		if !ok && other == "" && o.GetStatus().ObservedBy == r.release.String() {
+			res.dropped = append(res.dropped, o.DeepCopyObject().(withStatus))
 		}
 		if other != "" {
 			ref := refTo(o)
@@ -130,8 +125,8 @@ func (r *reconciler) claim(ctx context.Context, res *resources) error {
 		}
 		return true
 	}
-	res.keep(func(o withStatus) bool {
-		ok := keep(o)
+	res.divide(r.release, func(o withStatus, serves bool, other string) bool {
+		ok := keep(o, serves, other)
 		if q, isQueue := o.(*v1alpha1.Queue); isQueue && !ok && controllerutil.ContainsFinalizer(q, r.release.finalizer()) {
 			res.leaving = append(res.leaving, *q)
 		}
@@ -240,6 +235,19 @@ func refTo(o withStatus) manifest.Ref {
 	default:
 		return manifest.MachineRef(keyOf(o))
 	}
+}
+
+// divide leaves in res what keep says yes to. It is told whether the release serves a resource or may become the one that does, and
+// if not for another's sake, which that is; what it doesn't serve is elsewhere.
+func (res *resources) divide(r Release, keep func(o withStatus, serves bool, other string) bool) {
+	holders, ours := r.held(res.all())
+	res.keep(func(o withStatus) bool {
+		ok, other := r.serves(o, holders, ours)
+		if !ok {
+			res.leave(o, r.elsewhere(o, other))
+		}
+		return keep(o, ok, other)
+	})
 }
 
 // leave notes that this release does not serve o, and why.

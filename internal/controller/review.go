@@ -111,18 +111,11 @@ func (v *review) find(ctx context.Context, o withStatus) (mistakes, doubts []str
 	if err != nil {
 		return nil, nil, err
 	}
-	res.put(o.DeepCopyObject().(withStatus))
-	holders, ours := v.release.held(res.all())
-	if ok, _ := v.release.serves(o, holders, ours); !ok {
+	res.put(o)
+	res.divide(v.release, func(_ withStatus, serves bool, _ string) bool { return serves })
+	if _, not := res.elsewhere[refTo(o)]; not {
 		return nil, nil, nil
 	}
-	res.keep(func(o withStatus) bool {
-		ok, other := v.release.serves(o, holders, ours)
-		if !ok {
-			res.leave(o, v.release.elsewhere(o, other))
-		}
-		return ok
-	})
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.former == nil || time.Since(v.at) > reviewedAtMost {

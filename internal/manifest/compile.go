@@ -219,9 +219,9 @@ func (c *compiler) stateMachines() {
 func (c *compiler) apis() {
 	seen := map[catalog.Key]*Origin{}
 	table := newRouteTable()
-	for _, earlier := range c.kept(kindAPI) {
-		for _, r := range c.before.apis[earlier.key].Routes {
-			_ = table.add(r.Method, r.Host, r.Path, fmt.Sprintf("route %s of %s %s", r.Name, kindAPI, earlier.key)) // the published ones don't collide
+	for _, k := range c.kept(kindAPI) {
+		for _, r := range c.before.apis[k].Routes {
+			_ = table.add(r.Method, r.Host, r.Path, fmt.Sprintf("route %s of %s %s", r.Name, kindAPI, k)) // the published ones don't collide
 		}
 	}
 	for _, r := range c.objs.APIs {
@@ -281,15 +281,15 @@ func (c *compiler) collisions(s *subject, a *v1alpha1.API, table *routeTable) {
 	}
 }
 
-// kept are the objects of a kind that are refused for another reason than a mistake, and go on in their published version: they
-// keep what they have claimed, whoever else is valid.
-func (c *compiler) kept(kind string) (all []*subject) {
+// kept are the objects of a kind that are refused for another reason than a mistake. What is published of them goes on, and keeps
+// what it has claimed, whoever else is valid.
+func (c *compiler) kept(kind string) (all []catalog.Key) {
 	for ref := range c.refused {
-		if ref.Kind == kind && c.before.has(ref) {
-			all = append(all, &subject{kind: kind, key: ref.Key})
+		if ref.Kind == kind {
+			all = append(all, ref.Key)
 		}
 	}
-	slices.SortFunc(all, func(a, b *subject) int { return cmp.Compare(a.key.String(), b.key.String()) })
+	slices.SortFunc(all, func(a, b catalog.Key) int { return cmp.Compare(a.String(), b.String()) })
 	return all
 }
 
@@ -395,8 +395,10 @@ func startsMachine(m *v1alpha1.EventSourceMapping, machine catalog.Key) bool {
 func (c *compiler) mappings() {
 	seen := map[catalog.Key]*Origin{}
 	drained := map[catalog.Key]*subject{}
-	for _, earlier := range c.kept(kindMapping) {
-		drained[c.before.mappings[earlier.key].Queue] = earlier
+	for _, k := range c.kept(kindMapping) {
+		if earlier, ok := c.earlier(k); ok {
+			drained[earlier.Queue] = &subject{kind: kindMapping, key: k}
+		}
 	}
 	for _, r := range c.objs.Mappings {
 		m := r.Object

@@ -356,13 +356,6 @@ func newPublished(cat *catalog.Catalog) published {
 	return p
 }
 
-// has reports whether an API or a mapping is published.
-func (p *published) has(ref Ref) bool {
-	_, api := p.apis[ref.Key]
-	_, mapping := p.mappings[ref.Key]
-	return ref.Kind == kindAPI && api || ref.Kind == kindMapping && mapping
-}
-
 // newClaims is 0 for an API that claims no other paths than its published version does, else 1.
 func (p *published) newClaims(a *v1alpha1.API) int {
 	claims, ok := p.claims[catalog.Key{Namespace: a.Namespace, Name: a.Name}]

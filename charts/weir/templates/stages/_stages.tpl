@@ -38,18 +38,8 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
   {{- end }}
   - {name: WEIR_NATS_SYNC, value: {{ .Values.nats.syncInterval | quote }}}
   # A gateway takes part once it has a catalog and NATS, and stays in when NATS goes away: it answers 503 with a
-  # Retry-After then, where a Service without endpoints would refuse the connection. A pod that ends leaves the
-  # endpoints by itself.
-  startupProbe:
-    httpGet: {path: /readyz, port: health}
-    periodSeconds: 1
-    timeoutSeconds: 2
-    failureThreshold: {{ add .Values.nats.startupSeconds 120 }}
-  readinessProbe:
-    httpGet: {path: /healthz, port: health}
-    periodSeconds: 2
-    timeoutSeconds: 2
-    failureThreshold: 2
+  # Retry-After then, where a Service without endpoints would refuse the connection.
+  {{- include "weir.probesOnceStarted" . | nindent 2 }}
 
 - name: dispatcher
   calls: functions
@@ -92,16 +82,7 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
   webhook: {{ .Values.controller.webhook.enabled }}
   {{- if .Values.controller.webhook.enabled }}
   # It begins with NATS, and reviews without it.
-  startupProbe:
-    httpGet: {path: /readyz, port: health}
-    periodSeconds: 1
-    timeoutSeconds: 2
-    failureThreshold: {{ add .Values.nats.startupSeconds 120 }}
-  readinessProbe:
-    httpGet: {path: /healthz, port: health}
-    periodSeconds: 2
-    timeoutSeconds: 2
-    failureThreshold: 2
+  {{- include "weir.probesOnceStarted" . | nindent 2 }}
   {{- end }}
   env:
   {{- if .Values.controller.webhook.enabled }}
@@ -125,6 +106,20 @@ From its section in the values come drainTimeout, preStopSleepSeconds and autosc
   {{- with .Values.controller.allowedRoutes }}
   - {name: WEIR_ALLOWED_ROUTES, value: {{ toJson . | quote }}}
   {{- end }}
+{{- end }}
+
+{{/* Probes of a stage that needs NATS to begin, and goes on without it. A pod that ends leaves the endpoints by itself. */}}
+{{- define "weir.probesOnceStarted" -}}
+startupProbe:
+  httpGet: {path: /readyz, port: health}
+  periodSeconds: 1
+  timeoutSeconds: 2
+  failureThreshold: {{ add .Values.nats.startupSeconds 120 }}
+readinessProbe:
+  httpGet: {path: /healthz, port: health}
+  periodSeconds: 2
+  timeoutSeconds: 2
+  failureThreshold: 2
 {{- end }}
 
 {{/* The stages' names as a JSON array. */}}
