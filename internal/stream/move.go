@@ -20,8 +20,9 @@ import (
 //
 //  1. It closes the streams at the source, as CloseQueue does: no record comes in, no retry falls due, no lease is renewed. So
 //     what it copies is all there will be. The source can be used again: a controller that works on it opens its streams.
-//  2. It copies stream after stream (snapshot.go). Each says at the target, in its metadata, that it is being restored,
-//     until it was compared with the source; one that was restored in part is made anew.
+//  2. It copies stream after stream (snapshot.go), without what is settled: a replica that gets a new volume may forget where
+//     a restored consumer was. Each says at the target, in its metadata, that it is being restored, until it was compared with
+//     the source; one that was restored in part is made anew.
 //  3. The bucket of the catalog is the last: without it nobody takes records in.
 //  4. It leaves a mark (AwaitMove), not before the leases at the source are over: that is LeaseTTL after they were closed. Only
 //     after the mark a controller makes the stream of leases, which is not copied; without it nobody calls a function. So a
@@ -322,6 +323,11 @@ type copied struct {
 func (m Move) copy(ctx context.Context, info *jetstream.StreamInfo) (was copied, err error) {
 	if was.consumer, err = m.From.consumer(ctx, info.Config.Name); err != nil {
 		return was, err
+	}
+	if was.consumer != nil && was.consumer.Config.FilterSubject == "" { // a queue's own
+		if _, err := m.From.purgeSettled(ctx, info.Config.Name); err != nil {
+			return was, err
+		}
 	}
 	s, err := m.From.snapshot(ctx, info.Config.Name, was.consumer != nil)
 	if err != nil {

@@ -239,6 +239,9 @@ func TestMove(t *testing.T) {
 				if len(was) < 24 || len(is) != len(was) { // without the leases, with the mark
 					t.Errorf("%d streams were moved to %d: %v", len(was), len(is), slices.Sorted(maps.Keys(is)))
 				}
+				if n := len(is["WEIR_Q_default_orders"]); n != written+1-settledBlocks {
+					t.Errorf("the queue has %d blocks with those that are settled", n)
+				}
 				for name, messages := range was {
 					switch {
 					case name == "WEIR_LEASES":

@@ -343,24 +343,28 @@ func (r *Reader) hold(msg jetstream.Msg, meta *jetstream.MsgMetadata, retry bool
 // PurgeSettled removes the messages up to the ack floor, the last settled one before the first unsettled one, and returns
 // the sequence up to which there are none now. It costs one operation however many messages there are.
 func (c *Conn) PurgeSettled(ctx context.Context, k catalog.Key) (floor uint64, err error) {
+	if floor, err = c.purgeSettled(ctx, queueStream(k)); err != nil {
+		return 0, fmt.Errorf("queue %s: purge: %w", k, err)
+	}
+	return floor, nil
+}
+
+func (c *Conn) purgeSettled(ctx context.Context, name string) (floor uint64, err error) {
 	ctx, cancel := c.bound(ctx, apiTimeout)
 	defer cancel()
-	consumer, err := c.js.Consumer(ctx, queueStream(k), consumerName)
+	consumer, err := c.js.Consumer(ctx, name, consumerName)
 	if err != nil {
-		return 0, fmt.Errorf("queue %s: %w", k, err)
+		return 0, err
 	}
-	st, err := c.js.Stream(ctx, queueStream(k))
+	st, err := c.js.Stream(ctx, name)
 	if err != nil {
-		return 0, fmt.Errorf("queue %s: %w", k, err)
+		return 0, err
 	}
 	floor = consumer.CachedInfo().AckFloor.Stream
 	if s := st.CachedInfo().State; s.Msgs == 0 || floor < s.FirstSeq {
 		return max(floor, s.FirstSeq-min(1, s.FirstSeq)), nil // the first of an empty stream is the next
 	}
-	if err := st.Purge(ctx, jetstream.WithPurgeSequence(floor+1)); err != nil {
-		return 0, fmt.Errorf("queue %s: purge: %w", k, err)
-	}
-	return floor, nil
+	return floor, st.Purge(ctx, jetstream.WithPurgeSequence(floor+1))
 }
 
 // Oldest returns the age of the oldest block of queue k that was not purged, by the server's clock alone, and the
