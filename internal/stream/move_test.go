@@ -214,7 +214,7 @@ func TestMove(t *testing.T) {
 						t.Fatal(err)
 					}
 					cluster.StartOne(2)
-					testkit.Eventually(t, "the empty server is filled", func() bool { return cluster.Healthy(2) })
+					testkit.Eventually(t, "the empty server is filled", func() bool { return cluster.Filled(2) })
 					cluster.StopOne(0)
 				}
 			}

@@ -98,8 +98,42 @@ func (c *Cluster) StopOne(i int) {
 // Folder is where a server keeps what it holds.
 func (c *Cluster) Folder(i int) string { return c.opts[i].StoreDir }
 
-// Healthy reports whether a server has all that it should have.
-func (c *Cluster) Healthy(i int) bool { return c.servers[i].Healthz(nil).Status == "ok" }
+// Filled reports whether server i is healthy and has what the others have. Healthz alone says ok of an empty server until it has
+// learned which streams it should have.
+func (c *Cluster) Filled(i int) bool {
+	c.t.Helper()
+	if c.servers[i].Healthz(nil).Status != "ok" {
+		return false
+	}
+	has := c.ends(i)
+	for other, srv := range c.servers {
+		if srv == nil || other == i {
+			continue
+		}
+		for stream, end := range c.ends(other) {
+			if got, ok := has[stream]; !ok || got != end {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// ends are the first and last sequences of the streams that server i has itself.
+func (c *Cluster) ends(i int) map[string][2]uint64 {
+	c.t.Helper()
+	info, err := c.servers[i].Jsz(&server.JSzOptions{Accounts: true, Streams: true})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	ends := map[string][2]uint64{}
+	for _, account := range info.AccountDetails {
+		for _, s := range account.Streams {
+			ends[s.Name] = [2]uint64{s.State.FirstSeq, s.State.LastSeq}
+		}
+	}
+	return ends
+}
 
 // URL is where clients reach the cluster.
 func (c *Cluster) URL() string {
