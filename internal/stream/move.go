@@ -102,13 +102,13 @@ func (m Move) Run(ctx context.Context) (Moved, error) {
 		if info.Config.Name == leaseStream {
 			continue
 		}
-		messages, err := m.stream(ctx, info)
+		state, err := m.stream(ctx, info)
 		if err != nil {
 			return Moved{}, fmt.Errorf("move: stream %s: %w", info.Config.Name, err)
 		}
 		done.Streams++
-		done.Messages += messages
-		done.Bytes += info.State.Bytes
+		done.Messages += state.Msgs
+		done.Bytes += state.Bytes
 		if m.config(info, "").PersistMode == jetstream.AsyncPersistMode {
 			wait = max(wait, m.AsyncWait+time.Since(closed))
 		}
@@ -267,8 +267,8 @@ func (m Move) config(info *jetstream.StreamInfo, state string) jetstream.StreamC
 	return cfg
 }
 
-// stream moves one, and returns how many messages it has.
-func (m Move) stream(ctx context.Context, info *jetstream.StreamInfo) (messages uint64, err error) {
+// stream moves one, and returns what was moved.
+func (m Move) stream(ctx context.Context, info *jetstream.StreamInfo) (state jetstream.StreamState, err error) {
 	name, want := info.Config.Name, m.config(info, stateRestored)
 	final := func(err error) bool {
 		if !errors.Is(err, ErrNoRoom) {
@@ -276,10 +276,10 @@ func (m Move) stream(ctx context.Context, info *jetstream.StreamInfo) (messages 
 		}
 		return errors.Is(err, ErrNoRoom)
 	}
-	return messages, again(ctx, func() error {
+	err = again(ctx, func() error {
 		there, err := m.To.info(ctx, name)
 		if err == nil && there.Config.Metadata[movingKey] == want.Metadata[movingKey] {
-			messages = there.State.Msgs
+			state = there.State
 			return nil
 		}
 		// What is there of it has never taken a write: without the catalog and the leases nobody writes.
@@ -298,10 +298,11 @@ func (m Move) stream(ctx context.Context, info *jetstream.StreamInfo) (messages 
 		if err := m.To.update(ctx, want); err != nil {
 			return err
 		}
-		messages = was.state.Msgs
-		m.Log.InfoContext(ctx, "a stream is moved", "stream", name, "messages", messages, "bytes", was.state.Bytes, "took", time.Since(began).Round(time.Millisecond).String())
+		state = was.state
+		m.Log.InfoContext(ctx, "a stream is moved", "stream", name, "messages", state.Msgs, "bytes", state.Bytes, "took", time.Since(began).Round(time.Millisecond).String())
 		return nil
 	}, final)
+	return state, err
 }
 
 func (c *Conn) deleteStream(ctx context.Context, name string) error {
@@ -326,7 +327,7 @@ func (m Move) copy(ctx context.Context, info *jetstream.StreamInfo) (was copied,
 	}
 	if was.consumer != nil && was.consumer.Config.FilterSubject == "" { // a queue's own
 		if _, err := m.From.purgeSettled(ctx, info.Config.Name); err != nil {
-			return was, err
+			return was, fmt.Errorf("remove what is settled: %w", err)
 		}
 	}
 	s, err := m.From.snapshot(ctx, info.Config.Name, was.consumer != nil)
