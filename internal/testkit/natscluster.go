@@ -2,6 +2,7 @@ package testkit
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"path/filepath"
 	"slices"
@@ -107,13 +108,8 @@ func (c *Cluster) Filled(i int) bool {
 	}
 	has := c.ends(i)
 	for other, srv := range c.servers {
-		if srv == nil || other == i {
-			continue
-		}
-		for stream, end := range c.ends(other) {
-			if got, ok := has[stream]; !ok || got != end {
-				return false
-			}
+		if srv != nil && !maps.Equal(has, c.ends(other)) {
+			return false
 		}
 	}
 	return true
