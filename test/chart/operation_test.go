@@ -40,6 +40,9 @@ func TestNATSProbes(t *testing.T) {
 		if c.StartupProbe.HTTPGet.Path != map[bool]string{true: "/healthz", false: "/healthz?js-server-only=true"}[*set.Spec.Replicas == 3] {
 			t.Errorf("%q: startup %v", values, c.StartupProbe)
 		}
+		if clustered := *set.Spec.Replicas == 3; clustered != (c.StartupProbe.InitialDelaySeconds >= 10) {
+			t.Errorf("%q: asked after %d s whether it has started", values, c.StartupProbe.InitialDelaySeconds)
+		}
 		if c.StartupProbe.PeriodSeconds*c.StartupProbe.FailureThreshold < 600 {
 			t.Errorf("%q: recovery may take %d s only", values, c.StartupProbe.PeriodSeconds*c.StartupProbe.FailureThreshold)
 		}
