@@ -17,11 +17,13 @@ func WatchCatalog(conn stream.Catalogs, use func(*catalog.Catalog)) lifecycle.Pa
 	}}
 }
 
-// WatchKeys returns the part that passes the signing keys to use, now and whenever they change. It is ready before
-// there are any: what needs none works without.
+// WatchKeys returns the part that passes the signing keys to use, now and whenever they change. It is ready
+// with the first ones.
 func WatchKeys(conn stream.Keys, use func(sign.Ring)) lifecycle.Part {
 	return lifecycle.Part{Name: "keys", Run: func(ctx context.Context, ready func()) error {
-		ready()
-		return conn.WatchKeys(ctx, use)
+		return conn.WatchKeys(ctx, func(ring sign.Ring) {
+			use(ring)
+			ready()
+		})
 	}}
 }

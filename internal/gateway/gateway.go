@@ -291,6 +291,8 @@ func (g *Gateway) Ready() (map[string]string, error) {
 		return nil, errors.New("no catalog has come yet: the controller publishes it")
 	case g.cfg.Conn.Ready() != nil:
 		return nil, errors.New("NATS can't be reached; the log says why")
+	case len(g.jobs.Ring().Keys) == 0:
+		return nil, errors.New("no signing keys have come yet: the controller makes them")
 	}
 	shown := map[string]string{"catalog": t.revision}
 	if g.cfg.Sync != SyncAlways {

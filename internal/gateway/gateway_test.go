@@ -41,6 +41,7 @@ type front struct {
 	natsCfg localnats.Config
 	conn    *stream.Conn
 	cat     catalog.Catalog
+	keys    sign.Ring
 	url     string
 	client  *http.Client
 	stop    func() error
@@ -99,6 +100,8 @@ func startWith(t testing.TB, tel telemetry.Providers, fn http.Handler, change fu
 		t.Fatal(err)
 	}
 	f.g.Use(&f.cat)
+	f.keys = keys(t)
+	f.g.UseKeys(f.keys)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	ready := make(chan struct{})
@@ -113,6 +116,16 @@ func startWith(t testing.TB, tel telemetry.Providers, fn http.Handler, change fu
 	})
 	t.Cleanup(func() { _ = f.stop() })
 	return f
+}
+
+// keys makes the signing keys.
+func keys(t testing.TB) sign.Ring {
+	t.Helper()
+	ring, _, err := sign.Ring{}.Rotate(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ring
 }
 
 // reply is an answer, read whole.
@@ -476,7 +489,7 @@ func TestDrainAnswersWhatIsInFlight(t *testing.T) {
 	}
 }
 
-func TestBeforeTheFirstCatalog(t *testing.T) {
+func TestBeforeTheFirstCatalogAndKeys(t *testing.T) {
 	conn := testkit.Conn(t, testkit.NATS(t))
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -494,8 +507,16 @@ func TestBeforeTheFirstCatalog(t *testing.T) {
 			t.Errorf("%s: %d", path, rec.Code)
 		}
 	}
-	if _, err := g.Ready(); err == nil {
-		t.Error("it is ready")
+	if _, err := g.Ready(); err == nil || !strings.Contains(err.Error(), "catalog") {
+		t.Error("without a catalog:", err)
+	}
+	g.Use(&catalog.Catalog{})
+	if _, err := g.Ready(); err == nil || !strings.Contains(err.Error(), "signing keys") {
+		t.Error("without keys it would refuse jobs:", err)
+	}
+	g.UseKeys(keys(t))
+	if _, err := g.Ready(); err != nil {
+		t.Error("with both:", err)
 	}
 }
 
@@ -730,11 +751,6 @@ func TestOwnPathsAreThrottled(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := startAs(t, nil, nil, func(c *gateway.Config) { c.OwnThrottles = throttles })
-	keys, _, err := sign.Ring{}.Rotate(time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.g.UseKeys(keys)
 	for i, want := range []int{201, 201, 429} {
 		r := f.do("POST", "/weir/feeds", "", "X-Request-Id", "mine")
 		if r.status != want || r.header.Get("X-Request-Id") != "mine" || (want == 429) != (r.header.Get("Retry-After") != "") {

@@ -16,7 +16,6 @@ import (
 
 	"github.com/weir-dev/weir/internal/catalog"
 	"github.com/weir-dev/weir/internal/gateway"
-	"github.com/weir-dev/weir/internal/sign"
 	"github.com/weir-dev/weir/internal/telemetry"
 	"github.com/weir-dev/weir/internal/testkit"
 )
@@ -101,11 +100,6 @@ func TestMetrics(t *testing.T) {
 		t.Fatal(err)
 	}
 	testkit.OwnStates(t, f.conn, f.cat.Queues[0].Key)
-	keys, _, err := sign.Ring{}.Rotate(time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.g.UseKeys(keys)
 
 	for _, r := range []struct {
 		method, path, body string

@@ -165,8 +165,9 @@ func TestTracesOfOtherRequests(t *testing.T) {
 	}
 	f.do("BREW", "/nowhere", "")
 	s.of("HTTP", "http.request.method", "_OTHER")
+	f.g.UseKeys(sign.Ring{})
 	f.do("GET", "/weir/jobs/a-secret", "")
-	s.of("GET /weir/jobs/{id}", "url.path", "/weir/jobs/{id}", "http.response.status_code", "503", "error.type", "unavailable") // no keys yet
+	s.of("GET /weir/jobs/{id}", "url.path", "/weir/jobs/{id}", "http.response.status_code", "503", "error.type", "unavailable")
 	f.do("POST", "/raw", "x")
 	f.do("POST", "/raw", "x")
 	throttled := 0
@@ -193,11 +194,6 @@ func TestCallbackIsInItsJobsTrace(t *testing.T) {
 		t.Fatal(err)
 	}
 	testkit.OwnStates(t, f.conn, f.cat.Queues[0].Key)
-	keys, _, err := sign.Ring{}.Rotate(time.Now())
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.g.UseKeys(keys)
 	if r := f.do("POST", "/reports", "x", "Traceparent", sampledTrace, "Idempotency-Key", "k"); r.status != 202 {
 		t.Fatalf("%d %s", r.status, r.body)
 	}
@@ -211,7 +207,7 @@ func TestCallbackIsInItsJobsTrace(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := attempt.Callback().Text(keys)
+	text, err := attempt.Callback().Text(f.keys)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -307,7 +303,7 @@ func TestAccessLog(t *testing.T) {
 	if d, ok := got[0]["duration"].(float64); !ok || d <= 0 || d > testkit.Patience.Seconds() {
 		t.Errorf("it took %v", got[0]["duration"])
 	}
-	if got[1]["path"] != "/weir/jobs/{id}" || got[1]["error"] != "unavailable" {
+	if got[1]["path"] != "/weir/jobs/{id}" || got[1]["error"] != "no-job" {
 		t.Errorf("%v", got[1])
 	}
 	if p, _ := got[2]["path"].(string); len(p) != 256 || got[2]["route"] != nil || got[2]["error"] != "no-route" {

@@ -107,8 +107,10 @@ type Orchestrator struct {
 	keys      sync.Once
 	listed    chan struct{} // closed by the first Use
 	lists     sync.Once
-	http      *http.Client // of http:invoke
-	said      atomic.Int64 // when the log was last told of a call that is tried for long; Unix nanoseconds
+	unserved  atomic.Int32  // partitions that were not served yet
+	serving   chan struct{} // closed when there are none
+	http      *http.Client  // of http:invoke
+	said      atomic.Int64  // when the log was last told of a call that is tried for long; Unix nanoseconds
 	metrics   *metrics
 	tracer    trace.Tracer // nil if disabled
 }
@@ -126,7 +128,8 @@ func New(cfg Config) (*Orchestrator, error) {
 		return nil, err
 	}
 	cfg.DrainTimeout, cfg.Keep = cmp.Or(cfg.DrainTimeout, DefaultDrainTimeout), cmp.Or(cfg.Keep, DefaultKeep)
-	o := &Orchestrator{cfg: cfg, machines: newMachines(cfg.Conn), calls: make(chan struct{}, maxCalls), keyed: make(chan struct{}), listed: make(chan struct{})}
+	o := &Orchestrator{cfg: cfg, machines: newMachines(cfg.Conn), calls: make(chan struct{}, maxCalls), keyed: make(chan struct{}), listed: make(chan struct{}), serving: make(chan struct{})}
+	o.unserved.Store(stream.MachinePartitions)
 	o.waits.tell, o.functions.gates = cfg.Waits, map[string]*gate{}
 	o.tasks = taskapi.New(taskapi.Config{Conn: cfg.Conn, Tasks: tasksPath})
 	var err error
@@ -176,6 +179,9 @@ func (o *Orchestrator) Use(cat *catalog.Catalog) {
 	o.lists.Do(func() { close(o.listed) })
 }
 
+// Serving is closed once this process has served each partition: the only one of its kind can be asked for all executions then.
+func (o *Orchestrator) Serving() <-chan struct{} { return o.serving }
+
 // Run owns its share of the partitions until ctx ends, and then gives them up.
 func (o *Orchestrator) Run(ctx context.Context, ready func()) error {
 	shared := sharing.New(sharing.Config{Conn: o.cfg.Conn, Owner: o.cfg.Owner, Kind: leaseKind, TTL: leaseTTL, Log: o.cfg.Log})
@@ -218,6 +224,11 @@ func (o *Orchestrator) own(ctx context.Context, shared *sharing.Sharing, n int) 
 		}
 	}
 	var busy atomic.Int64
+	served := sync.OnceFunc(func() {
+		if o.unserved.Add(-1) == 0 {
+			close(o.serving)
+		}
+	})
 	c := shared.Add(stream.MachinePartition(n), func() int { return int(busy.Load()) })
 	defer shared.Remove(c)
 	for ctx.Err() == nil {
@@ -226,7 +237,7 @@ func (o *Orchestrator) own(ctx context.Context, shared *sharing.Sharing, n int) 
 			return // stopping
 		}
 		for again := true; again && o.cfg.Conn.WaitUp(lease.Context()) == nil; { //nolint:contextcheck // as long as the lease holds
-			err := o.serve(ctx, n, lease, c.Leave(), &busy)
+			err := o.serve(ctx, n, lease, c.Leave(), &busy, served)
 			again = err != nil && ctx.Err() == nil && lease.Context().Err() == nil
 			if again && o.cfg.Conn.Ready() == nil {
 				o.cfg.Log.Warn("the executions of a partition stand still for a moment", "partition", n, "error", err)

@@ -86,10 +86,11 @@ func (w *world) answers(f func(function string, body []byte) (int, string)) {
 
 // replica is one orchestrator, with its API.
 type replica struct {
-	t    testing.TB
-	api  *httptest.Server
-	conn *stream.Conn
-	stop func() // in order
+	t       testing.TB
+	api     *httptest.Server
+	conn    *stream.Conn
+	serving <-chan struct{}
+	stop    func() // in order
 }
 
 func (w *world) start(owner string) *replica { return w.startKeeping(owner, 0) }
@@ -128,7 +129,7 @@ func (w *world) startKnowing(owner string, cat *catalog.Catalog, configure func(
 			w.t.Error(err)
 		}
 	}()
-	r := &replica{t: w.t, api: httptest.NewServer(o.API()), conn: conn}
+	r := &replica{t: w.t, api: httptest.NewServer(o.API()), conn: conn, serving: o.Serving()}
 	r.stop = sync.OnceFunc(func() {
 		cancel()
 		<-done
@@ -140,35 +141,38 @@ func (w *world) startKnowing(owner string, cat *catalog.Catalog, configure func(
 }
 
 // request makes a request of the API, until its partition has an owner.
-func (r *replica) request(method, path string, body any) (int, map[string]any) {
+func (r *replica) request(method, path string, body any) (status int, answer map[string]any) {
 	r.t.Helper()
-	var status int
-	var answer map[string]any
 	testkit.Eventually(r.t, method+" "+path+" is answered", func() bool {
-		var text bytes.Buffer
-		e := json.NewEncoder(&text)
-		e.SetEscapeHTML(false)
-		if err := e.Encode(body); err != nil {
-			r.t.Fatal(err)
-		}
-		req, err := http.NewRequestWithContext(r.t.Context(), method, r.api.URL+path, &text)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		res, err := http.DefaultClient.Do(req)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		defer res.Body.Close()
-		answer = nil
-		if err := json.NewDecoder(res.Body).Decode(&answer); err != nil {
-			r.t.Fatal(err)
-		}
-		status = res.StatusCode
+		status, answer = r.ask(method, path, body)
 		return status != http.StatusServiceUnavailable
 	})
-	http.DefaultClient.CloseIdleConnections()
 	return status, answer
+}
+
+// ask makes a request of the API once.
+func (r *replica) ask(method, path string, body any) (status int, answer map[string]any) {
+	r.t.Helper()
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetEscapeHTML(false)
+	if err := e.Encode(body); err != nil {
+		r.t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(r.t.Context(), method, r.api.URL+path, &text)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer http.DefaultClient.CloseIdleConnections()
+	defer res.Body.Close()
+	if err := json.NewDecoder(res.Body).Decode(&answer); err != nil {
+		r.t.Fatal(err)
+	}
+	return res.StatusCode, answer
 }
 
 func (r *replica) put(name, definition string) {
@@ -227,6 +231,17 @@ const order = `{"StartAt": "Check", "States": {
 	"Pay": {"Type": "Task", "Resource": "arn:aws:states:::lambda:invoke", "Parameters": {"FunctionName": "pay", "Payload.$": "$"},
 		"Catch": [{"ErrorEquals": ["States.ALL"], "ResultPath": "$.error", "Next": "Refund"}], "ResultPath": "$.paid", "End": true},
 	"Refund": {"Type": "Pass", "OutputPath": "$.error", "End": true}}}`
+
+// TestServing has machines of all partitions asked for once each, as soon as the process says that it serves.
+func TestServing(t *testing.T) {
+	r := newWorld(t).start("a")
+	<-r.serving
+	for n := range 8 * stream.MachinePartitions {
+		if status, answer := r.ask(http.MethodPut, fmt.Sprint("/state-machines/m", n), map[string]any{"definition": json.RawMessage(order)}); status != http.StatusOK {
+			t.Error(status, answer)
+		}
+	}
+}
 
 func TestExecution(t *testing.T) {
 	w := newWorld(t)

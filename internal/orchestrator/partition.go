@@ -50,7 +50,7 @@ type partition struct {
 
 // serve is the owner of a partition until ctx ends, the lease is lost or asked for (leave), or NATS is away. busy counts its
 // calls in flight.
-func (o *Orchestrator) serve(ctx context.Context, n int, lease *stream.Lease, leave <-chan struct{}, busy *atomic.Int64) error {
+func (o *Orchestrator) serve(ctx context.Context, n int, lease *stream.Lease, leave <-chan struct{}, busy *atomic.Int64, served func()) error {
 	key := stream.MachinePartition(n)
 	p := &partition{
 		o: o, key: key, holds: lease.Holds, log: o.cfg.Log.With("partition", n), running: map[string]*execution{}, planned: make(chan struct{}, 1),
@@ -107,6 +107,7 @@ func (o *Orchestrator) serve(ctx context.Context, n int, lease *stream.Lease, le
 		return err
 	}
 	defer stopAsks()
+	served()
 	p.tick()
 	return p.end(context.Cause(p.ctx)) //nolint:contextcheck // the ownership's
 }

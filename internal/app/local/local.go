@@ -252,6 +252,15 @@ func Run(ctx context.Context, cfg Config) (err error) {
 			machines.UseKeys(ring)
 			r.UseKeys(ring)
 		}),
+		lifecycle.Part{Name: "executions", Run: func(ctx context.Context, ready func()) error {
+			select {
+			case <-machines.Serving():
+				ready()
+				<-ctx.Done()
+			case <-ctx.Done():
+			}
+			return nil
+		}},
 	)
 }
 
