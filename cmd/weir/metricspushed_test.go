@@ -44,7 +44,7 @@ func newBackend(t *testing.T) *backend {
 	b.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
-			t.Error(err)
+			return // broken off: its time was over
 		}
 		b.mu.Lock()
 		defer b.mu.Unlock()
