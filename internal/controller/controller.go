@@ -15,7 +15,8 @@
 //
 // The files: controller.go (watches and process), reconcile.go (one reconciliation), claims.go (whose the resources are), queues.go
 // (streams and deletion), status.go (conditions), review.go (resources that are to be
-// taken), events.go, depth.go (what queues hold, in their statuses), batch.go (Kubernetes Jobs of tasks).
+// taken), events.go, depth.go (what queues hold, in their statuses), batch.go (Kubernetes Jobs of tasks), uninstalled.go (what is said
+// when a release is no more).
 //
 // It is the only importer of controller-runtime and client-go. It may import api/v1alpha1, catalog, clusterjob, depth, manifest and
 // stream.

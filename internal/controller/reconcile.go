@@ -135,20 +135,33 @@ func (r *reconciler) Reconcile(ctx context.Context, _ reconcile.Request) (reconc
 }
 
 func list(ctx context.Context, c client.Reader) (*resources, error) {
+	res, err := listKinds(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	var services manifest.KnativeServiceList
+	if err := c.List(ctx, &services); err != nil {
+		return nil, fmt.Errorf("list: %w", err)
+	}
+	res.services = services.Items
+	return res, nil
+}
+
+// listKinds lists the resources of Weir's kinds.
+func listKinds(ctx context.Context, c client.Reader, opts ...client.ListOption) (*resources, error) {
 	var (
 		apis     v1alpha1.APIList
 		queues   v1alpha1.QueueList
 		mappings v1alpha1.EventSourceMappingList
 		machines v1alpha1.StateMachineList
-		services manifest.KnativeServiceList
 	)
-	for _, l := range []client.ObjectList{&apis, &queues, &mappings, &machines, &services} {
-		if err := c.List(ctx, l); err != nil { // copies of what the cache holds
+	for _, l := range []client.ObjectList{&apis, &queues, &mappings, &machines} {
+		if err := c.List(ctx, l, opts...); err != nil { // copies of what the cache holds
 			return nil, fmt.Errorf("list: %w", err)
 		}
 	}
 	return &resources{
-		apis: apis.Items, queues: queues.Items, mappings: mappings.Items, machines: machines.Items, services: services.Items,
+		apis: apis.Items, queues: queues.Items, mappings: mappings.Items, machines: machines.Items,
 		refused: map[manifest.Ref]manifest.Verdict{}, changed: map[manifest.Ref]bool{},
 	}, nil
 }

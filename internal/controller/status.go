@@ -32,6 +32,7 @@ const (
 	reasonNotClaimed      manifest.Reason = "NotClaimed"      // the change is not in use yet: the API server lets this release not claim the resource
 	reasonTooLarge        manifest.Reason = "TooLarge"        // the change is not in use: it doesn't fit into a message of NATS
 	reasonNotPublished    manifest.Reason = "NotPublished"    // the change is not in use yet, for another reason
+	reasonUninstalled     manifest.Reason = "Uninstalled"     // the release that served it is
 	reasonDeleted         manifest.Reason = "Deleted"         // of an event alone: a queue is
 )
 

@@ -1,5 +1,5 @@
-// Command controller is the service of that name; see internal/controller. `controller move` is `weir nats move` by itself,
-// for the chart's Job; see internal/app/move.
+// Command controller is the service of that name; see internal/controller. For the chart's Jobs `controller move` is
+// `weir nats move` by itself (internal/app/move), and `controller uninstalled` says in the statuses that the release is no more.
 package main
 
 import (
@@ -14,9 +14,10 @@ import (
 )
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "move" {
+	commands := map[string]func(context.Context, []string) int{"move": move.Main, "uninstalled": controller.Uninstalled}
+	if len(os.Args) > 1 && commands[os.Args[1]] != nil {
 		ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-		code := move.Main(ctx, os.Args[2:])
+		code := commands[os.Args[1]](ctx, os.Args[2:])
 		stop()
 		os.Exit(code)
 	}

@@ -144,7 +144,8 @@ func TestIngress(t *testing.T) {
 	}
 }
 
-// TestRequests: by default a release asks for what was measured, and may take what it might need.
+// TestRequests: by default a release asks for what was measured, and may take what it might need. What runs to an end asks for no more
+// than others of its image, after or before them.
 func TestRequests(t *testing.T) {
 	asked := resource.Quantity{}
 	docs := render(t, ``)
@@ -159,6 +160,9 @@ func TestRequests(t *testing.T) {
 				t.Errorf("%s asks for %s, and may take %s", p.name, request, limit)
 			}
 			for range replicas {
+				if p.ends() {
+					break
+				}
 				asked.Add(*request)
 			}
 		}

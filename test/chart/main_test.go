@@ -309,6 +309,11 @@ type pod struct {
 	spec corev1.PodSpec
 }
 
+// ends reports whether it runs to an end: a test, a Job.
+func (p pod) ends() bool {
+	return p.spec.RestartPolicy != "" && p.spec.RestartPolicy != corev1.RestartPolicyAlways
+}
+
 func pods(docs []typed) []pod {
 	var out []pod
 	for _, d := range docs {
@@ -318,6 +323,8 @@ func pods(docs []typed) []pod {
 		case *appsv1.StatefulSet:
 			out = append(out, pod{v.Name, v.Spec.Template.ObjectMeta, v.Spec.Template.Spec})
 		case *appsv1.DaemonSet:
+			out = append(out, pod{v.Name, v.Spec.Template.ObjectMeta, v.Spec.Template.Spec})
+		case *batchv1.Job:
 			out = append(out, pod{v.Name, v.Spec.Template.ObjectMeta, v.Spec.Template.Spec})
 		case *corev1.Pod:
 			out = append(out, pod{v.Name, v.ObjectMeta, v.Spec})

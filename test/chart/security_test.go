@@ -11,6 +11,7 @@ import (
 	admissionv1 "k8s.io/api/admissionregistration/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
 )
@@ -19,7 +20,6 @@ func securityHabits(t *testing.T, p pod) {
 	t.Helper()
 	no := func(what string) { t.Errorf("%s: %s", p.name, what) }
 	is := func(b *bool, want bool) bool { return b != nil && *b == want }
-	test := p.meta.Labels["app.kubernetes.io/component"] == "test"
 	s := p.spec.SecurityContext
 	switch {
 	case s == nil || !is(s.RunAsNonRoot, true) || s.RunAsUser == nil || *s.RunAsUser == 0:
@@ -27,15 +27,15 @@ func securityHabits(t *testing.T, p pod) {
 	case s.SeccompProfile == nil || s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault:
 		no("has no seccomp profile")
 	}
-	controller := p.meta.Labels["app.kubernetes.io/component"] == "controller"
-	if !is(p.spec.AutomountServiceAccountToken, controller) {
-		no("automountServiceAccountToken must be said: true for the controller, false for all others")
+	asks := slices.Contains([]string{"controller", "uninstalled"}, p.meta.Labels["app.kubernetes.io/component"])
+	if !is(p.spec.AutomountServiceAccountToken, asks) {
+		no("automountServiceAccountToken must be said: true for who asks the API server, false for all others")
 	}
 	if p.spec.HostNetwork || p.spec.HostPID || p.spec.HostIPC || !is(p.spec.EnableServiceLinks, false) {
 		no("shares namespaces with its node, or gets all Services as environment")
 	}
 	everywhere := p.meta.Labels["app.kubernetes.io/component"] == "emf" // on each node one
-	if !test && (len(p.spec.TopologySpreadConstraints) == 0 && !everywhere || p.spec.TerminationGracePeriodSeconds == nil) {
+	if !p.ends() && (len(p.spec.TopologySpreadConstraints) == 0 && !everywhere || p.spec.TerminationGracePeriodSeconds == nil) {
 		no("has no topology spread or no grace period")
 	}
 	for _, c := range p.spec.Containers {
@@ -45,7 +45,7 @@ func securityHabits(t *testing.T, p pod) {
 			no("container " + c.Name + " lacks a restriction")
 		}
 		switch exporter := c.Name == "exporter"; {
-		case test:
+		case p.ends():
 		case exporter && (c.StartupProbe != nil || c.ReadinessProbe != nil):
 			no("its exporter decides whether it serves")
 		case c.LivenessProbe == nil, !exporter && (c.StartupProbe == nil || c.ReadinessProbe == nil):
@@ -77,7 +77,7 @@ func graceLongerThanDrain(t *testing.T, docs []typed) {
 		switch component := p.meta.Labels["app.kubernetes.io/component"]; {
 		case component == "nats":
 			need = natsLameDuck(t, docs)
-		case component == "test":
+		case p.ends():
 			continue
 		case component != "controller" && slices.Contains(stageNames(), component) && need < 10*time.Second:
 			t.Errorf("%s has no time to drain", p.name)
@@ -97,7 +97,8 @@ func env(c corev1.Container, name string) string {
 	return ""
 }
 
-// dataPlaneHasNoPermission holds that only the controller's account is in a binding, and that only it may have a token.
+// dataPlaneHasNoPermission holds that only the controller's account is in a binding, or the hook's that is there when it has gone, and
+// that only it may have a token.
 func dataPlaneHasNoPermission(t *testing.T, docs []typed) {
 	t.Helper()
 	controller := ""
@@ -106,18 +107,22 @@ func dataPlaneHasNoPermission(t *testing.T, docs []typed) {
 			controller = p.spec.ServiceAccountName
 		}
 	}
-	bound := func(name string, subjects []rbacv1.Subject) {
+	bound := func(b metav1.ObjectMeta, subjects []rbacv1.Subject) {
+		account := controller
+		if b.Annotations["helm.sh/hook"] == "post-delete" {
+			account = strings.TrimSuffix(controller, "controller") + "uninstalled"
+		}
 		for _, s := range subjects {
-			if s.Kind != rbacv1.ServiceAccountKind || s.Name != controller || s.Namespace != namespace {
-				t.Errorf("binding %s gives rights to %s %s/%s", name, s.Kind, s.Namespace, s.Name)
+			if s.Kind != rbacv1.ServiceAccountKind || s.Name != account || s.Namespace != namespace {
+				t.Errorf("binding %s gives rights to %s %s/%s", b.Name, s.Kind, s.Namespace, s.Name)
 			}
 		}
 	}
 	for _, b := range all[rbacv1.RoleBinding](docs) {
-		bound(b.Name, b.Subjects)
+		bound(b.ObjectMeta, b.Subjects)
 	}
 	for _, b := range all[rbacv1.ClusterRoleBinding](docs) {
-		bound(b.Name, b.Subjects)
+		bound(b.ObjectMeta, b.Subjects)
 	}
 	for _, a := range all[corev1.ServiceAccount](docs) {
 		if a.AutomountServiceAccountToken == nil || *a.AutomountServiceAccountToken {

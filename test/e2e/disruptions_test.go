@@ -251,6 +251,15 @@ func testUninstallAndUpgrade(t *testing.T) {
 	if n := len(get[struct{ Items []resource }](t, "-n", sampleNamespace, "apis.weir.dev,queues.weir.dev,esm").Items); n < 3 {
 		t.Errorf("%d resources are left after helm uninstall", n)
 	}
+	for _, r := range get[struct{ Items []resource }](t, "-n", sampleNamespace, "apis.weir.dev,queues.weir.dev,esm").Items {
+		if c := r.ready(); c.Status != "False" || c.Reason != "Uninstalled" {
+			t.Errorf("%s is Ready=%s %s after helm uninstall: %s", r.Metadata.Name, c.Status, c.Reason, c.Message)
+		}
+	}
+	if left := kubectl(t, "get", "job,serviceaccount,role,rolebinding,clusterrole,clusterrolebinding", "--all-namespaces", "-o", "name",
+		"-l", "app.kubernetes.io/component=uninstalled"); left != "" {
+		t.Errorf("the hook leaves %s", left)
+	}
 	if volumes := kubectl(t, "-n", weirNamespace, "get", "pvc", "-o", "name"); !strings.Contains(volumes, "weir-nats-0") {
 		t.Errorf("NATS' volume is gone: %q", volumes)
 	}

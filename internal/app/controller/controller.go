@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
 	"net"
 	"os"
@@ -76,6 +77,24 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 			})
 		}}),
 	)
+}
+
+// Uninstalled is the command of that name, for the chart's hook: args is the name of the controller's Deployment (controller.Uninstalled). It
+// reads WEIR_RELEASE and WEIR_NAMESPACES, and returns the process's exit code.
+func Uninstalled(ctx context.Context, args []string) int {
+	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
+	c, err := fromEnv(os.Getenv)
+	if err == nil && len(args) != 1 {
+		err = errors.New("give it the name of the controller's Deployment")
+	}
+	if err == nil {
+		err = controller.Uninstalled(ctx, c.Release, c.Namespaces, args[0], log)
+	}
+	if err != nil {
+		log.ErrorContext(ctx, "the statuses may go on saying that the release serves them", "error", err)
+		return 1
+	}
+	return 0
 }
 
 // awaited is the name of the move that the controller waits for; empty if none.
