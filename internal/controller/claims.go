@@ -112,7 +112,7 @@ func (r *reconciler) claim(ctx context.Context, res *resources) error {
 		before, was := o.DeepCopyObject().(client.Object), *o.GetStatus()
 		now := metav1.Now()
 		o.GetStatus().ObservedBy, o.GetStatus().ObservedAt = r.release.String(), &now
-		if ready := meta.FindStatusCondition(was.Conditions, v1alpha1.ConditionReady); ready != nil && (ready.Reason == string(reasonClassChanged) || ready.Reason == string(reasonLeftAlone)) {
+		if ready := meta.FindStatusCondition(was.Conditions, v1alpha1.ConditionReady); ready != nil && nobodys(ready) {
 			meta.RemoveStatusCondition(&o.GetStatus().Conditions, v1alpha1.ConditionReady)
 		}
 		err := r.client.Status().Patch(ctx, o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{}))

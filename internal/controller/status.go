@@ -151,6 +151,11 @@ func (r *reconciler) setCondition(o withStatus, kind string, goodReason manifest
 	meta.SetStatusCondition(&o.GetStatus().Conditions, condition)
 }
 
+// nobodys reports whether the condition Ready says that nobody serves the resource: no longer once a release has claimed it, or is back.
+func nobodys(ready *metav1.Condition) bool {
+	return slices.Contains([]manifest.Reason{reasonClassChanged, reasonLeftAlone, reasonUninstalled}, manifest.Reason(ready.Reason))
+}
+
 // notInUse takes out of o's status what is so only while o is in use, but for Ready.
 func notInUse(o withStatus) {
 	meta.RemoveStatusCondition(&o.GetStatus().Conditions, v1alpha1.ConditionDrained)
@@ -190,7 +195,7 @@ func (r *reconciler) reportFailure(ctx context.Context, res *resources, cause er
 		}
 		before := o.DeepCopyObject().(withStatus)
 		ready := meta.FindStatusCondition(o.GetStatus().Conditions, v1alpha1.ConditionReady)
-		if !none && ready != nil && ready.ObservedGeneration == o.GetGeneration() && ready.Reason != string(v.Reason) {
+		if !none && ready != nil && !nobodys(ready) && ready.ObservedGeneration == o.GetGeneration() && ready.Reason != string(v.Reason) {
 			errs = append(errs, r.writeStatus(ctx, o, before)) // it still holds
 			continue
 		}

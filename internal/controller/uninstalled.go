@@ -15,10 +15,17 @@ import (
 	"github.com/weir-dev/weir/api/v1alpha1"
 )
 
-// Uninstalled says in the status of each resource that a release has served in the namespaces (none: all) that nobody does so any
-// more. deployment is that release's controller, in its namespace: while that is there nothing is uninstalled, and nothing said. It
-// may be run again after an error.
-func Uninstalled(ctx context.Context, release Release, namespaces []string, deployment string, log *slog.Logger) error {
+// Uninstallation is of a release whose controller is gone.
+type Uninstallation struct {
+	Release    Release
+	Namespaces []string // that it watched; none: all
+	// Deployment is its controller's, in its namespace: while that is there nothing is uninstalled.
+	Deployment string
+	Log        *slog.Logger
+}
+
+// Run says in the status of each resource that the release has served that nobody does so any more. It may be run again after an error.
+func (u Uninstallation) Run(ctx context.Context) error {
 	restConfig, err := ctrl.GetConfig()
 	if err != nil {
 		return fmt.Errorf("no way to the cluster: %w: run in a pod with a service account, or set KUBECONFIG", err)
@@ -27,18 +34,19 @@ func Uninstalled(ctx context.Context, release Release, namespaces []string, depl
 	if err != nil {
 		return fmt.Errorf("connect to the cluster: %w", err)
 	}
-	return sayUninstalled(ctx, c, release, namespaces, deployment, log)
+	return u.run(ctx, c)
 }
 
-func sayUninstalled(ctx context.Context, c client.Client, release Release, namespaces []string, deployment string, log *slog.Logger) error {
-	installed, err := exists(ctx, c, client.ObjectKey{Namespace: release.Namespace, Name: deployment})
+func (u Uninstallation) run(ctx context.Context, c client.Client) error {
+	installed, err := exists(ctx, c, client.ObjectKey{Namespace: u.Release.Namespace, Name: u.Deployment})
 	if err != nil {
 		return err
 	}
 	if installed {
-		log.WarnContext(ctx, "the release is installed: no status is changed", "release", release.String(), "deployment", deployment)
+		u.Log.WarnContext(ctx, "the release is installed: no status is changed", "release", u.Release.String(), "deployment", u.Deployment)
 		return nil
 	}
+	namespaces := u.Namespaces
 	if len(namespaces) == 0 {
 		namespaces = []string{metav1.NamespaceAll}
 	}
@@ -47,34 +55,41 @@ func sayUninstalled(ctx context.Context, c client.Client, release Release, names
 	for _, ns := range namespaces {
 		res, err := listKinds(ctx, c, client.InNamespace(ns))
 		if meta.IsNoMatchError(err) {
-			log.InfoContext(ctx, "the custom resource definitions are gone, and all resources with them")
+			u.Log.InfoContext(ctx, "the custom resource definitions are gone, and all resources with them")
 			return nil
 		}
 		if err != nil {
-			return err
+			errs = append(errs, err)
+			continue
 		}
 		for _, o := range res.all() {
-			if o.GetStatus().ObservedBy != release.String() {
+			if o.GetStatus().ObservedBy != u.Release.String() {
 				continue
 			}
-			before := o.DeepCopyObject().(client.Object)
-			notInUse(o)
-			now, s := metav1.Now(), o.GetStatus()
-			s.ObservedAt = &now
-			meta.SetStatusCondition(&s.Conditions, metav1.Condition{
-				Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: string(reasonUninstalled), ObservedGeneration: o.GetGeneration(),
-				Message: fmt.Sprintf("Release %s, which served this resource, is uninstalled, and nobody else serves it. What its NATS holds is in the volumes of that one. "+
-					"Install a release of the same name in the same namespace to go on; or name this one in controller.takeOver of another, which begins with empty queues", release),
-			})
-			if err := c.Status().Patch(ctx, o, client.MergeFrom(before)); client.IgnoreNotFound(err) != nil {
+			if err := u.say(ctx, c, o); err != nil {
 				errs = append(errs, fmt.Errorf("status of %s/%s: %w", o.GetNamespace(), o.GetName(), err))
 				continue
 			}
 			said++
 		}
 	}
-	log.InfoContext(ctx, "the statuses say that the release is uninstalled", "release", release.String(), "resources", said)
+	u.Log.InfoContext(ctx, "the statuses say that the release is uninstalled", "release", u.Release.String(), "resources", said)
 	return errors.Join(errs...)
+}
+
+// say writes o's status over the version that was read: o may be another release's by now.
+func (u Uninstallation) say(ctx context.Context, c client.Client, o withStatus) error {
+	before := o.DeepCopyObject().(client.Object)
+	notInUse(o)
+	if q, is := o.(*v1alpha1.Queue); is && q.Status.Depth != nil {
+		q.Status.Depth.InFlight, q.Status.Depth.Owned = 0, false
+	}
+	meta.SetStatusCondition(&o.GetStatus().Conditions, metav1.Condition{
+		Type: v1alpha1.ConditionReady, Status: metav1.ConditionFalse, Reason: string(reasonUninstalled), ObservedGeneration: o.GetGeneration(),
+		Message: fmt.Sprintf("Release %s, which served this resource, is uninstalled, and nobody else serves it. What its NATS holds is in the volumes of that one. "+
+			"Install a release of the same name in the same namespace to go on; or name this one in controller.takeOver of another, which begins with empty queues", u.Release),
+	})
+	return client.IgnoreNotFound(c.Status().Patch(ctx, o, client.MergeFromWithOptions(before, client.MergeFromWithOptimisticLock{})))
 }
 
 // exists reports whether a Deployment is there, and is not being deleted.

@@ -1,9 +1,12 @@
 package controller
 
 import (
+	"context"
 	"slices"
 	"testing"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -30,9 +33,11 @@ func TestUninstalled(t *testing.T) {
 	for _, o := range all {
 		_, was[o.GetName()+refTo(o).Kind], _ = c.ready(o)
 	}
+	u := Uninstallation{Release: r.release, Deployment: "blue-controller", Log: testkit.Log(t)}
 	uninstalled := func(namespaces ...string) {
 		t.Helper()
-		if err := sayUninstalled(t.Context(), c.live, r.release, namespaces, "blue-controller", testkit.Log(t)); err != nil {
+		u.Namespaces = namespaces
+		if err := u.run(t.Context(), c.live); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -51,6 +56,9 @@ func TestUninstalled(t *testing.T) {
 	}
 	uninstalled("other")
 	same("of a namespace that it didn't watch")
+	if err := u.run(t.Context(), noKinds{c.live}); err != nil {
+		t.Error("without the definitions nothing is to be said:", err)
+	}
 
 	c.refuse = func(o client.Object, _ string) error {
 		if _, is := o.(*v1alpha1.Queue); is {
@@ -58,12 +66,29 @@ func TestUninstalled(t *testing.T) {
 		}
 		return nil
 	}
-	if err := sayUninstalled(t.Context(), c.live, r.release, nil, "blue-controller", testkit.Log(t)); err == nil {
+	if u.Namespaces = nil; u.run(t.Context(), c.live) == nil {
 		t.Error("a status that can't be written is no error")
 	}
 	c.wantReady(shopMapping("blue"), metav1.ConditionFalse, "Uninstalled")
-	c.refuse = func(client.Object, string) error { return nil }
+
+	// Somebody changes the queue between the look at it and the write.
+	q := read(c, shopQueue("blue"))
+	q.Status.Depth = &v1alpha1.QueueDepth{Records: 3, InFlight: 2, Owned: true}
+	if err := c.live.Status().Update(t.Context(), q); err != nil {
+		t.Fatal(err)
+	}
+	c.refuse = func(o client.Object, _ string) error {
+		c.refuse = func(client.Object, string) error { return nil }
+		change(c, shopQueue("blue"), func(q *v1alpha1.Queue) { q.Labels = map[string]string{"new": "yes"} })
+		return nil
+	}
+	if err := u.run(t.Context(), c.live); !apierrors.IsConflict(err) {
+		t.Error("what was changed meanwhile is overwritten:", err)
+	}
 	uninstalled("shop")
+	if d := read(c, shopQueue("blue")).Status.Depth; d.Records != 3 || d.InFlight != 0 || d.Owned {
+		t.Errorf("%+v", d)
+	}
 	for _, o := range all {
 		c.wantReady(o, metav1.ConditionFalse, "Uninstalled")
 		if s := o.GetStatus(); s.ObservedBy != "weir/blue" || slices.ContainsFunc(s.Conditions, func(c metav1.Condition) bool { return c.Type == v1alpha1.ConditionDrained }) {
@@ -76,4 +101,25 @@ func TestUninstalled(t *testing.T) {
 
 	c.release(nats, "blue", nil).mustPass()
 	same("served again")
+
+	// It is uninstalled again, and the NATS of those that come after it is away.
+	for _, by := range []Release{{Name: "blue"}, {Name: "red", TakeOver: []string{"weir/blue"}}} {
+		uninstalled()
+		away := testkit.NATS(t)
+		next := c.release(away, by.Name, func(cfg *Config) { cfg.Release.TakeOver = by.TakeOver })
+		live := next.conn.Live()
+		away.Stop()
+		<-live.Done()
+		if next.pass() == nil {
+			t.Error("without NATS all is in order")
+		}
+		c.wantReady(shopQueue("blue"), metav1.ConditionFalse, "NATSUnavailable")
+	}
+}
+
+// noKinds is a cluster without Weir's kinds.
+type noKinds struct{ client.Client }
+
+func (noKinds) List(context.Context, client.ObjectList, ...client.ListOption) error {
+	return &meta.NoKindMatchError{GroupKind: v1alpha1.GroupVersion.WithKind("API").GroupKind()}
 }

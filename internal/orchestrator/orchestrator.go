@@ -237,7 +237,7 @@ func (o *Orchestrator) own(ctx context.Context, shared *sharing.Sharing, n int) 
 			return // stopping
 		}
 		for again := true; again && o.cfg.Conn.WaitUp(lease.Context()) == nil; { //nolint:contextcheck // as long as the lease holds
-			err := o.serve(ctx, n, lease, c.Leave(), &busy, served)
+			err := o.serve(ctx, turn{n, lease, c.Leave(), &busy, served})
 			again = err != nil && ctx.Err() == nil && lease.Context().Err() == nil
 			if again && o.cfg.Conn.Ready() == nil {
 				o.cfg.Log.Warn("the executions of a partition stand still for a moment", "partition", n, "error", err)

@@ -235,7 +235,11 @@ const order = `{"StartAt": "Check", "States": {
 // TestServing has machines of all partitions asked for once each, as soon as the process says that it serves.
 func TestServing(t *testing.T) {
 	r := newWorld(t).start("a")
-	<-r.serving
+	select {
+	case <-r.serving:
+	case <-time.After(testkit.Patience):
+		t.Fatal("it doesn't serve all partitions")
+	}
 	for n := range 8 * stream.MachinePartitions {
 		if status, answer := r.ask(http.MethodPut, fmt.Sprint("/state-machines/m", n), map[string]any{"definition": json.RawMessage(order)}); status != http.StatusOK {
 			t.Error(status, answer)

@@ -48,13 +48,21 @@ type partition struct {
 	quiet    chan struct{} // capacity 1: the last call in flight has ended
 }
 
-// serve is the owner of a partition until ctx ends, the lease is lost or asked for (leave), or NATS is away. busy counts its
-// calls in flight.
-func (o *Orchestrator) serve(ctx context.Context, n int, lease *stream.Lease, leave <-chan struct{}, busy *atomic.Int64, served func()) error {
-	key := stream.MachinePartition(n)
+// turn is this process's at a partition.
+type turn struct {
+	partition int
+	lease     *stream.Lease
+	leave     <-chan struct{} // closed when it is asked for
+	busy      *atomic.Int64   // counts the partition's calls in flight
+	served    func()          // called once the partition can be asked
+}
+
+// serve is the owner of a partition until ctx ends, the lease is lost or asked for, or NATS is away.
+func (o *Orchestrator) serve(ctx context.Context, at turn) error {
+	key := stream.MachinePartition(at.partition)
 	p := &partition{
-		o: o, key: key, holds: lease.Holds, log: o.cfg.Log.With("partition", n), running: map[string]*execution{}, planned: make(chan struct{}, 1),
-		timers: newTimers(), offers: newOffers(), items: make(chan struct{}, 1), busy: busy, quiet: make(chan struct{}, 1),
+		o: o, key: key, holds: at.lease.Holds, log: o.cfg.Log.With("partition", at.partition), running: map[string]*execution{}, planned: make(chan struct{}, 1),
+		timers: newTimers(), offers: newOffers(), items: make(chan struct{}, 1), busy: at.busy, quiet: make(chan struct{}, 1),
 	}
 	began := time.Now()
 	live := o.cfg.Conn.Live()
@@ -65,8 +73,8 @@ func (o *Orchestrator) serve(ctx context.Context, n int, lease *stream.Lease, le
 	p.ctx, p.cancel = context.WithCancelCause(context.WithoutCancel(ctx)) // drain decides when calls end
 	p.awaits, p.leave = context.WithCancel(p.ctx)
 	defer p.leave()
-	stopLease := context.AfterFunc(lease.Context(), func() { p.cancel(stream.ErrLeaseLost) }) //nolint:contextcheck // the lease's
-	stopLive := context.AfterFunc(live, func() { p.cancel(stream.ErrUnavailable) })           //nolint:contextcheck // the connection's
+	stopLease := context.AfterFunc(at.lease.Context(), func() { p.cancel(stream.ErrLeaseLost) }) //nolint:contextcheck // the lease's
+	stopLive := context.AfterFunc(live, func() { p.cancel(stream.ErrUnavailable) })              //nolint:contextcheck // the connection's
 	ended := make(chan struct{})
 	p.wg.Go(func() {
 		select {
@@ -78,7 +86,7 @@ func (o *Orchestrator) serve(ctx context.Context, n int, lease *stream.Lease, le
 	p.wg.Go(func() {
 		select {
 		case <-ctx.Done():
-		case <-leave:
+		case <-at.leave:
 			p.log.Info("handing the partition over")
 		case <-ended:
 			return
@@ -107,7 +115,7 @@ func (o *Orchestrator) serve(ctx context.Context, n int, lease *stream.Lease, le
 		return err
 	}
 	defer stopAsks()
-	served()
+	at.served()
 	p.tick()
 	return p.end(context.Cause(p.ctx)) //nolint:contextcheck // the ownership's
 }

@@ -36,10 +36,10 @@ func TestUninstallHook(t *testing.T) {
 		kinds              []string
 	}{
 		{`{}`, "", []string{
-			"ClusterRole  -2", "ClusterRoleBinding  -1", "Job weir-system ", "Role weir-system -2", "RoleBinding weir-system -1", "ServiceAccount weir-system -2",
+			"ClusterRole  -3", "ClusterRoleBinding  -1", "Job weir-system ", "Role weir-system -2", "RoleBinding weir-system -1", "ServiceAccount weir-system -2",
 		}},
 		{`controller: {watchNamespaces: [shop, b]}`, "shop,b", []string{
-			"Job weir-system ", "Role b -2", "Role shop -2", "Role weir-system -2", "RoleBinding b -1", "RoleBinding shop -1", "RoleBinding weir-system -1",
+			"Job weir-system ", "Role b -3", "Role shop -3", "Role weir-system -2", "RoleBinding b -1", "RoleBinding shop -1", "RoleBinding weir-system -1",
 			"ServiceAccount weir-system -2",
 		}},
 		{`controller: {uninstallHook: false}`, "", nil},

@@ -79,7 +79,7 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	)
 }
 
-// Uninstalled is the command of that name, for the chart's hook: args is the name of the controller's Deployment (controller.Uninstalled). It
+// Uninstalled is the command of that name, for the chart's hook: args is the name of the controller's Deployment (controller.Uninstallation). It
 // reads WEIR_RELEASE and WEIR_NAMESPACES, and returns the process's exit code.
 func Uninstalled(ctx context.Context, args []string) int {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
@@ -88,7 +88,7 @@ func Uninstalled(ctx context.Context, args []string) int {
 		err = errors.New("give it the name of the controller's Deployment")
 	}
 	if err == nil {
-		err = controller.Uninstalled(ctx, c.Release, c.Namespaces, args[0], log)
+		err = controller.Uninstallation{Release: c.Release, Namespaces: c.Namespaces, Deployment: args[0], Log: log}.Run(ctx)
 	}
 	if err != nil {
 		log.ErrorContext(ctx, "the statuses may go on saying that the release serves them", "error", err)

@@ -233,8 +233,16 @@ func Run(ctx context.Context, cfg Config) (err error) {
 			cfg.Log.Error("the file of addresses could not be written", "error", werr)
 		}
 	}
+	readiness := func() (map[string]string, error) {
+		select {
+		case <-machines.Serving():
+			return g.Ready()
+		default:
+			return nil, errors.New("the executions of state machines are not all read yet")
+		}
+	}
 	return lifecycle.Run(ctx, cfg.Log, ready,
-		app.HealthOn(ctx, al, g.Ready, admin),
+		app.HealthOn(ctx, al, readiness, admin),
 		lifecycle.Part{Name: "depths", Run: func(ctx context.Context, ready func()) error {
 			ready()
 			return depths.Run(ctx)
