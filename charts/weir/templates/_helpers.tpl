@@ -87,16 +87,19 @@ A digest takes the place of a tag, and of a digest that is in image.
 {{- $image | quote }}
 {{- end }}
 
-{{/* Where pods may run, and who pulls their images. */}}
-{{- define "weir.scheduling" -}}
-{{- $values := index .root.Values .component }}
-{{- $labels := include "weir.selectorLabels" . | fromYaml }}
-{{- with .root.Values.imagePullSecrets }}
+{{- define "weir.imagePullSecrets" -}}
+{{- with .Values.imagePullSecrets }}
 imagePullSecrets:
 {{- range . }}
 - name: {{ . | quote }}
 {{- end }}
 {{- end }}
+{{- end }}
+
+{{/* What a component's values say of where its pods may run, but for affinity and spread, and who pulls their images. */}}
+{{- define "weir.placement" -}}
+{{- $values := index .root.Values .component }}
+{{- include "weir.imagePullSecrets" .root }}
 {{- with $values.priorityClassName }}
 priorityClassName: {{ . | quote }}
 {{- end }}
@@ -108,6 +111,13 @@ nodeSelector:
 tolerations:
 {{- toYaml . | nindent 0 }}
 {{- end }}
+{{- end }}
+
+{{/* Where pods may run, and who pulls their images. */}}
+{{- define "weir.scheduling" -}}
+{{- $values := index .root.Values .component }}
+{{- $labels := include "weir.selectorLabels" . | fromYaml }}
+{{- include "weir.placement" . }}
 {{- $affinity := $values.affinity | default dict }}
 {{- if eq .component "nats" }}
 {{- $term := dict "topologyKey" "kubernetes.io/hostname" "labelSelector" (dict "matchLabels" $labels) }}
@@ -420,6 +430,46 @@ kind: ServiceAccount
 metadata:
   {{- include "weir.metadata" (merge (dict "annotations" (dig "serviceAccount" "annotations" dict (index .root.Values .component | default dict))) .) | nindent 2 }}
 automountServiceAccountToken: false
+{{- end }}
+
+{{/*
+A Role and its binding to a ServiceAccount of the release, in a namespace; a ClusterRole and its binding where namespace is empty.
+Takes root, component, name, namespace, account, rules, which is their text, and optionally roleAnnotations and bindingAnnotations.
+*/}}
+{{- define "weir.grant" -}}
+{{- $kind := ternary "ClusterRole" "Role" (empty .namespace) }}
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ $kind }}
+metadata:
+  {{- include "weir.grantMetadata" (merge (dict "annotations" .roleAnnotations) .) | nindent 2 }}
+rules:
+{{ trim .rules }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: {{ $kind }}Binding
+metadata:
+  {{- include "weir.grantMetadata" (merge (dict "annotations" .bindingAnnotations) .) | nindent 2 }}
+roleRef:
+  apiGroup: rbac.authorization.k8s.io
+  kind: {{ $kind }}
+  name: {{ .name }}
+subjects:
+- kind: ServiceAccount
+  name: {{ .account }}
+  namespace: {{ .root.Release.Namespace | quote }}
+{{- end }}
+
+{{- define "weir.grantMetadata" -}}
+name: {{ .name }}
+{{- with .namespace }}
+namespace: {{ . | quote }}
+{{- end }}
+labels:
+  {{- include "weir.labels" . | nindent 2 }}
+{{- with .annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{/* Egress of those who call functions, from .Values.networkPolicy. */}}
