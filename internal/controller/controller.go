@@ -36,6 +36,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	utilruntime "k8s.io/apimachinery/pkg/util/runtime"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -137,9 +138,9 @@ func Run(ctx context.Context, cfg Config, ready func()) error {
 	log := logr.FromSlogHandler(cfg.Log.Handler())
 	ctrl.SetLogger(log)
 	klog.SetLogger(log)
-	restConfig, err := ctrl.GetConfig()
+	access, err := clusterAccess()
 	if err != nil {
-		return fmt.Errorf("no way to the cluster: %w: run in a pod with a service account, or set KUBECONFIG", err)
+		return err
 	}
 	options := manager.Options{
 		Scheme:                  newScheme(),
@@ -156,7 +157,7 @@ func Run(ctx context.Context, cfg Config, ready func()) error {
 	if cfg.Webhook != nil {
 		options.WebhookServer = cfg.Webhook.server()
 	}
-	mgr, err := ctrl.NewManager(restConfig, options)
+	mgr, err := ctrl.NewManager(access, options)
 	if err != nil {
 		return fmt.Errorf("connect to the cluster: %w", err)
 	}
@@ -170,6 +171,14 @@ func Run(ctx context.Context, cfg Config, ready func()) error {
 		return err
 	}
 	return mgr.Start(ctx)
+}
+
+func clusterAccess() (*rest.Config, error) {
+	c, err := ctrl.GetConfig()
+	if err != nil {
+		return nil, fmt.Errorf("no way to the cluster: %w: run in a pod with a service account, or set KUBECONFIG", err)
+	}
+	return c, nil
 }
 
 func newScheme() *runtime.Scheme {

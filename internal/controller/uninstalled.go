@@ -9,7 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
@@ -26,11 +25,11 @@ type Uninstallation struct {
 
 // Run says in the status of each resource that the release has served that nobody does so any more. It may be run again after an error.
 func (u Uninstallation) Run(ctx context.Context) error {
-	restConfig, err := ctrl.GetConfig()
+	access, err := clusterAccess()
 	if err != nil {
-		return fmt.Errorf("no way to the cluster: %w: run in a pod with a service account, or set KUBECONFIG", err)
+		return err
 	}
-	c, err := client.New(restConfig, client.Options{Scheme: newScheme()})
+	c, err := client.New(access, client.Options{Scheme: newScheme()})
 	if err != nil {
 		return fmt.Errorf("connect to the cluster: %w", err)
 	}

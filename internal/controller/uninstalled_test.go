@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/weir-dev/weir/api/v1alpha1"
+	"github.com/weir-dev/weir/internal/manifest"
 	"github.com/weir-dev/weir/internal/testkit"
 )
 
@@ -29,9 +30,9 @@ func TestUninstalled(t *testing.T) {
 	r.mustPass()
 	c.release(testkit.NATS(t), "green", func(cfg *Config) { cfg.Release.Class = "green" }).mustPass()
 	all := []withStatus{shopQueue("blue"), shopMapping("blue"), shopAPI("blue", "blue")}
-	was := map[string]string{}
+	was := map[manifest.Ref]string{}
 	for _, o := range all {
-		_, was[o.GetName()+refTo(o).Kind], _ = c.ready(o)
+		_, was[refTo(o)], _ = c.ready(o)
 	}
 	u := Uninstallation{Release: r.release, Deployment: "blue-controller", Log: testkit.Log(t)}
 	uninstalled := func(namespaces ...string) {
@@ -44,7 +45,7 @@ func TestUninstalled(t *testing.T) {
 	same := func(why string) {
 		t.Helper()
 		for _, o := range all {
-			if _, reason, _ := c.ready(o); reason != was[o.GetName()+refTo(o).Kind] {
+			if _, reason, _ := c.ready(o); reason != was[refTo(o)] {
 				t.Errorf("%s %T is %s", why, o, reason)
 			}
 		}

@@ -79,8 +79,8 @@ func Run(ctx context.Context, cfg app.Config, conn *stream.Conn) error {
 	)
 }
 
-// Uninstalled is the command of that name, for the chart's hook: args is the name of the controller's Deployment (controller.Uninstallation). It
-// reads WEIR_RELEASE and WEIR_NAMESPACES, and returns the process's exit code.
+// Uninstalled is the command of that name, for the chart's hook: args is the name of the controller's Deployment
+// (controller.Uninstallation). It reads WEIR_RELEASE and WEIR_NAMESPACES, and returns the process's exit code.
 func Uninstalled(ctx context.Context, args []string) int {
 	log := slog.New(slog.NewJSONHandler(os.Stderr, nil))
 	c, err := fromEnv(os.Getenv)
